@@ -1,0 +1,109 @@
+"""Gathers each decision's window from the shards, has it judged, and logs decisions."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import anyio
+
+from peerwatch.actors.mailbox import CAPACITY, INLINE_WORK, Receive, Send, run_kernel
+from peerwatch.actors.messages import Flagged, Questions, Results, ShardMessage, WindowRequest
+from peerwatch.detectors.judge import Decision, Judge, Mask
+from peerwatch.network.history import Windows, merged
+from peerwatch.network.sharding import split
+
+
+class DecisionLog(Protocol):
+    """Which decisions are logged, and where to."""
+
+    flagged: bool
+    """Whether flagged decisions are logged whoever bought."""
+
+    def wanted(self, questions: Questions) -> Mask:
+        """Which of the purchases are logged whatever their verdict, shape [q]."""
+
+    def write(self, questions: Questions, decisions: Sequence[Decision]) -> None:
+        """Write one record a decision."""
+
+
+class Asked(NamedTuple):
+    """Questions whose window requests are on their way, and where the shards' replies will come."""
+
+    questions: Questions
+    replies: list[Receive[Windows]]
+
+
+class Coordinator:
+    """Asks and judges at the same time: while one batch is judged, the shards already work on the next."""
+
+    def __init__(
+        self,
+        judge: Judge,
+        T: int,
+        log: DecisionLog,
+        inbox: Receive[Questions],
+        shards: Sequence[Send[ShardMessage]],
+        output: Send[Results],
+    ) -> None:
+        self._judge = judge
+        self._T = T
+        self._log = log
+        self._inbox = inbox
+        self._shards = shards
+        self._output = output
+
+    async def run(self) -> None:
+        """Serve until the mailbox ends and every reply has been judged."""
+        ask, asked = anyio.create_memory_object_stream[Asked](CAPACITY)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._ask, ask)
+            tasks.start_soon(self._judge_all, asked)
+
+    async def _ask(self, asked: Send[Asked]) -> None:
+        async with self._inbox, asked:
+            async for questions in self._inbox:
+                replies = await self._request(questions) if len(questions.seq) else []
+                await asked.send(Asked(questions, replies))
+        for shard in self._shards:
+            shard.close()
+
+    async def _request(self, questions: Questions) -> list[Receive[Windows]]:
+        work = 4 * len(questions.networks.members) if len(self._shards) > 1 else 0
+        parts = await run_kernel(work, split, questions.networks, len(self._shards))
+        replies = []
+        for shard, part in zip(self._shards, parts, strict=True):
+            send, receive = anyio.create_memory_object_stream[Windows](1)
+            await shard.send(WindowRequest(questions.seq, part, send))
+            replies.append(receive)
+        return replies
+
+    async def _judge_all(self, asked: Receive[Asked]) -> None:
+        async with asked, self._output:
+            async for questions, replies in asked:
+                self._judge.large.extend(questions.large)
+                if replies:
+                    windows = [await reply.receive() for reply in replies]
+                    for reply in replies:
+                        reply.close()
+                    await self._output.send(await self._results(questions, windows))
+
+    async def _results(self, questions: Questions, windows: list[Windows]) -> Results:
+        wanted = self._log.wanted(questions)
+        work = 8 * sum(len(part.seq) for part in windows)
+        if self._log.flagged or wanted.any():
+            work += INLINE_WORK  # a log may be a file: it is written from a thread
+        return await run_kernel(work, self._decide, questions, windows, wanted)
+
+    def _decide(self, questions: Questions, windows: list[Windows], wanted: Mask) -> Results:
+        events = questions.events
+        decisions = self._judge.judge(merged(windows, self._T), events.amount, wanted)
+        logged = [decision for decision in decisions if wanted[decision.place] or self._log.flagged]
+        if logged:
+            self._log.write(questions, logged)
+        flagged = [decision for decision in decisions if decision.flagged]
+        return Results([
+            Flagged(questions.content[events.start[place] : events.end[place]], decision.statistics)
+            for decision in flagged
+            for place in (decision.place,)
+        ])
+
+

@@ -1,0 +1,53 @@
+"""Owns the friend graph; answers each judged purchase with its buyer's network as of that moment."""
+
+from typing import Final
+
+import numpy as np
+
+from peerwatch.actors.mailbox import Receive, Send, run_kernel
+from peerwatch.actors.messages import Batch, Questions
+from peerwatch.network.events import Kind
+from peerwatch.network.graph import FriendGraph
+
+MOST_MEMBERS: Final = 1 << 20
+"""Members after which an answer is sent on before the next network is walked: 4 MiB a message."""
+
+
+class GraphActor:
+    """Walks each batch in order."""
+
+    def __init__(self, graph: FriendGraph, inbox: Receive[Batch], coordinator: Send[Questions], most: int) -> None:
+        self._graph = graph
+        self._inbox = inbox
+        self._coordinator = coordinator
+        self._most = most
+        self._mean_size = 0.0
+
+    async def run(self) -> None:
+        """Answer batches until the mailbox ends."""
+        async with self._inbox, self._coordinator:
+            async for batch in self._inbox:
+                await self._answer(batch)
+
+    async def _answer(self, batch: Batch) -> None:
+        self._graph.reserve(batch.users)
+        bought = batch.events.kind == Kind.PURCHASE
+        events = batch.events if batch.judged else batch.events[~bought]
+        seq = batch.seq + np.flatnonzero(bought) if batch.judged else np.zeros(0, np.int64)
+        asked = np.flatnonzero(events.kind == Kind.PURCHASE)
+        gone, answered, large = 0, 0, batch.large
+        while True:
+            most = min(self._most, len(asked) - answered)
+            work = len(events) - gone + int(most * self._mean_size)
+            done, networks = await run_kernel(
+                work, self._graph.walk, events.kind[gone:], events.user[gone:], events.friend[gone:], most, MOST_MEMBERS
+            )
+            new = slice(answered, answered + len(networks.offsets) - 1)
+            await self._coordinator.send(
+                Questions(seq[new], events[asked[new]], networks, batch.content, batch.file, large)
+            )
+            gone, answered, large = gone + done, new.stop, ()
+            if new.stop > new.start:
+                self._mean_size = len(networks.members) / (new.stop - new.start)
+            if gone == len(events):
+                return

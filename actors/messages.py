@@ -1,0 +1,84 @@
+"""What actors say to each other. Columns of one message have the same length; sequence numbers start at 1."""
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from peerwatch.actors.mailbox import Send
+from peerwatch.network.decoder import Events
+from peerwatch.network.graph import Networks
+from peerwatch.network.history import Windows
+from peerwatch.network.kernels import Int32s, Int64s
+from peerwatch.network.rejects import RejectedLine
+from peerwatch.network.statistics import Statistics
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Dispatcher to graph: events in log order, the first of them number `seq`.
+
+    `content` is the text their `start` and `end` point into, `file` its name. Purchases are judged if `judged`.
+    Dense users are below `users`. `large` are the amounts too large for a column that are new with this batch.
+    """
+
+    events: Events
+    seq: int
+    content: bytes
+    file: str
+    judged: bool
+    users: int
+    large: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Purchases:
+    """Dispatcher to a shard: its users' purchases (`user` is the place in the shard) among all up to `through`."""
+
+    seq: Int64s
+    user: Int32s
+    timestamp: Int64s
+    amount: Int64s
+    through: int
+    users: int
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """Graph to coordinator: purchases to be judged, with their buyers' networks as of each of them.
+
+    Every batch gives at least one message, be it empty, so that the coordinator knows what has gone through.
+    """
+
+    seq: Int64s
+    events: Events
+    networks: Networks
+    content: bytes
+    file: str
+    large: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowRequest:
+    """Coordinator to a shard: the T latest purchases of these members before each of the events `seq`."""
+
+    seq: Int64s
+    networks: Networks
+    reply: Send[Windows]
+
+
+ShardMessage: TypeAlias = Purchases | WindowRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Flagged:
+    """Coordinator to output: one flagged purchase: its line's own text and its window's statistics."""
+
+    line: bytes
+    statistics: Statistics
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """To output: what to write, in order, from one batch."""
+
+    flagged: list[Flagged] = field(default_factory=list)
+    rejected: list[RejectedLine] = field(default_factory=list)

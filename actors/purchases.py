@@ -1,0 +1,42 @@
+"""Owns the purchase histories of the users of one shard."""
+
+from peerwatch.actors.mailbox import Receive, run_kernel
+from peerwatch.actors.messages import Purchases, ShardMessage, WindowRequest
+from peerwatch.network.history import PurchaseHistory
+
+
+class PurchaseShard:
+    """Appends purchases and answers window requests as of their event, in whatever order the two arrive."""
+
+    def __init__(self, history: PurchaseHistory, inbox: Receive[ShardMessage]) -> None:
+        self._history = history
+        self._inbox = inbox
+        self._parked: list[WindowRequest] = []
+
+    async def run(self) -> None:
+        """Serve until the mailbox ends."""
+        async with self._inbox:
+            async for message in self._inbox:
+                if isinstance(message, Purchases):
+                    await self._append(message)
+                else:
+                    self._parked.append(message)
+                await self._answer_parked()
+
+    async def _append(self, new: Purchases) -> None:
+        self._history.reserve(new.users)
+        await run_kernel(
+            8 * len(new.seq), self._history.append, new.seq, new.user, new.timestamp, new.amount, new.through
+        )
+
+    async def _answer_parked(self) -> None:
+        """Answer the requests whose every purchase is there: a request for event s waits for the watermark s - 1."""
+        waiting, self._parked = self._parked, []
+        for request in waiting:
+            if self._history.applied < request.seq[-1] - 1:
+                self._parked.append(request)
+                continue
+            work = 16 * len(request.networks.members)
+            windows = await run_kernel(work, self._history.windows, request.seq, *request.networks)
+            request.reply.send_nowait(windows)
+            request.reply.close()

@@ -1,0 +1,1 @@
+"""Rules that judge a purchase against a window of amounts."""

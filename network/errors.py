@@ -1,0 +1,38 @@
+"""Every exception peerwatch raises on purpose.
+
+PeerwatchError
+ +- BadEvent        a line is not an event; it is rejected and the run goes on
+ +- UsageError      the command, the config, a header or a file cannot be used; exit 2, nothing written
+ +- RunError        the run had to stop; exit 1
+     +- StrictError     a line was rejected while --strict was set
+     +- SourceError     a log became unreadable
+     +- SinkError       the output could not be written
+"""
+
+
+class PeerwatchError(Exception):
+    """The base of the tree; its text is one sentence for a person."""
+
+
+class BadEvent(PeerwatchError):
+    """A line is not an event. The text is the reason, without file and line."""
+
+
+class UsageError(PeerwatchError):
+    """What the user asked for cannot be done as asked. Nothing has been written."""
+
+
+class RunError(PeerwatchError):
+    """The run could not go on."""
+
+
+class StrictError(RunError):
+    """A line was rejected and --strict forbids it."""
+
+
+class SourceError(RunError):
+    """A log could not be read any further."""
+
+
+class SinkError(RunError):
+    """An output could not be written any further."""

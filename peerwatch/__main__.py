@@ -1,0 +1,5 @@
+"""`python -m peerwatch`."""
+
+from peerwatch.runtime.cli import main
+
+main()

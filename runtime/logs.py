@@ -1,0 +1,125 @@
+"""Structured logs, and which decisions are in them."""
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any, Final
+
+import numpy as np
+import orjson
+import structlog
+
+from peerwatch.actors.messages import Questions
+from peerwatch.detectors.judge import Decision, Mask
+from peerwatch.network.decoder import Decoder
+from peerwatch.network.errors import SinkError, UsageError
+from peerwatch.network.events import parse_event
+from peerwatch.network.kernels import Int64s
+from peerwatch.network.statistics import decimal
+from peerwatch.runtime.settings import Detector, Logs
+
+LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+def open_logger(settings: Logs, stack: ExitStack) -> Any:
+    """The logger that `settings` describe; a log file is appended to and closed with the stack.
+
+    Raises:
+        UsageError: the log file cannot be written.
+    """
+    json = settings.format == "json"
+    target: Any = sys.stderr.buffer if json else sys.stderr
+    if settings.file is not None:
+        try:
+            target = stack.enter_context(open(settings.file, "ab" if json else "a"))  # noqa: PTH123, SIM115
+        except OSError as error:
+            raise UsageError(f"cannot write the log file {settings.file}: {error.strerror}") from None
+    renderer: Any = (
+        structlog.processors.JSONRenderer(serializer=orjson.dumps)
+        if json
+        else structlog.dev.ConsoleRenderer(colors=target.isatty(), timestamp_key="logged_at")
+    )
+    processors = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper("iso", key="logged_at"),
+        renderer,
+    ]
+    output = structlog.BytesLogger(target) if json else structlog.WriteLogger(target)
+    wrapper = structlog.make_filtering_bound_logger(LEVELS[settings.level])
+    return structlog.wrap_logger(output, processors=processors, wrapper_class=wrapper)
+
+
+class DecisionLogger:
+    """Writes the records that trace single decisions, at level info.
+
+    Logged are the flagged ones or all (`logs.decisions`), those of the named users, and a sample that depends on the
+    sequence number alone, so that every run logs the same.
+    """
+
+    def __init__(self, logger: Any, settings: Logs, detector: Detector, decoder: Decoder) -> None:
+        self._logger = logger
+        self._detector = detector
+        enabled = settings.decisions != "none" and LEVELS[settings.level] <= LEVELS["info"]
+        self.flagged = enabled
+        self._all = enabled and settings.decisions == "all"
+        self._sample = settings.sample if enabled else 0.0
+        # Interning a name makes no user: the user exists from the first event that names it.
+        names = [decoder.interner.intern(str(user).encode()) for user in settings.users] if enabled else []
+        self._users = np.array(sorted(names), np.int32)
+
+    def wanted(self, questions: Questions) -> Mask:
+        """Which of the purchases are logged whatever their verdict, shape [q]."""
+        wanted = np.full(len(questions.seq), self._all)
+        if len(self._users):
+            wanted |= np.isin(questions.events.user, self._users)
+        if self._sample:
+            wanted |= sampled(questions.seq, self._sample)
+        return wanted
+
+    def write(self, questions: Questions, decisions: Sequence[Decision]) -> None:
+        """Write one record a decision.
+
+        Raises:
+            SinkError: the log could not be written.
+        """
+        try:
+            for decision in decisions:
+                self._logger.info("decision", **self._record(questions, decision))
+        except OSError as error:
+            raise SinkError(f"cannot write the log: {error.strerror}") from None
+
+    def _record(self, questions: Questions, decision: Decision) -> dict[str, Any]:
+        events, place, statistics = questions.events, decision.place, decision.statistics
+        line = questions.content[events.start[place] : events.end[place]].removesuffix(b"\r")
+        known = statistics.n > 0
+        return {
+            "seq": int(questions.seq[place]),
+            "file": questions.file,
+            "line": int(events.line[place]),
+            "user": parse_event(line).user.decode(),
+            "timestamp": moment(int(events.timestamp[place])),
+            "amount": decimal(decision.amount),
+            "network_size": int(np.diff(questions.networks.offsets[place : place + 2])[0]),
+            "window_size": statistics.n,
+            "mean": statistics.mean() if known else None,
+            "sd": statistics.sd() if known else None,
+            "threshold": statistics.threshold(self._detector.exact_k()) if known else None,
+            "verdict": "flagged" if decision.flagged else "normal",
+            "detector": self._detector.name,
+            "window_oldest": moment(decision.oldest),
+            "window_newest": moment(decision.newest),
+        }
+
+
+def moment(micros: int | None) -> str | None:
+    """Microseconds since 1970 UTC as `2017-06-13T11:33:01.000000Z`."""
+    return f"{np.datetime64(micros, 'us')}Z" if micros is not None else None
+
+
+def sampled(seq: Int64s, share: float) -> Mask:
+    """Which sequence numbers belong to a sample of `share`: those whose hash (SplitMix64, Steele et al. 2014) is low."""
+    z = (seq.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    return (z >> np.uint64(11)).astype(np.float64) < share * 2.0**53

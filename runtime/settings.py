@@ -1,0 +1,204 @@
+"""What can be set, and where each value came from.
+
+A command-line option beats the YAML config, which beats the batch log's header line, which beats the default.
+`configs/default.yaml` explains every key.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_args, get_type_hints
+
+import msgspec
+import yaml
+from msgspec import Meta, Struct
+
+from peerwatch.network.errors import UsageError
+
+Hops = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+WindowSize = Annotated[int, Meta(ge=2, le=2**31 - 1)]
+Shards = Annotated[int, Meta(ge=1, le=256)]
+Deviations = Annotated[float, Meta(ge=0, le=1_000_000)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+LogFormat = Literal["console", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+Decisions = Literal["flagged", "all", "none"]
+
+
+class Input(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which logs are read."""
+
+    batch: str | None = None
+    stream: str | None = None
+
+
+class Output(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which files are written."""
+
+    flagged: str | None = None
+    rejects: str | None = None
+
+
+class Detector(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The rule that judges a window."""
+
+    name: Literal["sigma"] = "sigma"
+    k: Deviations = 3
+
+    def exact_k(self) -> Fraction:
+        """`k` as it is written in decimals, not as the nearest binary fraction."""
+        return Fraction(repr(self.k))
+
+
+class Logs(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is logged, how and where to."""
+
+    format: LogFormat = "console"
+    level: LogLevel = "warning"
+    file: str | None = None
+    decisions: Decisions = "flagged"
+    users: tuple[str | int, ...] = ()
+    sample: Share = 0
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All settings of a run."""
+
+    D: Hops | None = None
+    T: WindowSize | None = None
+    shards: Shards = 1
+    strict: bool = False
+    quiet: bool = False
+    input: Input = Input()
+    output: Output = Output()
+    detector: Detector = Detector()
+    logs: Logs = Logs()
+
+
+DEFAULT: Final = "default"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Values by dotted key (`detector.k`) from one place, each with its origin (`FILE:LINE` or `--option`)."""
+
+    values: Mapping[str, Any]
+    origins: Mapping[str, str]
+
+
+def keys(kind: type[Struct] = Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every dotted key that can be set, with its type."""
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        if isinstance(hint, type) and issubclass(hint, Struct):
+            yield from keys(hint, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", hint
+
+
+def value_of(settings: Settings, key: str) -> Any:
+    """The value at a dotted key."""
+    value: Any = settings
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def resolve(*layers: Layer) -> tuple[Settings, dict[str, str]]:
+    """The settings from layers, the strongest first, and each key's origin.
+
+    Raises:
+        UsageError: a value is of the wrong type or impossible.
+    """
+    values: dict[str, Any] = {}
+    origins = {key: DEFAULT for key, _ in keys()}
+    for layer in reversed(layers):
+        values |= layer.values
+        origins |= layer.origins
+    for key, hint in keys():
+        if key in values:
+            _check(key, values[key], hint, origins[key])
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        *path, name = key.split(".")
+        level = nested
+        for step in path:
+            level = level.setdefault(step, {})
+        level[name] = value
+    return msgspec.convert(nested, Settings), origins
+
+
+def read_config(path: Path) -> Layer:
+    """The values of a YAML config file. A key without a value counts as not given.
+
+    Raises:
+        UsageError: the file cannot be read, is not YAML, or has an unknown or repeated key.
+    """
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
+    except OSError as error:
+        raise UsageError(f"cannot read the config {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: the config is not UTF-8 text") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UsageError(f"{path}:{line}: not valid YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    if root is not None:
+        for key, node, origin in _scalars(root, path, ""):
+            values[key], origins[key] = node, origin
+    return Layer(values, origins)
+
+
+def _scalars(node: yaml.Node, path: Path, prefix: str) -> Iterator[tuple[str, Any, str]]:
+    """Dotted key, value and origin of everything set below a mapping."""
+    origin = f"{path}:{node.start_mark.line + 1}"
+    if not isinstance(node, yaml.MappingNode):
+        where = f'"{prefix.removesuffix(".")}"' if prefix else "the config"
+        raise UsageError(f"{origin}: {where} must be a mapping of keys to values")
+    known = [key for key, _ in keys()]
+    sections = {key.split(".")[0] for key in known if "." in key}
+    seen = set()
+    for key_node, value_node in node.value:
+        key = f"{prefix}{key_node.value}"
+        origin = f"{path}:{key_node.start_mark.line + 1}"
+        if key in seen:
+            raise UsageError(f'{origin}: the key "{key}" is there twice')
+        seen.add(key)
+        if key in known:
+            value = _construct(value_node, origin, key)
+            if value is not None:
+                yield key, value, origin
+        elif key in sections:
+            if value_node.tag != "tag:yaml.org,2002:null":
+                yield from _scalars(value_node, path, f"{key}.")
+        else:
+            near = difflib.get_close_matches(key, [*known, *sections], n=1)
+            hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(known)}"
+            raise UsageError(f'{origin}: unknown key "{key}"; {hint}')
+
+
+def _construct(node: yaml.Node, origin: str, key: str) -> Any:
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_object(node, deep=True)  # type: ignore[no-untyped-call]
+    except (yaml.YAMLError, ValueError) as error:
+        raise UsageError(f'{origin}: the value of "{key}" cannot be read: {str(error).splitlines()[0]}') from None
+    finally:
+        loader.dispose()  # type: ignore[no-untyped-call]
+
+
+def _check(key: str, value: Any, hint: Any, origin: str) -> None:
+    try:
+        msgspec.convert(value, hint)
+    except msgspec.ValidationError as error:
+        choices = get_args(hint) if getattr(hint, "__origin__", None) is Literal else ()
+        expected = (
+            f"one of {', '.join(choices)}" if choices else str(error).partition(", got")[0].partition(" - at")[0]
+        )
+        expected = expected.removeprefix("Expected ").replace("`", "").replace(" | null", "")
+        raise UsageError(f'{origin}: "{key}" is {value!r}; expected {expected}') from None

@@ -1,0 +1,84 @@
+"""The files that results are written to."""
+
+import fcntl
+import os
+import stat
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import aiofiles
+
+from peerwatch.network.errors import SinkError, UsageError
+
+
+class FileSink:
+    """One output file, locked against a second writer; `-` is standard output.
+
+    Nothing in the file is touched before `start`.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.name = "standard output" if path == "-" else path
+        self._path = path
+        self._file: Any = None
+        self._regular = False
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open and lock the file; it is closed with the stack. A file it made is removed again if `start` never comes.
+
+        Raises:
+            UsageError: it cannot be written, or another process is writing it.
+        """
+        if self._path == "-":
+            self._file = await stack.enter_async_context(aiofiles.open(1, "wb", buffering=0, closefd=False))
+            return
+        path = Path(self._path)
+        existed = path.exists()
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise UsageError(f"cannot write {self.name}: {self._advice(path, error)}") from None
+        self._file = await stack.enter_async_context(aiofiles.open(descriptor, "wb", buffering=0))
+        self._regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        if not existed:
+            stack.callback(self._remove_unstarted, path)
+        if self._regular:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UsageError(f"{self.name} is being written by another peerwatch; name another file") from None
+        self._started = False
+
+    def start(self) -> None:
+        """Empty the file: the run begins."""
+        self._started = True
+        if self._regular:
+            os.ftruncate(self._file.fileno(), 0)
+
+    async def write(self, data: bytes) -> None:
+        """Append all of `data`.
+
+        Raises:
+            SinkError: it could not be written.
+        """
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[await self._file.write(rest) :]
+        except BrokenPipeError:
+            raise SinkError(f"cannot write {self.name}: its reader has gone") from None
+        except OSError as error:
+            raise SinkError(f"cannot write {self.name}: {error.strerror}; free or mend it and run again") from None
+
+    def _remove_unstarted(self, path: Path) -> None:
+        if not self._started:
+            path.unlink(missing_ok=True)
+
+    @staticmethod
+    def _advice(path: Path, error: OSError) -> str:
+        if path.is_dir():
+            return "it is a directory; name a file in it"
+        if not path.parent.exists():
+            return f"the directory {path.parent} does not exist; create it first"
+        return error.strerror or str(error)
