@@ -9,7 +9,6 @@ from peerwatch.actors.mailbox import CAPACITY, INLINE_WORK, Receive, Send, run_k
 from peerwatch.actors.messages import Flagged, Questions, Results, ShardMessage, WindowRequest
 from peerwatch.detectors.judge import Decision, Judge, Mask
 from peerwatch.network.history import Windows, merged
-from peerwatch.network.sharding import split
 
 
 class DecisionLog(Protocol):
@@ -67,12 +66,10 @@ class Coordinator:
             shard.close()
 
     async def _request(self, questions: Questions) -> list[Receive[Windows]]:
-        work = 4 * len(questions.networks.members) if len(self._shards) > 1 else 0
-        parts = await run_kernel(work, split, questions.networks, len(self._shards))
         replies = []
-        for shard, part in zip(self._shards, parts, strict=True):
+        for shard in self._shards:
             send, receive = anyio.create_memory_object_stream[Windows](1)
-            await shard.send(WindowRequest(questions.seq, part, send))
+            await shard.send(WindowRequest(questions.seq, questions.networks, send))
             replies.append(receive)
         return replies
 
@@ -100,10 +97,10 @@ class Coordinator:
         if logged:
             self._log.write(questions, logged)
         flagged = [decision for decision in decisions if decision.flagged]
-        return Results([
-            Flagged(questions.content[events.start[place] : events.end[place]], decision.statistics)
-            for decision in flagged
-            for place in (decision.place,)
-        ])
-
-
+        return Results(
+            [
+                Flagged(questions.content[events.start[place] : events.end[place]], decision.statistics)
+                for decision in flagged
+                for place in (decision.place,)
+            ]
+        )

@@ -81,8 +81,10 @@ class Dispatcher:
             blocks = log.blocks()
             while (block := await self._next(blocks)) is not None and self.stopped_by is None:
                 line += await self._take(block, log, line)
-        for mailbox in (self._graph, *self._shards, self._output):
-            mailbox.close()
+        self._graph.close()
+        self._output.close()
+        for shard in self._shards:
+            shard.close()
 
     async def _next(self, blocks: AsyncIterator[Block]) -> Block | None:
         with self._reading:
@@ -101,7 +103,9 @@ class Dispatcher:
             await self._send(events[begin : begin + self._batch_cap], block.content, log, large)
             large = ()
         if rejected:
-            lines = [RejectedLine(log.name, bad.line, block.offset + bad.start, bad.reason, bad.raw) for bad in rejected]
+            lines = [
+                RejectedLine(log.name, bad.line, block.offset + bad.start, bad.reason, bad.raw) for bad in rejected
+            ]
             await self._output.send(Results(rejected=lines))
             if self._strict:
                 first = lines[0]
@@ -125,7 +129,7 @@ class Dispatcher:
             mine = bought[buyers % len(self._shards) == number]
             purchases = Purchases(
                 seq + mine,
-                events.user[mine] // np.int32(len(self._shards)),
+                events.user[mine],
                 events.timestamp[mine],
                 events.amount[mine],
                 through,

@@ -31,7 +31,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Purchases:
-    """Dispatcher to a shard: its users' purchases (`user` is the place in the shard) among all up to `through`."""
+    """Dispatcher to a shard: its users' purchases among all up to `through`."""
 
     seq: Int64s
     user: Int32s
@@ -58,7 +58,10 @@ class Questions:
 
 @dataclass(frozen=True, slots=True)
 class WindowRequest:
-    """Coordinator to a shard: the T latest purchases of these members before each of the events `seq`."""
+    """Coordinator to a shard: the T latest purchases of its users among these members, before each event in `seq`.
+
+    Every shard gets the same arrays and skips the members it does not own: cheaper than dealing the members out.
+    """
 
     seq: Int64s
     networks: Networks

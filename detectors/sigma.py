@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from peerwatch.network.kernels import Int8s, Int64s, f8, i1s, i8, i8s, kernel, nothing
+from peerwatch.network.kernels import Int8s, Int64s, f8, i1s, i8s, kernel, nothing
 
 NORMAL: Final = 0
 FLAGGED: Final = 1

@@ -12,7 +12,7 @@ import numpy as np
 from peerwatch.network.errors import BadEvent
 from peerwatch.network.events import MICROS, Kind, days_in_month, days_since_epoch, parse_event
 from peerwatch.network.interner import Interner, intern
-from peerwatch.network.kernels import Bytes, Int8s, Int32s, Int64s, flag, i4s, i8, i8s, i1s, kernel, text, u1s
+from peerwatch.network.kernels import Bytes, Int8s, Int32s, Int64s, flag, i1s, i4s, i8, i8s, kernel, text, u1s
 
 UNREAD: Final = 0
 """The kind of a line the kernel has left to `parse_event`."""
@@ -87,10 +87,8 @@ class Decoder:
         """
         room = content.count(b"\n") + 1
         self.interner.reserve(2 * room, len(content))
-        events = Events(
-            np.zeros(room, np.int8), *(np.zeros(room, np.int32) for _ in range(2)),
-            *(np.zeros(room, np.int64) for _ in range(5)),
-        )  # fmt: skip
+        kind, ids, rest = np.zeros(room, np.int8), np.zeros((2, room), np.int32), np.zeros((5, room), np.int64)
+        events = Events(kind, ids[0], ids[1], rest[0], rest[1], rest[2], rest[3], rest[4])
         kept = _decode(
             np.frombuffer(content, np.uint8), events.kind, events.user, events.friend, events.amount, events.timestamp,
             events.start, events.end, events.line, first_line,
@@ -103,10 +101,6 @@ class Decoder:
             return Decoded(events, [], lines)
         rejected = [bad for place in unread.tolist() if (bad := self._read(content, events, place)) is not None]
         return Decoded(events[events.kind != UNREAD] if rejected else events, rejected, lines)
-
-    def amount(self, held: int) -> int:
-        """The amount that the column's value stands for."""
-        return held if held >= 0 else self.large[-1 - held]
 
     def _read(self, content: bytes, events: Events, place: int) -> Rejected | None:
         start, end = int(events.start[place]), int(events.end[place])
@@ -132,7 +126,7 @@ class Decoder:
 def _is(content: Bytes, start: int, end: int, word: Bytes) -> bool:
     if end - start != len(word):
         return False
-    for i in range(len(word)):
+    for i in range(len(word)):  # noqa: SIM110 (numba knows no generators)
         if content[start + i] != word[i]:
             return False
     return True

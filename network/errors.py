@@ -14,7 +14,7 @@ class PeerwatchError(Exception):
     """The base of the tree; its text is one sentence for a person."""
 
 
-class BadEvent(PeerwatchError):
+class BadEvent(PeerwatchError):  # noqa: N818 (it is what the line is, the run has no error)
     """A line is not an event. The text is the reason, without file and line."""
 
 

@@ -76,7 +76,7 @@ def parse_object(line: bytes) -> dict[str, msgspec.Raw]:
     """
     try:
         line.decode()
-        return _object.decode(line)
+        fields: dict[str, msgspec.Raw] = _object.decode(line)
     except UnicodeDecodeError as error:
         raise BadEvent(f"not UTF-8 at byte {error.start + 1} of the line") from None
     except msgspec.ValidationError:
@@ -85,6 +85,7 @@ def parse_object(line: bytes) -> dict[str, msgspec.Raw]:
         raise BadEvent(f"not valid JSON: {str(error).removeprefix('JSON is malformed: ')}") from None
     except RecursionError:
         raise BadEvent("not valid JSON: nested too deeply") from None
+    return fields
 
 
 def parse_micros(text: str) -> int:
@@ -108,7 +109,7 @@ def parse_micros(text: str) -> int:
     if len(digits) + shift - 6 > _LARGEST_MAGNITUDE:
         raise ValueError("is not finite (1e308 or more)")
     if shift >= 0:
-        return int(digits) * 10**shift
+        return int(digits) * int(10**shift)
     if -shift >= len(digits) or digits[shift:].strip("0"):
         raise ValueError("has more than 6 decimals")
     return int(digits[:shift])

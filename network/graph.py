@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from peerwatch.network.events import Kind
-from peerwatch.network.kernels import Int8s, Int32s, Int64s, flag, grown, i1s, i4s, i8, i8s, kernel, nothing
+from peerwatch.network.kernels import Int8s, Int32s, Int64s, flag, grown, i4s, i8, i8s, kernel, nothing
 
 FIRST_ROOM = 4
 """Friends a user's stretch of the pool has room for when it is first made; it doubles from there."""

@@ -13,13 +13,11 @@ def hash_of(source: Bytes, start: int, end: int) -> int:
     hashed = np.uint64(14695981039346656037)
     for i in range(start, end):
         hashed = (hashed ^ np.uint64(source[i])) * np.uint64(1099511628211)
-    return hashed ^ (hashed >> np.uint64(32))
+    return hashed ^ (hashed >> np.uint64(32))  # type: ignore[return-value] # unsigned, which Python has no type for
 
 
 @kernel(i4(text, i8, i8, u1s, i8s, i4s, i8s))
-def intern(
-    source: Bytes, start: int, end: int, arena: Bytes, ends: Int64s, slots: Int32s, count: Int64s
-) -> int:
+def intern(source: Bytes, start: int, end: int, arena: Bytes, ends: Int64s, slots: Int32s, count: Int64s) -> int:
     """The dense integer of the id `source[start:end]`, a new one if it has none yet.
 
     `arena[ends[i - 1]:ends[i]]` holds id i; `slots` is an open-addressing hash table (linear probing) whose

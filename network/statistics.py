@@ -10,7 +10,7 @@ CENT = 10_000
 
 
 class Statistics(NamedTuple):
-    """n amounts (millionths): their sum S and their sum of squares Q."""
+    """Of n amounts (millionths): their sum S and their sum of squares Q."""
 
     n: int
     S: int
@@ -23,7 +23,7 @@ class Statistics(NamedTuple):
 
     @property
     def spread(self) -> int:
-        """n * Q - S * S, which is (n * sd) squared."""
+        """N * Q - S * S, which is (n * sd) squared."""
         return self.n * self.Q - self.S * self.S
 
     def exceeded_by(self, amount: int, k: Fraction) -> bool:
@@ -45,7 +45,7 @@ class Statistics(NamedTuple):
         return cents(isqrt(self.spread) // (self.n * CENT))
 
     def threshold(self, k: Fraction) -> str:
-        """mean + k * sd, truncated to two decimals. Needs n > 0."""
+        """The mean + k * sd, truncated to two decimals. Needs n > 0."""
         root = isqrt(k.numerator**2 * self.spread)
         return cents((k.denominator * self.S + root) // (k.denominator * self.n * CENT))
 

@@ -66,7 +66,7 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--strict", is_flag=True, default=None, help="Stop at the first rejected line with exit code 1."),
         click.option("-q", "--quiet", is_flag=True, default=None, help="No progress and no summary."),
         click.option("--log-format", type=click.Choice(get_args(LogFormat)), help="How logs look. Default: console."),
-        click.option("--log-level", type=click.Choice(get_args(LogLevel)), help="Decisions are info. Default: warning."),
+        click.option("--log-level", type=click.Choice(get_args(LogLevel)), help="Decisions: info. Default: warning."),
         click.option("--log-file", metavar="FILE", help="Append logs to a file. Default: standard error."),
         click.option("--decisions", type=click.Choice(get_args(Decisions)), help="Which are logged. Default: flagged."),
         click.option("--log-user", multiple=True, metavar="ID", help="Log this user's decisions too; repeatable."),
@@ -100,7 +100,7 @@ def layers_of(paths: tuple[str, ...], config: Path | None, options: dict[str, An
 @cli.command()
 @settings_options
 def run(paths: tuple[str, ...], config: Path | None, **options: Any) -> None:
-    """Judge a stream log against the state that a batch log builds.
+    r"""Judge a stream log against the state that a batch log builds.
 
     BATCH and STREAM hold one JSON event a line; the first line of BATCH may set D and T: {"D":"3", "T":"50"}. Flagged
     purchases are written to OUTPUT (- for standard output), each as its own line with the window's mean and sd added.

@@ -3,8 +3,8 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from time import perf_counter
 from threading import Timer
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console as RichConsole
@@ -70,6 +70,12 @@ class Console:
         """A signal has ended the reading."""
         self._rich.print("Stopping: what has been read is still judged; once more ends at once.")
 
+    def ended(self) -> None:
+        """A second signal has ended the run: leave the terminal as it was."""
+        if self._progress is not None:
+            self._progress.stop()
+        self._rich.print("Ended at once: the output stops where it was.")
+
     def report(self, report: "Report") -> None:
         """The summary of a run."""
         seconds = perf_counter() - self._began
@@ -78,7 +84,11 @@ class Console:
         table = Table.grid(padding=(0, 2))
         for row in (
             ("events", f"{done.events:,}", f"in {seconds:.2f} s, {done.events / max(seconds, 1e-9):,.0f} a second"),
-            ("judged", f"{done.judged:,}", f"stream purchases, D={settings.D} T={settings.T} k={settings.detector.k:g}"),
+            (
+                "judged",
+                f"{done.judged:,}",
+                f"stream purchases, D={settings.D} T={settings.T} k={settings.detector.k:g}",
+            ),
             ("flagged", f"{totals.flagged:,}", f"{settings.output.flagged}{share}"),
             ("rejected", f"{done.rejected:,}", f"{report.rejects}" if done.rejected else "every line was an event"),
             ("network", f"{done.users:,}", f"users, {totals.friendships:,} friendships in force at the end"),

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
 import numpy as np
@@ -21,7 +21,7 @@ from peerwatch.runtime.settings import Detector, Logs
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
-def open_logger(settings: Logs, stack: ExitStack) -> Any:
+def open_logger(settings: Logs, stack: AsyncExitStack) -> Any:
     """The logger that `settings` describe; a log file is appended to and closed with the stack.
 
     Raises:
@@ -117,7 +117,7 @@ def moment(micros: int | None) -> str | None:
 
 
 def sampled(seq: Int64s, share: float) -> Mask:
-    """Which sequence numbers belong to a sample of `share`: those whose hash (SplitMix64, Steele et al. 2014) is low."""
+    """Which sequence numbers are in a sample of `share`: those with a low hash (SplitMix64, Steele et al. 2014)."""
     z = (seq.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -63,7 +63,7 @@ class Pipeline:
         most = max(1, WINDOW_PURCHASES // T)
         self._output = OutputActor(output_inbox, flagged, rejects)
         asking = [send.clone() for send, _ in boxes]
-        self._actors = [
+        self._actors: list[GraphActor | Coordinator | OutputActor | PurchaseShard] = [
             GraphActor(self._graph, graph_inbox, to_coordinator, most),
             Coordinator(Judge(detector), T, decisions, coordinator_inbox, asking, to_output),
             self._output,

@@ -1,5 +1,6 @@
 """One run from settings to report: opens everything, runs the pipeline, obeys signals."""
 
+import os
 import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import anyio
+from anyio.to_thread import run_sync
 
 from peerwatch.detectors.sigma import Sigma
 from peerwatch.network.decoder import Decoder
@@ -42,14 +44,14 @@ async def run(layers: Sequence[Layer], console: Console) -> Report:
         logs = await open_logs(resolve(*layers)[0], stack)
         settings, origins = resolve(*layers, take_header(logs, resolve(*layers)[0]))
         D, T = required(settings)
-        paths = output_paths(settings)
-        _check_distinct(logs, paths)
+        paths = await run_sync(output_paths, settings)
+        await run_sync(_check_distinct, logs, paths)
         sinks = [FileSink(path) for path in paths]
         for sink in sinks:
             await sink.open(stack)
-        logger = open_logger(settings.logs, stack)
+        logger = await run_sync(open_logger, settings.logs, stack)
         for sink in sinks:
-            sink.start()
+            await sink.start()
         decoder = Decoder()
         pipeline = Pipeline(
             D,
@@ -149,14 +151,14 @@ async def _supervise(
 ) -> tuple[Totals, signal.Signals | None]:
     """Run the pipeline and show its progress; a first signal ends the reading, a second the run."""
     interrupted_by: signal.Signals | None = None
-    running = anyio.CancelScope()
 
     async def watch_signals() -> None:
         nonlocal interrupted_by
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async for received in signals:
                 if interrupted_by is not None:
-                    running.cancel()
+                    console.ended()
+                    os._exit(128 + received)  # a thread may be stuck in a write that no cancellation reaches
                 interrupted_by = received
                 console.interrupted()
                 pipeline.stop()
@@ -171,8 +173,7 @@ async def _supervise(
         async with task_group() as watchers:
             watchers.start_soon(watch_signals)
             watchers.start_soon(show_progress)
-            with running:
-                await pipeline.run(logs)
+            await pipeline.run(logs)
             watchers.cancel_scope.cancel()
         console.progressed(pipeline.statistics())
     return pipeline.statistics(), interrupted_by

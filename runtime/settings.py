@@ -185,11 +185,11 @@ def _scalars(node: yaml.Node, path: Path, prefix: str) -> Iterator[tuple[str, An
 def _construct(node: yaml.Node, origin: str, key: str) -> Any:
     loader = yaml.SafeLoader("")
     try:
-        return loader.construct_object(node, deep=True)  # type: ignore[no-untyped-call]
+        return loader.construct_object(node, deep=True)
     except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f'{origin}: the value of "{key}" cannot be read: {str(error).splitlines()[0]}') from None
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
 
 
 def _check(key: str, value: Any, hint: Any, origin: str) -> None:
@@ -197,8 +197,6 @@ def _check(key: str, value: Any, hint: Any, origin: str) -> None:
         msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
         choices = get_args(hint) if getattr(hint, "__origin__", None) is Literal else ()
-        expected = (
-            f"one of {', '.join(choices)}" if choices else str(error).partition(", got")[0].partition(" - at")[0]
-        )
+        expected = f"one of {', '.join(choices)}" if choices else str(error).partition(", got")[0].partition(" - at")[0]
         expected = expected.removeprefix("Expected ").replace("`", "").replace(" | null", "")
         raise UsageError(f'{origin}: "{key}" is {value!r}; expected {expected}') from None

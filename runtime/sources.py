@@ -99,7 +99,7 @@ class LogFile:
             return Layer({}, {})
         problem = "the log is empty" if not line else "the line is an event" if "event_type" in fields else problem
         raise UsageError(
-            f'{origin}: no header like {{"D":"3", "T":"50"}} ({problem}); add one, or set --D and --T or both in the config'
+            f'{origin}: no header like {{"D":"3", "T":"50"}} ({problem}); add one, or set D and T elsewhere'
         )
 
     async def blocks(self) -> AsyncIterator[Block]:

@@ -1,0 +1,34 @@
+"""What holds for every test: no blocking call on an event loop, no task left behind."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+from blockbuster import blockbuster_ctx
+from hypothesis import settings
+
+settings.register_profile("peerwatch", deadline=None, derandomize=True)  # timing never decides; same cases every run
+settings.load_profile("peerwatch")
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_calls() -> Iterator[None]:
+    """A blocking call on an event loop fails the test."""
+    with blockbuster_ctx():
+        yield
+
+
+@pytest_asyncio.fixture
+async def no_leftover_tasks() -> AsyncIterator[None]:
+    """A task that outlives the test fails it."""
+    before = asyncio.all_tasks()
+    yield
+    assert asyncio.all_tasks() <= before | {asyncio.current_task()}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every async test is watched for leftover tasks."""
+    for item in items:
+        if item.get_closest_marker("asyncio") is not None:
+            item.fixturenames.insert(0, "no_leftover_tasks")

@@ -1,0 +1,124 @@
+"""How tests run peerwatch, and what they run it on."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import anyio
+import numpy as np
+
+from peerwatch.actors.dispatcher import Block
+from peerwatch.actors.messages import Questions
+from peerwatch.detectors.judge import Decision, Mask
+from peerwatch.detectors.sigma import Sigma
+from peerwatch.network.decoder import Decoder
+from peerwatch.network.rejects import RejectedLine, decode_reject
+from peerwatch.runtime.pipeline import Pipeline, Totals
+from peerwatch.runtime.sinks import FileSink
+from peerwatch.runtime.sources import LogFile
+
+
+def purchase(user: str | int, amount: str, stamp: str = "2017-06-13 11:33:01") -> bytes:
+    """A purchase line, with its line feed."""
+    return f'{{"event_type":"purchase", "timestamp":"{stamp}", "id": "{user}", "amount": "{amount}"}}\n'.encode()
+
+
+def befriend(a: str | int, b: str | int, kind: str = "befriend", stamp: str = "2017-06-13 11:33:01") -> bytes:
+    """A befriend line, with its line feed."""
+    return f'{{"event_type":"{kind}", "timestamp":"{stamp}", "id1": "{a}", "id2": "{b}"}}\n'.encode()
+
+
+class MemorySink:
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    async def write(self, data: bytes) -> None:
+        """Append."""
+        self.data += data
+
+
+class MemoryLog:
+    """A log given as blocks of whole lines."""
+
+    def __init__(self, *contents: bytes, judged: bool = True, name: str = "stream") -> None:
+        self.name = name
+        self.judged = judged
+        self.first_line = 1
+        self._contents = contents
+
+    async def blocks(self) -> AsyncIterator[Block]:
+        """The blocks."""
+        offset = 0
+        for content in self._contents:
+            yield Block(content, offset)
+            offset += len(content)
+
+
+class SilentLog:
+    """Logs no decision."""
+
+    flagged = False
+
+    def wanted(self, questions: Questions) -> Mask:
+        """None."""
+        return np.zeros(len(questions.seq), np.bool_)
+
+    def write(self, questions: Questions, decisions: Sequence[Decision]) -> None:
+        """Never called."""
+        raise AssertionError(questions, decisions)
+
+
+class Result(NamedTuple):
+    """What a run of the pipeline wrote."""
+
+    flagged: bytes
+    rejected: list[RejectedLine]
+    totals: Totals
+
+
+def judge_files(
+    batch: bytes | None,
+    stream: bytes,
+    D: int,
+    T: int,
+    *,
+    shards: int = 1,
+    batch_cap: int = 4096,
+    chunk: int = 1 << 18,
+    k: Fraction = Fraction(3),
+    strict: bool = False,
+) -> Result:
+    """Run the actors over real files that hold the logs (without a header line)."""
+
+    async def judge(directory: Path) -> Totals:
+        async with AsyncExitStack() as stack:
+            logs = []
+            for name, content in (("batch", batch), ("stream", stream)):
+                if content is not None:
+                    await anyio.Path(directory / name).write_bytes(content)
+                    logs.append(LogFile(str(directory / name), judged=name == "stream", chunk=chunk))
+                    await logs[-1].open(stack)
+            sinks = [FileSink(str(directory / name)) for name in ("flagged", "rejects")]
+            for sink in sinks:
+                await sink.open(stack)
+                await sink.start()
+            pipeline = Pipeline(
+                D, T, shards, Sigma(k), decoder=Decoder(), decisions=SilentLog(), flagged=sinks[0], rejects=sinks[1],
+                strict=strict, batch_cap=batch_cap,
+            )  # fmt: skip
+            totals = await pipeline.run(logs)
+        assert asyncio.all_tasks() == {asyncio.current_task()}, "a task was left behind"
+        return totals
+
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        totals = anyio.run(partial(judge, directory))
+        rejected = [decode_reject(line) for line in (directory / "rejects").read_bytes().splitlines()]
+        return Result((directory / "flagged").read_bytes(), rejected, totals)
