@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 import anyio
 
-from peerwatch.actors.mailbox import CAPACITY, INLINE_WORK, Receive, Send, run_kernel
+from peerwatch.actors.mailbox import CAPACITY, INLINE_WORK, Receive, Reply, Send, run_kernel
 from peerwatch.actors.messages import Flagged, Questions, Results, ShardMessage, WindowRequest
 from peerwatch.detectors.judge import Decision, Judge, Mask
 from peerwatch.network.history import Windows, merged
@@ -28,7 +28,7 @@ class Asked(NamedTuple):
     """Questions whose window requests are on their way, and where the shards' replies will come."""
 
     questions: Questions
-    replies: list[Receive[Windows]]
+    replies: list[Reply[Windows]]
 
 
 class Coordinator:
@@ -65,12 +65,11 @@ class Coordinator:
         for shard in self._shards:
             shard.close()
 
-    async def _request(self, questions: Questions) -> list[Receive[Windows]]:
+    async def _request(self, questions: Questions) -> list[Reply[Windows]]:
         replies = []
         for shard in self._shards:
-            send, receive = anyio.create_memory_object_stream[Windows](1)
-            await shard.send(WindowRequest(questions.seq, questions.networks, send))
-            replies.append(receive)
+            replies.append(Reply[Windows]())
+            await shard.send(WindowRequest(questions.seq, questions.networks, replies[-1]))
         return replies
 
     async def _judge_all(self, asked: Receive[Asked]) -> None:
@@ -78,9 +77,7 @@ class Coordinator:
             async for questions, replies in asked:
                 self._judge.large.extend(questions.large)
                 if replies:
-                    windows = [await reply.receive() for reply in replies]
-                    for reply in replies:
-                        reply.close()
+                    windows = [await reply.wait_answered() for reply in replies]
                     await self._output.send(await self._results(questions, windows))
 
     async def _results(self, questions: Questions, windows: list[Windows]) -> Results:

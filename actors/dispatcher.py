@@ -68,7 +68,7 @@ class Dispatcher:
 
     def statistics(self) -> Progress:
         """How far it has come."""
-        return self._done._replace(users=len(self._decoder.interner))
+        return self._done._replace(users=self._decoder.users)
 
     def stop(self) -> None:
         """Read no more; what has been read is still judged."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from peerwatch.actors.mailbox import Send
+from peerwatch.actors.mailbox import Reply
 from peerwatch.network.decoder import Events
 from peerwatch.network.graph import Networks
 from peerwatch.network.history import Windows
@@ -65,7 +65,7 @@ class WindowRequest:
 
     seq: Int64s
     networks: Networks
-    reply: Send[Windows]
+    reply: Reply[Windows]
 
 
 ShardMessage: TypeAlias = Purchases | WindowRequest

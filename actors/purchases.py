@@ -38,5 +38,4 @@ class PurchaseShard:
                 continue
             work = 16 * len(request.networks.members)
             windows = await run_kernel(work, self._history.windows, request.seq, *request.networks)
-            request.reply.send_nowait(windows)
-            request.reply.close()
+            request.reply.put(windows)

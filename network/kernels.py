@@ -4,7 +4,10 @@ A kernel is a function over flat arrays that numba turns into machine code. Each
 compiled when its module is imported and never in the middle of live work, and a wrong array type is an error at once.
 """
 
+import hashlib
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
@@ -30,6 +33,27 @@ flag: Any = types.boolean
 nothing: Any = types.void
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def use_cache() -> None:
+    """Give the compiled kernels a cache directory of their own that is named after all their sources.
+
+    Numba alone compares each function's own file, not the files of the functions it calls: after an upgrade or an
+    edit a stale kernel could go on judging.
+    """
+    sources = sorted(path for room in ("network", "detectors") for path in _PACKAGE.joinpath(room).glob("*.py"))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    directory = Path(base, "peerwatch", f"kernels-{digest}")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return  # numba looks for another place, or `kernel` does without
+    numba.config.CACHE_DIR = str(directory)  # type: ignore[attr-defined] # numba makes it at run time
+
+
+_PACKAGE = Path(__file__).parents[1]
+use_cache()
 
 
 def kernel(signature: Any) -> Callable[[F], F]:

@@ -92,7 +92,7 @@ def generate(recipe: Recipe) -> tuple[list[str], list[str], list[str]]:
     cents[odd] = (cents[odd] * rng.uniform(10, 50, len(odd))).astype(np.int64)
 
     seconds = np.cumsum(rng.random(events) >= recipe.ties)
-    stamps = np.char.replace(np.datetime_as_string(FIRST_SECOND + seconds), "T", " ").tolist()
+    stamps = [str(moment).replace("T", " ") for moment in FIRST_SECOND + seconds]
     lines = list(_lines(kind.tolist(), stamps, (a + 1).tolist(), (b + 1).tolist(), cents.tolist()))
     header = f'{{"D":"{recipe.D}", "T":"{recipe.T}"}}\n'
     labels = [

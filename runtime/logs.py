@@ -11,10 +11,9 @@ import structlog
 
 from peerwatch.actors.messages import Questions
 from peerwatch.detectors.judge import Decision, Mask
-from peerwatch.network.decoder import Decoder
 from peerwatch.network.errors import SinkError, UsageError
 from peerwatch.network.events import parse_event
-from peerwatch.network.kernels import Int64s
+from peerwatch.network.kernels import Int32s, Int64s
 from peerwatch.network.statistics import decimal
 from peerwatch.runtime.settings import Detector, Logs
 
@@ -27,26 +26,43 @@ def open_logger(settings: Logs, stack: AsyncExitStack) -> Any:
     Raises:
         UsageError: the log file cannot be written.
     """
-    json = settings.format == "json"
-    target: Any = sys.stderr.buffer if json else sys.stderr
+    file: Any = sys.stderr.buffer
     if settings.file is not None:
         try:
-            target = stack.enter_context(open(settings.file, "ab" if json else "a"))  # noqa: PTH123, SIM115
+            file = stack.enter_context(open(settings.file, "ab", buffering=0))  # noqa: PTH123, SIM115 (the stack closes it)
         except OSError as error:
             raise UsageError(f"cannot write the log file {settings.file}: {error.strerror}") from None
-    renderer: Any = (
-        structlog.processors.JSONRenderer(serializer=orjson.dumps)
-        if json
-        else structlog.dev.ConsoleRenderer(colors=target.isatty(), timestamp_key="logged_at")
-    )
-    processors = [
+    target = LogTarget(file)
+    processors: list[Any] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper("iso", key="logged_at"),
-        renderer,
+        structlog.processors.JSONRenderer(serializer=orjson.dumps)
+        if settings.format == "json"
+        else structlog.dev.ConsoleRenderer(colors=file.isatty(), timestamp_key="logged_at"),
     ]
-    output = structlog.BytesLogger(target) if json else structlog.WriteLogger(target)
     wrapper = structlog.make_filtering_bound_logger(LEVELS[settings.level])
-    return structlog.wrap_logger(output, processors=processors, wrapper_class=wrapper)
+    return structlog.wrap_logger(target, processors=processors, wrapper_class=wrapper)
+
+
+class LogTarget:
+    """A structlog logger that writes whole lines to a binary file, flushed."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def msg(self, line: str | bytes) -> None:
+        """Write one line.
+
+        Raises:
+            SinkError: it could not be written.
+        """
+        try:
+            self._file.write((line.encode() if isinstance(line, str) else line) + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise SinkError(f"cannot write the log: {error.strerror}") from None
+
+    debug = info = warning = error = msg
 
 
 class DecisionLogger:
@@ -56,16 +72,15 @@ class DecisionLogger:
     sequence number alone, so that every run logs the same.
     """
 
-    def __init__(self, logger: Any, settings: Logs, detector: Detector, decoder: Decoder) -> None:
+    def __init__(self, logger: Any, settings: Logs, detector: Detector, users: Int32s) -> None:
+        """`users` are the dense integers of the named users."""
         self._logger = logger
         self._detector = detector
         enabled = settings.decisions != "none" and LEVELS[settings.level] <= LEVELS["info"]
         self.flagged = enabled
         self._all = enabled and settings.decisions == "all"
         self._sample = settings.sample if enabled else 0.0
-        # Interning a name makes no user: the user exists from the first event that names it.
-        names = [decoder.interner.intern(str(user).encode()) for user in settings.users] if enabled else []
-        self._users = np.array(sorted(names), np.int32)
+        self._users = users if enabled else users[:0]
 
     def wanted(self, questions: Questions) -> Mask:
         """Which of the purchases are logged whatever their verdict, shape [q]."""
@@ -82,11 +97,8 @@ class DecisionLogger:
         Raises:
             SinkError: the log could not be written.
         """
-        try:
-            for decision in decisions:
-                self._logger.info("decision", **self._record(questions, decision))
-        except OSError as error:
-            raise SinkError(f"cannot write the log: {error.strerror}") from None
+        for decision in decisions:
+            self._logger.info("decision", **self._record(questions, decision))
 
     def _record(self, questions: Questions, decision: Decision) -> dict[str, Any]:
         events, place, statistics = questions.events, decision.place, decision.statistics

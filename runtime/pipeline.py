@@ -56,13 +56,18 @@ class Pipeline:
         to_coordinator, coordinator_inbox = anyio.create_memory_object_stream[Questions](CAPACITY)
         to_output, output_inbox = anyio.create_memory_object_stream[Results](CAPACITY)
         boxes = [anyio.create_memory_object_stream[ShardMessage](CAPACITY) for _ in range(shards)]
+        asking = [send.clone() for send, _ in boxes]
+        to_output_too = to_output.clone()
         self._graph = FriendGraph(D)
         self._dispatcher = Dispatcher(
-            decoder, to_graph, [send for send, _ in boxes], to_output.clone(), batch_cap, strict=strict
+            decoder, to_graph, [send for send, _ in boxes], to_output_too, batch_cap, strict=strict
         )
+        self._ends = [
+            to_graph, graph_inbox, to_coordinator, coordinator_inbox, to_output, output_inbox,
+            *(end for box in boxes for end in box), *asking, to_output_too,
+        ]  # fmt: skip
         most = max(1, WINDOW_PURCHASES // T)
         self._output = OutputActor(output_inbox, flagged, rejects)
-        asking = [send.clone() for send, _ in boxes]
         self._actors: list[GraphActor | Coordinator | OutputActor | PurchaseShard] = [
             GraphActor(self._graph, graph_inbox, to_coordinator, most),
             Coordinator(Judge(detector), T, decisions, coordinator_inbox, asking, to_output),
@@ -84,10 +89,14 @@ class Pipeline:
         Raises:
             PeerwatchError: a log, a sink or a strict rule ended the run.
         """
-        async with task_group() as tasks:
-            for actor in self._actors:
-                tasks.start_soon(actor.run)
-            tasks.start_soon(self._dispatcher.run, logs)
+        try:
+            async with task_group() as tasks:
+                for actor in self._actors:
+                    tasks.start_soon(actor.run)
+                tasks.start_soon(self._dispatcher.run, logs)
+        finally:
+            for end in self._ends:
+                end.close()  # an actor that failed or was cancelled may have left its own open
         if self._dispatcher.stopped_by is not None:
             raise self._dispatcher.stopped_by
         return self.statistics()

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -52,21 +53,21 @@ async def run(layers: Sequence[Layer], console: Console) -> Report:
         logger = await run_sync(open_logger, settings.logs, stack)
         for sink in sinks:
             await sink.start()
-        decoder = Decoder()
+        await run_sync(partial(logger.info, "run started", D=D, T=T, shards=settings.shards, k=settings.detector.k))
+        decoder = Decoder([str(user).encode() for user in settings.logs.users])
         pipeline = Pipeline(
             D,
             T,
             settings.shards,
             Sigma(settings.detector.exact_k()),
             decoder=decoder,
-            decisions=DecisionLogger(logger, settings.logs, settings.detector, decoder),
+            decisions=DecisionLogger(logger, settings.logs, settings.detector, decoder.named),
             flagged=sinks[0],
             rejects=sinks[1],
             strict=settings.strict,
         )
-        logger.info("run started", D=D, T=T, shards=settings.shards, detector=settings.detector.name)
         totals, interrupted_by = await _supervise(pipeline, logs, console)
-        logger.info("run finished", **totals.progress._asdict(), flagged=totals.flagged)
+        await run_sync(partial(logger.info, "run finished", **totals.progress._asdict(), flagged=totals.flagged))
         return Report(totals, settings, origins, paths[1], interrupted_by)
 
 

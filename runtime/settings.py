@@ -45,7 +45,7 @@ class Detector(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The rule that judges a window."""
 
     name: Literal["sigma"] = "sigma"
-    k: Deviations = 3
+    k: Deviations = 3.0
 
     def exact_k(self) -> Fraction:
         """`k` as it is written in decimals, not as the nearest binary fraction."""
@@ -60,7 +60,7 @@ class Logs(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     file: str | None = None
     decisions: Decisions = "flagged"
     users: tuple[str | int, ...] = ()
-    sample: Share = 0
+    sample: Share = 0.0
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -157,6 +157,8 @@ def read_config(path: Path) -> Layer:
 def _scalars(node: yaml.Node, path: Path, prefix: str) -> Iterator[tuple[str, Any, str]]:
     """Dotted key, value and origin of everything set below a mapping."""
     origin = f"{path}:{node.start_mark.line + 1}"
+    if node.tag == "tag:yaml.org,2002:null":
+        return
     if not isinstance(node, yaml.MappingNode):
         where = f'"{prefix.removesuffix(".")}"' if prefix else "the config"
         raise UsageError(f"{origin}: {where} must be a mapping of keys to values")
@@ -174,8 +176,7 @@ def _scalars(node: yaml.Node, path: Path, prefix: str) -> Iterator[tuple[str, An
             if value is not None:
                 yield key, value, origin
         elif key in sections:
-            if value_node.tag != "tag:yaml.org,2002:null":
-                yield from _scalars(value_node, path, f"{key}.")
+            yield from _scalars(value_node, path, f"{key}.")
         else:
             near = difflib.get_close_matches(key, [*known, *sections], n=1)
             hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(known)}"

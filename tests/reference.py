@@ -12,7 +12,6 @@ from math import isqrt
 from typing import Any, NamedTuple
 
 EXACT = Context(prec=2000, Emax=10**6, Emin=-(10**6))
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class Answer(NamedTuple):
@@ -46,7 +45,7 @@ def time_of(value: Any) -> datetime:
     if not match:
         raise ValueError(value)
     day, clock, fraction, zone, _ = match.groups()
-    moment = datetime.strptime(f"{day} {clock}", "%Y-%m-%d %H:%M:%S")
+    moment = datetime.strptime(f"{day} {clock}Z", "%Y-%m-%d %H:%M:%S%z")
     moment += timedelta(microseconds=int((fraction or ".0")[1:].ljust(6, "0")))
     offset = timedelta(0)
     if zone and zone != "Z":

@@ -1,0 +1,112 @@
+"""The coordinator's contract: ask every shard, judge what they reply, keep the order."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import anyio
+import numpy as np
+from support import SilentLog, purchase
+
+from peerwatch.actors.coordinator import Coordinator
+from peerwatch.actors.messages import Questions, Results, ShardMessage, WindowRequest
+from peerwatch.detectors.judge import Decision, Judge, Mask
+from peerwatch.detectors.sigma import Sigma
+from peerwatch.network.decoder import Decoder
+from peerwatch.network.graph import Networks
+from peerwatch.network.history import Windows
+
+
+def questions(amounts: list[str], seq: int, large: tuple[int, ...] = ()) -> Questions:
+    """Purchases of user 0 for these amounts; each network is user 1."""
+    content = b"".join(purchase(0, amount) for amount in amounts)
+    events = Decoder().decode(content, 1).events
+    count = len(amounts)
+    networks = Networks(np.arange(count + 1), np.ones(count, np.int32))
+    return Questions(seq + np.arange(count), events, networks, content, "log", large)
+
+
+def windows(*amounts_and_request: Any) -> Windows:
+    """The same window for each decision asked for: these amounts, bought in this order."""
+    *amounts, request = amounts_and_request
+    n, q = len(amounts), len(request.seq)
+    return Windows(
+        np.arange(q + 1) * n,
+        np.tile(np.arange(1, n + 1), q),
+        np.tile(np.arange(n), q),
+        np.tile(amounts, q).astype(np.int64),
+    )
+
+
+class Recorder(SilentLog):
+    """Wants decisions with even sequence numbers."""
+
+    def __init__(self) -> None:
+        self.written: list[tuple[int, bool]] = []
+
+    def wanted(self, questions: Questions) -> Mask:
+        """Even ones."""
+        return questions.seq % 2 == 0
+
+    def write(self, questions: Questions, decisions: Sequence[Decision]) -> None:
+        """Remember."""
+        self.written += [(int(questions.seq[d.place]), d.flagged) for d in decisions]
+
+
+async def coordinate(asked: list[Questions], shards: list[Any], log: Any = None) -> list[Results]:
+    """Run the coordinator against shards that are functions from a request to windows."""
+    inbox: Any = anyio.create_memory_object_stream[Questions](100)
+    outbox: Any = anyio.create_memory_object_stream[Results](100)
+    boxes: list[Any] = [anyio.create_memory_object_stream[ShardMessage](100) for _ in shards]
+
+    async def serve(receive: Any, shard: Any) -> None:
+        async with receive:
+            async for request in receive:
+                assert isinstance(request, WindowRequest)
+                request.reply.put(shard(request))
+
+    async with inbox[0]:
+        for message in asked:
+            await inbox[0].send(message)
+    coordinator = Coordinator(
+        Judge(Sigma(Fraction(3))), 2, log or SilentLog(), inbox[1], [send for send, _ in boxes], outbox[0]
+    )
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(coordinator.run)
+        for (_, receive), shard in zip(boxes, shards, strict=True):
+            tasks.start_soon(serve, receive, shard)
+    async with outbox[1]:
+        return [message async for message in outbox[1]]
+
+
+async def test_verdicts_come_from_the_merged_windows_in_order() -> None:
+    """With T = 2 the two latest of both shards' purchases decide; results keep the order of the questions."""
+    older = partial(windows, 9, 9)
+    newer = partial(windows, 0, 0, 50_000_000, 50_000_000)
+    found = await coordinate([questions(["1", "60"], 1), questions(["70"], 3)], [older, newer])
+    assert [[flagged.line for flagged in results.flagged] for results in found] == [
+        [purchase(0, "60").rstrip(b"\n")], [purchase(0, "70").rstrip(b"\n")],
+    ]  # fmt: skip
+    assert found[0].flagged[0].statistics.mean() == "50.00"
+
+
+async def test_wanted_decisions_are_logged_with_their_verdicts() -> None:
+    """The log gets what it wants, flagged or not, and nothing else."""
+    log = Recorder()
+    found = await coordinate([questions(["1", "2", "9", "9"], 1)], [partial(windows, 5_000_000, 5_000_000)], log)
+    assert log.written == [(2, False), (4, True)]
+    assert len(found[0].flagged) == 2
+
+
+async def test_large_amounts_of_batches_without_questions_are_known() -> None:
+    """A window may hold a large amount that came with a batch in which nothing was judged."""
+    asked = [questions([], 1, (10**40, 10**41)), questions(["5", "999999999999"], 3)]
+    assert [results.flagged for results in await coordinate(asked, [partial(windows, -1, -2)])] == [[]]
+    (found,) = await coordinate(asked, [partial(windows, 7, 7)])
+    assert [flagged.statistics.S for flagged in found.flagged] == [14, 14]
+    log = Recorder()
+    (found,) = await coordinate(
+        [questions([], 1, (7 * 10**6, 8 * 10**6)), questions(["8.5"], 2)], [partial(windows, -1, -2)], log
+    )
+    assert log.written == [(2, False)]

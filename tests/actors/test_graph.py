@@ -1,0 +1,66 @@
+"""The graph actor's contract: one or more bounded answers a batch, in order."""
+
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+from support import befriend, purchase
+
+from peerwatch.actors import graph as graph_module
+from peerwatch.actors.graph import GraphActor
+from peerwatch.actors.messages import Batch, Questions
+from peerwatch.network.decoder import Decoder
+from peerwatch.network.graph import FriendGraph
+
+
+async def answers(*batches: Batch, D: int = 2, most: int = 100) -> list[Questions]:
+    """What the actor sends to the coordinator."""
+    inbox: Any = anyio.create_memory_object_stream[Batch](100)
+    outbox: Any = anyio.create_memory_object_stream[Questions](100)
+    async with inbox[0]:
+        for batch in batches:
+            await inbox[0].send(batch)
+    await GraphActor(FriendGraph(D), inbox[1], outbox[0], most).run()
+    async with outbox[1]:
+        return [message async for message in outbox[1]]
+
+
+def batch_of(content: bytes, seq: int = 1, *, judged: bool = True, large: tuple[int, ...] = ()) -> Batch:
+    """A batch of these lines, decoded anew: users count from 0 in order of appearance."""
+    decoder = Decoder()
+    return Batch(decoder.decode(content, 1).events, seq, content, "log", judged, len(decoder.interner), large)
+
+
+LOG = (
+    befriend(0, 1) + befriend(1, 2) + purchase(0, "1") + befriend(2, 3) + purchase(0, "2") + purchase(2, "3")
+    + befriend(0, 1, "unfriend") + purchase(0, "4") + purchase(1, "5")
+)  # fmt: skip
+NETWORKS = [[1, 2], [1, 2], [0, 1, 3], [], [2, 3]]
+
+
+@pytest.mark.parametrize(("most", "members"), [(100, 1 << 20), (1, 1 << 20), (100, 2), (2, 3)])
+async def test_each_purchase_gets_its_network_as_of_its_moment(
+    most: int, members: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However small the answers, together they hold every purchase once, in order, with its network."""
+    monkeypatch.setattr(graph_module, "MOST_MEMBERS", members)
+    found = await answers(batch_of(LOG, seq=11), most=most)
+    networks = [
+        sorted(part.networks.members[a:b].tolist())
+        for part in found
+        for a, b in zip(part.networks.offsets, part.networks.offsets[1:], strict=False)
+    ]
+    assert networks == NETWORKS
+    assert np.concatenate([part.seq for part in found]).tolist() == [13, 15, 16, 18, 19]
+    assert np.concatenate([part.events.amount for part in found]).tolist() == [i * 10**6 for i in (1, 2, 3, 4, 5)]
+    assert all(len(part.seq) <= most for part in found)
+
+
+async def test_a_batch_that_is_not_judged_only_changes_the_graph() -> None:
+    """The batch log's purchases are no questions, but the batch is still announced, with its large amounts."""
+    first, second = await answers(
+        batch_of(LOG, judged=False, large=(10**40,)), batch_of(purchase(0, "1") + purchase(1, "1"), seq=10)
+    )
+    assert (len(first.seq), first.large) == (0, (10**40,))
+    assert second.networks.members[second.networks.offsets[1] :].tolist() == [2, 3]

@@ -1,0 +1,61 @@
+"""The output actor's contract: whole lines, in order, to the right sink."""
+
+from typing import Any
+
+import anyio
+import pytest
+from support import MemorySink
+
+from peerwatch.actors.messages import Flagged, Results
+from peerwatch.actors.output import OutputActor, flagged_line
+from peerwatch.network.errors import SinkError
+from peerwatch.network.rejects import RejectedLine, decode_reject
+from peerwatch.network.statistics import Statistics
+
+STATISTICS = Statistics.of([29_100_000, 29_100_000])
+
+
+@pytest.mark.parametrize(
+    ("line", "written"),
+    [
+        (b'{"id": "2"}', b'{"id": "2", "mean": "29.10", "sd": "0.00"}\n'),
+        (b'  {"id": "2" } \t\r', b'  {"id": "2" , "mean": "29.10", "sd": "0.00"} \t\n'),
+        (b'{"id": "}", "n": {"a": {}}}', b'{"id": "}", "n": {"a": {}}, "mean": "29.10", "sd": "0.00"}\n'),
+    ],
+)
+def test_a_flagged_line_keeps_its_own_text(line: bytes, written: bytes) -> None:
+    """The two fields stand before the object's closing brace; nothing else changes but the line end."""
+    assert flagged_line(Flagged(line, STATISTICS)) == written
+
+
+async def run_actor(results: list[Results], flagged: Any, rejects: Any) -> OutputActor:
+    """Run the actor over these results."""
+    inbox: Any = anyio.create_memory_object_stream[Results](100)
+    async with inbox[0]:
+        for message in results:
+            await inbox[0].send(message)
+    actor = OutputActor(inbox[1], flagged, rejects)
+    await actor.run()
+    return actor
+
+
+async def test_results_are_written_in_order() -> None:
+    """Flagged purchases and rejects go to their own sinks."""
+    flagged, rejects = MemorySink(), MemorySink()
+    bad = [RejectedLine("log", i, i, "why", b"\xff") for i in range(2)]
+    lines = [Flagged(f'{{"id": {i}}}'.encode(), STATISTICS) for i in range(3)]
+    actor = await run_actor([Results(lines[:2]), Results(rejected=bad), Results(lines[2:])], flagged, rejects)
+    assert flagged.data == b"".join(map(flagged_line, lines))
+    assert [decode_reject(line) for line in rejects.data.splitlines()] == bad
+    assert actor.written == 3
+
+
+async def test_a_failing_sink_fails_the_actor() -> None:
+    """What cannot be written is an error, never lost in silence."""
+
+    class Full(MemorySink):
+        async def write(self, data: bytes) -> None:
+            raise SinkError(f"cannot write out: No space left on device for {len(data)} bytes")
+
+    with pytest.raises(SinkError, match="No space left"):
+        await run_actor([Results([Flagged(b"{}", STATISTICS)])], Full(), MemorySink())

@@ -1,0 +1,53 @@
+"""A purchase shard's contract: replies as of the event asked about, never before its watermark."""
+
+from typing import Any
+
+import anyio
+import numpy as np
+
+from peerwatch.actors.mailbox import Reply
+from peerwatch.actors.messages import Purchases, ShardMessage, WindowRequest
+from peerwatch.actors.purchases import PurchaseShard
+from peerwatch.network.graph import Networks
+from peerwatch.network.history import PurchaseHistory
+
+
+def bought(first: int, last: int) -> Purchases:
+    """User seq % 3 buys for seq millionths at second seq, for each sequence number from first to last."""
+    seq = np.arange(first, last + 1)
+    return Purchases(seq, (seq % 3).astype(np.int32), seq, seq, last, 3)
+
+
+def asked(seq: int, members: list[int]) -> WindowRequest:
+    """A request about one event."""
+    networks = Networks(np.array([0, len(members)]), np.array(members, np.int32))
+    return WindowRequest(np.array([seq]), networks, Reply())
+
+
+async def replies(messages: list[ShardMessage], requests: list[WindowRequest], T: int = 2) -> list[list[int]]:
+    """The shard's replies to these requests, sent among these messages: the amounts in each window."""
+    inbox: Any = anyio.create_memory_object_stream[ShardMessage](100)
+    async with inbox[0]:
+        for message in messages:
+            await inbox[0].send(message)
+    await PurchaseShard(PurchaseHistory(T), inbox[1]).run()
+    return [sorted((await request.reply.wait_answered()).amount.tolist()) for request in requests]
+
+
+async def test_a_reply_sees_what_came_before_and_nothing_later() -> None:
+    """The shard may already hold later purchases; the reply is as of the event."""
+    requests = [asked(seq, [0, 1]) for seq in (5, 9, 2)]
+    assert await replies([bought(1, 10), *requests], requests) == [[3, 4], [6, 7], [1]]
+
+
+async def test_a_request_ahead_of_the_purchases_waits_for_the_watermark() -> None:
+    """Requests and purchases may overtake each other, as between machines; the replies are the same."""
+    late, later, early = asked(9, [0, 1]), asked(11, [2]), asked(4, [0, 1, 2])
+    messages = [later, late, bought(1, 3), early, bought(4, 8), bought(9, 10)]
+    assert await replies(messages, [late, later, early]) == [[6, 7], [5, 8], [2, 3]]
+
+
+async def test_a_request_exactly_at_the_watermark_is_answered() -> None:
+    """For event s everything before s must be there, not s itself."""
+    request = asked(4, [0, 1, 2])
+    assert await replies([bought(1, 3), request], [request]) == [[2, 3]]

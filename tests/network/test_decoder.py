@@ -1,0 +1,113 @@
+"""The decoder reads exactly what `parse_event` reads, only faster."""
+
+import itertools
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from strategies import LINES, logs
+from support import befriend, purchase
+
+from peerwatch.network.decoder import Decoder
+from peerwatch.network.errors import BadEvent
+from peerwatch.network.events import Event, Kind, parse_event
+
+
+def decoded(content: bytes, decoder: Decoder | None = None) -> list[Event | str]:
+    """What the decoder makes of each line that is not blank: the event, or the reason."""
+    decoder = decoder or Decoder()
+    events, rejected, _ = decoder.decode(content, 1)
+    ends = [0, *decoder.interner.ends[: len(decoder.interner)].tolist()]
+    names = [decoder.interner.arena[a:b].tobytes() for a, b in itertools.pairwise(ends)]
+    found: dict[int, Event | str] = {bad.line: bad.reason for bad in rejected}
+    for i in range(len(events)):
+        kind = Kind(events.kind[i])
+        held = int(events.amount[i])
+        tie = kind is not Kind.PURCHASE
+        found[int(events.line[i])] = Event(
+            kind, int(events.timestamp[i]), names[events.user[i]], names[events.friend[i]] if tie else b"",
+            held if held >= 0 else decoder.large[-1 - held],
+        )  # fmt: skip
+    return [found[line] for line in sorted(found)]
+
+
+def parsed(line: bytes) -> Event | str:
+    """What `parse_event` makes of it."""
+    try:
+        return parse_event(line)
+    except BadEvent as error:
+        return str(error)
+
+
+ALPHABET = st.sampled_from('{}":,. \t0123456789-+eETZ\\purchase_typeid12befnamountstmp\x7fü\x00')
+
+
+@st.composite
+def mutants(draw: st.DrawFn) -> bytes:
+    """A line with some characters replaced, inserted or deleted."""
+    text = draw(LINES).decode(errors="replace")
+    for _ in range(draw(st.integers(1, 3))):
+        place = draw(st.integers(0, len(text)))
+        text = text[:place] + draw(st.one_of(st.just(""), ALPHABET)) + text[place + draw(st.integers(0, 1)) :]
+    return text.replace("\n", " ").encode()
+
+
+@settings(max_examples=2000)
+@given(st.one_of(LINES, mutants()))
+@example(b'{"event_type":"purchase", "timestamp":"2017-06-13 11:33:01", "id": "", "id": "1", "amount": "1"}')
+@example(b'{"event_type":"purchase", "timestamp":"2017-06-13 11:33:01", "id": 9223372036854775808, "amount": "1"}')
+@example(b'{"event_type":"purchase", "timestamp":"2017-06-13 11:33:01", "id": 18446744073709551617, "amount": 1}')
+@example(b'{"event_type":"purchase", "timestamp":"2017-06-13 11:33:01", "id": 01, "amount": "1"}')
+@example(b'{"event_type":"purchase", "timestamp":"2017-06-13 11:33:01.", "id": 1, "amount": "1"}')
+@example(b'{"event_type":"purchase", "timestamp":"2017-06-13 11:33:01.1234567", "id": 1, "amount": "1"}')
+@example(b'{"event_type":"purchase", "timestamp":"2017-06-13 11:33:01", "id": 1, "amount": "999999999999.999999"}')
+@example(b'{"event_type":"purchase", "timestamp":"2017-06-13 11:33:01", "id": 1, "amount": "9999999999999"}')
+@example(b'{"event_type":"purchase", "timestamp":"2017-06-13 11:33:01", "id": 1, "amount": 1, "x": 1.}')
+@example(b'{"event_type":"purchase", "timestamp":"2017-06-13 11:33:01", "id": 1, "amount": 1, }')
+@example(b'{"event_type":"purchase" "timestamp":"2017-06-13 11:33:01", "id": 1, "amount": 1}')
+@example(b'{"event_type":purchase, "timestamp":"2017-06-13 11:33:01", "id": 1, "amount": 1}')
+@example(b'{"event_type":"purchase", "timestamp":20170613113301, "id": 1, "amount": 1}')
+@example(b'{"event_type":"befriend", "timestamp":"2017-06-13 11:33:01", "id1": 1, "id2": "1"}')
+def test_fast_and_exact_reading_agree(line: bytes) -> None:
+    """On any line, however mangled, the kernel finds the same event or leaves it to `parse_event`."""
+    blank = not line.strip(b" \t\r")
+    assert decoded(line) == ([] if blank else [parsed(line.removesuffix(b"\r"))])
+
+
+@given(logs())
+def test_lines_keep_their_places(content: bytes) -> None:
+    """Spans and line numbers lead back to the lines; blank lines count."""
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    events, rejected, lines = Decoder().decode(content, 10)
+    split = content.split(b"\n")
+    assert lines == len(split) - (split[-1] == b"")
+    for i in range(len(events)):
+        assert content[events.start[i] : events.end[i]] == split[events.line[i] - 10]
+    for bad in rejected:
+        assert bad.raw == split[bad.line - 10] == content[bad.start : bad.start + len(bad.raw)]
+
+
+def test_ordinary_lines_take_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lines of the contract's examples never reach the slow reading: none is unread after the kernel."""
+    content = purchase(1, "16.83") + befriend(1, 2) + befriend("a-b_c", "7", "unfriend") + purchase("x y", "5")
+    content += b'{"event_type":"purchase","timestamp":"2017-06-13T11:33:01.25Z","id":5,"amount":3.5}\r\n'
+    decoder = Decoder()
+    monkeypatch.delattr(Decoder, "_read")
+    assert len(decoder.decode(content, 1).events) == 5
+
+
+def test_many_ids_survive_the_table_growing() -> None:
+    """Ids keep their integers while the table grows from hundreds to hundreds of thousands."""
+    decoder = Decoder()
+    users = [str(i * 7919) for i in range(200_000)]
+    for begin in range(0, len(users), 30_000):
+        decoder.decode(b"".join(purchase(user, "1") for user in users[begin : begin + 30_000]), 1)
+    assert [decoder.interner.intern(user.encode()) for user in users[::1000]] == list(range(0, len(users), 1000))
+    assert len(decoder.interner) == len(users)
+
+
+def test_a_rejected_line_makes_no_user() -> None:
+    """A line that is not an event leaves the state as it was."""
+    decoder = Decoder()
+    decoder.decode(purchase("1", "x") + befriend("2", "2") + purchase("3", "1", "never"), 1)
+    assert len(decoder.interner) == 0

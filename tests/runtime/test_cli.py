@@ -1,0 +1,300 @@
+"""The command line: what users do first, right or wrong."""
+
+import os
+import signal
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from reference import judge
+from support import befriend, purchase
+
+from peerwatch.network.rejects import decode_reject
+from peerwatch.runtime.cli import cli
+
+HEADER = b'{"D":"2", "T":"3"}\n'
+BATCH = befriend(1, 2) + befriend(2, 3) + purchase(2, "10") + purchase(3, "12") + purchase(3, "11")
+STREAM = purchase(1, "11") + purchase(1, "50") + befriend(1, 4) + purchase(4, "700") + purchase(1, "12")
+FLAGGED = judge(BATCH, STREAM, 2, 3).flagged
+
+
+@pytest.fixture
+def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a batch and a stream log; it is the working directory."""
+    (tmp_path / "batch").write_bytes(HEADER + BATCH)
+    (tmp_path / "stream").write_bytes(STREAM)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def peerwatch(*arguments: str) -> Result:
+    """Run the command in this process."""
+    return CliRunner().invoke(cli, arguments)
+
+
+def test_a_run_writes_flagged_purchases_and_a_summary(logs: Path) -> None:
+    """Exit code 0, the exact output, an empty rejects file, and the figures a person wants."""
+    result = peerwatch("run", "batch", "stream", "out.json")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert (logs / "out.json").read_bytes() == FLAGGED
+    assert FLAGGED.count(b"\n") == 2
+    assert (logs / "out.rejects.json").read_bytes() == b""
+    words = result.stderr.split()
+    assert [words[words.index(name) + 1] for name in ("events", "judged", "flagged", "rejected")] == [
+        "10",
+        "4",
+        "2",
+        "0",
+    ]
+    assert "D=2 T=3 k=3" in result.stderr
+
+
+@pytest.mark.parametrize("shards", ["1", "4", "7"])
+def test_options_beat_config_beats_header(logs: Path, shards: str) -> None:
+    """D from the command line, T from the config, the header overruled; the same as the reference says."""
+    (logs / "c.yaml").write_text(
+        f"D: 3\nT: 2\nshards: {shards}\n"
+        "input: {batch: batch, stream: stream}\noutput:\n  flagged: out\n  rejects: bad\n"
+    )
+    result = peerwatch("run", "--config", "c.yaml", "--D", "1", "--quiet")
+    assert (result.exit_code, result.output) == (0, "")
+    assert (logs / "out").read_bytes() == judge(BATCH, STREAM, 1, 2).flagged
+    assert (logs / "bad").exists()
+
+
+def test_no_batch_log_is_fine_when_both_are_set(logs: Path) -> None:
+    """The stream alone is judged from an empty state; k is exact."""
+    assert peerwatch("run", "stream", "out", "--D", "1", "--T", "2", "--k", "0.5").exit_code == 0
+    assert (logs / "out").read_bytes() == judge(None, STREAM, 1, 2, k=Fraction(1, 2)).flagged
+
+
+def test_a_batch_log_without_header_is_fine_when_both_are_set(logs: Path) -> None:
+    """A first line that is an event is an event."""
+    (logs / "batch").write_bytes(BATCH)
+    assert peerwatch("run", "batch", "stream", "out", "--D", "2", "--T", "3").exit_code == 0
+    assert (logs / "out").read_bytes() == FLAGGED
+
+
+def test_empty_logs_are_judged_too(logs: Path) -> None:
+    """An empty stream gives an empty output that exists."""
+    (logs / "stream").write_bytes(b"")
+    (logs / "batch").write_bytes(b"")
+    assert peerwatch("run", "batch", "stream", "out", "--D", "2", "--T", "3").exit_code == 0
+    assert (logs / "out").read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["run"],
+            '"input.stream" is not set: name the stream log as STREAM on the command line, or set it in the config',
+        ),
+        (
+            ["run", "one"],
+            "name BATCH STREAM OUTPUT, or STREAM OUTPUT without a batch log, or none with --config; got 1",
+        ),
+        (["run", "no", "stream", "out"], "cannot read the log no: No such file or directory"),
+        (["run", "batch", ".", "out"], ". is a directory; name the log file in it"),
+        (["run", "batch", "stream", "."], "cannot write .: it is a directory; name a file in it"),
+        (["run", "batch", "stream", "no/out"], "cannot write no/out: the directory no does not exist; create it first"),
+        (["run", "batch", "stream", "stream"], "stream is the log stream itself; name another output"),
+        (["run", "batch", "stream", "out", "--rejects", "batch"], "batch is the log batch itself; name another output"),
+        (
+            ["run", "batch", "stream", "out", "--rejects", "./out"],
+            "out is named for flagged purchases and for rejects; name two files",
+        ),
+        (["run", "stream", "out"], '"D" is not set: give --D, set it in the config, or put it into the header line'),
+        (
+            ["run", "stream", "out", "--D", "1"],
+            '"T" is not set: give --T, set it in the config, or put it into the header line',
+        ),
+        (
+            ["run", "stream", "batch", "out"],
+            'stream:1: no header like {"D":"3", "T":"50"} (the line is an event); add one, or set D and T elsewhere',
+        ),
+        (["run", "batch", "stream", "out", "--k", "-1"], '--k: "detector.k" is -1.0; expected float >= 0.0'),
+        (["run", "batch", "stream", "out", "--shards", "999"], '--shards: "shards" is 999; expected int <= 256'),
+        (["run", "-c", "no.yaml"], "cannot read the config no.yaml: No such file or directory"),
+        (["rejects", "show", "no"], "cannot read the rejects file no: No such file or directory"),
+        (["rejects", "show", "stream"], "stream:1: not a record of a rejected line"),
+        (["generate", "stream"], "cannot make the directory stream: File exists"),
+        (
+            ["generate", "x", "--users", "50", "--mean-degree", "4", "--batch-events", "5"],
+            "--mean-degree 4 of 50 users takes 100 befriendings, but --batch-events is 5; raise it or lower the degree",
+        ),
+    ],
+)
+def test_every_usage_error_is_one_sentence_and_writes_nothing(logs: Path, arguments: list[str], message: str) -> None:
+    """Exit code 2, one line on standard error, and the directory as it was."""
+    before = {path.name: path.read_bytes() for path in logs.iterdir()}
+    result = peerwatch(*arguments)
+    assert (result.exit_code, result.stderr) == (2, f"peerwatch: {message}\n")
+    assert {path.name: path.read_bytes() for path in logs.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run", "--T", "1", "a", "b"], ["run", "--shard", "3"], ["rum"], ["run", "--D", "x"]]
+)
+def test_mistyped_options_are_explained_by_the_command_line(arguments: list[str]) -> None:
+    """Exit code 2 and what would be right."""
+    result = peerwatch(*arguments)
+    assert result.exit_code == 2
+    assert "Error: " in result.stderr
+
+
+def test_bad_headers_are_usage_errors(logs: Path) -> None:
+    """Also when the command line would overrule the value."""
+    (logs / "batch").write_bytes(b'{"D":"two", "T":"50"}\n' + BATCH)
+    for options in ([], ["--D", "1", "--T", "2"]):
+        result = peerwatch("run", "batch", "stream", "out", *options)
+        assert result.exit_code == 2
+        assert result.stderr == 'peerwatch: batch:1: the header\'s "D" is "two"; expected an integer like "50"\n'
+    (logs / "batch").write_bytes(b'{"D":"1", "T":"1"}\n' + BATCH)
+    assert peerwatch("run", "batch", "stream", "out").stderr == 'peerwatch: batch:1: "T" is 1; expected int >= 2\n'
+    assert not (logs / "out").exists()
+
+
+def test_bad_lines_are_rejected_and_can_be_read_back(logs: Path) -> None:
+    """The run goes on, the verdicts stay, and `rejects show --raw` prints the lines' own bytes."""
+    bad = [b"\xff\xfe\x00", b'{"event_type":"purchase"', b"\ttrailing\r", b'{"event_type":"gift"}']
+    (logs / "stream").write_bytes(bad[0] + b"\n" + STREAM + b"\n".join(bad[1:]))
+    result = peerwatch("run", "batch", "stream", "out")
+    assert result.exit_code == 0
+    assert (logs / "out").read_bytes() == FLAGGED
+    records = [decode_reject(line) for line in (logs / "out.rejects.json").read_bytes().splitlines()]
+    assert [(record.file, record.line, record.raw) for record in records] == [
+        ("stream", line, raw) for line, raw in zip((1, 7, 8, 9), bad, strict=True)
+    ]
+    shown = peerwatch("rejects", "show", "--raw", "out.rejects.json")
+    assert shown.stdout_bytes == b"".join(line + b"\n" for line in bad)
+    assert "stream:9 (byte " in peerwatch("rejects", "show", "out.rejects.json").stdout
+
+
+def test_strict_stops_at_the_first_bad_line(logs: Path) -> None:
+    """Exit code 1, the sentence names the line, what came before is judged, that one line is among the rejects."""
+    lines = STREAM.splitlines(keepends=True)
+    (logs / "stream").write_bytes(b"".join(lines[:2]) + b"oops\n" + b"".join(lines[2:]) + b"oops\n")
+    result = peerwatch("run", "batch", "stream", "out", "--strict", "--quiet")
+    assert (result.exit_code, result.stderr) == (1, "peerwatch: stream:3: not valid JSON: invalid character (byte 0)\n")
+    assert (logs / "out").read_bytes() == judge(BATCH, b"".join(lines[:2]), 2, 3).flagged != b""
+    assert (logs / "out.rejects.json").read_bytes().count(b"\n") == 1
+
+
+def test_config_show_prints_every_setting_with_its_origin(logs: Path) -> None:
+    """Its output is a config that gives the same settings."""
+    (logs / "c.yaml").write_text("shards: 4\nlogs: {users: [7, anna]}\n")
+    result = peerwatch("config", "show", "batch", "stream", "out", "-c", "c.yaml", "--k", "2.5", "--log-format", "json")
+    lines = {
+        line.split(":")[0].strip(): line.split("#")[1].strip() for line in result.stdout.splitlines() if "#" in line
+    }
+    assert result.exit_code == 0
+    assert {key: lines[key] for key in ("D", "shards", "k", "format", "users", "batch", "strict")} == {
+        "D": "batch:1", "shards": "c.yaml:1", "k": "--k", "format": "--log-format", "users": "c.yaml:2",
+        "batch": "command line", "strict": "default",
+    }  # fmt: skip
+    (logs / "shown.yaml").write_text(result.stdout)
+    again = peerwatch("config", "show", "-c", "shown.yaml").stdout
+    assert [line.split("#")[0] for line in again.splitlines()] == [
+        line.split("#")[0] for line in result.stdout.splitlines()
+    ]
+
+
+def test_help_is_there_for_every_command() -> None:
+    """Each command has a help text, with the exit codes at `run`."""
+    for arguments in ([], ["run"], ["config"], ["config", "show"], ["generate"], ["rejects"], ["rejects", "show"]):
+        result = peerwatch(*arguments, "--help")
+        assert result.exit_code == 0
+        assert len(result.stdout) > 100
+    assert "Exit codes:" in peerwatch("run", "-h").stdout
+
+
+COMMAND = [sys.executable, "-m", "peerwatch"]
+
+
+def test_standard_output_and_standard_input(logs: Path) -> None:
+    """- reads the stream from a pipe and writes flagged purchases, and nothing else, to standard output."""
+    result = subprocess.run([*COMMAND, "run", "batch", "-", "-"], input=STREAM, capture_output=True, check=True)
+    assert result.stdout == FLAGGED
+    assert b"flagged" in result.stderr
+    assert (logs / "stdout.rejects.json").exists()
+
+
+@pytest.mark.usefixtures("logs")
+def test_a_reader_that_goes_away_ends_the_run() -> None:
+    """As with `| head -0`: exit code 1 and one sentence, no traceback."""
+    with subprocess.Popen(
+        [*COMMAND, "run", "batch", "-", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stdin.write(STREAM)
+        process.stdin.close()
+        assert process.stderr.read() == b"peerwatch: cannot write standard output: its reader has gone\n"
+        assert process.wait() == 1
+
+
+@pytest.mark.usefixtures("logs")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_keeps_what_it_has_read(number: signal.Signals) -> None:
+    """A signal while the log waits: what came is judged and written, the summary is shown, exit code 128 + signal."""
+    arguments = [*COMMAND, "run", "batch", "-", "-"]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(STREAM)
+        process.stdin.flush()
+        flagged = [process.stdout.readline(), process.stdout.readline()]  # the run is under way and waits for more
+        process.send_signal(number)
+        assert process.wait() == 128 + number
+        assert b"".join(flagged) + process.stdout.read() == FLAGGED
+        assert process.stderr is not None
+        assert b"Stopping: what has been read is still judged; once more ends at once." in process.stderr.read()
+
+
+@pytest.mark.usefixtures("logs")
+def test_a_second_signal_ends_a_run_that_cannot_write() -> None:
+    """With nobody reading its output the run cannot finish; a second signal ends it at once."""
+    arguments = [*COMMAND, "run", "batch", "-", "-"]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        flood = purchase(1, "50") * 3000  # far more flagged text than a pipe holds
+        process.stdin.write(STREAM + flood)
+        process.stdin.flush()
+        process.send_signal(signal.SIGINT)
+        process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+        assert b"Ended at once" in process.stderr.read()
+
+
+def test_two_runs_on_one_output_do_not_mix(logs: Path) -> None:
+    """The second is refused with exit code 2 and changes nothing."""
+    with subprocess.Popen(
+        [*COMMAND, "run", "--quiet", "batch", "-", "out"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as first:
+        assert first.stdin is not None
+        first.stdin.write(STREAM)
+        first.stdin.flush()
+        while not (logs / "out").exists() or (logs / "out").stat().st_size < len(FLAGGED):
+            os.sched_yield()
+        second = peerwatch("run", "batch", "stream", "out")
+        assert second.exit_code == 2
+        assert second.stderr == "peerwatch: out is being written by another peerwatch; name another file\n"
+        first.stdin.close()
+        assert first.wait() == 0
+    assert (logs / "out").read_bytes() == FLAGGED
+
+
+def test_a_full_disk_is_one_sentence(logs: Path) -> None:
+    """Exit code 1; the rejects file for a device lies in the working directory."""
+    result = peerwatch("run", "batch", "stream", "/dev/full")
+    assert result.exit_code == 1
+    assert result.stderr == "peerwatch: cannot write /dev/full: No space left on device; mend that and run again\n"
+    assert (logs / "full.rejects.json").exists()
