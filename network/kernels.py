@@ -35,8 +35,10 @@ nothing: Any = types.void
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def use_cache() -> None:
+def use_cache() -> bool:
     """Give the compiled kernels a cache directory of their own that is named after all their sources.
+
+    Returns whether there is something in it, so that a start need not compile.
 
     Numba alone compares each function's own file, not the files of the functions it calls: after an upgrade or an
     edit a stale kernel could go on judging.
@@ -48,12 +50,15 @@ def use_cache() -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError:
-        return  # numba looks for another place, or `kernel` does without
+        return False  # numba looks for another place, or `kernel` does without
+    warm = any(directory.iterdir())
     numba.config.CACHE_DIR = str(directory)  # type: ignore[attr-defined] # numba makes it at run time
+    return warm
 
 
 _PACKAGE = Path(__file__).parents[1]
-use_cache()
+COMPILED = use_cache()
+"""Whether the kernels were compiled before this process began."""
 
 
 def kernel(signature: Any) -> Callable[[F], F]:

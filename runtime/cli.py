@@ -121,9 +121,13 @@ def run(paths: tuple[str, ...], config: Path | None, **options: Any) -> None:
 
     logs_on_terminal = settings.logs.file is None and settings.logs.level in {"debug", "info"}
     console = Console(quiet=settings.quiet, bar=not logs_on_terminal)
-    with console.compiling():
-        from peerwatch.runtime import runner  # noqa: PLC0415 (loads the kernels)
+    from peerwatch.network import kernels  # noqa: PLC0415
+
+    if not kernels.COMPILED:
+        console.compiling()
     import anyio  # noqa: PLC0415
+
+    from peerwatch.runtime import runner  # noqa: PLC0415 (loads or compiles the kernels)
 
     report = anyio.run(partial(runner.run, layers, console))
     console.report(report)

@@ -3,9 +3,8 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Timer
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
 from rich.table import Table
@@ -13,8 +12,6 @@ from rich.table import Table
 if TYPE_CHECKING:
     from peerwatch.runtime.pipeline import Totals
     from peerwatch.runtime.runner import Report
-
-COMPILE_NOTICE_SECONDS: Final = 1.0
 
 
 class Console:
@@ -27,20 +24,9 @@ class Console:
         self._task: Any = None
         self._began = perf_counter()
 
-    @contextmanager
-    def compiling(self) -> Iterator[None]:
-        """Around the import of the kernels: numba compiles them on their first use on a machine."""
-        notice = Timer(
-            COMPILE_NOTICE_SECONDS,
-            self._rich.print,
-            ["Compiling the kernels for this machine; this happens once and takes about ten seconds."],
-        )
-        notice.daemon = True
-        notice.start()
-        try:
-            yield
-        finally:
-            notice.cancel()
+    def compiling(self) -> None:
+        """The kernels are about to be compiled."""
+        self._rich.print("Compiling the kernels for this machine; this happens once and takes about ten seconds.")
 
     @contextmanager
     def progress(self, total: int | None) -> Iterator[None]:

@@ -30,5 +30,5 @@ async def no_leftover_tasks() -> AsyncIterator[None]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every async test is watched for leftover tasks."""
     for item in items:
-        if item.get_closest_marker("asyncio") is not None:
+        if isinstance(item, pytest.Function) and item.get_closest_marker("asyncio") is not None:
             item.fixturenames.insert(0, "no_leftover_tasks")

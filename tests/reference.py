@@ -100,7 +100,8 @@ def judge(batch: bytes | None, stream: bytes, D: int, T: int, k: Fraction = Frac
     """Judge the logs; `batch` has no header line."""
     friends: dict[str, set[str]] = {}
     purchases: list[tuple[datetime, int, str, int]] = []
-    flagged, rejected = [], ([], [])
+    flagged: list[bytes] = []
+    rejected: tuple[list[int], list[int]] = ([], [])
     for log, content in enumerate((batch or b"", stream)):
         for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
             text = line.removesuffix(b"\r")

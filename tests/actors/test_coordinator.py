@@ -47,7 +47,7 @@ class Recorder(SilentLog):
 
     def wanted(self, questions: Questions) -> Mask:
         """Even ones."""
-        return questions.seq % 2 == 0
+        return np.equal(questions.seq % 2, 0)
 
     def write(self, questions: Questions, decisions: Sequence[Decision]) -> None:
         """Remember."""

@@ -43,7 +43,7 @@ async def test_a_reply_sees_what_came_before_and_nothing_later() -> None:
 async def test_a_request_ahead_of_the_purchases_waits_for_the_watermark() -> None:
     """Requests and purchases may overtake each other, as between machines; the replies are the same."""
     late, later, early = asked(9, [0, 1]), asked(11, [2]), asked(4, [0, 1, 2])
-    messages = [later, late, bought(1, 3), early, bought(4, 8), bought(9, 10)]
+    messages: list[ShardMessage] = [later, late, bought(1, 3), early, bought(4, 8), bought(9, 10)]
     assert await replies(messages, [late, later, early]) == [[6, 7], [5, 8], [2, 3]]
 
 

@@ -142,7 +142,8 @@ async def test_large_kernel_calls_leave_the_event_loop() -> None:
 
 async def test_every_kernel_of_a_loaded_run_is_called_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under load decoding, walking, selecting and judging never hold the event loop."""
-    here, called = threading.get_ident(), {}
+    here = threading.get_ident()
+    called: dict[str, list[bool]] = {}
     for owner, method in ((Decoder, "decode"), (FriendGraph, "walk"), (PurchaseHistory, "windows"), (Sigma, "screen")):
         original = getattr(owner, method)
 

@@ -1,0 +1,45 @@
+# make run      set up, generate a seeded log pair and judge it
+# make test     set up and run every test
+# make check    lint and types
+# make constraints   resolve the pinned versions anew
+# make clean    remove the environment and the demo
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?= demo
+
+run: $(VENV)/.run
+	$(VENV)/bin/peerwatch generate $(DEMO) --force
+	$(VENV)/bin/peerwatch run $(DEMO)/batch_log.json $(DEMO)/stream_log.json $(DEMO)/flagged_purchases.json
+
+test: $(VENV)/.dev
+	$(VENV)/bin/python -m pytest
+
+check: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy tests
+
+constraints: $(VENV)/.dev
+	$(VENV)/bin/pip install --quiet uv
+	$(VENV)/bin/uv pip compile --universal --python-version 3.11 --no-header --no-annotate --upgrade \
+		--extra dev pyproject.toml -o constraints.txt
+
+clean:
+	rm -rf $(VENV) $(DEMO)
+
+$(VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else \
+		"peerwatch needs Python 3.11 to 3.13, this is %d.%d; try make PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(VENV)/bin/pip pyproject.toml constraints.txt
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/pip pyproject.toml constraints.txt
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.run
+
+.PHONY: run test check constraints clean
