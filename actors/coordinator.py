@@ -76,28 +76,26 @@ class Coordinator:
         async with asked, self._output:
             async for questions, replies in asked:
                 self._judge.large.extend(questions.large)
-                if replies:
-                    windows = [await reply.wait_answered() for reply in replies]
-                    await self._output.send(await self._results(questions, windows))
+                windows = [await reply.wait_answered() for reply in replies]
+                flagged = await self._flagged(questions, windows) if windows else []
+                await self._output.send(Results(flagged, questions.rejected, questions.through))
 
-    async def _results(self, questions: Questions, windows: list[Windows]) -> Results:
+    async def _flagged(self, questions: Questions, windows: list[Windows]) -> list[Flagged]:
         wanted = self._log.wanted(questions)
         work = 8 * sum(len(part.seq) for part in windows)
         if self._log.flagged or wanted.any():
             work += INLINE_WORK  # a log may be a file: it is written from a thread
         return await run_kernel(work, self._decide, questions, windows, wanted)
 
-    def _decide(self, questions: Questions, windows: list[Windows], wanted: Mask) -> Results:
+    def _decide(self, questions: Questions, windows: list[Windows], wanted: Mask) -> list[Flagged]:
         events = questions.events
         decisions = self._judge.judge(merged(windows, self._T), events.amount, wanted)
         logged = [decision for decision in decisions if wanted[decision.place] or self._log.flagged]
         if logged:
             self._log.write(questions, logged)
-        flagged = [decision for decision in decisions if decision.flagged]
-        return Results(
-            [
-                Flagged(questions.content[events.start[place] : events.end[place]], decision.statistics)
-                for decision in flagged
-                for place in (decision.place,)
-            ]
-        )
+        return [
+            Flagged(questions.content[events.start[place] : events.end[place]], decision.statistics)
+            for decision in decisions
+            if decision.flagged
+            for place in (decision.place,)
+        ]

@@ -7,7 +7,7 @@ import anyio
 import numpy as np
 
 from peerwatch.actors.mailbox import Send, run_kernel
-from peerwatch.actors.messages import Batch, Purchases, Results, ShardMessage
+from peerwatch.actors.messages import Batch, Purchases, ShardMessage
 from peerwatch.network.decoder import Decoder, Events
 from peerwatch.network.errors import StrictError
 from peerwatch.network.events import Kind
@@ -15,18 +15,21 @@ from peerwatch.network.rejects import RejectedLine
 
 
 class Block(NamedTuple):
-    """Whole lines of a log; `offset` is the first byte's place in the file. Only a log's last line may lack its end."""
+    """Whole lines of a log, of which only the last may lack its line feed.
+
+    `offset` is the first byte's place in the file, `line` the first line's number, from 1.
+    """
 
     content: bytes
     offset: int
+    line: int
 
 
 class Log(Protocol):
-    """A source of lines: its name, whether its purchases are judged, its first line's number, and its blocks."""
+    """A source of lines: its name, whether its purchases are judged, and its blocks."""
 
     name: str
     judged: bool
-    first_line: int
 
     def blocks(self) -> AsyncIterator[Block]:
         """The lines, as they come."""
@@ -50,7 +53,6 @@ class Dispatcher:
         decoder: Decoder,
         graph: Send[Batch],
         shards: Sequence[Send[ShardMessage]],
-        output: Send[Results],
         batch_cap: int,
         *,
         strict: bool,
@@ -58,7 +60,6 @@ class Dispatcher:
         self._decoder = decoder
         self._graph = graph
         self._shards = shards
-        self._output = output
         self._batch_cap = batch_cap
         self._strict = strict
         self._reading = anyio.CancelScope()
@@ -77,12 +78,10 @@ class Dispatcher:
     async def run(self, logs: Sequence[Log]) -> None:
         """Read the logs one after the other and close the mailboxes behind the last event."""
         for log in logs:
-            line = log.first_line
             blocks = log.blocks()
             while (block := await self._next(blocks)) is not None and self.stopped_by is None:
-                line += await self._take(block, log, line)
+                await self._take(block, log)
         self._graph.close()
-        self._output.close()
         for shard in self._shards:
             shard.close()
 
@@ -91,34 +90,37 @@ class Dispatcher:
             return await anext(blocks, None)
         return None
 
-    async def _take(self, block: Block, log: Log, line: int) -> int:
+    async def _take(self, block: Block, log: Log) -> None:
         known = len(self._decoder.large)
-        decoded = await run_kernel(len(block.content), self._decoder.decode, block.content, line)
-        events, rejected = decoded.events, decoded.rejected
+        decoded = await run_kernel(len(block.content), self._decoder.decode, block.content, block.line)
+        events, bad = decoded.events, decoded.rejected
+        if bad and self._strict:
+            bad = bad[:1]
+            events = events[events.line < bad[0].line]
+        rejected = [RejectedLine(log.name, line, block.offset + start, why, raw) for line, start, why, raw in bad]
+        large = self._decoder.large[known:]
+        for begin in range(0, max(len(events), 1), self._batch_cap):
+            first = begin == 0
+            await self._send(
+                events[begin : begin + self._batch_cap],
+                block.content,
+                log,
+                large if first else [],
+                rejected if first else [],
+            )
         if rejected and self._strict:
-            rejected = rejected[:1]
-            events = events[events.line < rejected[0].line]
-        large = tuple(self._decoder.large[known:])
-        for begin in range(0, len(events), self._batch_cap):
-            await self._send(events[begin : begin + self._batch_cap], block.content, log, large)
-            large = ()
-        if rejected:
-            lines = [
-                RejectedLine(log.name, bad.line, block.offset + bad.start, bad.reason, bad.raw) for bad in rejected
-            ]
-            await self._output.send(Results(rejected=lines))
-            if self._strict:
-                first = lines[0]
-                self.stopped_by = StrictError(f"{first.file}:{first.line}: {first.reason}")
+            first_bad = rejected[0]
+            self.stopped_by = StrictError(f"{first_bad.file}:{first_bad.line}: {first_bad.reason}")
         judged = int(np.count_nonzero(events.kind == Kind.PURCHASE)) if log.judged else 0
         self._done = self._done._replace(
             bytes=self._done.bytes + len(block.content),
             judged=self._done.judged + judged,
             rejected=self._done.rejected + len(rejected),
         )
-        return decoded.lines
 
-    async def _send(self, events: Events, content: bytes, log: Log, large: tuple[int, ...]) -> None:
+    async def _send(
+        self, events: Events, content: bytes, log: Log, large: list[int], rejected: list[RejectedLine]
+    ) -> None:
         """One batch: to the shards first, so that no question about it can be waiting for its purchases."""
         seq = self._done.events + 1
         through = self._done.events + len(events)
@@ -136,5 +138,5 @@ class Dispatcher:
                 users,
             )
             await shard.send(purchases)
-        await self._graph.send(Batch(events, seq, content, log.name, log.judged, users, large))
+        await self._graph.send(Batch(events, seq, content, log.name, log.judged, users, large, rejected))
         self._done = self._done._replace(events=through)

@@ -35,7 +35,7 @@ class GraphActor:
         events = batch.events if batch.judged else batch.events[~bought]
         seq = batch.seq + np.flatnonzero(bought) if batch.judged else np.zeros(0, np.int64)
         asked = np.flatnonzero(events.kind == Kind.PURCHASE)
-        gone, answered, large = 0, 0, batch.large
+        gone, answered, large, rejected = 0, 0, batch.large, batch.rejected
         while True:
             most = min(self._most, len(asked) - answered)
             work = len(events) - gone + int(most * self._mean_size)
@@ -43,10 +43,12 @@ class GraphActor:
                 work, self._graph.walk, events.kind[gone:], events.user[gone:], events.friend[gone:], most, MOST_MEMBERS
             )
             new = slice(answered, answered + len(networks.offsets) - 1)
+            gone, answered = gone + done, new.stop
+            through = batch.seq - 1 + (len(batch.events) if gone == len(events) else 0)
             await self._coordinator.send(
-                Questions(seq[new], events[asked[new]], networks, batch.content, batch.file, large)
+                Questions(seq[new], events[asked[new]], networks, batch.content, batch.file, large, rejected, through)
             )
-            gone, answered, large = gone + done, new.stop, ()
+            large, rejected = [], []
             if new.stop > new.start:
                 self._mean_size = len(networks.members) / (new.stop - new.start)
             if gone == len(events):

@@ -1,6 +1,6 @@
 """What actors say to each other. Columns of one message have the same length; sequence numbers start at 1."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from peerwatch.actors.mailbox import Reply
@@ -17,7 +17,8 @@ class Batch:
     """Dispatcher to graph: events in log order, the first of them number `seq`.
 
     `content` is the text their `start` and `end` point into, `file` its name. Purchases are judged if `judged`.
-    Dense users are below `users`. `large` are the amounts too large for a column that are new with this batch.
+    Dense users are below `users`. `large` are the amounts too large for a column that are new with this batch,
+    `rejected` the lines among its own that are not events.
     """
 
     events: Events
@@ -26,7 +27,8 @@ class Batch:
     file: str
     judged: bool
     users: int
-    large: tuple[int, ...]
+    large: list[int]
+    rejected: list[RejectedLine]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Purchases:
 class Questions:
     """Graph to coordinator: purchases to be judged, with their buyers' networks as of each of them.
 
-    Every batch gives at least one message, be it empty, so that the coordinator knows what has gone through.
+    Every batch gives at least one message, be it empty; the last of a batch says how far the events have come.
     """
 
     seq: Int64s
@@ -53,7 +55,9 @@ class Questions:
     networks: Networks
     content: bytes
     file: str
-    large: tuple[int, ...]
+    large: list[int]
+    rejected: list[RejectedLine]
+    through: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,8 @@ class Flagged:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """To output: what to write, in order, from one batch."""
+    """Coordinator to output: what to write, in order; with it all events up to `through` are judged."""
 
-    flagged: list[Flagged] = field(default_factory=list)
-    rejected: list[RejectedLine] = field(default_factory=list)
+    flagged: list[Flagged]
+    rejected: list[RejectedLine]
+    through: int

@@ -27,6 +27,8 @@ class OutputActor:
         self._rejects = rejects
         self.written = 0
         """Flagged purchases handed to the sink so far."""
+        self.through = 0
+        """All events up to this sequence number are judged, and what they gave is written."""
 
     async def run(self) -> None:
         """Write until the mailbox ends."""
@@ -37,6 +39,7 @@ class OutputActor:
                     self.written += len(results.flagged)
                 if results.rejected:
                     await self._rejects.write(b"".join(map(encode_reject, results.rejected)))
+                self.through = results.through
 
 
 def flagged_line(flagged: Flagged) -> bytes:

@@ -55,11 +55,10 @@ class Rejected(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """What a text holds: its events, its rejected lines, and how many lines it has, blank ones included."""
+    """What a text holds: its events and its rejected lines, both in order."""
 
     events: Events
     rejected: list[Rejected]
-    lines: int
 
 
 class Decoder:
@@ -92,7 +91,6 @@ class Decoder:
             self.interner.arena, self.interner.ends, self.interner.slots, self.interner.count,
         )  # fmt: skip
         events = events[:kept]
-        lines = content.count(b"\n") + (not content.endswith(b"\n") and len(content) > 0)
         unread = np.flatnonzero(events.kind == UNREAD)
         rejected = [bad for place in unread.tolist() if (bad := self._read(content, events, place)) is not None]
         if rejected:
@@ -100,7 +98,7 @@ class Decoder:
         if len(self._unseen):
             befriended = events.friend[events.kind != Kind.PURCHASE]
             self._unseen = np.setdiff1d(self._unseen, np.concatenate([events.user, befriended]))
-        return Decoded(events, rejected, lines)
+        return Decoded(events, rejected)
 
     def _read(self, content: bytes, events: Events, place: int) -> Rejected | None:
         start, end = int(events.start[place]), int(events.end[place])

@@ -123,7 +123,7 @@ def run(paths: tuple[str, ...], config: Path | None, **options: Any) -> None:
     console = Console(quiet=settings.quiet, bar=not logs_on_terminal)
     from peerwatch.network import kernels  # noqa: PLC0415
 
-    if not kernels.COMPILED:
+    if not kernels.COMPILED and "peerwatch.runtime.runner" not in sys.modules:
         console.compiling()
     import anyio  # noqa: PLC0415
 

@@ -57,14 +57,11 @@ class Pipeline:
         to_output, output_inbox = anyio.create_memory_object_stream[Results](CAPACITY)
         boxes = [anyio.create_memory_object_stream[ShardMessage](CAPACITY) for _ in range(shards)]
         asking = [send.clone() for send, _ in boxes]
-        to_output_too = to_output.clone()
         self._graph = FriendGraph(D)
-        self._dispatcher = Dispatcher(
-            decoder, to_graph, [send for send, _ in boxes], to_output_too, batch_cap, strict=strict
-        )
+        self._dispatcher = Dispatcher(decoder, to_graph, [send for send, _ in boxes], batch_cap, strict=strict)
         self._ends = [
             to_graph, graph_inbox, to_coordinator, coordinator_inbox, to_output, output_inbox,
-            *(end for box in boxes for end in box), *asking, to_output_too,
+            *(end for box in boxes for end in box), *asking,
         ]  # fmt: skip
         most = max(1, WINDOW_PURCHASES // T)
         self._output = OutputActor(output_inbox, flagged, rejects)

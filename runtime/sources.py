@@ -27,7 +27,8 @@ class LogFile:
     def __init__(self, path: str, *, judged: bool, chunk: int = CHUNK) -> None:
         self.name = "standard input" if path == "-" else path
         self.judged = judged
-        self.first_line = 1
+        self.line = 1
+        """The number of the first line that has not been read yet."""
         self.size: int | None = None
         """Bytes there are, None for a pipe."""
         self._path = path
@@ -80,7 +81,7 @@ class LogFile:
         end = self._first_line_end()
         end = end if end >= 0 else len(self._ahead)
         line = self._ahead[:end].strip()
-        number = self.first_line + self._ahead[:end].rstrip(b"\r\n").count(b"\n")
+        number = self.line + self._ahead[:end].rstrip(b"\r\n").count(b"\n")
         origin = f"{self.name}:{number}"
         try:
             fields = parse_object(line)
@@ -93,7 +94,7 @@ class LogFile:
             values = {name: _parameter(fields[name], name, origin) for name in sorted(names)}
             self._ahead = self._ahead[end + 1 :]
             self._offset += end + 1
-            self.first_line = number + 1
+            self.line = number + 1
             return Layer(values, dict.fromkeys(values, origin))
         if not needed:
             return Layer({}, {})
@@ -123,8 +124,9 @@ class LogFile:
             yield self._block(bytes(held))
 
     def _block(self, content: bytes) -> Block:
-        block = Block(content, self._offset)
+        block = Block(content, self._offset, self.line)
         self._offset += len(content)
+        self.line += content.count(b"\n")
         return block
 
     async def _read(self) -> bytes:

@@ -50,15 +50,15 @@ class MemoryLog:
     def __init__(self, *contents: bytes, judged: bool = True, name: str = "stream") -> None:
         self.name = name
         self.judged = judged
-        self.first_line = 1
         self._contents = contents
 
     async def blocks(self) -> AsyncIterator[Block]:
         """The blocks."""
-        offset = 0
+        offset, line = 0, 1
         for content in self._contents:
-            yield Block(content, offset)
+            yield Block(content, offset, line)
             offset += len(content)
+            line += content.count(b"\n")
 
 
 class SilentLog:

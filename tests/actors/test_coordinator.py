@@ -18,13 +18,13 @@ from peerwatch.network.graph import Networks
 from peerwatch.network.history import Windows
 
 
-def questions(amounts: list[str], seq: int, large: tuple[int, ...] = ()) -> Questions:
+def questions(amounts: list[str], seq: int, large: list[int] | None = None) -> Questions:
     """Purchases of user 0 for these amounts; each network is user 1."""
     content = b"".join(purchase(0, amount) for amount in amounts)
     events = Decoder().decode(content, 1).events
     count = len(amounts)
     networks = Networks(np.arange(count + 1), np.ones(count, np.int32))
-    return Questions(seq + np.arange(count), events, networks, content, "log", large)
+    return Questions(seq + np.arange(count), events, networks, content, "log", large or [], [], seq + count - 1)
 
 
 def windows(*amounts_and_request: Any) -> Windows:
@@ -101,12 +101,10 @@ async def test_wanted_decisions_are_logged_with_their_verdicts() -> None:
 
 async def test_large_amounts_of_batches_without_questions_are_known() -> None:
     """A window may hold a large amount that came with a batch in which nothing was judged."""
-    asked = [questions([], 1, (10**40, 10**41)), questions(["5", "999999999999"], 3)]
-    assert [results.flagged for results in await coordinate(asked, [partial(windows, -1, -2)])] == [[]]
-    (found,) = await coordinate(asked, [partial(windows, 7, 7)])
+    asked = [questions([], 1, [10**40, 10**41]), questions(["5", "999999999999"], 3)]
+    assert [results.flagged for results in await coordinate(asked, [partial(windows, -1, -2)])] == [[], []]
+    _, found = await coordinate(asked, [partial(windows, 7, 7)])
     assert [flagged.statistics.S for flagged in found.flagged] == [14, 14]
     log = Recorder()
-    (found,) = await coordinate(
-        [questions([], 1, (7 * 10**6, 8 * 10**6)), questions(["8.5"], 2)], [partial(windows, -1, -2)], log
-    )
+    await coordinate([questions([], 1, [7 * 10**6, 8 * 10**6]), questions(["8.5"], 2)], [partial(windows, -1, -2)], log)
     assert log.written == [(2, False)]

@@ -8,31 +8,31 @@ import numpy as np
 from support import MemoryLog, befriend, purchase
 
 from peerwatch.actors.dispatcher import Dispatcher
-from peerwatch.actors.messages import Batch, Purchases, Results, ShardMessage
+from peerwatch.actors.messages import Batch, Purchases, ShardMessage
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.events import Kind
 
 
 async def dispatched(
     *logs: MemoryLog, shards: int = 2, batch_cap: int = 100, strict: bool = False
-) -> tuple[Dispatcher, list[Batch], list[list[Purchases]], list[Results]]:
+) -> tuple[Dispatcher, list[Batch], list[list[Purchases]]]:
     """Everything the dispatcher sends for these logs."""
-    boxes: list[Any] = [anyio.create_memory_object_stream[Any](1000) for _ in range(shards + 2)]
+    boxes: list[Any] = [anyio.create_memory_object_stream[Any](1000) for _ in range(shards + 1)]
     sends = [send for send, _ in boxes]
-    dispatcher = Dispatcher(Decoder(), sends[0], sends[2:], sends[1], batch_cap, strict=strict)
+    dispatcher = Dispatcher(Decoder(), sends[0], sends[1:], batch_cap, strict=strict)
     await dispatcher.run(logs)
     received = []
     for _, receive in boxes:
         async with receive:
             received.append([message async for message in receive])  # ends only if the dispatcher has closed
-    return dispatcher, received[0], received[2:], received[1]
+    return dispatcher, received[0], received[1:]
 
 
 async def test_events_are_numbered_from_one_across_logs_and_batches() -> None:
     """Sequence numbers count events alone, through both logs, whatever the batch cap."""
     batch = MemoryLog(purchase(1, "1") + b"\nbad\n" + befriend(1, 2), judged=False, name="batch")
     stream = MemoryLog(purchase(2, "2") + purchase(3, "3"), b"\r\n" + purchase(1, "4"))
-    _, batches, _, _ = await dispatched(batch, stream, batch_cap=2)
+    _, batches, _ = await dispatched(batch, stream, batch_cap=2)
     assert [(b.seq, len(b.events), b.judged, b.file) for b in batches] == [
         (1, 2, False, "batch"), (3, 2, True, "stream"), (5, 1, True, "stream"),
     ]  # fmt: skip
@@ -43,7 +43,7 @@ async def test_each_shard_gets_its_users_purchases_and_every_watermark() -> None
     """User u's purchases go to shard u % S; all shards learn how far the events have come."""
     users = [5, 6, 7, 5, 8]
     log = MemoryLog(b"".join(purchase(user, str(i)) for i, user in enumerate(users)) + befriend(5, 6))
-    _, (batch,), shards, _ = await dispatched(log)
+    _, (batch,), shards = await dispatched(log)
     for number, (purchases,) in enumerate(shards):
         assert purchases.through == 6
         assert set(purchases.user % 2) <= {number}
@@ -53,11 +53,11 @@ async def test_each_shard_gets_its_users_purchases_and_every_watermark() -> None
     assert batch.events.kind.tolist() == [Kind.PURCHASE] * 5 + [Kind.BEFRIEND]
 
 
-async def test_a_bad_line_goes_to_the_output_with_its_place() -> None:
+async def test_a_bad_line_goes_along_with_its_place() -> None:
     """Offsets count from the file's start, over blocks."""
     first, second = purchase(1, "1") + b"\xff\xfe\n", b"\n" + purchase(1, "-1") + purchase(1, "1")
-    dispatcher, batches, _, output = await dispatched(MemoryLog(first, second))
-    rejected = [bad for results in output for bad in results.rejected]
+    dispatcher, batches, _ = await dispatched(MemoryLog(first, second))
+    rejected = [bad for batch in batches for bad in batch.rejected]
     assert [(bad.file, bad.line, bad.offset, bad.raw) for bad in rejected] == [
         ("stream", 2, len(first) - 3, b"\xff\xfe"), ("stream", 4, len(first) + 1, purchase(1, "-1").rstrip(b"\n")),
     ]  # fmt: skip
@@ -68,18 +68,18 @@ async def test_a_bad_line_goes_to_the_output_with_its_place() -> None:
 async def test_strict_stops_at_the_first_bad_line_and_keeps_what_came_before() -> None:
     """Events before the bad line are dealt out, none behind it, in later logs neither."""
     log = MemoryLog(purchase(1, "1") + purchase(2, "2") + b"bad\n" + purchase(3, "3") + b"worse\n", purchase(4, "4"))
-    dispatcher, batches, _, output = await dispatched(log, MemoryLog(purchase(5, "5")), strict=True)
+    dispatcher, batches, _ = await dispatched(log, MemoryLog(purchase(5, "5")), strict=True)
     assert [len(b.events) for b in batches] == [2]
-    assert [bad.line for results in output for bad in results.rejected] == [3]
+    assert [bad.line for batch in batches for bad in batch.rejected] == [3]
     assert str(dispatcher.stopped_by) == "stream:3: not valid JSON: invalid character (byte 0)"
 
 
 async def test_large_amounts_travel_once() -> None:
     """An amount beyond 64 bits is sent with the first batch of its block and stands as a negative place."""
-    _, batches, _, _ = await dispatched(
+    _, batches, _ = await dispatched(
         MemoryLog(purchase(1, "1") + purchase(1, "1e30") + purchase(1, "2e30")), batch_cap=1
     )
-    assert [b.large for b in batches] == [(10**36, 2 * 10**36), (), ()]
+    assert [b.large for b in batches] == [[10**36, 2 * 10**36], [], []]
     assert [b.events.amount.tolist() for b in batches] == [[10**6], [-1], [-2]]
 
 
@@ -96,14 +96,13 @@ async def test_a_full_mailbox_holds_the_reading_back() -> None:
 
     graph: Any = anyio.create_memory_object_stream[Batch](2)
     shard: Any = anyio.create_memory_object_stream[ShardMessage](100)
-    output: Any = anyio.create_memory_object_stream[Results](2)
-    dispatcher = Dispatcher(Decoder(), graph[0], [shard[0]], output[0], 100, strict=False)
+    dispatcher = Dispatcher(Decoder(), graph[0], [shard[0]], 100, strict=False)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(partial(dispatcher.run, [Endless()]))
         await anyio.wait_all_tasks_blocked()
         assert taken == 3
         tasks.cancel_scope.cancel()
-    for send, receive in (graph, shard, output):
+    for send, receive in (graph, shard):
         send.close()
         receive.close()
 
@@ -116,8 +115,8 @@ async def test_stop_ends_a_read_that_waits() -> None:
             await anyio.sleep_forever()
             yield
 
-    boxes: list[Any] = [anyio.create_memory_object_stream[Any](1) for _ in range(3)]
-    dispatcher = Dispatcher(Decoder(), boxes[0][0], [boxes[2][0]], boxes[1][0], 100, strict=False)
+    boxes: list[Any] = [anyio.create_memory_object_stream[Any](1) for _ in range(2)]
+    dispatcher = Dispatcher(Decoder(), boxes[0][0], [boxes[1][0]], 100, strict=False)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(dispatcher.run, [Silent()])
         await anyio.wait_all_tasks_blocked()

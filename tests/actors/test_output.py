@@ -44,10 +44,12 @@ async def test_results_are_written_in_order() -> None:
     flagged, rejects = MemorySink(), MemorySink()
     bad = [RejectedLine("log", i, i, "why", b"\xff") for i in range(2)]
     lines = [Flagged(f'{{"id": {i}}}'.encode(), STATISTICS) for i in range(3)]
-    actor = await run_actor([Results(lines[:2]), Results(rejected=bad), Results(lines[2:])], flagged, rejects)
+    actor = await run_actor(
+        [Results(lines[:2], [], 5), Results([], bad, 7), Results(lines[2:], [], 9)], flagged, rejects
+    )
     assert flagged.data == b"".join(map(flagged_line, lines))
     assert [decode_reject(line) for line in rejects.data.splitlines()] == bad
-    assert actor.written == 3
+    assert (actor.written, actor.through) == (3, 9)
 
 
 async def test_a_failing_sink_fails_the_actor() -> None:
@@ -58,4 +60,4 @@ async def test_a_failing_sink_fails_the_actor() -> None:
             raise SinkError(f"cannot write out: No space left on device for {len(data)} bytes")
 
     with pytest.raises(SinkError, match="No space left"):
-        await run_actor([Results([Flagged(b"{}", STATISTICS)])], Full(), MemorySink())
+        await run_actor([Results([Flagged(b"{}", STATISTICS)], [], 1)], Full(), MemorySink())

@@ -55,7 +55,7 @@ class FailingLog(MemoryLog):
 
     async def blocks(self) -> AsyncIterator[Block]:
         """One block, then a failure."""
-        yield Block(STREAM, 0)
+        yield Block(STREAM, 0, 1)
         raise SourceError("cannot read stream any further")
 
 
@@ -118,7 +118,7 @@ async def test_a_blocked_sink_stops_the_reading() -> None:
             nonlocal taken
             while taken < 10_000:
                 taken += 1
-                yield Block(befriend(1, 2) + purchase(1, "1") + purchase(1, "1") + purchase(2, "99"), 0)
+                yield Block(befriend(1, 2) + purchase(1, "1") + purchase(1, "1") + purchase(2, "99"), 0, 1)
 
     class Blocked(MemorySink):
         async def write(self, data: bytes) -> None:

@@ -78,7 +78,7 @@ async def test_the_header_is_the_first_line_that_sets_D_or_T(
         assert b"".join(block.content for block in blocks) == rest
         if rest:
             assert blocks[0].offset == len(content) - len(rest)
-            assert content[: blocks[0].offset].count(b"\n") == log.first_line - 1
+            assert content[: blocks[0].offset].count(b"\n") == blocks[0].line - 1
 
 
 @pytest.mark.parametrize(
