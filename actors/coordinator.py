@@ -5,8 +5,17 @@ from typing import NamedTuple, Protocol
 
 import anyio
 
-from peerwatch.actors.mailbox import CAPACITY, INLINE_WORK, Receive, Reply, Send, run_kernel
-from peerwatch.actors.messages import Flagged, Questions, Results, ShardMessage, WindowRequest
+from peerwatch.actors.mailbox import INLINE_WORK, Receive, Reply, Send, mailbox, run_kernel
+from peerwatch.actors.messages import (
+    CoordinatorMessage,
+    Flagged,
+    OutputMessage,
+    Questions,
+    Results,
+    ShardMessage,
+    WindowRequest,
+)  # fmt: skip
+from peerwatch.actors.snapshot import Snapshot
 from peerwatch.detectors.judge import Decision, Judge, Mask
 from peerwatch.network.history import Windows, merged
 
@@ -39,9 +48,9 @@ class Coordinator:
         judge: Judge,
         T: int,
         log: DecisionLog,
-        inbox: Receive[Questions],
+        inbox: Receive[CoordinatorMessage],
         shards: Sequence[Send[ShardMessage]],
-        output: Send[Results],
+        output: Send[OutputMessage],
     ) -> None:
         self._judge = judge
         self._T = T
@@ -52,16 +61,19 @@ class Coordinator:
 
     async def run(self) -> None:
         """Serve until the mailbox ends and every reply has been judged."""
-        ask, asked = anyio.create_memory_object_stream[Asked](CAPACITY)
+        ask, asked = mailbox(Asked, "asked")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._ask, ask)
             tasks.start_soon(self._judge_all, asked)
 
-    async def _ask(self, asked: Send[Asked]) -> None:
-        async with self._inbox, asked:
-            async for questions in self._inbox:
-                replies = await self._request(questions) if len(questions.seq) else []
-                await asked.send(Asked(questions, replies))
+    async def _ask(self, asked: Send[Asked | Snapshot]) -> None:
+        with self._inbox, asked:
+            async for message in self._inbox:
+                if isinstance(message, Snapshot):
+                    await asked.send(message)
+                else:
+                    replies = await self._request(message) if len(message.seq) else []
+                    await asked.send(Asked(message, replies))
         for shard in self._shards:
             shard.close()
 
@@ -72,9 +84,13 @@ class Coordinator:
             await shard.send(WindowRequest(questions.seq, questions.networks, replies[-1]))
         return replies
 
-    async def _judge_all(self, asked: Receive[Asked]) -> None:
-        async with asked, self._output:
-            async for questions, replies in asked:
+    async def _judge_all(self, asked: Receive[Asked | Snapshot]) -> None:
+        with asked, self._output:
+            async for message in asked:
+                if isinstance(message, Snapshot):
+                    await self._output.send(message)
+                    continue
+                questions, replies = message
                 self._judge.large.extend(questions.large)
                 windows = [await reply.wait_answered() for reply in replies]
                 flagged = await self._flagged(questions, windows) if windows else []

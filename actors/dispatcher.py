@@ -1,28 +1,33 @@
 """Decodes, numbers and deals out the events; rejects the lines that are none."""
 
-from collections.abc import AsyncIterator, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, Protocol
 
 import anyio
 import numpy as np
 
 from peerwatch.actors.mailbox import Send, run_kernel
-from peerwatch.actors.messages import Batch, Purchases, ShardMessage
-from peerwatch.network.decoder import Decoder, Events
+from peerwatch.actors.messages import Batch, GraphMessage, Purchases, ShardMessage
+from peerwatch.actors.snapshot import Snapshot
+from peerwatch.network.decoder import Decoder, Events, Rejected
 from peerwatch.network.errors import StrictError
 from peerwatch.network.events import Kind
 from peerwatch.network.rejects import RejectedLine
 
 
 class Block(NamedTuple):
-    """Whole lines of a log, of which only the last may lack its line feed.
+    """Whole lines of a log, of which only the last may lack its line feed; none if the log only shows it is alive.
 
-    `offset` is the first byte's place in the file, `line` the first line's number, from 1.
+    `offset` is the first byte's place in the file, `line` the first line's number, from 1. `position` is where reading
+    goes on behind the block, in the log's own words.
     """
 
     content: bytes
     offset: int
     line: int
+    position: Any
 
 
 class Log(Protocol):
@@ -31,18 +36,43 @@ class Log(Protocol):
     name: str
     judged: bool
 
-    def blocks(self) -> AsyncIterator[Block]:
+    def blocks(self) -> AsyncGenerator[Block, None]:
         """The lines, as they come."""
 
 
 class Progress(NamedTuple):
     """How far the dispatcher has come. `bytes` counts what has been read of all logs."""
 
-    bytes: int
-    events: int
-    judged: int
-    rejected: int
-    users: int
+    bytes: int = 0
+    events: int = 0
+    judged: int = 0
+    rejected: int = 0
+    users: int = 0
+
+
+NOTHING_DONE: Final = Progress()
+
+
+class Place(NamedTuple):
+    """Where a line stands: in the judged log or the other, its number and its first byte."""
+
+    judged: bool
+    line: int
+    offset: int
+
+
+@dataclass
+class Caution:
+    """What a run knows of the failures before it.
+
+    Lines up to `until` (bytes read of all logs) and behind event `after` go one by one, each awaited, so that a failure
+    names its line: `current`. Lines in `poison` are rejected with the reason given.
+    """
+
+    after: int = 0
+    until: int = 0
+    current: Place | None = None
+    poison: dict[Place, str] = field(default_factory=dict)
 
 
 class Dispatcher:
@@ -51,19 +81,30 @@ class Dispatcher:
     def __init__(
         self,
         decoder: Decoder,
-        graph: Send[Batch],
+        graph: Send[GraphMessage],
         shards: Sequence[Send[ShardMessage]],
         batch_cap: int,
         *,
         strict: bool,
+        done: Progress = NOTHING_DONE,
+        due_snapshot: Callable[[int, Any, bool], Snapshot | None] = lambda *_: None,
+        caution: Caution | None = None,
+        wait_settled: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
+        """`due_snapshot` is asked for a snapshot to send along after each block: events, position, whether the last."""
         self._decoder = decoder
         self._graph = graph
         self._shards = shards
         self._batch_cap = batch_cap
         self._strict = strict
+        self._done = done
+        self._due_snapshot = due_snapshot
+        self._caution = caution or Caution()
+        self._poison = dict(self._caution.poison)
+        self._wait_settled = wait_settled
         self._reading = anyio.CancelScope()
-        self._done = Progress(0, 0, 0, 0, 0)
+        self.reached = done.bytes
+        """Bytes of all logs that have been taken in hand."""
         self.stopped_by: StrictError | None = None
         """The rejected line that ended a strict run."""
 
@@ -77,45 +118,94 @@ class Dispatcher:
 
     async def run(self, logs: Sequence[Log]) -> None:
         """Read the logs one after the other and close the mailboxes behind the last event."""
+        closing: tuple[Log, Any] | None = None
         for log in logs:
-            blocks = log.blocks()
-            while (block := await self._next(blocks)) is not None and self.stopped_by is None:
-                await self._take(block, log)
+            async with aclosing(log.blocks()) as blocks:
+                while (block := await self._next(blocks)) is not None:
+                    if block.content:
+                        await self._take(block, log)
+                    closing = log, block.position
+                    await self._snapshot(*closing, last=False)
+            if self._reading.cancel_called:
+                break  # a later log must not be judged against a state that was not built to its end
+        if closing is not None and self.stopped_by is None:
+            await self._snapshot(*closing, last=True)
         self._graph.close()
         for shard in self._shards:
             shard.close()
 
     async def _next(self, blocks: AsyncIterator[Block]) -> Block | None:
-        with self._reading:
-            return await anext(blocks, None)
+        if not self._reading.cancel_called:
+            with self._reading:
+                return await anext(blocks, None)
         return None
 
+    async def _snapshot(self, log: Log, position: Any, *, last: bool) -> None:
+        snapshot = self._due_snapshot(self._done.events, position, last)
+        if snapshot is not None:
+            arena, ends = self._decoder.interner.columns()
+            large = [str(amount) for amount in self._decoder.large]
+            unseen = self._decoder.unseen.tolist()
+            snapshot.put(
+                {"arena": arena, "ends": ends},
+                progress=self.statistics(),
+                large=large,
+                unseen=unseen,
+                judged=log.judged,
+                position=position,
+            )
+            for mailbox in self._shards:
+                await mailbox.send(snapshot)
+            await self._graph.send(snapshot)
+
     async def _take(self, block: Block, log: Log) -> None:
+        self.reached = self._done.bytes + len(block.content)
+        lines = block.content.count(b"\n") + 1
+        careful = self._done.bytes < self._caution.until and self._done.events + lines > self._caution.after
+        poisoned = any(
+            log.judged == judged and 0 <= place - block.offset < len(block.content) for judged, _, place in self._poison
+        )
+        if not careful and not poisoned:
+            await self._deal_out(block, log)
+            return
+        offset = 0
+        for number, content in enumerate(_lines(block.content)):
+            single = Block(content, block.offset + offset, block.line + number, block.position)
+            self._caution.current = Place(log.judged, single.line, single.offset)
+            await self._deal_out(single, log)
+            if self._wait_settled is not None:
+                await self._wait_settled(self._done.events)
+            offset += len(content)
+        self._caution.current = None
+
+    async def _deal_out(self, block: Block, log: Log) -> None:
+        """Decode, and send the events in batches."""
         known = len(self._decoder.large)
-        decoded = await run_kernel(len(block.content), self._decoder.decode, block.content, block.line)
-        events, bad = decoded.events, decoded.rejected
+        why = self._poison.pop(Place(log.judged, block.line, block.offset), None) if self._poison else None
+        if why is not None:
+            events, bad = (
+                self._decoder.decode(b"", 1).events,
+                [Rejected(block.line, 0, why, block.content.rstrip(b"\n"))],
+            )
+        else:
+            decoded = await run_kernel(len(block.content), self._decoder.decode, block.content, block.line)
+            events, bad = decoded.events, decoded.rejected
         if bad and self._strict:
             bad = bad[:1]
             events = events[events.line < bad[0].line]
         rejected = [RejectedLine(log.name, line, block.offset + start, why, raw) for line, start, why, raw in bad]
         large = self._decoder.large[known:]
         for begin in range(0, max(len(events), 1), self._batch_cap):
-            first = begin == 0
-            await self._send(
-                events[begin : begin + self._batch_cap],
-                block.content,
-                log,
-                large if first else [],
-                rejected if first else [],
-            )
-        if rejected and self._strict:
-            first_bad = rejected[0]
-            self.stopped_by = StrictError(f"{first_bad.file}:{first_bad.line}: {first_bad.reason}")
+            await self._send(events[begin : begin + self._batch_cap], block.content, log, large, rejected)
+            large, rejected = [], []
+        if bad and self._strict:
+            self.stopped_by = StrictError(f"{log.name}:{bad[0].line}: {bad[0].reason}")
+            self.stop()
         judged = int(np.count_nonzero(events.kind == Kind.PURCHASE)) if log.judged else 0
         self._done = self._done._replace(
             bytes=self._done.bytes + len(block.content),
             judged=self._done.judged + judged,
-            rejected=self._done.rejected + len(rejected),
+            rejected=self._done.rejected + len(bad),
         )
 
     async def _send(
@@ -130,13 +220,14 @@ class Dispatcher:
         for number, shard in enumerate(self._shards):
             mine = bought[buyers % len(self._shards) == number]
             purchases = Purchases(
-                seq + mine,
-                events.user[mine],
-                events.timestamp[mine],
-                events.amount[mine],
-                through,
-                users,
+                seq + mine, events.user[mine], events.timestamp[mine], events.amount[mine], through, users
             )
             await shard.send(purchases)
         await self._graph.send(Batch(events, seq, content, log.name, log.judged, users, large, rejected))
         self._done = self._done._replace(events=through)
+
+
+def _lines(content: bytes) -> list[bytes]:
+    """The lines with their line feeds (and no other line end, as bytes.splitlines would have it)."""
+    lines = content.split(b"\n")
+    return [line + b"\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])

@@ -5,7 +5,8 @@ from typing import Final
 import numpy as np
 
 from peerwatch.actors.mailbox import Receive, Send, run_kernel
-from peerwatch.actors.messages import Batch, Questions
+from peerwatch.actors.messages import Batch, CoordinatorMessage, GraphMessage, Questions
+from peerwatch.actors.snapshot import Snapshot
 from peerwatch.network.events import Kind
 from peerwatch.network.graph import FriendGraph
 
@@ -16,7 +17,9 @@ MOST_MEMBERS: Final = 1 << 20
 class GraphActor:
     """Walks each batch in order."""
 
-    def __init__(self, graph: FriendGraph, inbox: Receive[Batch], coordinator: Send[Questions], most: int) -> None:
+    def __init__(
+        self, graph: FriendGraph, inbox: Receive[GraphMessage], coordinator: Send[CoordinatorMessage], most: int
+    ) -> None:
         self._graph = graph
         self._inbox = inbox
         self._coordinator = coordinator
@@ -25,9 +28,14 @@ class GraphActor:
 
     async def run(self) -> None:
         """Answer batches until the mailbox ends."""
-        async with self._inbox, self._coordinator:
-            async for batch in self._inbox:
-                await self._answer(batch)
+        with self._inbox, self._coordinator:
+            async for message in self._inbox:
+                if isinstance(message, Snapshot):
+                    degree, friends = await run_kernel(len(self._graph.pool), self._graph.columns)
+                    message.put({"degree": degree, "friends": friends})
+                    await self._coordinator.send(message)
+                else:
+                    await self._answer(message)
 
     async def _answer(self, batch: Batch) -> None:
         self._graph.reserve(batch.users)

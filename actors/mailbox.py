@@ -1,22 +1,68 @@
 """The bounded mailboxes between actors, and where kernels run."""
 
 from collections.abc import Callable
-from typing import Final, Generic, TypeVar, TypeVarTuple
+from typing import Any, Final, Generic, NamedTuple, Self, TypeVar, TypeVarTuple
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from anyio.to_thread import run_sync
 
+Message = TypeVar("Message")
 Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
-
-Send = MemoryObjectSendStream
-Receive = MemoryObjectReceiveStream
 
 CAPACITY: Final = 4
 """Messages a mailbox holds before its senders wait: enough to overlap the actors, few enough to bound memory."""
 INLINE_WORK: Final = 20_000
 """Elementary kernel steps (about a nanosecond each) that are cheaper done at once than handed to a thread."""
+
+
+class Depth(NamedTuple):
+    """Messages in a mailbox: now, and at most so far."""
+
+    now: int
+    peak: int
+
+
+class Send(Generic[Message]):
+    """The end of a mailbox that messages are put in; waits while the mailbox is full."""
+
+    def __init__(self, name: str, stream: MemoryObjectSendStream[Message], peak: list[int]) -> None:
+        self.name = name
+        self._stream = stream
+        self._peak = peak
+
+    async def send(self, message: Message) -> None:
+        """Put a message in."""
+        await self._stream.send(message)
+        self._peak[0] = max(self._peak[0], self._stream.statistics().current_buffer_used)
+
+    def depth(self) -> Depth:
+        """How full the mailbox is."""
+        return Depth(self._stream.statistics().current_buffer_used, self._peak[0])
+
+    def clone(self) -> "Send[Message]":
+        """Another end; the mailbox ends when all are closed."""
+        return Send(self.name, self._stream.clone(), self._peak)
+
+    def close(self) -> None:
+        """No more messages come from here."""
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+Receive = MemoryObjectReceiveStream
+
+
+def mailbox(_: Any, name: str, capacity: int = CAPACITY) -> tuple[Send[Any], Receive[Any]]:
+    """A bounded mailbox for one type of message: its two ends."""
+    send, receive = anyio.create_memory_object_stream[Any](capacity)
+    return Send(name, send, [0]), receive
 
 
 class Reply(Generic[Result]):

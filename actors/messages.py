@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from peerwatch.actors.mailbox import Reply
+from peerwatch.actors.snapshot import Snapshot
 from peerwatch.network.decoder import Events
 from peerwatch.network.graph import Networks
 from peerwatch.network.history import Windows
@@ -72,7 +73,9 @@ class WindowRequest:
     reply: Reply[Windows]
 
 
-ShardMessage: TypeAlias = Purchases | WindowRequest
+GraphMessage: TypeAlias = Batch | Snapshot
+ShardMessage: TypeAlias = Purchases | WindowRequest | Snapshot
+CoordinatorMessage: TypeAlias = Questions | Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +93,6 @@ class Results:
     flagged: list[Flagged]
     rejected: list[RejectedLine]
     through: int
+
+
+OutputMessage: TypeAlias = Results | Snapshot

@@ -1,26 +1,34 @@
 """Owns the purchase histories of the users of one shard."""
 
+from typing import Final
+
 from peerwatch.actors.mailbox import Receive, run_kernel
 from peerwatch.actors.messages import Purchases, ShardMessage, WindowRequest
 from peerwatch.network.history import PurchaseHistory
+
+COLUMNS: Final = ("seq", "user", "timestamp", "amount")
+"""The columns of a history, as a snapshot names them, each followed by the shard's number."""
 
 
 class PurchaseShard:
     """Appends purchases and answers window requests as of their event, in whatever order the two arrive."""
 
-    def __init__(self, history: PurchaseHistory, inbox: Receive[ShardMessage]) -> None:
+    def __init__(self, number: int, history: PurchaseHistory, inbox: Receive[ShardMessage]) -> None:
+        self._names = [f"{name}{number}" for name in COLUMNS]
         self._history = history
         self._inbox = inbox
         self._parked: list[WindowRequest] = []
 
     async def run(self) -> None:
         """Serve until the mailbox ends."""
-        async with self._inbox:
+        with self._inbox:
             async for message in self._inbox:
                 if isinstance(message, Purchases):
                     await self._append(message)
-                else:
+                elif isinstance(message, WindowRequest):
                     self._parked.append(message)
+                else:
+                    message.put(dict(zip(self._names, self._history.columns(), strict=True)))
                 await self._answer_parked()
 
     async def _append(self, new: Purchases) -> None:

@@ -1,5 +1,6 @@
 """Turns windows into verdicts: floats screen, integers decide."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,9 +32,9 @@ class Decision(NamedTuple):
 class Judge:
     """A detector and the amounts too large for the columns."""
 
-    def __init__(self, detector: Sigma) -> None:
+    def __init__(self, detector: Sigma, large: Sequence[int] = ()) -> None:
         self.detector = detector
-        self.large: list[int] = []
+        self.large = list(large)
         """Where a column holds -1 - i, the amount is `large[i]`."""
 
     def judge(self, windows: Windows, amount: Int64s, wanted: Mask) -> list[Decision]:

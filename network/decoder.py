@@ -64,17 +64,26 @@ class Decoded(NamedTuple):
 class Decoder:
     """Reads log text; owns the ids' dense integers and the amounts too large for a column."""
 
-    def __init__(self, named: Sequence[bytes] = ()) -> None:
-        self.interner = Interner()
-        self.large: list[int] = []
+    def __init__(
+        self,
+        named: Sequence[bytes] = (),
+        interner: Interner | None = None,
+        large: Sequence[int] = (),
+        unseen: Sequence[int] = (),
+    ) -> None:
+        """Go on with the ids and large amounts known; `named` users are recognised, `unseen` ones do not exist yet."""
+        self.interner = interner or Interner()
+        self.large = list(large)
+        known = len(self.interner)
         self.named: Int32s = np.array([self.interner.intern(user) for user in named], np.int32)
         """The dense integers of users that the caller wants to recognise."""
-        self._unseen = np.unique(self.named)
+        self.unseen: Int32s = np.union1d(np.array(unseen, np.int32), self.named[self.named >= known])
+        """Named users that no event has named yet."""
 
     @property
     def users(self) -> int:
         """How many users exist: a named user does from the first event that names it."""
-        return len(self.interner) - len(self._unseen)
+        return len(self.interner) - len(self.unseen)
 
     def decode(self, content: bytes, first_line: int) -> Decoded:
         """Read `content`: whole lines, of which only the last may lack its line feed, the first of them `first_line`.
@@ -95,9 +104,9 @@ class Decoder:
         rejected = [bad for place in unread.tolist() if (bad := self._read(content, events, place)) is not None]
         if rejected:
             events = events[events.kind != UNREAD]
-        if len(self._unseen):
+        if len(self.unseen):
             befriended = events.friend[events.kind != Kind.PURCHASE]
-            self._unseen = np.setdiff1d(self._unseen, np.concatenate([events.user, befriended]))
+            self.unseen = np.setdiff1d(self.unseen, np.concatenate([events.user, befriended]))
         return Decoded(events, rejected)
 
     def _read(self, content: bytes, events: Events, place: int) -> Rejected | None:

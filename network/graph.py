@@ -54,6 +54,24 @@ class FriendGraph:
             self.start, self.degree = grown(self.start, users), grown(self.degree, users)
             self.room, self.seen = grown(self.room, users), grown(self.seen, users)
 
+    def columns(self) -> tuple[Int32s, Int32s]:
+        """How many friends each user has, and all their friends one user after the other. Copies."""
+        degree = self.degree.copy()
+        friends = np.empty(int(degree.sum()), np.int32)
+        _compact(self.start.copy(), degree, degree, self.pool, friends)
+        return degree, friends
+
+    @classmethod
+    def from_columns(cls, D: int, degree: Int32s, friends: Int32s) -> "FriendGraph":
+        """The graph whose `columns` these are."""
+        graph = cls(D)
+        graph.reserve(len(degree))
+        graph.start[: len(degree)] = np.cumsum(degree) - degree
+        graph.degree[: len(degree)] = graph.room[: len(degree)] = degree
+        graph.pool = grown(friends, 1)
+        graph.tally[:2] = len(friends), len(friends) // 2
+        return graph
+
     def walk(self, kind: Int8s, user: Int32s, friend: Int32s, most: int, members: int) -> tuple[int, Networks]:
         """Go through events in order: apply friendship changes, answer each purchase with its buyer's network.
 

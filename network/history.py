@@ -86,6 +86,13 @@ class PurchaseHistory:
                 np.maximum(self.newest[new], self.newest[self.rows - 1], out=self.newest[new])
         self.rows, self.applied = end, through
 
+    def columns(self) -> tuple[Int64s, Int32s, Int64s, Int64s]:
+        """Sequence number, user, timestamp and amount of every purchase.
+
+        Rows are only ever added behind these, so the views stay as they are.
+        """
+        return self.seq[: self.rows], self.user[: self.rows], self.timestamp[: self.rows], self.amount[: self.rows]
+
     def windows(self, seq: Int64s, offsets: Int64s, members: Int32s) -> Windows:
         """For each of q decisions the T latest purchases before event `seq[i]` of `members[offsets[i]:offsets[i + 1]]`.
 

@@ -83,6 +83,21 @@ class Interner:
             self.slots = np.full(1 << (2 * (known + ids)).bit_length(), EMPTY, np.int32)
             rehash(self.arena, self.ends, known, self.slots)
 
+    def columns(self) -> tuple[Bytes, Int64s]:
+        """The ids' bytes and where each ends. Both only ever grow at their ends, so these views stay as they are."""
+        ends = self.ends[: len(self)]
+        return self.arena[: ends[-1] if len(ends) else 0], ends
+
+    @classmethod
+    def from_columns(cls, arena: Bytes, ends: Int64s) -> "Interner":
+        """The interner whose `columns` these are."""
+        interner = cls()
+        interner.arena, interner.ends = grown(arena, 1), grown(ends, 1)
+        interner.count[0] = len(ends)
+        interner.slots = np.full(1 << max(10, (2 * len(ends)).bit_length()), EMPTY, np.int32)
+        rehash(interner.arena, interner.ends, len(ends), interner.slots)
+        return interner
+
     def intern(self, user: bytes) -> int:
         """The dense integer of one id."""
         self.reserve(1, len(user))

@@ -49,6 +49,7 @@ OPTION_KEYS: Final = {
     "D": "D", "T": "T", "k": "detector.k", "shards": "shards", "rejects": "output.rejects", "strict": "strict",
     "quiet": "quiet", "log_format": "logs.format", "log_level": "logs.level", "log_file": "logs.file",
     "decisions": "logs.decisions", "log_user": "logs.users", "log_sample": "logs.sample",
+    "follow": "follow", "idle_exit": "idle_exit", "state": "state.directory",
 }  # fmt: skip
 """Which setting each option sets."""
 
@@ -62,6 +63,9 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--T", "T", type=click.IntRange(2), help="Purchases in a window. Default: the header's."),
         click.option("--k", type=float, help="Standard deviations above the mean that are still normal. Default: 3."),
         click.option("--shards", type=click.IntRange(1), help="Purchase shards that work in parallel. Default: 1."),
+        click.option("-f", "--follow", is_flag=True, default=None, help="Judge STREAM as it grows, through rotations."),
+        click.option("--idle-exit", type=click.FloatRange(0), metavar="SECONDS", help="End a follow after a silence."),
+        click.option("--state", metavar="DIR", help="Keep checkpoints in DIR, and go on where the last run was."),
         click.option("--rejects", metavar="FILE", help="Where rejected lines go. Default: beside OUTPUT."),
         click.option("--strict", is_flag=True, default=None, help="Stop at the first rejected line with exit code 1."),
         click.option("-q", "--quiet", is_flag=True, default=None, help="No progress and no summary."),
@@ -99,7 +103,8 @@ def layers_of(paths: tuple[str, ...], config: Path | None, options: dict[str, An
 
 @cli.command()
 @settings_options
-def run(paths: tuple[str, ...], config: Path | None, **options: Any) -> None:
+@click.option("--reset", is_flag=True, help="Forget the checkpoints in the state directory and begin anew.")
+def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, **options: Any) -> None:
     r"""Judge a stream log against the state that a batch log builds.
 
     BATCH and STREAM hold one JSON event a line; the first line of BATCH may set D and T: {"D":"3", "T":"50"}. Flagged
@@ -129,9 +134,9 @@ def run(paths: tuple[str, ...], config: Path | None, **options: Any) -> None:
 
     from peerwatch.runtime import runner  # noqa: PLC0415 (loads or compiles the kernels)
 
-    report = anyio.run(partial(runner.run, layers, console))
+    report = anyio.run(partial(runner.run, layers, console, reset=reset))
     console.report(report)
-    if report.interrupted_by is not None:
+    if report.interrupted_by is not None and not report.resumable:
         sys.exit(128 + report.interrupted_by)
 
 

@@ -1,28 +1,29 @@
 """Wires the actors and runs them."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import anyio
 from anyio.abc import TaskGroup
 
 from peerwatch.actors.coordinator import Coordinator, DecisionLog
-from peerwatch.actors.dispatcher import Dispatcher, Log, Progress
+from peerwatch.actors.dispatcher import Caution, Dispatcher, Log, Progress
 from peerwatch.actors.graph import GraphActor
-from peerwatch.actors.mailbox import CAPACITY
-from peerwatch.actors.messages import Batch, Questions, Results, ShardMessage
+from peerwatch.actors.mailbox import Depth, Receive, Send, mailbox
+from peerwatch.actors.messages import CoordinatorMessage, GraphMessage, OutputMessage, ShardMessage
 from peerwatch.actors.output import OutputActor, Sink
 from peerwatch.actors.purchases import PurchaseShard
+from peerwatch.actors.snapshot import Snapshot
 from peerwatch.detectors.judge import Judge
 from peerwatch.detectors.sigma import Sigma
-from peerwatch.network.decoder import Decoder
 from peerwatch.network.errors import PeerwatchError
-from peerwatch.network.graph import FriendGraph
-from peerwatch.network.history import PurchaseHistory
+from peerwatch.runtime.state import State
 
 BATCH_CAP: Final = 4096
 """Events a batch holds at most."""
+SETTLE_SECONDS: Final = 0.001
+"""How often a cautious run looks whether its one event is through."""
 WINDOW_PURCHASES: Final = 1 << 20
 """Window purchases a message holds at most: the larger T, the fewer decisions share a message."""
 
@@ -36,45 +37,75 @@ class Totals(NamedTuple):
 
 
 class Pipeline:
-    """All actors of one run around their states. `D` hops, `T` purchases a window, `shards` purchase shards."""
+    """All actors of one run around its state."""
 
     def __init__(
         self,
-        D: int,
-        T: int,
-        shards: int,
+        state: State,
         detector: Sigma,
         *,
-        decoder: Decoder,
         decisions: DecisionLog,
         flagged: Sink,
         rejects: Sink,
         strict: bool = False,
         batch_cap: int = BATCH_CAP,
+        due_snapshot: Callable[[int, Any, bool], Snapshot | None] = lambda *_: None,
+        caution: Caution | None = None,
     ) -> None:
-        to_graph, graph_inbox = anyio.create_memory_object_stream[Batch](CAPACITY)
-        to_coordinator, coordinator_inbox = anyio.create_memory_object_stream[Questions](CAPACITY)
-        to_output, output_inbox = anyio.create_memory_object_stream[Results](CAPACITY)
-        boxes = [anyio.create_memory_object_stream[ShardMessage](CAPACITY) for _ in range(shards)]
+        to_graph, graph_inbox = mailbox(GraphMessage, "graph")
+        to_coordinator, coordinator_inbox = mailbox(CoordinatorMessage, "coordinator")
+        to_output, output_inbox = mailbox(OutputMessage, "output")
+        boxes = [mailbox(ShardMessage, f"shard {number}") for number in range(len(state.histories))]
         asking = [send.clone() for send, _ in boxes]
-        self._graph = FriendGraph(D)
-        self._dispatcher = Dispatcher(decoder, to_graph, [send for send, _ in boxes], batch_cap, strict=strict)
-        self._ends = [
-            to_graph, graph_inbox, to_coordinator, coordinator_inbox, to_output, output_inbox,
-            *(end for box in boxes for end in box), *asking,
+        self._state = state
+        self._senders = [to_graph, to_coordinator, to_output, *(send for send, _ in boxes)]
+        self._ends: list[Send[Any] | Receive[Any]] = [
+            *self._senders, *asking, graph_inbox, coordinator_inbox, output_inbox, *(inbox for _, inbox in boxes),
         ]  # fmt: skip
-        most = max(1, WINDOW_PURCHASES // T)
-        self._output = OutputActor(output_inbox, flagged, rejects)
+        self._dispatcher = Dispatcher(
+            state.decoder,
+            to_graph,
+            [send for send, _ in boxes],
+            batch_cap,
+            strict=strict,
+            done=state.progress,
+            due_snapshot=due_snapshot,
+            caution=caution,
+            wait_settled=self._wait_settled,
+        )
+        self._output = OutputActor(output_inbox, flagged, rejects, written=state.flagged, through=state.progress.events)
+        judge = Judge(detector, state.large)
         self._actors: list[GraphActor | Coordinator | OutputActor | PurchaseShard] = [
-            GraphActor(self._graph, graph_inbox, to_coordinator, most),
-            Coordinator(Judge(detector), T, decisions, coordinator_inbox, asking, to_output),
+            GraphActor(state.graph, graph_inbox, to_coordinator, max(1, WINDOW_PURCHASES // state.T)),
+            Coordinator(judge, state.T, decisions, coordinator_inbox, asking, to_output),
             self._output,
-            *(PurchaseShard(PurchaseHistory(T), inbox) for _, inbox in boxes),
+            *(
+                PurchaseShard(number, history, inbox)
+                for number, (history, (_, inbox)) in enumerate(zip(state.histories, boxes, strict=True))
+            ),
         ]
+
+    @property
+    def reached(self) -> int:
+        """Bytes of all logs that have been taken in hand."""
+        return self._dispatcher.reached
+
+    @property
+    def through(self) -> int:
+        """All events up to this sequence number are in every actor's state, and what they gave is written."""
+        return min(self._output.through, *(history.applied for history in self._state.histories))
+
+    def mailboxes(self) -> dict[str, Depth]:
+        """How full each mailbox is, and how full it has been."""
+        return {send.name: send.depth() for send in self._senders}
+
+    async def _wait_settled(self, seq: int) -> None:
+        while self.through < seq:  # noqa: ASYNC110 (only after a failure; an event would burden every batch)
+            await anyio.sleep(SETTLE_SECONDS)
 
     def statistics(self) -> Totals:
         """What has been done so far."""
-        return Totals(self._dispatcher.statistics(), self._output.written, self._graph.friendships)
+        return Totals(self._dispatcher.statistics(), self._output.written, self._state.graph.friendships)
 
     def stop(self) -> None:
         """Read no more; what has been read is still judged and written."""

@@ -1,40 +1,60 @@
-"""One run from settings to report: opens everything, runs the pipeline, obeys signals."""
+"""One run from settings to report: opens everything, keeps the pipeline running, obeys signals."""
 
 import os
 import signal
+import time
+import traceback
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import anyio
+from anyio.abc import TaskGroup
 from anyio.to_thread import run_sync
 
+from peerwatch.actors.dispatcher import Caution
 from peerwatch.detectors.sigma import Sigma
-from peerwatch.network.decoder import Decoder
-from peerwatch.network.errors import UsageError
+from peerwatch.network.errors import PeerwatchError, RunError, UsageError
+from peerwatch.runtime.checkpoints import Checkpoint, Checkpointer, Identity, StateDirectory
 from peerwatch.runtime.console import Console
 from peerwatch.runtime.logs import DecisionLogger, open_logger
 from peerwatch.runtime.pipeline import Pipeline, Totals, task_group
 from peerwatch.runtime.settings import Layer, Settings, resolve
 from peerwatch.runtime.sinks import FileSink
 from peerwatch.runtime.sources import LogFile
+from peerwatch.runtime.state import State
+from peerwatch.runtime.status import STATUS_SECONDS, Status, write_status
+from peerwatch.runtime.tail import FollowedLog
 
 PROGRESS_SECONDS: Final = 0.1
+STOP_SECONDS: Final = 10.0
+"""How long a run that has a state directory may take to finish after a signal."""
+BACKOFF_SECONDS: Final = 0.1
+"""The pause before the first restart; it doubles with each that brings nothing."""
+RESTARTS: Final = 5
+"""Restarts in a row that may bring nothing before the run gives up."""
+NOT_SET: Final = '"{key}" is not set: name {what} as {option} on the command line, or set it in the config'
+
+
+AnyLog: TypeAlias = LogFile | FollowedLog
 
 
 class Report(NamedTuple):
-    """What a run did, where it wrote, and the signal that ended its reading early, if one did."""
+    """What a run did, where it wrote, and the signal that ended its reading early, if one did.
+
+    `resumable` says that the next run goes on where this one was.
+    """
 
     totals: Totals
     settings: Settings
-    origins: dict[str, str]
     rejects: str
     interrupted_by: signal.Signals | None
+    resumable: bool
 
 
-async def run(layers: Sequence[Layer], console: Console) -> Report:
+async def run(layers: Sequence[Layer], console: Console, *, reset: bool = False) -> Report:
     """Judge the logs that the settings name.
 
     Raises:
@@ -42,58 +62,260 @@ async def run(layers: Sequence[Layer], console: Console) -> Report:
         RunError: the run could not go on.
     """
     async with AsyncExitStack() as stack:
-        logs = await open_logs(resolve(*layers)[0], stack)
-        settings, origins = resolve(*layers, take_header(logs, resolve(*layers)[0]))
+        settings, _ = resolve(*layers)
+        directory, checkpoint = await _open_state(settings, console, stack, reset=reset)
+        logs = await open_logs(settings, checkpoint, console, stack)
+        if checkpoint is None:
+            settings, origins = resolve(*layers, take_header(logs, settings))
+        else:
+            known = checkpoint.envelope.identity
+            settings, origins = resolve(*layers, Layer({"D": known.D, "T": known.T}, {}))
         D, T = required(settings)
         paths = await run_sync(output_paths, settings)
+        identity = await run_sync(identity_of, settings, D, T, paths)
+        if checkpoint is not None:
+            _check_unchanged(checkpoint.envelope.identity, identity, origins, settings)
         await run_sync(_check_distinct, logs, paths)
-        sinks = [FileSink(path) for path in paths]
+        sinks = FileSink(paths[0]), FileSink(paths[1])
         for sink in sinks:
             await sink.open(stack)
         logger = await run_sync(open_logger, settings.logs, stack)
-        for sink in sinks:
-            await sink.start()
+        supervisor = Supervisor(settings, D, T, directory, identity, sinks, logger, console)
         await run_sync(partial(logger.info, "run started", D=D, T=T, shards=settings.shards, k=settings.detector.k))
-        decoder = Decoder([str(user).encode() for user in settings.logs.users])
-        pipeline = Pipeline(
-            D,
-            T,
-            settings.shards,
-            Sigma(settings.detector.exact_k()),
-            decoder=decoder,
-            decisions=DecisionLogger(logger, settings.logs, settings.detector, decoder.named),
-            flagged=sinks[0],
-            rejects=sinks[1],
-            strict=settings.strict,
-        )
-        totals, interrupted_by = await _supervise(pipeline, logs, console)
+        totals = await supervisor.run(checkpoint, logs)
         await run_sync(partial(logger.info, "run finished", **totals.progress._asdict(), flagged=totals.flagged))
-        return Report(totals, settings, origins, paths[1], interrupted_by)
+        resumable = directory is not None or settings.follow
+        return Report(totals, settings, paths[1], supervisor.interrupted_by, resumable)
 
 
-async def open_logs(settings: Settings, stack: AsyncExitStack) -> list[LogFile]:
-    """The batch log, if one is set, and the stream log.
+class Supervisor:
+    """Keeps a pipeline running: restores it from the last checkpoint when an actor fails, and stops it on a signal."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        D: int,
+        T: int,
+        directory: StateDirectory | None,
+        identity: Identity,
+        sinks: tuple[FileSink, FileSink],
+        logger: Any,
+        console: Console,
+    ) -> None:
+        self._settings = settings
+        self._D, self._T = D, T
+        self._directory = directory
+        self._identity = identity
+        self._sinks = sinks
+        self._logger = logger
+        self._console = console
+        self._caution = Caution()
+        self._restarts = 0
+        self.interrupted_by: signal.Signals | None = None
+
+    async def run(self, checkpoint: Checkpoint | None, logs: Sequence[AnyLog]) -> Totals:
+        """Judge to the end, with as many restarts as it takes.
+
+        Raises:
+            RunError: it cannot go on, or too many restarts brought nothing.
+        """
+        self._build(checkpoint, logs)
+        sizes = [log.size for log in logs]
+        with self._console.progress(None if None in sizes else sum(size or 0 for size in sizes)):
+            async with task_group() as watchers, AsyncExitStack() as stack:
+                watchers.start_soon(self._watch_signals, watchers)
+                watchers.start_soon(self._show)
+                await self._run_until_done(stack)
+                watchers.cancel_scope.cancel()
+            self._console.progressed(self._pipeline.statistics())
+        await self._write_status(running=False)
+        return self._pipeline.statistics()
+
+    async def _run_until_done(self, stack: AsyncExitStack) -> None:
+        in_vain, furthest = 0, -1
+        while True:
+            try:
+                return await self._attempt()
+            except PeerwatchError:
+                raise
+            except Exception as error:
+                through = self._pipeline.through
+                in_vain = 0 if self._blame(error) or through > furthest else in_vain + 1
+                furthest = max(furthest, through)
+                self._restarts += 1
+                await run_sync(self._report_failure, error)
+                piped = any(isinstance(log, LogFile) and log.size is None for log in self._logs)
+                if in_vain >= RESTARTS or piped:
+                    why = "a pipe cannot be read again" if piped else f"{self._restarts} restarts did not help"
+                    raise RunError(f"{type(error).__name__}: {error}; {why}") from error
+            await anyio.sleep(BACKOFF_SECONDS * 2**in_vain)
+            await stack.aclose()
+            checkpoint = await run_sync(self._directory.newest) if self._directory is not None else None
+            logs = await open_logs(self._settings, checkpoint, self._console, stack)
+            if checkpoint is None:
+                take_header(logs, self._settings)
+            self._build(checkpoint, logs)
+
+    def _build(self, checkpoint: Checkpoint | None, logs: Sequence[AnyLog]) -> None:
+        """A pipeline as of the checkpoint, or as of the beginning."""
+        settings = self._settings
+        named = [str(user).encode() for user in settings.logs.users]
+        self._lengths = (0, 0)
+        if checkpoint is None:
+            state = State.fresh(self._D, self._T, settings.shards, named)
+        else:
+            facts = checkpoint.envelope.facts
+            state = State.restored(self._D, self._T, settings.shards, named, checkpoint.arrays, facts)
+            self._lengths = (facts.flagged_bytes, facts.rejects_bytes)
+        self._logs = logs
+        self._checkpointer = None
+        if self._directory is not None:
+            every = settings.state
+            self._checkpointer = Checkpointer(
+                self._directory, self._identity, settings.shards, every.seconds, every.events, state.progress.events
+            )
+        self._pipeline = Pipeline(
+            state,
+            Sigma(settings.detector.exact_k()),
+            decisions=DecisionLogger(self._logger, settings.logs, settings.detector, state.decoder.named),
+            flagged=self._sinks[0],
+            rejects=self._sinks[1],
+            strict=settings.strict,
+            due_snapshot=self._checkpointer.due if self._checkpointer is not None else lambda *_: None,
+            caution=self._caution,
+        )
+        if self.interrupted_by is not None:
+            self._pipeline.stop()
+
+    async def _attempt(self) -> None:
+        for sink, length in zip(self._sinks, self._lengths, strict=True):
+            await sink.start(length)
+        async with task_group() as helpers:
+            for log in self._logs:
+                if isinstance(log, FollowedLog):
+                    helpers.start_soon(log.watch)
+            async with task_group() as work:
+                if self._checkpointer is not None:
+                    work.start_soon(self._checkpointer.run)
+                await self._pipeline.run(self._logs)
+                if self._checkpointer is not None:
+                    self._checkpointer.close()
+            helpers.cancel_scope.cancel()
+
+    def _blame(self, error: Exception) -> bool:
+        """Say what the next attempt has to be careful about; whether a line has been found that is to blame."""
+        caution = self._caution
+        if caution.current is None:
+            caution.after, caution.until = self._pipeline.through, self._pipeline.reached
+            return False
+        where = "".join(traceback.format_exception(error)).strip()
+        caution.poison[caution.current] = f"brought the run down twice: {type(error).__name__}: {error}\n{where}"
+        caution.current = None
+        return True
+
+    def _report_failure(self, error: Exception) -> None:
+        self._console.warn(f"restarting after a failure: {type(error).__name__}: {error}")
+        self._logger.error("restart", error=repr(error), traceback=traceback.format_exception(error))
+
+    async def _watch_signals(self, watchers: TaskGroup) -> None:
+        """A first signal ends the reading, a second the run."""
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for received in signals:
+                if self.interrupted_by is not None:
+                    self._exit_at_once(128 + received)
+                self.interrupted_by = received
+                self._console.interrupted()
+                self._pipeline.stop()
+                if self._directory is not None:
+                    watchers.start_soon(self._exit_after_deadline)
+
+    async def _exit_after_deadline(self) -> None:
+        await anyio.sleep(STOP_SECONDS)
+        self._exit_at_once(1)
+
+    def _exit_at_once(self, code: int) -> None:
+        self._console.ended()
+        os._exit(code)  # a thread may be stuck in a write that no cancellation reaches
+
+    async def _show(self) -> None:
+        """Move the progress bar and keep the status up to date."""
+        since_status = STATUS_SECONDS
+        while True:
+            self._console.progressed(self._pipeline.statistics())
+            if since_status >= STATUS_SECONDS:
+                await self._write_status(running=True)
+                since_status = 0.0
+            await anyio.sleep(PROGRESS_SECONDS)
+            since_status += PROGRESS_SECONDS
+
+    async def _write_status(self, *, running: bool) -> None:
+        if self._directory is None or self._checkpointer is None:
+            return
+        totals, follows = self._pipeline.statistics(), [log for log in self._logs if isinstance(log, FollowedLog)]
+        status = Status(
+            pid=os.getpid(),
+            running=running,
+            updated=time.time(),
+            through=self._pipeline.through,
+            totals=totals._asdict() | totals.progress._asdict(),
+            lag_bytes=sum(log.unread() for log in follows),
+            caught_up=max((log.caught_up for log in follows), default=0.0),
+            checkpoint=self._checkpointer.written,
+            restarts=self._restarts,
+            mailboxes=self._pipeline.mailboxes(),
+        )
+        await run_sync(write_status, self._directory.path, status)
+
+
+async def _open_state(
+    settings: Settings, console: Console, stack: AsyncExitStack, *, reset: bool
+) -> tuple[StateDirectory | None, Checkpoint | None]:
+    if settings.state.directory is None:
+        if reset:
+            raise UsageError("--reset forgets the checkpoints of a state directory; name one with --state")
+        return None, None
+    directory = StateDirectory(Path(settings.state.directory), console.warn)
+    await run_sync(directory.open, stack)
+    if reset:
+        await run_sync(directory.reset)
+    return directory, await run_sync(directory.newest)
+
+
+async def open_logs(
+    settings: Settings, checkpoint: Checkpoint | None, console: Console, stack: AsyncExitStack
+) -> list[AnyLog]:
+    """The batch log, if one is set and not yet read to its end, and the stream log.
 
     Raises:
         UsageError: no stream log is set, or a log cannot be read.
     """
-    if settings.input.stream is None:
+    stream = settings.input.stream
+    if stream is None:
         raise UsageError(NOT_SET.format(key="input.stream", what="the stream log", option="STREAM"))
-    logs = [LogFile(settings.input.stream, judged=True)]
-    if settings.input.batch is not None:
-        logs.insert(0, LogFile(settings.input.batch, judged=False))
-    for log in logs:
-        await log.open(stack)
-    return logs
+    facts = checkpoint.envelope.facts if checkpoint is not None else None
+    logs: list[AnyLog] = []
+    if settings.input.batch is not None and (facts is None or not facts.judged):
+        batch = LogFile(settings.input.batch, judged=False, position=facts.position if facts else None)
+        await batch.open(stack)
+        logs.append(batch)
+    position = facts.position if facts is not None and facts.judged else None
+    if settings.follow and stream != "-" and not await anyio.Path(stream).is_fifo():
+        if await anyio.Path(stream).is_dir():
+            raise UsageError(f"{stream} is a directory; name the log file in it")
+        follow = FollowedLog(stream, position=position, idle_exit=settings.idle_exit, warn=console.warn)
+        return [*logs, follow]
+    log = LogFile(stream, judged=True, position=position)
+    await log.open(stack)
+    return [*logs, log]
 
 
-def take_header(logs: Sequence[LogFile], settings: Settings) -> Layer:
+def take_header(logs: Sequence[AnyLog], settings: Settings) -> Layer:
     """D and T from the batch log's header line; nothing if there is no batch log.
 
     Raises:
         UsageError: the header is bad, or missing though D or T is not set elsewhere.
     """
-    if settings.input.batch is None:
+    if settings.input.batch is None or not isinstance(logs[0], LogFile):
         return Layer({}, {})
     return logs[0].take_header(needed=settings.D is None or settings.T is None)
 
@@ -101,12 +323,9 @@ def take_header(logs: Sequence[LogFile], settings: Settings) -> Layer:
 async def read_header(settings: Settings) -> Layer:
     """D and T from the header line of the batch log that `settings` name."""
     async with AsyncExitStack() as stack:
-        logs = [LogFile(settings.input.batch or "", judged=False)]
-        await logs[0].open(stack)
-        return take_header(logs, settings)
-
-
-NOT_SET: Final = '"{key}" is not set: name {what} as {option} on the command line, or set it in the config'
+        log = LogFile(settings.input.batch or "", judged=False)
+        await log.open(stack)
+        return take_header([log], settings)
 
 
 def required(settings: Settings) -> tuple[int, int]:
@@ -138,7 +357,13 @@ def output_paths(settings: Settings) -> list[str]:
     return [flagged, str(beside / f"{path.stem}.rejects.json")]
 
 
-def _check_distinct(logs: Sequence[LogFile], outputs: Sequence[str]) -> None:
+def identity_of(settings: Settings, D: int, T: int, paths: Sequence[str]) -> Identity:
+    """What the run's state belongs to."""
+    flagged, rejects = (path if path == "-" else str(Path(path).absolute()) for path in paths)
+    return Identity(D, T, settings.detector.name, settings.detector.k, flagged, rejects)
+
+
+def _check_distinct(logs: Sequence[AnyLog], outputs: Sequence[str]) -> None:
     for log in logs:
         for path in outputs:
             if path != "-" and log.is_at(Path(path)):
@@ -147,34 +372,13 @@ def _check_distinct(logs: Sequence[LogFile], outputs: Sequence[str]) -> None:
         raise UsageError(f"{outputs[0]} is named for flagged purchases and for rejects; name two files")
 
 
-async def _supervise(
-    pipeline: Pipeline, logs: Sequence[LogFile], console: Console
-) -> tuple[Totals, signal.Signals | None]:
-    """Run the pipeline and show its progress; a first signal ends the reading, a second the run."""
-    interrupted_by: signal.Signals | None = None
-
-    async def watch_signals() -> None:
-        nonlocal interrupted_by
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async for received in signals:
-                if interrupted_by is not None:
-                    console.ended()
-                    os._exit(128 + received)  # a thread may be stuck in a write that no cancellation reaches
-                interrupted_by = received
-                console.interrupted()
-                pipeline.stop()
-
-    async def show_progress() -> None:
-        while True:
-            await anyio.sleep(PROGRESS_SECONDS)
-            console.progressed(pipeline.statistics())
-
-    sizes = [log.size for log in logs]
-    with console.progress(None if None in sizes else sum(size or 0 for size in sizes)):
-        async with task_group() as watchers:
-            watchers.start_soon(watch_signals)
-            watchers.start_soon(show_progress)
-            await pipeline.run(logs)
-            watchers.cancel_scope.cancel()
-        console.progressed(pipeline.statistics())
-    return pipeline.statistics(), interrupted_by
+def _check_unchanged(old: Identity, new: Identity, origins: dict[str, str], settings: Settings) -> None:
+    keys = {"detector": "detector.name", "k": "detector.k", "flagged": "output.flagged", "rejects": "output.rejects"}
+    for name in Identity.__struct_fields__:
+        before, now = getattr(old, name), getattr(new, name)
+        if before != now:
+            key = keys.get(name, name)
+            raise UsageError(
+                f'{origins[key]}: "{key}" is {now}, but the state in {settings.state.directory} was built with'
+                f" {before}; go on with {before}, or begin anew with --reset"
+            )

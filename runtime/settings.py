@@ -22,6 +22,8 @@ WindowSize = Annotated[int, Meta(ge=2, le=2**31 - 1)]
 Shards = Annotated[int, Meta(ge=1, le=256)]
 Deviations = Annotated[float, Meta(ge=0, le=1_000_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+Count = Annotated[int, Meta(ge=1, le=2**62)]
 LogFormat = Literal["console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Decisions = Literal["flagged", "all", "none"]
@@ -63,6 +65,14 @@ class Logs(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     sample: Share = 0.0
 
 
+class StateSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where a run remembers how far it has come, and how often it writes that down."""
+
+    directory: str | None = None
+    seconds: Seconds = 10.0
+    events: Count = 5_000_000
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All settings of a run."""
 
@@ -71,10 +81,13 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     shards: Shards = 1
     strict: bool = False
     quiet: bool = False
+    follow: bool = False
+    idle_exit: Seconds | None = None
     input: Input = Input()
     output: Output = Output()
     detector: Detector = Detector()
     logs: Logs = Logs()
+    state: StateSettings = StateSettings()
 
 
 DEFAULT: Final = "default"

@@ -11,6 +11,7 @@ import aiofiles
 from anyio.to_thread import run_sync
 
 from peerwatch.network.errors import SinkError, UsageError
+from peerwatch.runtime.durable import fsync, truncate
 
 
 class FileSink:
@@ -24,6 +25,7 @@ class FileSink:
         self._path = path
         self._file: Any = None
         self._started = False
+        self._regular = False
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Open and lock the file; it is closed with the stack. If `start` never comes, a file made here goes again.
@@ -36,11 +38,15 @@ class FileSink:
             aiofiles.open(descriptor, "wb", buffering=0, closefd=self._path != "-")
         )
 
-    async def start(self) -> None:
-        """Empty the file: the run begins."""
+    async def start(self, length: int = 0) -> None:
+        """Cut the file to `length` bytes and go on behind them: the run begins there.
+
+        Raises:
+            UsageError: the file is shorter than that.
+        """
+        if self._regular:
+            await run_sync(self._cut, length)
         self._started = True
-        if self._path != "-":
-            await run_sync(self._empty)
 
     async def write(self, data: bytes) -> None:
         """Append all of `data`.
@@ -57,6 +63,23 @@ class FileSink:
         except OSError as error:
             raise SinkError(f"cannot write {self.name}: {error.strerror}; mend that and run again") from None
 
+    async def sync(self) -> int:
+        """Make everything written so far survive a power failure; returns the file's length in bytes.
+
+        Raises:
+            SinkError: it could not be done.
+        """
+        if not self._regular:
+            return 0
+        try:
+            return await run_sync(self._sync)
+        except OSError as error:
+            raise SinkError(f"cannot write {self.name}: {error.strerror}; mend that and run again") from None
+
+    def _sync(self) -> int:
+        fsync(self._file.fileno())
+        return os.lseek(self._file.fileno(), 0, os.SEEK_CUR)
+
     def _open(self, stack: AsyncExitStack) -> int:
         path = Path(self._path)
         existed = path.exists()
@@ -66,7 +89,8 @@ class FileSink:
             raise UsageError(f"cannot write {self.name}: {_advice(path, error)}") from None
         if not existed:
             stack.push_async_callback(run_sync, self._remove_unstarted)
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        self._regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        if self._regular:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -74,9 +98,15 @@ class FileSink:
                 raise UsageError(f"{self.name} is being written by another peerwatch; name another file") from None
         return descriptor
 
-    def _empty(self) -> None:
-        if stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
-            os.ftruncate(self._file.fileno(), 0)
+    def _cut(self, length: int) -> None:
+        size = os.fstat(self._file.fileno()).st_size
+        if size < length:
+            raise UsageError(
+                f"{self.name} has {size} bytes, but the checkpoint was taken behind byte {length}; bring the file back,"
+                " or begin anew with --reset"
+            )
+        truncate(self._file.fileno(), length)
+        os.lseek(self._file.fileno(), length, os.SEEK_SET)
 
     def _remove_unstarted(self) -> None:
         if not self._started:

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -15,20 +15,25 @@ from peerwatch.actors.dispatcher import Block
 from peerwatch.network.errors import BadEvent, SourceError, UsageError
 from peerwatch.network.events import parse_object
 from peerwatch.runtime.settings import Layer
+from peerwatch.runtime.state import Position
 
 CHUNK: Final = 256 * 1024
 """Bytes a read asks for: large enough that reading costs next to nothing, small enough for a batch."""
+HEAD: Final = 1024
+"""Bytes at a file's beginning that belong to its identity."""
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 class LogFile:
-    """One log, opened once, so that a pipe works as well as a file."""
+    """One log that ends, opened once, so that a pipe works as well as a file. Reading begins at `position`."""
 
-    def __init__(self, path: str, *, judged: bool, chunk: int = CHUNK) -> None:
+    def __init__(self, path: str, *, judged: bool, chunk: int = CHUNK, position: Position | None = None) -> None:
         self.name = "standard input" if path == "-" else path
         self.judged = judged
-        self.line = 1
+        self.line = position.line if position else 1
         """The number of the first line that has not been read yet."""
+        self._head = b""
+        self._begun = position
         self.size: int | None = None
         """Bytes there are, None for a pipe."""
         self._path = path
@@ -36,7 +41,7 @@ class LogFile:
         self._file: Any = None
         self._waits = False
         self._ahead = b""
-        self._offset = 0
+        self._offset = position.offset if position else 0
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Open the log and read its beginning; it is closed with the stack.
@@ -58,6 +63,10 @@ class LogFile:
         self._status = os.fstat(self._file.fileno())
         if stat.S_ISREG(self._status.st_mode):
             self.size = self._status.st_size
+            self._head = os.pread(self._file.fileno(), HEAD, 0)
+            if self._begun is not None:
+                self._seek(self._begun)
+                return
         self._waits = stat.S_ISFIFO(self._status.st_mode) or os.isatty(self._file.fileno())
         self._ahead = await self._read()
         while self._first_line_end() < 0 and (more := await self._read()):
@@ -103,7 +112,7 @@ class LogFile:
             f'{origin}: no header like {{"D":"3", "T":"50"}} ({problem}); add one, or set D and T elsewhere'
         )
 
-    async def blocks(self) -> AsyncIterator[Block]:
+    async def blocks(self) -> AsyncGenerator[Block, None]:
         """The lines, as they come.
 
         Raises:
@@ -124,10 +133,21 @@ class LogFile:
             yield self._block(bytes(held))
 
     def _block(self, content: bytes) -> Block:
-        block = Block(content, self._offset, self.line)
+        start, line = self._offset, self.line
         self._offset += len(content)
         self.line += content.count(b"\n")
-        return block
+        position = Position(
+            self._offset, self.line, self._status.st_dev, self._status.st_ino, self._head, self._status.st_mtime_ns
+        )
+        return Block(content, start, line, position if self.size is not None else Position())
+
+    def _seek(self, position: Position) -> None:
+        """Go on where the checkpoint was taken, in the same file."""
+        if self._status.st_size < self._offset or not self._head.startswith(position.head):
+            raise UsageError(
+                f"{self.name} is not the file that the checkpoint was taken in; bring it back, or use --reset"
+            )
+        os.lseek(self._file.fileno(), self._offset, os.SEEK_SET)
 
     async def _read(self) -> bytes:
         """The next bytes, empty at the end. A pipe is waited for without holding a thread."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
 from fractions import Fraction
 from functools import partial
@@ -16,11 +16,11 @@ from peerwatch.actors.dispatcher import Block
 from peerwatch.actors.messages import Questions
 from peerwatch.detectors.judge import Decision, Mask
 from peerwatch.detectors.sigma import Sigma
-from peerwatch.network.decoder import Decoder
 from peerwatch.network.rejects import RejectedLine, decode_reject
 from peerwatch.runtime.pipeline import Pipeline, Totals
 from peerwatch.runtime.sinks import FileSink
 from peerwatch.runtime.sources import LogFile
+from peerwatch.runtime.state import State
 
 
 def purchase(user: str | int, amount: str, stamp: str = "2017-06-13 11:33:01") -> bytes:
@@ -43,6 +43,10 @@ class MemorySink:
         """Append."""
         self.data += data
 
+    async def sync(self) -> int:
+        """Its length."""
+        return len(self.data)
+
 
 class MemoryLog:
     """A log given as blocks of whole lines."""
@@ -52,11 +56,11 @@ class MemoryLog:
         self.judged = judged
         self._contents = contents
 
-    async def blocks(self) -> AsyncIterator[Block]:
+    async def blocks(self) -> AsyncGenerator[Block, None]:
         """The blocks."""
         offset, line = 0, 1
         for content in self._contents:
-            yield Block(content, offset, line)
+            yield Block(content, offset, line, None)
             offset += len(content)
             line += content.count(b"\n")
 
@@ -110,7 +114,7 @@ def judge_files(
                 await sink.open(stack)
                 await sink.start()
             pipeline = Pipeline(
-                D, T, shards, Sigma(k), decoder=Decoder(), decisions=SilentLog(), flagged=sinks[0], rejects=sinks[1],
+                State.fresh(D, T, shards), Sigma(k), decisions=SilentLog(), flagged=sinks[0], rejects=sinks[1],
                 strict=strict, batch_cap=batch_cap,
             )  # fmt: skip
             totals = await pipeline.run(logs)

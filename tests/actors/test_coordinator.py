@@ -10,6 +10,7 @@ import numpy as np
 from support import SilentLog, purchase
 
 from peerwatch.actors.coordinator import Coordinator
+from peerwatch.actors.mailbox import mailbox
 from peerwatch.actors.messages import Questions, Results, ShardMessage, WindowRequest
 from peerwatch.detectors.judge import Decision, Judge, Mask
 from peerwatch.detectors.sigma import Sigma
@@ -56,9 +57,8 @@ class Recorder(SilentLog):
 
 async def coordinate(asked: list[Questions], shards: list[Any], log: Any = None) -> list[Results]:
     """Run the coordinator against shards that are functions from a request to windows."""
-    inbox: Any = anyio.create_memory_object_stream[Questions](100)
-    outbox: Any = anyio.create_memory_object_stream[Results](100)
-    boxes: list[Any] = [anyio.create_memory_object_stream[ShardMessage](100) for _ in shards]
+    inbox, outbox = mailbox(Questions, "coordinator", 100), mailbox(Results, "output", 100)
+    boxes = [mailbox(ShardMessage, "shard", 100) for _ in shards]
 
     async def serve(receive: Any, shard: Any) -> None:
         async with receive:
@@ -66,7 +66,7 @@ async def coordinate(asked: list[Questions], shards: list[Any], log: Any = None)
                 assert isinstance(request, WindowRequest)
                 request.reply.put(shard(request))
 
-    async with inbox[0]:
+    with inbox[0]:
         for message in asked:
             await inbox[0].send(message)
     coordinator = Coordinator(

@@ -8,6 +8,7 @@ import numpy as np
 from support import MemoryLog, befriend, purchase
 
 from peerwatch.actors.dispatcher import Dispatcher
+from peerwatch.actors.mailbox import mailbox
 from peerwatch.actors.messages import Batch, Purchases, ShardMessage
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.events import Kind
@@ -17,7 +18,7 @@ async def dispatched(
     *logs: MemoryLog, shards: int = 2, batch_cap: int = 100, strict: bool = False
 ) -> tuple[Dispatcher, list[Batch], list[list[Purchases]]]:
     """Everything the dispatcher sends for these logs."""
-    boxes: list[Any] = [anyio.create_memory_object_stream[Any](1000) for _ in range(shards + 1)]
+    boxes = [mailbox(Any, "box", 1000) for _ in range(shards + 1)]
     sends = [send for send, _ in boxes]
     dispatcher = Dispatcher(Decoder(), sends[0], sends[1:], batch_cap, strict=strict)
     await dispatcher.run(logs)
@@ -94,8 +95,7 @@ async def test_a_full_mailbox_holds_the_reading_back() -> None:
                 taken += 1
                 yield block
 
-    graph: Any = anyio.create_memory_object_stream[Batch](2)
-    shard: Any = anyio.create_memory_object_stream[ShardMessage](100)
+    graph, shard = mailbox(Batch, "graph", 2), mailbox(ShardMessage, "shard", 100)
     dispatcher = Dispatcher(Decoder(), graph[0], [shard[0]], 100, strict=False)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(partial(dispatcher.run, [Endless()]))
@@ -115,7 +115,7 @@ async def test_stop_ends_a_read_that_waits() -> None:
             await anyio.sleep_forever()
             yield
 
-    boxes: list[Any] = [anyio.create_memory_object_stream[Any](1) for _ in range(2)]
+    boxes = [mailbox(Any, "box", 1) for _ in range(2)]
     dispatcher = Dispatcher(Decoder(), boxes[0][0], [boxes[1][0]], 100, strict=False)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(dispatcher.run, [Silent()])

@@ -1,14 +1,12 @@
 """The graph actor's contract: one or more bounded answers a batch, in order."""
 
-from typing import Any
-
-import anyio
 import numpy as np
 import pytest
 from support import befriend, purchase
 
 from peerwatch.actors import graph as graph_module
 from peerwatch.actors.graph import GraphActor
+from peerwatch.actors.mailbox import mailbox
 from peerwatch.actors.messages import Batch, Questions
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.graph import FriendGraph
@@ -16,13 +14,12 @@ from peerwatch.network.graph import FriendGraph
 
 async def answers(*batches: Batch, D: int = 2, most: int = 100) -> list[Questions]:
     """What the actor sends to the coordinator."""
-    inbox: Any = anyio.create_memory_object_stream[Batch](100)
-    outbox: Any = anyio.create_memory_object_stream[Questions](100)
-    async with inbox[0]:
+    inbox, outbox = mailbox(Batch, "graph", 100), mailbox(Questions, "coordinator", 100)
+    with inbox[0]:
         for batch in batches:
             await inbox[0].send(batch)
     await GraphActor(FriendGraph(D), inbox[1], outbox[0], most).run()
-    async with outbox[1]:
+    with outbox[1]:
         return [message async for message in outbox[1]]
 
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import anyio
 import pytest
 from support import MemorySink
 
+from peerwatch.actors.mailbox import mailbox
 from peerwatch.actors.messages import Flagged, Results
 from peerwatch.actors.output import OutputActor, flagged_line
 from peerwatch.network.errors import SinkError
@@ -30,8 +30,8 @@ def test_a_flagged_line_keeps_its_own_text(line: bytes, written: bytes) -> None:
 
 async def run_actor(results: list[Results], flagged: Any, rejects: Any) -> OutputActor:
     """Run the actor over these results."""
-    inbox: Any = anyio.create_memory_object_stream[Results](100)
-    async with inbox[0]:
+    inbox = mailbox(Results, "output", 100)
+    with inbox[0]:
         for message in results:
             await inbox[0].send(message)
     actor = OutputActor(inbox[1], flagged, rejects)

@@ -1,11 +1,8 @@
 """A purchase shard's contract: replies as of the event asked about, never before its watermark."""
 
-from typing import Any
-
-import anyio
 import numpy as np
 
-from peerwatch.actors.mailbox import Reply
+from peerwatch.actors.mailbox import Reply, mailbox
 from peerwatch.actors.messages import Purchases, ShardMessage, WindowRequest
 from peerwatch.actors.purchases import PurchaseShard
 from peerwatch.network.graph import Networks
@@ -26,11 +23,11 @@ def asked(seq: int, members: list[int]) -> WindowRequest:
 
 async def replies(messages: list[ShardMessage], requests: list[WindowRequest], T: int = 2) -> list[list[int]]:
     """The shard's replies to these requests, sent among these messages: the amounts in each window."""
-    inbox: Any = anyio.create_memory_object_stream[ShardMessage](100)
-    async with inbox[0]:
+    inbox = mailbox(ShardMessage, "shard", 100)
+    with inbox[0]:
         for message in messages:
             await inbox[0].send(message)
-    await PurchaseShard(PurchaseHistory(T), inbox[1]).run()
+    await PurchaseShard(0, PurchaseHistory(T), inbox[1]).run()
     return [sorted((await request.reply.wait_answered()).amount.tolist()) for request in requests]
 
 

@@ -1,7 +1,7 @@
 """The pipeline as a whole: failures surface, nothing hangs, the loop stays free, kernels run where they should."""
 
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from fractions import Fraction
 from typing import Any
 
@@ -18,6 +18,7 @@ from peerwatch.network.errors import SinkError, SourceError
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import PurchaseHistory
 from peerwatch.runtime.pipeline import Pipeline
+from peerwatch.runtime.state import State
 
 STREAM = befriend(1, 2) + b"".join(purchase(1 + i % 2, str(i % 7)) for i in range(50)) + purchase(1, "99")
 
@@ -27,7 +28,7 @@ def pipeline_of(flagged: Any = None, rejects: Any = None, **options: Any) -> tup
     flagged = flagged or MemorySink()
     return (
         Pipeline(
-            1, 3, 2, Sigma(Fraction(3)), decoder=Decoder(), decisions=SilentLog(), flagged=flagged,
+            State.fresh(1, 3, 2), Sigma(Fraction(3)), decisions=SilentLog(), flagged=flagged,
             rejects=rejects or MemorySink(), **options,
         ),
         flagged,
@@ -53,9 +54,9 @@ class FullSink(MemorySink):
 class FailingLog(MemoryLog):
     """Fails after its first block."""
 
-    async def blocks(self) -> AsyncIterator[Block]:
+    async def blocks(self) -> AsyncGenerator[Block, None]:
         """One block, then a failure."""
-        yield Block(STREAM, 0, 1)
+        yield Block(STREAM, 0, 1, None)
         raise SourceError("cannot read stream any further")
 
 
@@ -114,11 +115,11 @@ async def test_a_blocked_sink_stops_the_reading() -> None:
     taken = 0
 
     class Endless(MemoryLog):
-        async def blocks(self) -> AsyncIterator[Block]:
+        async def blocks(self) -> AsyncGenerator[Block, None]:
             nonlocal taken
             while taken < 10_000:
                 taken += 1
-                yield Block(befriend(1, 2) + purchase(1, "1") + purchase(1, "1") + purchase(2, "99"), 0, 1)
+                yield Block(befriend(1, 2) + purchase(1, "1") + purchase(1, "1") + purchase(2, "99"), 0, 1, None)
 
     class Blocked(MemorySink):
         async def write(self, data: bytes) -> None:

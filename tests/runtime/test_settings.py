@@ -39,7 +39,7 @@ def test_k_is_the_decimal_number_written() -> None:
     [
         ("shard: 3", '{path}:1: unknown key "shard"; did you mean "shards"?'),
         ("logs:\n  levels: info", '{path}:2: unknown key "logs.levels"; did you mean "logs.level"?'),
-        ("T: 50\nzzzzzz: 3", '{path}:2: unknown key "zzzzzz"; known are D, T, shards, strict, quiet, input.batch'),
+        ("T: 50\nzzzzzz: 3", '{path}:2: unknown key "zzzzzz"; known are D, T, shards, strict, quiet, follow, '),
         ('D: "3"', "{path}:1: \"D\" is '3'; expected int"),
         ("D: 0", '{path}:1: "D" is 0; expected int >= 1'),
         ("\nT: 1", '{path}:2: "T" is 1; expected int >= 2'),
@@ -100,11 +100,12 @@ def test_the_default_config_explains_every_key_and_gives_its_default() -> None:
     """configs/default.yaml and the settings hold the same keys; each has a comment above it and its true default."""
     text = DEFAULT_YAML.read_text()
     section, commented, found = "", False, []
+    sections = {key.partition(".")[0] for key, _ in keys() if "." in key}
     for line in text.splitlines():
         if line.lstrip().startswith("#"):
             commented = True
         elif match := re.fullmatch(r"( *)(\w+):.*", line):
-            if line.endswith(":") and not match[1] and match[2].islower() and match[2] != "shards":
+            if not match[1] and match[2] in sections:
                 section = f"{match[2]}."
             else:
                 found.append((section if match[1] else "") + match[2])

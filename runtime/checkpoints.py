@@ -1,0 +1,188 @@
+"""The state directory: checkpoints that are written whole and checked when read, one process at a time.
+
+A checkpoint is a numpy `.npz` archive (arrays, each with a CRC-32, none pickled) named after its sequence number, with
+its facts as JSON in the array `facts`.
+"""
+
+import fcntl
+import os
+import time
+import zipfile
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import msgspec
+import numpy as np
+from anyio.to_thread import run_sync
+
+from peerwatch.actors.snapshot import Arrays, Snapshot
+from peerwatch.network.errors import SinkError, UsageError
+from peerwatch.runtime.durable import replace_file, unlink
+from peerwatch.runtime.state import Facts
+
+VERSION: Final = 1
+KEPT: Final = 2
+"""Checkpoints kept: should the newest be damaged, the one before serves."""
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What a state directory belongs to: a changed value would change verdicts or lose output."""
+
+    D: int
+    T: int
+    detector: str
+    k: float
+    flagged: str
+    rejects: str
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """The facts of one checkpoint with its format's version."""
+
+    version: int
+    identity: Identity
+    facts: Facts
+    taken: float
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """One checkpoint as read."""
+
+    arrays: Any
+    envelope: Envelope
+
+
+class StateDirectory:
+    """Holds the lock and the checkpoints of one run."""
+
+    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+        self.path = path
+        self._warn = warn
+        self._lock = -1
+        self._made = False
+
+    def open(self, stack: AsyncExitStack) -> None:
+        """Make the directory if need be and lock it until the stack closes.
+
+        Raises:
+            UsageError: it cannot be made, or another process works with it.
+        """
+        try:
+            self._made = not self.path.exists()
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise UsageError(f"cannot use the state directory {self.path}: {error.strerror}") from None
+        stack.callback(self._leave)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(
+                f"another peerwatch is running on the state directory {self.path}; stop it or name another directory"
+            ) from None
+
+    def _leave(self) -> None:
+        """Let go of the lock; a directory that was made for nothing goes again."""
+        os.close(self._lock)
+        if self._made and not any(path.name != "lock" for path in self.path.iterdir()):
+            unlink(self.path / "lock")
+            self.path.rmdir()
+
+    def reset(self) -> None:
+        """Forget all checkpoints."""
+        for path in self._files():
+            unlink(path)
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole; a damaged one is passed over with a warning."""
+        for path in reversed(self._files()):
+            try:
+                return read_checkpoint(path)
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, msgspec.MsgspecError) as error:
+                self._warn(f"the checkpoint {path} is damaged ({error}); trying the one before it")
+        return None
+
+    def write(self, arrays: Arrays, envelope: Envelope) -> None:
+        """Write a checkpoint and let go of the oldest.
+
+        Raises:
+            SinkError: it could not be written; those before are still there.
+        """
+        path = self.path / f"checkpoint-{envelope.facts.progress.events:020d}.npz"
+        facts = np.frombuffer(msgspec.json.encode(envelope), np.uint8)
+        try:
+            replace_file(path, lambda file: np.savez(file, facts=facts, **arrays))  # type: ignore[arg-type]
+            for old in self._files()[:-KEPT]:
+                unlink(old)
+        except OSError as error:
+            raise SinkError(f"cannot write the checkpoint {path}: {error.strerror}; mend that and run again") from None
+
+    def _files(self) -> list[Path]:
+        """The checkpoints, the oldest first."""
+        return sorted(self.path.glob("checkpoint-*.npz"))
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read and check a checkpoint.
+
+    Raises:
+        OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, msgspec.MsgspecError: it is damaged.
+    """
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = dict(archive)
+    raw = arrays.pop("facts").tobytes()
+    version = msgspec.json.decode(raw)["version"]
+    if version != VERSION:
+        raise ValueError(f"its format is version {version}, this peerwatch reads {VERSION}")
+    return Checkpoint(arrays, msgspec.json.decode(raw, type=Envelope))
+
+
+class Checkpointer:
+    """Has snapshots taken when they are due, and writes them while the events flow on."""
+
+    def __init__(
+        self, directory: StateDirectory, identity: Identity, shards: int, seconds: float, events: int, begun: int
+    ) -> None:
+        """A checkpoint after `seconds` or `events` events, the first counted from event `begun` on."""
+        self._directory = directory
+        self._identity = identity
+        self._shards = shards
+        self._seconds = seconds
+        self._events = events
+        self._send, self._receive = anyio.create_memory_object_stream[Snapshot](2)
+        self._pending = 0
+        self._last_time = time.monotonic()
+        self._last_events = begun
+        self._last_position: Any = None
+        self.written = 0.0
+        """When the newest checkpoint was written, in seconds since 1970; 0 if none has been."""
+
+    def due(self, events: int, position: Any, last: bool) -> Snapshot | None:  # noqa: FBT001 (the dispatcher's question)
+        """A snapshot to send along if one is due: by time, by events, or behind the last block."""
+        now = time.monotonic()
+        is_due = now - self._last_time >= self._seconds or events - self._last_events >= self._events
+        if not last and (self._pending or not is_due or position == self._last_position):
+            return None
+        self._pending, self._last_time, self._last_events = self._pending + 1, now, events
+        self._last_position = position
+        snapshot = Snapshot(parts=3 + self._shards)
+        self._send.send_nowait(snapshot)
+        return snapshot
+
+    def close(self) -> None:
+        """No more snapshots come."""
+        self._send.close()
+
+    async def run(self) -> None:
+        """Write each snapshot once it is complete, until `close`."""
+        with self._send, self._receive:
+            async for snapshot in self._receive:
+                await snapshot.wait_complete()
+                facts = Facts(**snapshot.facts, shards=self._shards)
+                envelope = Envelope(VERSION, self._identity, facts, time.time())
+                await run_sync(self._directory.write, snapshot.arrays, envelope)
+                self.written = envelope.taken
+                self._pending -= 1

@@ -1,0 +1,90 @@
+"""The state of a run: what the actors own, fresh or from a checkpoint."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from peerwatch.actors.dispatcher import NOTHING_DONE, Progress
+from peerwatch.actors.purchases import COLUMNS
+from peerwatch.actors.snapshot import Arrays
+from peerwatch.network.decoder import Decoder
+from peerwatch.network.graph import FriendGraph
+from peerwatch.network.history import PurchaseHistory
+from peerwatch.network.interner import Interner
+
+
+class Position(msgspec.Struct, frozen=True):
+    """Where reading goes on in a log: the file's identity, and the offset and number of the first unread line.
+
+    The identity is device, inode and the file's first bytes as far as they have been read; `modified` (nanoseconds) is
+    when the file had last been written. A pipe has none: its device is 0.
+    """
+
+    offset: int = 0
+    line: int = 1
+    device: int = 0
+    inode: int = 0
+    head: bytes = b""
+    modified: int = 0
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What a checkpoint holds besides arrays."""
+
+    progress: Progress
+    large: list[str]
+    judged: bool
+    position: Position
+    flagged: int
+    flagged_bytes: int
+    rejects_bytes: int
+    shards: int
+    unseen: list[int]
+
+
+@dataclass
+class State:
+    """All actors' state at one sequence number. `facts` is None at the beginning of everything."""
+
+    D: int
+    T: int
+    decoder: Decoder
+    graph: FriendGraph
+    histories: list[PurchaseHistory]
+    large: list[int] = field(default_factory=list)
+    progress: Progress = NOTHING_DONE
+    flagged: int = 0
+    facts: Facts | None = None
+
+    @classmethod
+    def fresh(cls, D: int, T: int, shards: int, named: list[bytes] | None = None) -> "State":
+        """Nobody, nothing bought."""
+        return cls(D, T, Decoder(named or []), FriendGraph(D), [PurchaseHistory(T) for _ in range(shards)])
+
+    @classmethod
+    def restored(cls, D: int, T: int, shards: int, named: list[bytes], arrays: Arrays, facts: Facts) -> "State":
+        """As a snapshot found it; the number of shards may have changed since."""
+        large = [int(amount) for amount in facts.large]
+        decoder = Decoder(named, Interner.from_columns(arrays["arena"], arrays["ends"]), large, facts.unseen)
+        graph = FriendGraph.from_columns(D, arrays["degree"], arrays["friends"])
+        columns = [[arrays[f"{name}{number}"] for name in COLUMNS] for number in range(facts.shards)]
+        histories = []
+        for number in range(shards):
+            history = PurchaseHistory(T)
+            history.reserve(len(decoder.interner))
+            seq, user, timestamp, amount = _share(columns, number, shards)
+            history.append(seq, user, timestamp, amount, facts.progress.events)
+            histories.append(history)
+        return cls(D, T, decoder, graph, histories, list(large), facts.progress, facts.flagged, facts)
+
+
+def _share(columns: list[list[Any]], number: int, shards: int) -> list[Any]:
+    """The rows that belong to one of `shards` shards, from the columns of all shards there were, in order."""
+    if len(columns) == shards:
+        return columns[number]
+    parts = [[column[rows[1] % shards == number] for column in rows] for rows in columns]
+    joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
+    order = np.argsort(joined[0], kind="stable")
+    return [column[order] for column in joined]

@@ -1,0 +1,335 @@
+"""Following a log that grows, through rotations.
+
+A path is followed through its generations: the files that stand at it one after the other. A generation is known by
+device, inode and its first bytes, so neither a new file with an old inode nor an old file under a new name is mistaken.
+"""
+
+import os
+import re
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
+from glob import escape
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import anyio
+from anyio.to_thread import run_sync
+from watchfiles import awatch
+
+from peerwatch.actors.dispatcher import Block
+from peerwatch.network.errors import SourceError
+from peerwatch.runtime.sources import BYTE_ORDER_MARK, CHUNK, HEAD
+from peerwatch.runtime.state import Position
+
+POLL_SECONDS: Final = 0.25
+"""What a missed notification costs at most."""
+BUSY_SECONDS: Final = 0.001
+"""The first pause at the end of a file; pauses double while nothing comes, until notifications are waited for."""
+COMPRESSED: Final = {".gz", ".bz2", ".xz", ".zst", ".lz4"}
+
+
+class Piece(NamedTuple):
+    """What was read: bytes of the current generation, or that it has ended."""
+
+    data: bytes
+    ended: bool
+
+
+class Generation:
+    """One file that stands or stood at the path, held open."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        status = self.status()
+        self.identity = (status.st_dev, status.st_ino)
+        self.head = b""
+        self.offset = 0
+
+    def status(self) -> os.stat_result:
+        """Of the open file."""
+        return os.fstat(self.descriptor)
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, empty at the end."""
+        data = os.pread(self.descriptor, size, self.offset)
+        if self.offset == len(self.head) < HEAD:
+            self.head += data[: HEAD - len(self.head)]
+        self.offset += len(data)
+        return data
+
+    def holds(self, head: bytes, size: int) -> bool:
+        """Whether the file begins with `head` and has at least `size` bytes."""
+        return self.status().st_size >= size and os.pread(self.descriptor, len(head), 0) == head
+
+    def go_on(self, head: bytes, offset: int) -> None:
+        """Read on from `offset`."""
+        self.head, self.offset = head, offset
+
+    def position(self, offset: int, line: int) -> Position:
+        """A position in this generation."""
+        return Position(offset, line, *self.identity, self.head, self.status().st_mtime_ns)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self.descriptor)
+
+
+class Tail:
+    """The bytes of a path's generations, in order. Its calls block for as long as a disk does."""
+
+    def __init__(self, path: Path, position: Position | None, warn: Callable[[str], None], chunk: int = CHUNK) -> None:
+        self._path = path
+        self._warn = warn
+        self._chunk = chunk
+        self._begun = position
+        self._since = position.modified if position is not None else None
+        self._current: Generation | None = None
+        self._queue: list[Generation] = []
+
+    def read(self) -> Piece | None:
+        """The next bytes, or None if there is nothing new for now.
+
+        Raises:
+            OSError: a file could not be read.
+        """
+        if self._current is None:
+            self._queue = self._begin()
+            if not self._queue:
+                return None
+            self._current = self._queue.pop(0)
+        data = self._current.read(self._chunk)
+        if not data and not self._queue:
+            self._queue = self._later(self._current)
+            if not self._queue:
+                return None
+            data = self._current.read(self._chunk)  # what came between the last read and the look at the path
+        if data:
+            return Piece(data, ended=False)
+        self._current.close()
+        self._current = self._queue.pop(0)
+        return Piece(b"", ended=True)
+
+    def position(self, offset: int, line: int) -> Position:
+        """A position in the current generation, or before the first."""
+        if self._current is not None:
+            return self._current.position(offset, line)
+        return self._begun or Position(modified=self._since or 0)
+
+    def unread(self) -> int:
+        """Bytes that stand behind what has been read, as far as is known."""
+        generations = [self._current] if self._current is not None else []
+        return sum(max(0, file.status().st_size - file.offset) for file in (*generations, *self._queue))
+
+    def close(self) -> None:
+        """Let go of all files."""
+        for generation in (self._current, *self._queue):
+            if generation is not None:
+                generation.close()
+        self._current, self._queue = None, []
+
+    def _begin(self) -> list[Generation]:
+        """The generations to read first: from a checkpoint on, or whatever stands at the path."""
+        begun = self._begun
+        if begun is None and self._since is None:
+            self._since = time.time_ns()
+            return self._all()[-1:] if self._path.exists() else []
+        files = self._all()
+        if begun is None or not begun.inode:  # the path was empty until now
+            return self._newer(files, self._since or 0)
+        self._begun = None
+        mine = [file for file in files if file.holds(begun.head, begun.offset)]
+        same = [file for file in mine if file.identity == (begun.device, begun.inode)]
+        copies = [file for file in mine if begun.head and file.path != self._path]
+        for generation in (*same, *copies[-1:]):
+            generation.go_on(begun.head, begun.offset)
+            return self._from(files, generation)
+        self._warn(f"{self._path}: the file that was being read is gone; what stood behind byte {begun.offset} is lost")
+        return self._newer(files, begun.modified)
+
+    def _later(self, current: Generation) -> list[Generation]:
+        """The unread generations behind the current one, once the newest has something in it."""
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            return []  # in the middle of a rotation, or deleted: this file is read on until there is another
+        in_place = (status.st_dev, status.st_ino) == current.identity
+        if (in_place and current.holds(current.head, current.offset)) or (not in_place and status.st_size == 0):
+            return []
+        files = self._all()
+        mine = [file for file in files if file.identity == current.identity]
+        if not in_place and mine:
+            return self._behind(files, mine[0])
+        if not in_place:
+            return self._newer(files, current.status().st_mtime_ns)
+        copies = [file for file in files[:-1] if current.head and file.holds(current.head, current.offset)]
+        if copies:
+            copies[-1].go_on(current.head, current.offset)
+            current.close()
+            self._current = copies[-1]
+            return self._behind(files, copies[-1], keep=True)
+        self._warn(
+            f"{self._path} was emptied in place; lines behind byte {current.offset}, if any were there, are lost"
+        )
+        return self._newer(files[-1:], 0)
+
+    def _from(self, files: list[Generation], first: Generation) -> list[Generation]:
+        """From `first` on; the ones before are let go."""
+        return [first, *self._behind(files, first, keep=True)]
+
+    @staticmethod
+    def _behind(files: list[Generation], last: Generation, *, keep: bool = False) -> list[Generation]:
+        """The files behind `last`; the others are let go, `last` too unless it is to be kept."""
+        place = files.index(last)
+        for file in files[: place + (not keep)]:
+            file.close()
+        return files[place + 1 :]
+
+    def _newer(self, files: list[Generation], since: int) -> list[Generation]:
+        """The files last written after `since` (nanoseconds) and the path's own; the others are let go."""
+        newer = [file for file in files if file.path == self._path or file.status().st_mtime_ns > since]
+        for file in files:
+            if file not in newer:
+                file.close()
+        return newer
+
+    def _all(self) -> list[Generation]:
+        """The rotated files of the path, the oldest first, and the file at it, even if a rotation comes in between."""
+        while True:
+            names = self._names()
+            files: list[Generation] = []
+            with suppress(FileNotFoundError):
+                files.extend(map(Generation, names))
+            if (
+                len(files) == len(names)
+                and self._names() == names
+                and all(file.identity == identity_of(file.path) for file in files)
+            ):
+                return files
+            for file in files:
+                file.close()
+
+    def _names(self) -> list[Path]:
+        """By the time they were last written, then by their numbers or dates; the path itself is last."""
+        found = []
+        for path in self._path.parent.glob(f"{escape(self._path.name)}[.-]*"):
+            if path.suffix not in COMPRESSED and path.is_file():
+                number = re.search(r"[.-]([0-9]{1,6})$", path.name)
+                found.append((path.stat().st_mtime_ns, -int(number[1]) if number else 0, path.name, path))
+        return [path for *_, path in sorted(found)] + [self._path] * self._path.exists()
+
+
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """Device and inode of the file at the path, None if there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+class FollowedLog:
+    """A log that grows: its lines as they come, through rotations, until `idle_exit` seconds bring nothing new."""
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        position: Position | None = None,
+        idle_exit: float | None = None,
+        warn: Callable[[str], None],
+        chunk: int = CHUNK,
+    ) -> None:
+        self.name = path
+        self.judged = True
+        self.size: int | None = None
+        self._path = Path(path)
+        self._tail = Tail(self._path, position, warn, chunk)
+        self._offset = position.offset if position else 0
+        self._line = position.line if position else 1
+        self._idle_exit = idle_exit
+        self._changed = anyio.Event()
+        self.caught_up = time.time()
+        """When there was last nothing left to read."""
+
+    def is_at(self, path: Path) -> bool:
+        """Whether the path leads to the file that is followed."""
+        return path.exists() and self._path.exists() and path.samefile(self._path)
+
+    def unread(self) -> int:
+        """Bytes that wait to be read."""
+        return self._tail.unread()
+
+    async def watch(self) -> None:
+        """Wake the reading when the file system says that something has changed. Polling alone would do, later."""
+        while True:
+            if await anyio.Path(self._path.parent).is_dir():
+                try:
+                    async for _ in awatch(
+                        self._path.parent, recursive=False, rust_timeout=60_000, yield_on_timeout=True
+                    ):
+                        self._changed.set()
+                except (OSError, RuntimeError):  # no more inotify watches, or the directory has gone
+                    pass
+            await anyio.sleep(POLL_SECONDS)
+
+    async def blocks(self) -> AsyncGenerator[Block, None]:
+        """The lines, as they come; an empty block now and then while nothing comes.
+
+        Raises:
+            SourceError: the log could not be read any further.
+        """
+        held = bytearray()
+        pause, idle_since = BUSY_SECONDS, time.monotonic()
+        try:
+            while True:
+                piece = await self._read()
+                if piece is None:
+                    self.caught_up = time.time()
+                    if self._idle_exit is not None and time.monotonic() - idle_since >= self._idle_exit:
+                        break
+                    yield self._block(b"")
+                    pause = await self._pause(pause)
+                    continue
+                pause, idle_since = BUSY_SECONDS, time.monotonic()
+                if piece.ended:  # the last line of a file that is finished needs no line feed
+                    start, line, self._offset, self._line = self._offset, self._line, 0, 1
+                    yield Block(bytes(held), start, line, self._tail.position(0, 1))
+                    held = bytearray()
+                    continue
+                whole = piece.data.rfind(b"\n") + 1
+                held += piece.data[:whole]
+                if whole:
+                    yield self._block(bytes(held))
+                    held = bytearray()
+                held += piece.data[whole:]
+            if held:
+                yield self._block(bytes(held))
+        finally:
+            self._tail.close()
+
+    async def _read(self) -> Piece | None:
+        try:
+            return await run_sync(self._tail.read)
+        except OSError as error:
+            raise SourceError(f"cannot read {self.name} any further: {error.strerror}") from None
+
+    async def _pause(self, seconds: float) -> float:
+        """Wait a little, longer each time; at last for a notification or the poll interval."""
+        if seconds < POLL_SECONDS:
+            await anyio.sleep(seconds)
+            return 2 * seconds
+        self._changed = anyio.Event()
+        with anyio.move_on_after(POLL_SECONDS):
+            await self._changed.wait()
+        return POLL_SECONDS if not self._changed.is_set() else BUSY_SECONDS
+
+    def _block(self, content: bytes) -> Block:
+        start, line = self._offset, self._line
+        if start == 0 and content.startswith(BYTE_ORDER_MARK):
+            content = content.removeprefix(BYTE_ORDER_MARK)
+            start = len(BYTE_ORDER_MARK)
+        self._offset = start + len(content)
+        self._line += content.count(b"\n")
+        return Block(content, start, line, self._tail.position(self._offset, self._line))
