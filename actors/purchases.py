@@ -44,6 +44,6 @@ class PurchaseShard:
             if self._history.applied < request.seq[-1] - 1:
                 self._parked.append(request)
                 continue
-            work = 16 * len(request.networks.members)
+            work = 16 * len(request.networks.members) + self._history.rows - self._history.linked
             windows = await run_kernel(work, self._history.windows, request.seq, *request.networks)
             request.reply.put(windows)

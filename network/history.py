@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from peerwatch.network.errors import RunError
 from peerwatch.network.kernels import (
     Int32s,
     Int64s,
@@ -19,6 +20,8 @@ from peerwatch.network.kernels import (
 NOBODY = -1
 BEGINNING = -(2**63)
 END = 2**63 - 1
+MOST_ROWS = 2**31 - 1
+"""Purchases a shard can hold: rows are named by int32."""
 SCAN_ROWS_A_MEMBER = 8
 """A scanned row costs about an eighth of what the partition pays a member (measured: 2 ns and 19 ns)."""
 
@@ -75,6 +78,8 @@ class PurchaseHistory:
     def append(self, seq: Int64s, user: Int32s, timestamp: Int64s, amount: Int64s, through: int) -> None:
         """Take purchases in order of their sequence numbers; afterwards all up to `through` are there."""
         end = self.rows + len(seq)
+        if end > MOST_ROWS:
+            raise RunError(f"a shard holds at most {MOST_ROWS} purchases; use more shards")
         self.seq, self.user = grown(self.seq, end), grown(self.user, end)
         self.timestamp, self.amount = grown(self.timestamp, end), grown(self.amount, end)
         self.newest, self.older = grown(self.newest, end), grown(self.older, end)
@@ -248,6 +253,9 @@ def _windows(
             end = np.searchsorted(seq[:all_rows], now)
         while end < all_rows and seq[end] < now:
             end += 1
+        if len(network) == 0:
+            ends[q + 1] = ends[q]
+            continue
         most = SCAN_ROWS_A_MEMBER * len(network)
         count = -1
         if min(T * len(latest), end * len(network)) <= most * len(network):

@@ -7,6 +7,7 @@ compiled when its module is imported and never in the middle of live work, and a
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,7 +39,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def use_cache() -> bool:
     """Give the compiled kernels a cache directory of their own that is named after all their sources.
 
-    Returns whether there is something in it, so that a start need not compile.
+    Returns whether all kernels are in it, so that a start need not compile.
 
     Numba alone compares each function's own file, not the files of the functions it calls: after an upgrade or an
     edit a stale kernel could go on judging.
@@ -49,13 +50,20 @@ def use_cache() -> bool:
     directory = Path(base, "peerwatch", f"kernels-{digest}")
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        warm = (directory / COMPLETE).exists()
     except OSError:
         return False  # numba looks for another place, or `kernel` does without
-    warm = any(directory.iterdir())
     numba.config.CACHE_DIR = str(directory)  # type: ignore[attr-defined] # numba makes it at run time
     return warm
 
 
+def mark_compiled() -> None:
+    """Remember that all kernels are in the cache."""
+    with suppress(OSError):
+        Path(numba.config.CACHE_DIR, COMPLETE).touch()  # type: ignore[attr-defined]
+
+
+COMPLETE = "complete"
 _PACKAGE = Path(__file__).parents[1]
 COMPILED = use_cache()
 """Whether the kernels were compiled before this process began."""
@@ -64,14 +72,14 @@ COMPILED = use_cache()
 def kernel(signature: Any) -> Callable[[F], F]:
     """Compile for `signature` without the interpreter lock, from the cache where the disk allows one.
 
-    Numba raises RuntimeError when neither the source's folder nor the user's cache folder can be written (a read-only
-    install without a home); the kernel is then compiled anew for this process.
+    A cache that cannot be used in whatever way (a read-only install without a home, a full disk, a damaged file) must
+    not stop anything: the kernel is then compiled anew for this process.
     """
 
     def compile_for(function: F) -> F:
         try:
             compiled: F = numba.njit(signature, cache=True, nogil=True)(function)
-        except RuntimeError:
+        except Exception:  # noqa: BLE001 (what a cache raises is numba's business)
             compiled = numba.njit(signature, nogil=True)(function)
         return compiled
 

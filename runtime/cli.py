@@ -1,16 +1,21 @@
 """The command line."""
 
+import os
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_args
 
 import click
-import orjson
+import msgspec
+import yaml
 
 from peerwatch.network.errors import BadEvent, PeerwatchError, UsageError
 from peerwatch.network.rejects import decode_reject
+from peerwatch.runtime.names import shown
 from peerwatch.runtime.settings import Decisions, Layer, LogFormat, LogLevel, keys, read_config, resolve, value_of
 
 EXIT_STOPPED: Final = 1
@@ -25,12 +30,28 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except PeerwatchError as error:
-            click.echo(f"peerwatch: {error}", err=True)
+            _say(str(error))
             raise SystemExit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_STOPPED) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would complain again while it exits
+            raise SystemExit(EXIT_STOPPED) from None
+        except OSError as error:
+            _say(f"{shown(error.filename)}: {error.strerror}" if error.filename is not None else str(error.strerror))
+            raise SystemExit(EXIT_USAGE) from None
+
+
+def _say(sentence: str) -> None:
+    with suppress(OSError):
+        click.echo(f"peerwatch: {sentence}", err=True)
 
 
 def main() -> None:
-    """The entry point of the command `peerwatch`."""
+    """The entry point of the command `peerwatch`.
+
+    Until a run handles signals itself, Ctrl-C ends the process as it ends any other, wherever it is: in an import, or
+    in opening a pipe that has no other end.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     cli(prog_name="peerwatch")
 
 
@@ -104,8 +125,9 @@ def layers_of(paths: tuple[str, ...], config: Path | None, options: dict[str, An
 @cli.command()
 @settings_options
 @click.option("--reset", is_flag=True, help="Forget the checkpoints in the state directory and begin anew.")
-def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, **options: Any) -> None:
-    r"""Judge a stream log against the state that a batch log builds.
+@click.option("--force", is_flag=True, help="Overwrite an OUTPUT that something else has written.")
+def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool, **options: Any) -> None:
+    """Judge a stream log against the state that a batch log builds.
 
     BATCH and STREAM hold one JSON event a line; the first line of BATCH may set D and T: {"D":"3", "T":"50"}. Flagged
     purchases are written to OUTPUT (- for standard output), each as its own line with the window's mean and sd added.
@@ -114,12 +136,15 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, **options: 
     \b
     peerwatch run batch_log.json stream_log.json flagged_purchases.json
     peerwatch run --D 2 --T 50 stream_log.json - | head
-    peerwatch run --config configs/default.yaml
+    peerwatch run --config configs/live.yaml
 
     \b
-    Exit codes:  0 all judged   1 stopped by a rejected line (--strict) or a failing disk
-                 2 a wrong option, config, header or file; nothing written   130, 143 interrupted
-    """
+    Exit codes:
+      0         all judged; or, with --follow or --state, stopped by a signal: the next run goes on there
+      1         stopped by a rejected line (--strict), a failing disk, or an output nobody reads
+      2         a wrong option, config, header or file; nothing has been written
+      130, 143  interrupted; what had been read has been judged
+    """  # noqa: D301 (click wants the character \b before text that is not to be wrapped)
     layers = layers_of(paths, config, options)
     settings, _ = resolve(*layers)
     from peerwatch.runtime.console import Console  # noqa: PLC0415 (--help and mistakes answer at once)
@@ -134,7 +159,9 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, **options: 
 
     from peerwatch.runtime import runner  # noqa: PLC0415 (loads or compiles the kernels)
 
-    report = anyio.run(partial(runner.run, layers, console, reset=reset))
+    kernels.mark_compiled()
+
+    report = anyio.run(partial(runner.run, layers, console, config=config, reset=reset, force=force))
     console.report(report)
     if report.interrupted_by is not None and not report.resumable:
         sys.exit(128 + report.interrupted_by)
@@ -167,7 +194,9 @@ def config_show(paths: tuple[str, ...], config: Path | None, **options: Any) -> 
         if head != section:
             click.echo(f"{head}:")
         section = head
-        value = orjson.dumps(value_of(settings, key)).decode()
+        value = yaml.safe_dump(
+            msgspec.to_builtins(value_of(settings, key)), default_flow_style=True, width=10**6
+        ).partition("\n")[0]
         click.echo(f"{'  ' if head else ''}{name}: {value}".ljust(40) + f"  # {origins[key]}")
 
 
@@ -209,18 +238,18 @@ def rejects() -> None:
 @click.option("--raw", is_flag=True, help="Print the lines' original bytes and nothing else.")
 def rejects_show(file: Path, *, raw: bool) -> None:
     """List the lines in a rejects FILE: where each stood, why it was rejected, and what it holds."""
+    output, number = sys.stdout.buffer, 0
     try:
-        lines = file.read_bytes().splitlines()
-    except OSError as error:
-        raise UsageError(f"cannot read the rejects file {file}: {error.strerror}") from None
-    output = sys.stdout.buffer
-    for number, line in enumerate(lines, 1):
-        try:
-            rejected = decode_reject(line)
-        except BadEvent as error:
-            raise UsageError(f"{file}:{number}: {error}") from None
-        if raw:
-            output.write(rejected.raw + b"\n")
-        else:
-            where = f"{rejected.file}:{rejected.line} (byte {rejected.offset}): {rejected.reason}"
-            output.write(f"{where}\n    {rejected.raw.decode(errors='backslashreplace')}\n".encode())
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines, 1):  # noqa: B007 (the error below names it)
+                rejected = decode_reject(line)
+                if raw:
+                    output.write(rejected.raw + b"\n")
+                    continue
+                where = f"{rejected.file}:{rejected.line} (byte {rejected.offset})"
+                text = rejected.raw.decode(errors="backslashreplace")
+                readable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+                output.write(f"{where}: {rejected.reason}\n    {readable}\n".encode())
+            output.flush()
+    except BadEvent as error:
+        raise UsageError(f"{shown(file)}:{number}: {error}") from None

@@ -2,12 +2,13 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from peerwatch.runtime.pipeline import Totals
@@ -18,8 +19,9 @@ class Console:
     """Says nothing at all if `quiet`; shows a moving bar only on a terminal that logs do not share."""
 
     def __init__(self, *, quiet: bool, bar: bool) -> None:
-        self._rich = RichConsole(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
-        self._bar = bar and not quiet and sys.stderr.isatty()
+        there = sys.stderr is not None
+        self._rich = RichConsole(stderr=True, quiet=quiet or not there, highlight=False, soft_wrap=True, markup=False)
+        self._bar = bar and not quiet and there and sys.stderr.isatty()
         self._progress: Any = None
         self._task: Any = None
         self._began = perf_counter()
@@ -54,7 +56,7 @@ class Console:
 
     def warn(self, sentence: str) -> None:
         """Something that a person should know, though the run goes on."""
-        self._rich.print(f"peerwatch: {sentence}", markup=False)
+        self._rich.print(f"peerwatch: {sentence}")
 
     def interrupted(self) -> None:
         """A signal has ended the reading."""
@@ -83,6 +85,7 @@ class Console:
             ("rejected", f"{done.rejected:,}", f"{report.rejects}" if done.rejected else "every line was an event"),
             ("network", f"{done.users:,}", f"users, {totals.friendships:,} friendships in force at the end"),
         ):
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         table.columns[1].justify = "right"
-        self._rich.print(table)
+        with suppress(OSError):  # the work is done and written: a summary that nobody can read changes nothing
+            self._rich.print(table)

@@ -1,5 +1,6 @@
 """Seeded synthetic logs."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ class Recipe:
     seed: int = 1
 
     def __post_init__(self) -> None:
+        if not math.isfinite(self.mean_degree):
+            raise UsageError(f"--mean-degree {self.mean_degree} is not a number of friends")
         if self.befriendings > self.batch_events:
             raise UsageError(
                 f"--mean-degree {self.mean_degree:g} of {self.users} users takes {self.befriendings} befriendings, but"

@@ -25,7 +25,7 @@ BATCH_CAP: Final = 4096
 SETTLE_SECONDS: Final = 0.001
 """How often a cautious run looks whether its one event is through."""
 WINDOW_PURCHASES: Final = 1 << 20
-"""Window purchases a message holds at most: the larger T, the fewer decisions share a message."""
+"""Window purchases a message holds at most: the larger T and the more shards, the fewer decisions share one."""
 
 
 class Totals(NamedTuple):
@@ -76,7 +76,7 @@ class Pipeline:
         self._output = OutputActor(output_inbox, flagged, rejects, written=state.flagged, through=state.progress.events)
         judge = Judge(detector, state.large)
         self._actors: list[GraphActor | Coordinator | OutputActor | PurchaseShard] = [
-            GraphActor(state.graph, graph_inbox, to_coordinator, max(1, WINDOW_PURCHASES // state.T)),
+            GraphActor(state.graph, graph_inbox, to_coordinator, max(1, WINDOW_PURCHASES // (state.T * len(boxes)))),
             Coordinator(judge, state.T, decisions, coordinator_inbox, asking, to_output),
             self._output,
             *(

@@ -20,9 +20,10 @@ from peerwatch.network.errors import PeerwatchError, RunError, UsageError
 from peerwatch.runtime.checkpoints import Checkpoint, Checkpointer, Identity, StateDirectory
 from peerwatch.runtime.console import Console
 from peerwatch.runtime.logs import DecisionLogger, open_logger
+from peerwatch.runtime.names import shown
 from peerwatch.runtime.pipeline import Pipeline, Totals, task_group
 from peerwatch.runtime.settings import Layer, Settings, resolve
-from peerwatch.runtime.sinks import FileSink
+from peerwatch.runtime.sinks import FileSink, is_flagged_line, is_reject_line
 from peerwatch.runtime.sources import LogFile
 from peerwatch.runtime.state import State
 from peerwatch.runtime.status import STATUS_SECONDS, Status, write_status
@@ -35,6 +36,7 @@ BACKOFF_SECONDS: Final = 0.1
 """The pause before the first restart; it doubles with each that brings nothing."""
 RESTARTS: Final = 5
 """Restarts in a row that may bring nothing before the run gives up."""
+STANDARD_OUTPUT: Final = {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"}
 NOT_SET: Final = '"{key}" is not set: name {what} as {option} on the command line, or set it in the config'
 
 
@@ -54,8 +56,12 @@ class Report(NamedTuple):
     resumable: bool
 
 
-async def run(layers: Sequence[Layer], console: Console, *, reset: bool = False) -> Report:
-    """Judge the logs that the settings name.
+async def run(
+    layers: Sequence[Layer], console: Console, *, config: Path | None = None, reset: bool = False, force: bool = False
+) -> Report:
+    """Judge the logs that the settings name; `config` is the file they come from.
+
+    An output that somebody else wrote is overwritten only with `force`; `reset` forgets the checkpoints.
 
     Raises:
         UsageError: something is missing or cannot be used; nothing has been written.
@@ -63,6 +69,10 @@ async def run(layers: Sequence[Layer], console: Console, *, reset: bool = False)
     """
     async with AsyncExitStack() as stack:
         settings, _ = resolve(*layers)
+        if settings.input.stream is None:
+            raise UsageError(NOT_SET.format(key="input.stream", what="the stream log", option="STREAM"))
+        paths = await run_sync(output_paths, settings)
+        await run_sync(_check_distinct, settings, config, paths)
         directory, checkpoint = await _open_state(settings, console, stack, reset=reset)
         logs = await open_logs(settings, checkpoint, console, stack)
         if checkpoint is None:
@@ -71,14 +81,14 @@ async def run(layers: Sequence[Layer], console: Console, *, reset: bool = False)
             known = checkpoint.envelope.identity
             settings, origins = resolve(*layers, Layer({"D": known.D, "T": known.T}, {}))
         D, T = required(settings)
-        paths = await run_sync(output_paths, settings)
         identity = await run_sync(identity_of, settings, D, T, paths)
         if checkpoint is not None:
             _check_unchanged(checkpoint.envelope.identity, identity, origins, settings)
-        await run_sync(_check_distinct, logs, paths)
         sinks = FileSink(paths[0]), FileSink(paths[1])
-        for sink in sinks:
+        for sink, is_own in zip(sinks, (is_flagged_line, is_reject_line), strict=True):
             await sink.open(stack)
+            if checkpoint is None and not force:
+                await sink.check_own(is_own)
         logger = await run_sync(open_logger, settings.logs, stack)
         supervisor = Supervisor(settings, D, T, directory, identity, sinks, logger, console)
         await run_sync(partial(logger.info, "run started", D=D, T=T, shards=settings.shards, k=settings.detector.k))
@@ -287,16 +297,16 @@ async def open_logs(
     """The batch log, if one is set and not yet read to its end, and the stream log.
 
     Raises:
-        UsageError: no stream log is set, or a log cannot be read.
+        UsageError: a log cannot be read.
     """
-    stream = settings.input.stream
-    if stream is None:
-        raise UsageError(NOT_SET.format(key="input.stream", what="the stream log", option="STREAM"))
+    stream = settings.input.stream or ""
     facts = checkpoint.envelope.facts if checkpoint is not None else None
     logs: list[AnyLog] = []
     if settings.input.batch is not None and (facts is None or not facts.judged):
         batch = LogFile(settings.input.batch, judged=False, position=facts.position if facts else None)
         await batch.open(stack)
+        if facts is None:
+            await batch.read_ahead()
         logs.append(batch)
     position = facts.position if facts is not None and facts.judged else None
     if settings.follow and stream != "-" and not await anyio.Path(stream).is_fifo():
@@ -317,7 +327,7 @@ def take_header(logs: Sequence[AnyLog], settings: Settings) -> Layer:
     """
     if settings.input.batch is None or not isinstance(logs[0], LogFile):
         return Layer({}, {})
-    return logs[0].take_header(needed=settings.D is None or settings.T is None)
+    return logs[0].take_header({name for name in ("D", "T") if getattr(settings, name) is None})
 
 
 async def read_header(settings: Settings) -> Layer:
@@ -325,6 +335,7 @@ async def read_header(settings: Settings) -> Layer:
     async with AsyncExitStack() as stack:
         log = LogFile(settings.input.batch or "", judged=False)
         await log.open(stack)
+        await log.read_ahead()
         return take_header([log], settings)
 
 
@@ -348,6 +359,7 @@ def output_paths(settings: Settings) -> list[str]:
         UsageError: no output is set.
     """
     flagged = settings.output.flagged
+    flagged = "-" if flagged in STANDARD_OUTPUT else flagged
     if flagged is None:
         raise UsageError(NOT_SET.format(key="output.flagged", what="the output", option="OUTPUT"))
     if settings.output.rejects is not None:
@@ -363,13 +375,22 @@ def identity_of(settings: Settings, D: int, T: int, paths: Sequence[str]) -> Ide
     return Identity(D, T, settings.detector.name, settings.detector.k, flagged, rejects)
 
 
-def _check_distinct(logs: Sequence[AnyLog], outputs: Sequence[str]) -> None:
-    for log in logs:
-        for path in outputs:
-            if path != "-" and log.is_at(Path(path)):
-                raise UsageError(f"{path} is the log {log.name} itself; name another output")
-    if Path(outputs[0]).absolute() == Path(outputs[1]).absolute():
-        raise UsageError(f"{outputs[0]} is named for flagged purchases and for rejects; name two files")
+def _check_distinct(settings: Settings, config: Path | None, outputs: Sequence[str]) -> None:
+    """No file may be read and written, or written twice; devices may."""
+    read = [("the batch log", settings.input.batch), ("the stream log", settings.input.stream), ("the config", config)]
+    written = [("the output", outputs[0]), ("the rejects file", outputs[1]), ("the log file", settings.logs.file)]
+    if settings.input.batch == settings.input.stream == "-":
+        raise UsageError("the batch log and the stream log cannot both be standard input; name a file for one of them")
+    for place, (what, path) in enumerate(written):
+        for other, taken in (*read, *written[:place]):
+            if path is not None and taken is not None and _is_same(Path(path), Path(taken)):
+                raise UsageError(f"{shown(path)} is named for {what} and for {other}; name two files")
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    if str(one) == "-" or str(other) == "-" or (one.exists() and not one.is_file()):
+        return False
+    return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
 
 
 def _check_unchanged(old: Identity, new: Identity, origins: dict[str, str], settings: Settings) -> None:

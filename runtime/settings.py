@@ -159,6 +159,8 @@ def read_config(path: Path) -> Layer:
         raise UsageError(f"{path}:{line}: not valid YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise UsageError(f"{path}: not valid YAML: nested too deeply") from None
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     if root is not None:
@@ -179,8 +181,10 @@ def _scalars(node: yaml.Node, path: Path, prefix: str) -> Iterator[tuple[str, An
     sections = {key.split(".")[0] for key in known if "." in key}
     seen = set()
     for key_node, value_node in node.value:
-        key = f"{prefix}{key_node.value}"
         origin = f"{path}:{key_node.start_mark.line + 1}"
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise UsageError(f"{origin}: a key must be a word, not a list or a mapping")
+        key = f"{prefix}{key_node.value}"
         if key in seen:
             raise UsageError(f'{origin}: the key "{key}" is there twice')
         seen.add(key)
@@ -191,8 +195,9 @@ def _scalars(node: yaml.Node, path: Path, prefix: str) -> Iterator[tuple[str, An
         elif key in sections:
             yield from _scalars(value_node, path, f"{key}.")
         else:
-            near = difflib.get_close_matches(key, [*known, *sections], n=1)
-            hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(known)}"
+            close = {name.lower(): name for name in (*known, *sections)}
+            near = difflib.get_close_matches(key.lower(), close, n=1)
+            hint = f'did you mean "{close[near[0]]}"?' if near else f"known are {', '.join(known)}"
             raise UsageError(f'{origin}: unknown key "{key}"; {hint}')
 
 
@@ -200,8 +205,9 @@ def _construct(node: yaml.Node, origin: str, key: str) -> Any:
     loader = yaml.SafeLoader("")
     try:
         return loader.construct_object(node, deep=True)
-    except (yaml.YAMLError, ValueError) as error:
-        raise UsageError(f'{origin}: the value of "{key}" cannot be read: {str(error).splitlines()[0]}') from None
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
+        why = str(error).splitlines() or [type(error).__name__]
+        raise UsageError(f'{origin}: the value of "{key}" cannot be read: {why[0]}') from None
     finally:
         loader.dispose()
 

@@ -3,15 +3,22 @@
 import fcntl
 import os
 import stat
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import aiofiles
 from anyio.to_thread import run_sync
 
-from peerwatch.network.errors import SinkError, UsageError
+from peerwatch.network.errors import BadEvent, SinkError, UsageError
+from peerwatch.network.events import parse_object
+from peerwatch.network.rejects import decode_reject
 from peerwatch.runtime.durable import fsync, truncate
+from peerwatch.runtime.names import shown
+
+LONGEST_LINE: Final = 1 << 20
+"""Bytes of an old output's first line that are looked at."""
 
 
 class FileSink:
@@ -21,7 +28,7 @@ class FileSink:
     """
 
     def __init__(self, path: str) -> None:
-        self.name = "standard output" if path == "-" else path
+        self.name = "standard output" if path == "-" else shown(path)
         self._path = path
         self._file: Any = None
         self._started = False
@@ -37,6 +44,21 @@ class FileSink:
         self._file = await stack.enter_async_context(
             aiofiles.open(descriptor, "wb", buffering=0, closefd=self._path != "-")
         )
+
+    async def check_own(self, is_own: Callable[[bytes], bool]) -> None:
+        """See that what is in the file is no loss: nothing, or lines like those that are to be written.
+
+        Raises:
+            UsageError: the first line is none of peerwatch's.
+        """
+        if self._regular and not is_own(await run_sync(self._first_line)):
+            raise UsageError(
+                f"{self.name} holds something that peerwatch has not written; name another file, or add --force"
+            )
+
+    def _first_line(self) -> bytes:
+        with Path(self._path).open("rb") as file:
+            return file.readline(LONGEST_LINE)
 
     async def start(self, length: int = 0) -> None:
         """Cut the file to `length` bytes and go on behind them: the run begins there.
@@ -82,13 +104,13 @@ class FileSink:
 
     def _open(self, stack: AsyncExitStack) -> int:
         path = Path(self._path)
-        existed = path.exists()
         try:
+            existed, made = path.exists(), path.resolve()
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise UsageError(f"cannot write {self.name}: {_advice(path, error)}") from None
         if not existed:
-            stack.push_async_callback(run_sync, self._remove_unstarted)
+            stack.push_async_callback(run_sync, self._remove_unstarted, made)
         self._regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
         if self._regular:
             try:
@@ -108,9 +130,9 @@ class FileSink:
         truncate(self._file.fileno(), length)
         os.lseek(self._file.fileno(), length, os.SEEK_SET)
 
-    def _remove_unstarted(self) -> None:
+    def _remove_unstarted(self, made: Path) -> None:
         if not self._started:
-            Path(self._path).unlink(missing_ok=True)
+            made.unlink(missing_ok=True)
 
 
 def _advice(path: Path, error: OSError) -> str:
@@ -119,3 +141,19 @@ def _advice(path: Path, error: OSError) -> str:
     if not path.parent.exists():
         return f"the directory {path.parent} does not exist; create it first"
     return error.strerror or str(error)
+
+
+def is_flagged_line(line: bytes) -> bool:
+    """Whether a line is one that flagged purchases are written as; an empty file is as good."""
+    try:
+        return not line or {"event_type", "mean", "sd"} <= parse_object(line.rstrip(b"\n")).keys()
+    except BadEvent:
+        return False
+
+
+def is_reject_line(line: bytes) -> bool:
+    """Whether a line is a rejected line's record; an empty file is as good."""
+    try:
+        return not line or bool(decode_reject(line))
+    except BadEvent:
+        return False

@@ -3,8 +3,8 @@
 import os
 import stat
 from collections.abc import AsyncGenerator
+from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any, Final
 
 import aiofiles
@@ -14,6 +14,7 @@ import msgspec
 from peerwatch.actors.dispatcher import Block
 from peerwatch.network.errors import BadEvent, SourceError, UsageError
 from peerwatch.network.events import parse_object
+from peerwatch.runtime.names import shown
 from peerwatch.runtime.settings import Layer
 from peerwatch.runtime.state import Position
 
@@ -21,6 +22,9 @@ CHUNK: Final = 256 * 1024
 """Bytes a read asks for: large enough that reading costs next to nothing, small enough for a batch."""
 HEAD: Final = 1024
 """Bytes at a file's beginning that belong to its identity."""
+LONGEST_HEADER: Final = 1 << 20
+"""Bytes in which a header line must have ended; what is longer is no header."""
+BLANK: Final = b" \t\r\n"
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
@@ -28,30 +32,29 @@ class LogFile:
     """One log that ends, opened once, so that a pipe works as well as a file. Reading begins at `position`."""
 
     def __init__(self, path: str, *, judged: bool, chunk: int = CHUNK, position: Position | None = None) -> None:
-        self.name = "standard input" if path == "-" else path
+        self.name = "standard input" if path == "-" else shown(path)
         self.judged = judged
-        self.line = position.line if position else 1
-        """The number of the first line that has not been read yet."""
-        self._head = b""
-        self._begun = position
         self.size: int | None = None
         """Bytes there are, None for a pipe."""
         self._path = path
         self._chunk = chunk
+        self._begun = position
+        self._offset = position.offset if position else 0
+        self._line = position.line if position else 1
+        self._ahead = bytearray()
+        self._head = b""
         self._file: Any = None
         self._waits = False
-        self._ahead = b""
-        self._offset = position.offset if position else 0
 
     async def open(self, stack: AsyncExitStack) -> None:
-        """Open the log and read its beginning; it is closed with the stack.
+        """Open the log; it is closed with the stack.
 
         Raises:
-            UsageError: there is no such log or it cannot be read.
+            UsageError: there is no such log, it cannot be read, or it is not the one that `position` is in.
         """
-        if self._path != "-" and await anyio.Path(self._path).is_dir():
-            raise UsageError(f"{self.name} is a directory; name the log file in it")
         try:
+            if self._path != "-" and await anyio.Path(self._path).is_dir():
+                raise UsageError(f"{self.name} is a directory; name the log file in it")
             opened = (
                 aiofiles.open(0, "rb", buffering=0, closefd=False)
                 if self._path == "-"
@@ -60,54 +63,62 @@ class LogFile:
             self._file = await stack.enter_async_context(opened)
         except OSError as error:
             raise UsageError(f"cannot read the log {self.name}: {error.strerror}") from None
+        except ValueError as error:
+            raise UsageError(f"cannot read the log {self.name}: {error}") from None
         self._status = os.fstat(self._file.fileno())
-        if stat.S_ISREG(self._status.st_mode):
+        mode = self._status.st_mode
+        if stat.S_ISREG(mode):
             self.size = self._status.st_size
             self._head = os.pread(self._file.fileno(), HEAD, 0)
             if self._begun is not None:
                 self._seek(self._begun)
-                return
-        self._waits = stat.S_ISFIFO(self._status.st_mode) or os.isatty(self._file.fileno())
-        self._ahead = await self._read()
-        while self._first_line_end() < 0 and (more := await self._read()):
-            self._ahead += more
-        if self._ahead.startswith(BYTE_ORDER_MARK):
-            self._ahead = self._ahead.removeprefix(BYTE_ORDER_MARK)
-            self._offset = len(BYTE_ORDER_MARK)
+        self._waits = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(self._file.fileno())
 
-    def is_at(self, path: Path) -> bool:
-        """Whether the path leads to this very file."""
-        return path.exists() and os.path.samestat(path.stat(), self._status)
-
-    def take_header(self, *, needed: bool) -> Layer:
-        """The settings D and T from the header line, which is then no longer among the lines.
-
-        The header is the first line that is not blank; it is none if it names an event type or neither D nor T.
+    async def read_ahead(self) -> None:
+        """Read to the end of the first line that is not blank, where a header may stand.
 
         Raises:
-            UsageError: a value is impossible, or there is no header though it is `needed`.
+            SourceError: the log could not be read any further.
         """
-        end = self._first_line_end()
+        while not self._has_first_line() and (more := await self._read()):
+            self._ahead += more
+
+    def take_header(self, needed: AbstractSet[str]) -> Layer:
+        """The settings D and T from the header line, which is then no longer among the lines.
+
+        The header is the first line that is not blank; it is none if it names an event type or neither D nor T. Call
+        `read_ahead` first.
+
+        Raises:
+            UsageError: a value is impossible, or what is `needed` is not there.
+        """
+        begin = len(BYTE_ORDER_MARK) if self._ahead.startswith(BYTE_ORDER_MARK) else 0
+        while begin < len(self._ahead) and self._ahead[begin] in BLANK:
+            begin += 1
+        end = self._ahead.find(b"\n", begin)
         end = end if end >= 0 else len(self._ahead)
-        line = self._ahead[:end].strip()
-        number = self.line + self._ahead[:end].rstrip(b"\r\n").count(b"\n")
+        line = bytes(self._ahead[begin:end]).strip()
+        number = self._line + self._ahead.count(b"\n", 0, begin)
         origin = f"{self.name}:{number}"
         try:
             fields = parse_object(line)
         except BadEvent as error:
             fields, problem = {}, str(error)
         else:
-            problem = "it names neither D nor T"
+            problem = "the line is an event" if "event_type" in fields else "it names neither D nor T"
         names = {"D", "T"} & fields.keys() if "event_type" not in fields else set()
+        missing = sorted(needed - names)
+        if names and missing:
+            raise UsageError(f'{origin}: the header has no "{missing[0]}"; add it, or give --{missing[0]}')
         if names:
             values = {name: _parameter(fields[name], name, origin) for name in sorted(names)}
-            self._ahead = self._ahead[end + 1 :]
-            self._offset += end + 1
-            self.line = number + 1
+            self._offset += min(end + 1, len(self._ahead))
+            self._line = number + 1
+            del self._ahead[: end + 1]
             return Layer(values, dict.fromkeys(values, origin))
         if not needed:
             return Layer({}, {})
-        problem = "the log is empty" if not line else "the line is an event" if "event_type" in fields else problem
+        problem = problem if line else "the log is empty"
         raise UsageError(
             f'{origin}: no header like {{"D":"3", "T":"50"}} ({problem}); add one, or set D and T elsewhere'
         )
@@ -119,8 +130,8 @@ class LogFile:
             SourceError: the log could not be read any further.
         """
         held = bytearray()
-        chunk = self._ahead
-        self._ahead = b""
+        chunk = bytes(self._ahead)
+        self._ahead.clear()
         while chunk or (chunk := await self._read()):
             whole = chunk.rfind(b"\n") + 1
             held += chunk[:whole]
@@ -133,21 +144,23 @@ class LogFile:
             yield self._block(bytes(held))
 
     def _block(self, content: bytes) -> Block:
-        start, line = self._offset, self.line
-        self._offset += len(content)
-        self.line += content.count(b"\n")
-        position = Position(
-            self._offset, self.line, self._status.st_dev, self._status.st_ino, self._head, self._status.st_mtime_ns
-        )
+        start, line = self._offset, self._line
+        if start == 0 and content.startswith(BYTE_ORDER_MARK):
+            content = content.removeprefix(BYTE_ORDER_MARK)
+            start = len(BYTE_ORDER_MARK)
+        self._offset = start + len(content)
+        self._line += content.count(b"\n")
+        status = self._status
+        position = Position(self._offset, self._line, status.st_dev, status.st_ino, self._head, status.st_mtime_ns)
         return Block(content, start, line, position if self.size is not None else Position())
 
     def _seek(self, position: Position) -> None:
         """Go on where the checkpoint was taken, in the same file."""
-        if self._status.st_size < self._offset or not self._head.startswith(position.head):
+        if self._status.st_size < position.offset or not self._head.startswith(position.head):
             raise UsageError(
                 f"{self.name} is not the file that the checkpoint was taken in; bring it back, or use --reset"
             )
-        os.lseek(self._file.fileno(), self._offset, os.SEEK_SET)
+        os.lseek(self._file.fileno(), position.offset, os.SEEK_SET)
 
     async def _read(self) -> bytes:
         """The next bytes, empty at the end. A pipe is waited for without holding a thread."""
@@ -159,15 +172,18 @@ class LogFile:
             raise SourceError(f"cannot read {self.name} any further: {error.strerror}") from None
         return chunk
 
-    def _first_line_end(self) -> int:
-        """Where the first line that is not blank ends in what has been read ahead, or -1."""
-        begin = len(self._ahead) - len(self._ahead.removeprefix(BYTE_ORDER_MARK).lstrip(b" \t\r\n"))
-        return self._ahead.find(b"\n", begin)
+    def _has_first_line(self) -> bool:
+        """Whether a line that is not blank is complete in what has been read ahead, or is too long for a header."""
+        if len(self._ahead) > LONGEST_HEADER:
+            return True
+        end = self._ahead.rfind(b"\n")
+        return end >= 0 and len(self._ahead[:end].removeprefix(BYTE_ORDER_MARK).strip(BLANK)) > 0
 
 
 def _parameter(raw: msgspec.Raw, name: str, origin: str) -> int:
     """A header's value: an integer, or a string of one."""
     text = bytes(raw).decode().strip('"')
-    if text.isascii() and text.isdigit():
+    if text.isascii() and text.isdigit() and len(text) < 20:
         return int(text)
-    raise UsageError(f'{origin}: the header\'s "{name}" is {bytes(raw).decode()}; expected an integer like "50"')
+    written = bytes(raw).decode()[:40]
+    raise UsageError(f'{origin}: the header\'s "{name}" is {written}; expected an integer like "50"')

@@ -19,6 +19,7 @@ from watchfiles import awatch
 
 from peerwatch.actors.dispatcher import Block
 from peerwatch.network.errors import SourceError
+from peerwatch.runtime.names import shown
 from peerwatch.runtime.sources import BYTE_ORDER_MARK, CHUNK, HEAD
 from peerwatch.runtime.state import Position
 
@@ -241,7 +242,7 @@ class FollowedLog:
         warn: Callable[[str], None],
         chunk: int = CHUNK,
     ) -> None:
-        self.name = path
+        self.name = shown(path)
         self.judged = True
         self.size: int | None = None
         self._path = Path(path)
@@ -252,10 +253,6 @@ class FollowedLog:
         self._changed = anyio.Event()
         self.caught_up = time.time()
         """When there was last nothing left to read."""
-
-    def is_at(self, path: Path) -> bool:
-        """Whether the path leads to the file that is followed."""
-        return path.exists() and self._path.exists() and path.samefile(self._path)
 
     def unread(self) -> int:
         """Bytes that wait to be read."""

@@ -57,7 +57,7 @@ def test_timestamps_are_microseconds_utc(stamp: str, micros: int) -> None:
         (b"\xff", "not UTF-8 at byte 1 of the line"),
         (b"hello", "not valid JSON: invalid character (byte 0)"),
         (b"[1]", "not a JSON object"),
-        (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "not valid JSON: nested too deeply"),
+        (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "not valid JSON: nested deeper than 100 levels"),
         (b"{}", '"event_type" is missing'),
         (bought(event_type='"gift"'), 'unknown "event_type" "gift"; expected purchase, befriend or unfriend'),
         (bought(event_type="7"), 'unknown "event_type" 7; expected purchase, befriend or unfriend'),
@@ -106,3 +106,19 @@ def test_reasons(line: bytes, reason: str) -> None:
 def test_ids(written: str, user: bytes) -> None:
     """An integer id and its digits as a string are the same user; other strings are not."""
     assert parse_event(bought(id=written)).user == user
+
+
+@pytest.mark.parametrize("levels", [99, 100])
+def test_nesting_has_one_limit_everywhere(levels: int) -> None:
+    """The limit counts the line's own brackets, not those in strings, and not how deep the caller stands."""
+    line = bought(note="[" * levels + '"]]]{{{"' + "]" * levels)
+
+    def parse_at(depth: int) -> bool:
+        if depth:
+            return parse_at(depth - 1)
+        try:
+            return parse_event(line).amount > 0
+        except BadEvent:
+            return False
+
+    assert [parse_at(depth) for depth in (0, 500)] == [levels < 100] * 2

@@ -101,11 +101,30 @@ def test_empty_logs_are_judged_too(logs: Path) -> None:
         (["run", "batch", ".", "out"], ". is a directory; name the log file in it"),
         (["run", "batch", "stream", "."], "cannot write .: it is a directory; name a file in it"),
         (["run", "batch", "stream", "no/out"], "cannot write no/out: the directory no does not exist; create it first"),
-        (["run", "batch", "stream", "stream"], "stream is the log stream itself; name another output"),
-        (["run", "batch", "stream", "out", "--rejects", "batch"], "batch is the log batch itself; name another output"),
+        (["run", "batch", "stream", "stream"], "stream is named for the output and for the stream log; name two files"),
+        (
+            ["run", "batch", "stream", "out", "--rejects", "batch"],
+            "batch is named for the rejects file and for the batch log; name two files",
+        ),
         (
             ["run", "batch", "stream", "out", "--rejects", "./out"],
-            "out is named for flagged purchases and for rejects; name two files",
+            "./out is named for the rejects file and for the output; name two files",
+        ),
+        (
+            ["run", "batch", "stream", "out", "--log-file", "out"],
+            "out is named for the log file and for the output; name two files",
+        ),
+        (
+            ["run", "-", "-", "out"],
+            "the batch log and the stream log cannot both be standard input; name a file for one of them",
+        ),
+        (
+            ["run", "--D", "1", "--T", "2", "batch", "stream"],
+            "stream holds something that peerwatch has not written; name another file, or add --force",
+        ),
+        (
+            ["run", "batch", "stream", "out", "--reset"],
+            "--reset forgets the checkpoints of a state directory; name one with --state",
         ),
         (["run", "stream", "out"], '"D" is not set: give --D, set it in the config, or put it into the header line'),
         (
@@ -119,7 +138,7 @@ def test_empty_logs_are_judged_too(logs: Path) -> None:
         (["run", "batch", "stream", "out", "--k", "-1"], '--k: "detector.k" is -1.0; expected float >= 0.0'),
         (["run", "batch", "stream", "out", "--shards", "999"], '--shards: "shards" is 999; expected int <= 256'),
         (["run", "-c", "no.yaml"], "cannot read the config no.yaml: No such file or directory"),
-        (["rejects", "show", "no"], "cannot read the rejects file no: No such file or directory"),
+        (["rejects", "show", "no"], "no: No such file or directory"),
         (["rejects", "show", "stream"], "stream:1: not a record of a rejected line"),
         (["generate", "stream"], "cannot make the directory stream: File exists"),
         (
@@ -187,7 +206,9 @@ def test_strict_stops_at_the_first_bad_line(logs: Path) -> None:
 def test_config_show_prints_every_setting_with_its_origin(logs: Path) -> None:
     """Its output is a config that gives the same settings."""
     (logs / "c.yaml").write_text("shards: 4\nlogs: {users: [7, anna]}\n")
-    result = peerwatch("config", "show", "batch", "stream", "out", "-c", "c.yaml", "--k", "2.5", "--log-format", "json")
+    result = peerwatch(
+        "config", "show", "batch", "stream", "out", "-c", "c.yaml", "--k", "1e-5", "--log-format", "json"
+    )
     lines = {
         line.split(":")[0].strip(): line.split("#")[1].strip() for line in result.stdout.splitlines() if "#" in line
     }
@@ -209,7 +230,14 @@ def test_help_is_there_for_every_command() -> None:
         result = peerwatch(*arguments, "--help")
         assert result.exit_code == 0
         assert len(result.stdout) > 100
-    assert "Exit codes:" in peerwatch("run", "-h").stdout
+    text = peerwatch("run", "-h").stdout
+    assert "\\b" not in text
+    for line in (
+        "  peerwatch run batch_log.json stream_log.json flagged_purchases.json",
+        "  Exit codes:",
+        "    130, 143  ",
+    ):
+        assert any(shown.startswith(line) for shown in text.splitlines()), line
 
 
 COMMAND = [sys.executable, "-m", "peerwatch"]
@@ -264,14 +292,43 @@ def test_a_second_signal_ends_a_run_that_cannot_write() -> None:
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stderr is not None
-        flood = purchase(1, "50") * 3000  # far more flagged text than a pipe holds
+        flood = (purchase(2, "1") * 3 + purchase(1, "50")) * 3000  # far more flagged text than a pipe holds
+        assert judge(BATCH, STREAM + flood, 2, 3).flagged.count(b"\n") == 3002
         process.stdin.write(STREAM + flood)
         process.stdin.flush()
         process.send_signal(signal.SIGINT)
-        process.stderr.readline()
+        assert process.stderr.readline().startswith(b"Stopping:")
+        assert process.poll() is None
         process.send_signal(signal.SIGINT)
         assert process.wait() == 130
         assert b"Ended at once" in process.stderr.read()
+
+
+@pytest.mark.usefixtures("logs")
+def test_an_interrupt_in_the_batch_log_judges_nothing() -> None:
+    """Against half a batch log every verdict would be false: the stream is not begun."""
+    arguments = [*COMMAND, "run", "-", "stream", "out", "--strict"]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(HEADER + BATCH)
+        process.stdin.flush()
+        while not Path("out").exists():
+            os.sched_yield()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() in {143, -signal.SIGTERM}  # the latter if it came before the run was under way
+        assert Path("out").read_bytes() == b""
+
+
+def test_an_interrupt_while_a_pipe_has_no_writer_ends_the_process(logs: Path) -> None:
+    """Opening a pipe waits for its other end; Ctrl-C does not."""
+    os.mkfifo(logs / "pipe")
+    with subprocess.Popen([*COMMAND, "run", "pipe", "stream", "out"], stderr=subprocess.PIPE) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == -signal.SIGINT
+    assert not (logs / "out").exists()
 
 
 def test_two_runs_on_one_output_do_not_mix(logs: Path) -> None:

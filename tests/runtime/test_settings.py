@@ -121,7 +121,11 @@ def test_the_default_config_explains_every_key_and_gives_its_default() -> None:
 def test_every_option_is_named_beside_its_key() -> None:
     """Each option of `run` sets a key, and the default config says so above it."""
     text = DEFAULT_YAML.read_text()
-    options = {option.name: option for option in run.params if isinstance(option, Option) and option.name != "config"}
+    options = {
+        option.name: option
+        for option in run.params
+        if isinstance(option, Option) and option.name not in {"config", "reset", "force"}
+    }
     assert set(OPTION_KEYS) == set(options)
     for name, key in OPTION_KEYS.items():
         above = text[: re.search(rf"^ *{key.rpartition('.')[2]}:", text, re.MULTILINE).start()].splitlines()  # type: ignore[union-attr]

@@ -25,7 +25,8 @@ async def read(path: Path, chunk: int = 1 << 18, *, header: bool = False) -> lis
         log = LogFile(str(path), judged=True, chunk=chunk)
         await log.open(stack)
         if header:
-            log.take_header(needed=False)
+            await log.read_ahead()
+            log.take_header(set())
         return [(block.content, block.offset) async for block in log.blocks()]
 
 
@@ -72,7 +73,8 @@ async def test_the_header_is_the_first_line_that_sets_D_or_T(
     async with AsyncExitStack() as stack:
         log = LogFile(str(path), judged=False, chunk=7)
         await log.open(stack)
-        header = log.take_header(needed=False)
+        await log.read_ahead()
+        header = log.take_header(set())
         assert header.values == values
         blocks = [block async for block in log.blocks()]
         assert b"".join(block.content for block in blocks) == rest
@@ -89,9 +91,11 @@ async def test_the_header_is_the_first_line_that_sets_D_or_T(
         (b"\njunk", ':2: no header like {"D":"3", "T":"50"} (not valid JSON: invalid character (byte 0))'),
         (b"[]", ':1: no header like {"D":"3", "T":"50"} (not a JSON object)'),
         (b'{"d": 3}', ':1: no header like {"D":"3", "T":"50"} (it names neither D nor T)'),
-        (b'{"D":"three"}', ':1: the header\'s "D" is "three"; expected an integer like "50"'),
+        (b'{"D":"three", "T":5}', ':1: the header\'s "D" is "three"; expected an integer like "50"'),
         (b'{"D":3, "T":2.5}', ':1: the header\'s "T" is 2.5; expected an integer like "50"'),
-        (b'{"D":-3}', ':1: the header\'s "D" is -3; expected an integer like "50"'),
+        (b'{"D":-3, "T":2}', ':1: the header\'s "D" is -3; expected an integer like "50"'),
+        (b'{"D":' + b"9" * 5000 + b', "T":2}', ':1: the header\'s "D" is 9999'),
+        (b'{"D":3}', ':1: the header has no "T"; add it, or give --T'),
     ],
 )
 async def test_a_bad_header_is_named(content: bytes, message: str, tmp_path: Path) -> None:
@@ -101,8 +105,9 @@ async def test_a_bad_header_is_named(content: bytes, message: str, tmp_path: Pat
     async with AsyncExitStack() as stack:
         log = LogFile(str(path), judged=False)
         await log.open(stack)
+        await log.read_ahead()
         with pytest.raises(UsageError, match=re.escape(f"{path}{message}")):
-            log.take_header(needed=True)
+            log.take_header({"D", "T"})
 
 
 async def test_what_cannot_be_opened_is_named(tmp_path: Path) -> None:
