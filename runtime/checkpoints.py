@@ -18,10 +18,11 @@ import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
 
+from peerwatch.actors.dispatcher import NOTHING_DONE
 from peerwatch.actors.snapshot import Arrays, Snapshot
 from peerwatch.network.errors import SinkError, UsageError
 from peerwatch.runtime.durable import replace_file, unlink
-from peerwatch.runtime.state import Facts
+from peerwatch.runtime.state import Facts, Position, State
 
 VERSION: Final = 1
 KEPT: Final = 2
@@ -144,18 +145,20 @@ class Checkpointer:
     """Has snapshots taken when they are due, and writes them while the events flow on."""
 
     def __init__(
-        self, directory: StateDirectory, identity: Identity, shards: int, seconds: float, events: int, begun: int
+        self, directory: StateDirectory, identity: Identity, state: State, seconds: float, events: int, began: Position
     ) -> None:
-        """A checkpoint after `seconds` or `events` events, the first counted from event `begun` on."""
+        """Checkpoints of `state`, after `seconds` or `events` events; `began` is the stream log's first position."""
         self._directory = directory
         self._identity = identity
-        self._shards = shards
+        self._state = state
+        self._shards = len(state.histories)
+        self._began = began
         self._seconds = seconds
         self._events = events
         self._send, self._receive = anyio.create_memory_object_stream[Snapshot](2)
         self._pending = 0
         self._last_time = time.monotonic()
-        self._last_events = begun
+        self._last_events = state.progress.events
         self._last_position: Any = None
         self.written = 0.0
         """When the newest checkpoint was written, in seconds since 1970; 0 if none has been."""
@@ -181,8 +184,16 @@ class Checkpointer:
         with self._send, self._receive:
             async for snapshot in self._receive:
                 await snapshot.wait_complete()
-                facts = Facts(**snapshot.facts, shards=self._shards)
-                envelope = Envelope(VERSION, self._identity, facts, time.time())
-                await run_sync(self._directory.write, snapshot.arrays, envelope)
-                self.written = envelope.taken
+                await self._write(snapshot.arrays, snapshot.facts)
                 self._pending -= 1
+
+    async def write_beginning(self) -> None:
+        """Write down the fresh state, so that a run killed before its first checkpoint knows where it began."""
+        nothing = {"progress": NOTHING_DONE, "large": [], "judged": False, "position": Position(), "flagged": 0}
+        await self._write(self._state.arrays(), nothing | {"flagged_bytes": 0, "rejects_bytes": 0, "unseen": []})
+
+    async def _write(self, arrays: Arrays, facts: dict[str, Any]) -> None:
+        complete = Facts(**facts, shards=self._shards, began=self._began)
+        envelope = Envelope(VERSION, self._identity, complete, time.time())
+        await run_sync(self._directory.write, arrays, envelope)
+        self.written = envelope.taken

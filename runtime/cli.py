@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, BinaryIO, Final, get_args
 
 import click
 import msgspec
@@ -253,3 +253,29 @@ def rejects_show(file: Path, *, raw: bool) -> None:
             output.flush()
     except BadEvent as error:
         raise UsageError(f"{shown(file)}:{number}: {error}") from None
+
+
+@rejects.command("requeue")
+@click.argument("lines", type=click.File("rb"))
+@click.argument("stream", type=Path)
+def rejects_requeue(lines: BinaryIO, stream: Path) -> None:
+    """Append corrected LINES (a file of events, - for standard input) to the log STREAM.
+
+    Take the lines from `peerwatch rejects show --raw`, mend them, and feed them back. If one of them is still no event,
+    nothing is appended.
+    """
+    from peerwatch.runtime.requeue import append_events  # noqa: PLC0415
+
+    count = append_events(lines.read(), shown(lines.name), stream)
+    click.echo(f"{count} events appended to {shown(stream)}")
+
+
+@cli.command()
+@click.argument("directory", type=Path)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def status(directory: Path, *, as_json: bool) -> None:
+    """Tell how the run on a state DIRECTORY is doing."""
+    from peerwatch.runtime.status import describe, read_status  # noqa: PLC0415
+
+    found, running = read_status(directory)
+    click.echo(describe(found, running=running, as_json=as_json))

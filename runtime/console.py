@@ -54,10 +54,6 @@ class Console:
             counts = f"{done.events:,} events, {totals.flagged:,} flagged"
             self._progress.update(self._task, completed=done.bytes, counts=counts)
 
-    def warn(self, sentence: str) -> None:
-        """Something that a person should know, though the run goes on."""
-        self._rich.print(f"peerwatch: {sentence}")
-
     def interrupted(self) -> None:
         """A signal has ended the reading."""
         self._rich.print("Stopping: what has been read is still judged; once more ends at once.")

@@ -1,5 +1,6 @@
 """Writing that survives a crash: every system call that changes the state directory goes through here."""
 
+import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +21,10 @@ class DurableFile:
             rest = rest[write(self._descriptor, rest) :]
         self._size += memoryview(data).nbytes
         return memoryview(data).nbytes
+
+    def read(self, _: int = -1) -> bytes:
+        """Numpy takes for a file what could also be read."""
+        raise OSError(errno.EBADF, "the file is only written")
 
     def flush(self) -> None:
         """Nothing is held back."""

@@ -4,7 +4,7 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -25,9 +25,9 @@ from peerwatch.runtime.pipeline import Pipeline, Totals, task_group
 from peerwatch.runtime.settings import Layer, Settings, resolve
 from peerwatch.runtime.sinks import FileSink, is_flagged_line, is_reject_line
 from peerwatch.runtime.sources import LogFile
-from peerwatch.runtime.state import State
+from peerwatch.runtime.state import Position, State
 from peerwatch.runtime.status import STATUS_SECONDS, Status, write_status
-from peerwatch.runtime.tail import FollowedLog
+from peerwatch.runtime.tail import FollowedLog, first_position
 
 PROGRESS_SECONDS: Final = 0.1
 STOP_SECONDS: Final = 10.0
@@ -73,12 +73,14 @@ async def run(
             raise UsageError(NOT_SET.format(key="input.stream", what="the stream log", option="STREAM"))
         paths = await run_sync(output_paths, settings)
         await run_sync(_check_distinct, settings, config, paths)
-        directory, checkpoint = await _open_state(settings, console, stack, reset=reset)
-        logs = await open_logs(settings, checkpoint, console, stack)
+        logger = await run_sync(open_logger, settings.logs, stack)
+        directory, checkpoint = await _open_state(settings, logger.warning, stack, reset=reset)
+        logs = await open_logs(settings, checkpoint, logger.warning, stack)
         if checkpoint is None:
             settings, origins = resolve(*layers, take_header(logs, settings))
         else:
             known = checkpoint.envelope.identity
+            take_header(logs, settings, begun=checkpoint.envelope.facts.position.offset > 0)
             settings, origins = resolve(*layers, Layer({"D": known.D, "T": known.T}, {}))
         D, T = required(settings)
         identity = await run_sync(identity_of, settings, D, T, paths)
@@ -89,7 +91,6 @@ async def run(
             await sink.open(stack)
             if checkpoint is None and not force:
                 await sink.check_own(is_own)
-        logger = await run_sync(open_logger, settings.logs, stack)
         supervisor = Supervisor(settings, D, T, directory, identity, sinks, logger, console)
         await run_sync(partial(logger.info, "run started", D=D, T=T, shards=settings.shards, k=settings.detector.k))
         totals = await supervisor.run(checkpoint, logs)
@@ -120,6 +121,7 @@ class Supervisor:
         self._logger = logger
         self._console = console
         self._caution = Caution()
+        self._began = Position()
         self._restarts = 0
         self.interrupted_by: signal.Signals | None = None
 
@@ -129,7 +131,11 @@ class Supervisor:
         Raises:
             RunError: it cannot go on, or too many restarts brought nothing.
         """
+        if checkpoint is None and self._directory is not None:
+            self._began = await run_sync(first_position, Path(self._settings.input.stream or ""))
         self._build(checkpoint, logs)
+        if checkpoint is None and self._checkpointer is not None:
+            await self._checkpointer.write_beginning()
         sizes = [log.size for log in logs]
         with self._console.progress(None if None in sizes else sum(size or 0 for size in sizes)):
             async with task_group() as watchers, AsyncExitStack() as stack:
@@ -161,15 +167,18 @@ class Supervisor:
             await anyio.sleep(BACKOFF_SECONDS * 2**in_vain)
             await stack.aclose()
             checkpoint = await run_sync(self._directory.newest) if self._directory is not None else None
-            logs = await open_logs(self._settings, checkpoint, self._console, stack)
-            if checkpoint is None:
-                take_header(logs, self._settings)
+            logs = await open_logs(self._settings, checkpoint, self._logger.warning, stack)
+            take_header(
+                logs, self._settings, begun=checkpoint is not None and checkpoint.envelope.facts.position.offset > 0
+            )
             self._build(checkpoint, logs)
 
     def _build(self, checkpoint: Checkpoint | None, logs: Sequence[AnyLog]) -> None:
         """A pipeline as of the checkpoint, or as of the beginning."""
         settings = self._settings
         named = [str(user).encode() for user in settings.logs.users]
+        if checkpoint is not None:
+            self._began = checkpoint.envelope.facts.began
         self._lengths = (0, 0)
         if checkpoint is None:
             state = State.fresh(self._D, self._T, settings.shards, named)
@@ -182,7 +191,7 @@ class Supervisor:
         if self._directory is not None:
             every = settings.state
             self._checkpointer = Checkpointer(
-                self._directory, self._identity, settings.shards, every.seconds, every.events, state.progress.events
+                self._directory, self._identity, state, every.seconds, every.events, self._began
             )
         self._pipeline = Pipeline(
             state,
@@ -224,8 +233,7 @@ class Supervisor:
         return True
 
     def _report_failure(self, error: Exception) -> None:
-        self._console.warn(f"restarting after a failure: {type(error).__name__}: {error}")
-        self._logger.error("restart", error=repr(error), traceback=traceback.format_exception(error))
+        self._logger.error("restart", error=repr(error), traceback="".join(traceback.format_exception(error)))
 
     async def _watch_signals(self, watchers: TaskGroup) -> None:
         """A first signal ends the reading, a second the run."""
@@ -278,13 +286,13 @@ class Supervisor:
 
 
 async def _open_state(
-    settings: Settings, console: Console, stack: AsyncExitStack, *, reset: bool
+    settings: Settings, warn: Callable[[str], None], stack: AsyncExitStack, *, reset: bool
 ) -> tuple[StateDirectory | None, Checkpoint | None]:
     if settings.state.directory is None:
         if reset:
             raise UsageError("--reset forgets the checkpoints of a state directory; name one with --state")
         return None, None
-    directory = StateDirectory(Path(settings.state.directory), console.warn)
+    directory = StateDirectory(Path(settings.state.directory), warn)
     await run_sync(directory.open, stack)
     if reset:
         await run_sync(directory.reset)
@@ -292,7 +300,7 @@ async def _open_state(
 
 
 async def open_logs(
-    settings: Settings, checkpoint: Checkpoint | None, console: Console, stack: AsyncExitStack
+    settings: Settings, checkpoint: Checkpoint | None, warn: Callable[[str], None], stack: AsyncExitStack
 ) -> list[AnyLog]:
     """The batch log, if one is set and not yet read to its end, and the stream log.
 
@@ -303,29 +311,31 @@ async def open_logs(
     facts = checkpoint.envelope.facts if checkpoint is not None else None
     logs: list[AnyLog] = []
     if settings.input.batch is not None and (facts is None or not facts.judged):
-        batch = LogFile(settings.input.batch, judged=False, position=facts.position if facts else None)
+        begun = facts.position if facts is not None and facts.position.offset else None
+        batch = LogFile(settings.input.batch, judged=False, position=begun)
         await batch.open(stack)
-        if facts is None:
+        if begun is None:
             await batch.read_ahead()
         logs.append(batch)
     position = facts.position if facts is not None and facts.judged else None
     if settings.follow and stream != "-" and not await anyio.Path(stream).is_fifo():
         if await anyio.Path(stream).is_dir():
             raise UsageError(f"{stream} is a directory; name the log file in it")
-        follow = FollowedLog(stream, position=position, idle_exit=settings.idle_exit, warn=console.warn)
+        resumable = settings.state.directory is not None
+        follow = FollowedLog(stream, position=position, idle_exit=settings.idle_exit, resumable=resumable, warn=warn)
         return [*logs, follow]
     log = LogFile(stream, judged=True, position=position)
     await log.open(stack)
     return [*logs, log]
 
 
-def take_header(logs: Sequence[AnyLog], settings: Settings) -> Layer:
-    """D and T from the batch log's header line; nothing if there is no batch log.
+def take_header(logs: Sequence[AnyLog], settings: Settings, *, begun: bool = False) -> Layer:
+    """D and T from the batch log's header line; nothing if there is no batch log or it has `begun` to be read.
 
     Raises:
         UsageError: the header is bad, or missing though D or T is not set elsewhere.
     """
-    if settings.input.batch is None or not isinstance(logs[0], LogFile):
+    if begun or not isinstance(logs[0], LogFile) or logs[0].judged:
         return Layer({}, {})
     return logs[0].take_header({name for name in ("D", "T") if getattr(settings, name) is None})
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from peerwatch.actors.dispatcher import NOTHING_DONE, Progress
 from peerwatch.actors.purchases import COLUMNS
@@ -31,7 +32,10 @@ class Position(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What a checkpoint holds besides arrays."""
+    """What a checkpoint holds besides arrays: counts, and `position` in the log that is `judged` or in the batch log.
+
+    `began` is where the stream log stood when everything began: what was rotated since then is not older.
+    """
 
     progress: Progress
     large: list[str]
@@ -42,6 +46,7 @@ class Facts(msgspec.Struct, frozen=True):
     rejects_bytes: int
     shards: int
     unseen: list[int]
+    began: Position
 
 
 @dataclass
@@ -62,6 +67,15 @@ class State:
     def fresh(cls, D: int, T: int, shards: int, named: list[bytes] | None = None) -> "State":
         """Nobody, nothing bought."""
         return cls(D, T, Decoder(named or []), FriendGraph(D), [PurchaseHistory(T) for _ in range(shards)])
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What a snapshot of this state holds."""
+        arena, ends = self.decoder.interner.columns()
+        degree, friends = self.graph.columns()
+        arrays: dict[str, NDArray[Any]] = {"arena": arena, "ends": ends, "degree": degree, "friends": friends}
+        for number, history in enumerate(self.histories):
+            arrays |= zip((f"{name}{number}" for name in COLUMNS), history.columns(), strict=True)
+        return arrays
 
     @classmethod
     def restored(cls, D: int, T: int, shards: int, named: list[bytes], arrays: Arrays, facts: Facts) -> "State":

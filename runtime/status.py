@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -59,3 +60,28 @@ def read_status(directory: Path) -> tuple[Status, bool]:
     finally:
         os.close(lock)
     return status, False
+
+
+def describe(status: Status, *, running: bool, as_json: bool) -> str:
+    """The status for a person, or as one JSON object for a program."""
+    now = time.time() if running else status.updated
+    lag_seconds = max(0.0, now - status.caught_up) if status.lag_bytes else 0.0
+    if as_json:
+        found = msgspec.to_builtins(status) | {"running": running, "lag_seconds": round(lag_seconds, 3)}
+        return msgspec.json.encode(found).decode()
+    totals = status.totals
+    state = f"running, process {status.pid}" if running else "not running"
+    if not running and status.running:
+        state += "; it ended without stopping, the next start goes on from the last checkpoint"
+    written = f"{time.time() - status.checkpoint:.1f} s ago" if status.checkpoint else "none by this run"
+    boxes = ", ".join(f"{name} {depth.now} ({depth.peak})" for name, depth in status.mailboxes.items())
+    return "\n".join((
+        f"state        {state}",
+        f"sequence     {status.through:,} events are judged and written",
+        f"lag          {status.lag_bytes:,} bytes, {lag_seconds:.1f} s",
+        f"checkpoint   {written}",
+        f"counts       {totals['judged']:,} judged, {totals['flagged']:,} flagged, {totals['rejected']:,} rejected",
+        f"network      {totals['users']:,} users, {totals['friendships']:,} friendships",
+        f"restarts     {status.restarts}",
+        f"mailboxes    {boxes}: messages now (and at most)",
+    ))  # fmt: skip

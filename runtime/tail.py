@@ -6,6 +6,7 @@ device, inode and its first bytes, so neither a new file with an old inode nor a
 
 import os
 import re
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
@@ -137,7 +138,7 @@ class Tail:
             self._since = time.time_ns()
             return self._all()[-1:] if self._path.exists() else []
         files = self._all()
-        if begun is None or not begun.inode:  # the path was empty until now
+        if begun is None or not begun.head:  # nothing had been read of what stood at the path, if anything did
             return self._newer(files, self._since or 0)
         self._begun = None
         mine = [file for file in files if file.holds(begun.head, begun.offset)]
@@ -230,8 +231,19 @@ def identity_of(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def first_position(path: Path) -> Position:
+    """A position before the first byte of what stands at the path now, or of what comes if there is nothing."""
+    try:
+        return Position(modified=path.stat().st_mtime_ns - 1)
+    except OSError:
+        return Position(modified=time.time_ns())
+
+
 class FollowedLog:
-    """A log that grows: its lines as they come, through rotations, until `idle_exit` seconds bring nothing new."""
+    """A log that grows: its lines as they come, through rotations, until `idle_exit` seconds bring nothing new.
+
+    A last line without its line feed waits for it; at an idle exit it counts, unless a later run is to go on there.
+    """
 
     def __init__(
         self,
@@ -239,6 +251,7 @@ class FollowedLog:
         *,
         position: Position | None = None,
         idle_exit: float | None = None,
+        resumable: bool = False,
         warn: Callable[[str], None],
         chunk: int = CHUNK,
     ) -> None:
@@ -250,6 +263,7 @@ class FollowedLog:
         self._offset = position.offset if position else 0
         self._line = position.line if position else 1
         self._idle_exit = idle_exit
+        self._resumable = resumable
         self._changed = anyio.Event()
         self.caught_up = time.time()
         """When there was last nothing left to read."""
@@ -260,16 +274,14 @@ class FollowedLog:
 
     async def watch(self) -> None:
         """Wake the reading when the file system says that something has changed. Polling alone would do, later."""
-        while True:
-            if await anyio.Path(self._path.parent).is_dir():
-                try:
-                    async for _ in awatch(
-                        self._path.parent, recursive=False, rust_timeout=60_000, yield_on_timeout=True
-                    ):
+        async with anyio.create_task_group() as tasks:
+            stop = threading.Event()
+            tasks.start_soon(_set_when_cancelled, stop)
+            while True:
+                with suppress(OSError, RuntimeError):  # no more inotify watches, or no such directory any more
+                    async for _ in awatch(self._path.parent, stop_event=stop, recursive=False):
                         self._changed.set()
-                except (OSError, RuntimeError):  # no more inotify watches, or the directory has gone
-                    pass
-            await anyio.sleep(POLL_SECONDS)
+                await anyio.sleep(POLL_SECONDS)
 
     async def blocks(self) -> AsyncGenerator[Block, None]:
         """The lines, as they come; an empty block now and then while nothing comes.
@@ -301,7 +313,7 @@ class FollowedLog:
                     yield self._block(bytes(held))
                     held = bytearray()
                 held += piece.data[whole:]
-            if held:
+            if held and not self._resumable:
                 yield self._block(bytes(held))
         finally:
             self._tail.close()
@@ -330,3 +342,11 @@ class FollowedLog:
         self._offset = start + len(content)
         self._line += content.count(b"\n")
         return Block(content, start, line, self._tail.position(self._offset, self._line))
+
+
+async def _set_when_cancelled(stop: threading.Event) -> None:
+    """Watching holds a thread that looks for its stop event only, not for cancellation."""
+    try:
+        await anyio.sleep_forever()
+    finally:
+        stop.set()
