@@ -46,6 +46,7 @@ class Generation:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         status = self.status()
         self.identity = (status.st_dev, status.st_ino)
+        self.modified = status.st_mtime_ns
         self.head = b""
         self.offset = 0
 
@@ -54,8 +55,10 @@ class Generation:
         return os.fstat(self.descriptor)
 
     def read(self, size: int) -> bytes:
-        """The next bytes, empty at the end."""
+        """The next bytes; none at the end, nor where the file no longer begins as it did: they would not be its own."""
         data = os.pread(self.descriptor, size, self.offset)
+        if data and not self.holds(self.head, self.offset + len(data)):
+            return b""
         if self.offset == len(self.head) < HEAD:
             self.head += data[: HEAD - len(self.head)]
         self.offset += len(data)
@@ -101,12 +104,13 @@ class Tail:
             if not self._queue:
                 return None
             self._current = self._queue.pop(0)
+        self._look_behind()
         data = self._current.read(self._chunk)
         if not data and not self._queue:
             self._queue = self._later(self._current)
-            if not self._queue:
-                return None
             data = self._current.read(self._chunk)  # what came between the last read and the look at the path
+            if not data and not self._queue:
+                return None
         if data:
             return Piece(data, ended=False)
         self._current.close()
@@ -141,50 +145,64 @@ class Tail:
         if begun is None or not begun.head:  # nothing had been read of what stood at the path, if anything did
             return self._newer(files, self._since or 0)
         self._begun = None
-        mine = [file for file in files if file.holds(begun.head, begun.offset)]
-        same = [file for file in mine if file.identity == (begun.device, begun.inode)]
-        copies = [file for file in mine if begun.head and file.path != self._path]
-        for generation in (*same, *copies[-1:]):
-            generation.go_on(begun.head, begun.offset)
-            return self._from(files, generation)
+        found = self._find(files, begun.head, begun.offset, (begun.device, begun.inode))
+        if found is not None:
+            return [found, *self._behind(files, found)]
         self._warn(f"{self._path}: the file that was being read is gone; what stood behind byte {begun.offset} is lost")
         return self._newer(files, begun.modified)
 
-    def _later(self, current: Generation) -> list[Generation]:
-        """The unread generations behind the current one, once the newest has something in it."""
-        try:
-            status = self._path.stat()
-        except FileNotFoundError:
-            return []  # in the middle of a rotation, or deleted: this file is read on until there is another
-        in_place = (status.st_dev, status.st_ino) == current.identity
-        if (in_place and current.holds(current.head, current.offset)) or (not in_place and status.st_size == 0):
-            return []
-        files = self._all()
-        mine = [file for file in files if file.identity == current.identity]
-        if not in_place and mine:
-            return self._behind(files, mine[0])
-        if not in_place:
-            return self._newer(files, current.status().st_mtime_ns)
-        copies = [file for file in files[:-1] if current.head and file.holds(current.head, current.offset)]
-        if copies:
-            copies[-1].go_on(current.head, current.offset)
+    def _find(self, files: list[Generation], head: bytes, offset: int, identity: tuple[int, int]) -> Generation | None:
+        """The file that was being read, or its copy as copytruncate leaves one, set to go on at `offset`."""
+        mine = [file for file in files if file.holds(head, offset)]
+        same = [file for file in mine if file.identity == identity]
+        copies = [file for file in mine if head and file.path != self._path]
+        for file in (*same, *copies[-1:]):
+            file.go_on(head, offset)
+            return file
+        return None
+
+    def _look_behind(self) -> None:
+        """Before the first bytes of a file that was empty: it may have been filled, copied and emptied unseen."""
+        current = self._current
+        if current is None or current.head or current.status().st_mtime_ns == current.modified:
+            return
+        files = self._newer(self._all(), current.modified)
+        if files and files[0].identity != current.identity:
             current.close()
-            self._current = copies[-1]
-            return self._behind(files, copies[-1], keep=True)
+            self._current, self._queue = files[0], files[1:]
+            return
+        current.modified = current.status().st_mtime_ns
+        for file in files:
+            file.close()
+
+    def _later(self, current: Generation) -> list[Generation]:
+        """The unread generations behind the current one. A file at the path that is empty may not have begun yet."""
+        at_path = identity_of(self._path)
+        if at_path is None or (at_path == current.identity and current.holds(current.head, current.offset)):
+            return []  # where nothing is, a rotation is under way or the file is deleted: it is read on meanwhile
+        files = self._all()
+        if files and files[-1].path == self._path and files[-1].status().st_size == 0:
+            files.pop().close()
+        found = self._find(files, current.head, current.offset, current.identity)
+        if found is not None:
+            current.close()
+            self._current = found
+            return self._behind(files, found)
+        if current.holds(current.head, current.offset):  # deleted, and read to its end
+            return self._newer(files, current.status().st_mtime_ns)
+        if at_path == current.identity and not files:
+            return []  # emptied in place, and nothing in it yet
         self._warn(
             f"{self._path} was emptied in place; lines behind byte {current.offset}, if any were there, are lost"
         )
-        return self._newer(files[-1:], 0)
-
-    def _from(self, files: list[Generation], first: Generation) -> list[Generation]:
-        """From `first` on; the ones before are let go."""
-        return [first, *self._behind(files, first, keep=True)]
+        emptied = [file for file in files if file.identity == current.identity]
+        return [*emptied, *self._behind(files, emptied[0])] if emptied else self._newer(files, current.modified)
 
     @staticmethod
-    def _behind(files: list[Generation], last: Generation, *, keep: bool = False) -> list[Generation]:
-        """The files behind `last`; the others are let go, `last` too unless it is to be kept."""
-        place = files.index(last)
-        for file in files[: place + (not keep)]:
+    def _behind(files: list[Generation], first: Generation) -> list[Generation]:
+        """The files behind `first`; those before it are let go."""
+        place = files.index(first)
+        for file in files[:place]:
             file.close()
         return files[place + 1 :]
 

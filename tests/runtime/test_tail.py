@@ -1,0 +1,307 @@
+"""Following a log through everything that rotates logs, while running and while down."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from peerwatch.runtime.state import Position
+from peerwatch.runtime.tail import FollowedLog, Tail, first_position
+
+
+class Follower:
+    """Reads a path to its end whenever asked, and can be killed and started again from where it was."""
+
+    def __init__(self, path: Path, chunk: int = 1 << 18) -> None:
+        self.path = path
+        self.chunk = chunk
+        self.warnings: list[str] = []
+        self.lines: list[bytes] = []
+        self.position: Position = first_position(path)
+        self.start()
+
+    def start(self) -> None:
+        """Start from the last position."""
+        self.tail = Tail(self.path, self.position, self.warnings.append, self.chunk)
+        self.held = b""
+        self.offset = self.position.offset
+
+    def stop(self) -> None:
+        """As a kill would: what is held of an unfinished line is forgotten."""
+        self.tail.close()
+
+    def catch_up(self) -> list[bytes]:
+        """All whole lines so far, in order."""
+        while (piece := self.tail.read()) is not None:
+            if piece.ended:
+                self.lines += [self.held] if self.held else []
+                self.held, self.offset = b"", 0
+            self.held += piece.data
+            *whole, self.held = self.held.split(b"\n")
+            self.lines += [line + b"\n" for line in whole]
+            self.offset += sum(len(line) + 1 for line in whole)
+        self.position = self.tail.position(self.offset, 1)
+        return self.lines
+
+
+def line(number: int) -> bytes:
+    """A line like no other."""
+    return b"line %05d of the log\n" % number
+
+
+class Log:
+    """A log that is written and rotated."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.number = 0
+        self.rotated = 0
+        self.clock = 10**18
+
+    def write(self, count: int = 1) -> None:
+        """Append lines."""
+        with self.path.open("ab") as file:
+            for _ in range(count):
+                file.write(line(self.number))
+                self.number += 1
+        self.clock += 10**9  # rotations of a test follow each other faster than a file system's clock ticks
+        os.utime(self.path, ns=(self.clock, self.clock))
+
+    def shift(self) -> Path:
+        """Make room for a rotated file."""
+        for number in range(self.rotated, 0, -1):
+            Path(f"{self.path}.{number}").rename(f"{self.path}.{number + 1}")
+        self.rotated += 1
+        return Path(f"{self.path}.1")
+
+    def rename(self) -> None:
+        """Rotate by rename and create."""
+        self.path.rename(self.shift())
+        self.path.touch()
+        self.clock += 10**9
+        os.utime(self.path, ns=(self.clock, self.clock))
+
+    def copytruncate(self) -> None:
+        """Rotate by copy and truncate."""
+        shutil.copy2(self.path, self.shift())
+        os.truncate(self.path, 0)
+        self.clock += 10**9
+        os.utime(self.path, ns=(self.clock, self.clock))
+
+    @property
+    def lines(self) -> list[bytes]:
+        """All lines ever written."""
+        return [line(number) for number in range(self.number)]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Log:
+    """A log with three lines."""
+    log = Log(tmp_path / "log.json")
+    log.write(3)
+    return log
+
+
+@settings(max_examples=400)
+@given(
+    steps=st.lists(st.sampled_from(["write", "write", "much", "rename", "copy", "read", "read", "kill"]), max_size=25),
+    chunk=st.sampled_from([7, 64, 1 << 18]),
+)
+def test_every_line_is_read_once_and_in_order(
+    steps: list[str], chunk: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Writes, rotations by both methods and kills in any order: no line is lost, repeated or out of place."""
+    log = Log(tmp_path_factory.mktemp("tail") / "log.json")
+    log.write()
+    follower = Follower(log.path, chunk)
+    for step in steps:
+        if step == "write":
+            log.write()
+        elif step == "much":
+            log.write(100)
+        elif step == "rename":
+            log.write()  # a file that stays empty is no generation
+            log.rename()
+        elif step == "copy":
+            log.write()
+            log.copytruncate()
+        elif step == "read":
+            assert follower.catch_up() == log.lines
+        else:
+            follower.catch_up()
+            follower.stop()
+            follower.start()
+    log.write()
+    assert follower.catch_up() == log.lines
+    assert follower.warnings == []
+    follower.stop()
+
+
+@pytest.mark.parametrize("method", [Log.rename, Log.copytruncate])
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_rotations_while_down_are_caught_up(log: Log, method: Callable[[Log], None], times: int) -> None:
+    """The unread files are found among the siblings, in order."""
+    follower = Follower(log.path)
+    follower.catch_up()
+    follower.stop()
+    for _ in range(times):
+        log.write(2)
+        method(log)
+    log.write(2)
+    follower.start()
+    assert follower.catch_up() == log.lines
+    assert follower.warnings == []
+    follower.stop()
+
+
+def test_the_file_may_come_later(tmp_path: Path) -> None:
+    """Nothing there is nothing new; what is rotated before the first look is read too."""
+    log = Log(tmp_path / "log.json")
+    follower = Follower(log.path)
+    assert follower.catch_up() == []
+    log.clock = follower.position.modified
+    log.write()
+    log.rename()
+    log.write()
+    assert follower.catch_up() == log.lines
+    follower.stop()
+
+
+def test_a_reused_inode_is_a_new_file(log: Log) -> None:
+    """Deleted and made anew while down, with the same inode and more bytes than had been read: read from 0, said so."""
+    follower = Follower(log.path)
+    follower.catch_up()
+    follower.stop()
+    content = b"another file whose first bytes differ\n" * 20
+    with log.path.open("r+b") as file:  # the surest way to the same inode
+        file.truncate(0)
+        file.write(content)
+    follower.lines.clear()
+    follower.start()
+    assert b"".join(follower.catch_up()) == content
+    assert len(follower.warnings) == 1
+    assert "what stood behind byte 66 is lost" in follower.warnings[0]
+    follower.stop()
+
+
+def test_a_truncation_without_a_copy_is_logged(log: Log) -> None:
+    """Copytruncate's loss window: there is nothing to read the rest from, and the log says so."""
+    follower = Follower(log.path)
+    follower.catch_up()
+    os.truncate(log.path, 0)
+    log.write()
+    assert follower.catch_up() == log.lines
+    assert len(follower.warnings) == 1
+    assert "was emptied in place; lines behind byte 66, if any were there, are lost" in follower.warnings[0]
+    follower.stop()
+
+
+def test_a_deleted_file_that_comes_back(log: Log) -> None:
+    """While the path is empty the old file is read on; then the new one is read from its start."""
+    follower = Follower(log.path)
+    follower.catch_up()
+    with log.path.open("ab") as still_open:
+        log.path.unlink()
+        assert follower.catch_up() == log.lines
+        still_open.write(line(log.number))
+        log.number += 1
+    assert follower.catch_up() == log.lines
+    log.write(2)
+    assert follower.catch_up() == log.lines
+    follower.stop()
+
+
+def test_the_old_file_is_read_on_until_the_new_one_has_something(log: Log) -> None:
+    """A writer may go on in the renamed file until it opens the new one."""
+    follower = Follower(log.path)
+    follower.catch_up()
+    with log.path.open("ab") as still_open:
+        log.rename()
+        assert follower.catch_up() == log.lines
+        still_open.write(line(log.number))
+        log.number += 1
+    assert follower.catch_up() == log.lines
+    log.write()
+    assert follower.catch_up() == log.lines
+    follower.stop()
+
+
+def test_the_last_line_of_a_rotated_file_needs_no_line_feed(log: Log) -> None:
+    """It is finished, so the line is; and an unfinished line of the live file waits."""
+    follower = Follower(log.path)
+    with log.path.open("ab") as file:
+        file.write(b"cut off")
+    assert follower.catch_up() == log.lines
+    log.rename()
+    with log.path.open("ab") as file:
+        file.write(b"new\n")
+    assert follower.catch_up() == [*log.lines, b"cut off", b"new\n"]
+    follower.stop()
+
+
+def test_compressed_and_foreign_siblings_are_left_alone(log: Log) -> None:
+    """Only the path's own rotated files are its generations."""
+    follower = Follower(log.path)
+    follower.catch_up()
+    for name in ("log.json.9.gz", "log.jsonl", "other.json.1", "log.json.d/x"):
+        (log.path.parent / name).parent.mkdir(exist_ok=True)
+        (log.path.parent / name).write_bytes(b"not mine\n")
+    log.rename()
+    log.write()
+    assert follower.catch_up() == log.lines
+    follower.stop()
+
+
+async def test_blocks_carry_their_places_through_a_rotation(tmp_path: Path) -> None:
+    """Offsets and line numbers count from each file's start; a byte-order mark is no part of the first line."""
+    path = tmp_path / "log.json"
+    await anyio.Path(path).write_bytes(b"\xef\xbb\xbfone\ntwo\nthree")
+    log = FollowedLog(str(path), idle_exit=0.0, warn=pytest.fail)
+    blocks = log.blocks()
+    first = await anext(blocks)
+    assert (first.content, first.offset, first.line) == (b"one\ntwo\n", 3, 1)
+    assert (first.position.offset, first.position.line) == (11, 3)
+    await anyio.Path(path).rename(f"{path}.1")
+    await anyio.Path(path).write_bytes(b"four\n")
+    rest = [block async for block in blocks if block.content]
+    assert [(block.content, block.offset, block.line) for block in rest] == [(b"three", 11, 3), (b"four\n", 0, 1)]
+    assert [(block.position.offset, block.position.line) for block in rest] == [(0, 1), (5, 2)]
+
+
+@pytest.mark.parametrize("resumable", [True, False])
+async def test_an_unfinished_line_at_an_idle_exit(tmp_path: Path, *, resumable: bool) -> None:
+    """It counts, unless a later run is to go on there."""
+    path = tmp_path / "log.json"
+    await anyio.Path(path).write_bytes(b"one\ntwo")
+    log = FollowedLog(str(path), idle_exit=0.0, resumable=resumable, warn=pytest.fail)
+    contents = [block.content async for block in log.blocks() if block.content]
+    assert contents == ([b"one\n"] if resumable else [b"one\n", b"two"])
+
+
+async def test_a_notification_wakes_the_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With polling switched off, a change of the file is still seen."""
+    monkeypatch.setattr("peerwatch.runtime.tail.POLL_SECONDS", 60.0)
+    monkeypatch.setattr("peerwatch.runtime.tail.BUSY_SECONDS", 60.0)
+    path = tmp_path / "log.json"
+    await anyio.Path(path).write_bytes(b"")
+    log = FollowedLog(str(path), warn=pytest.fail)
+    blocks = log.blocks()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(log.watch)
+
+        async def write_often() -> None:
+            while True:  # until the watching has begun and sees one
+                async with await anyio.open_file(path, "ab") as file:
+                    await file.write(b"line\n")
+                await anyio.sleep(0.05)
+
+        assert (await anext(blocks)).content == b""
+        tasks.start_soon(write_often)
+        assert (await anext(blocks)).content.startswith(b"line\n")
+        tasks.cancel_scope.cancel()
+    await blocks.aclose()
