@@ -77,7 +77,7 @@ class StateDirectory:
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise UsageError(f"cannot use the state directory {self.path}: {error.strerror}") from None
-        stack.callback(self._leave)
+        stack.push_async_callback(run_sync, self._leave)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -132,7 +132,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, msgspec.MsgspecError: it is damaged.
     """
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         arrays = dict(archive)
     raw = arrays.pop("facts").tobytes()
     version = msgspec.json.decode(raw)["version"]

@@ -138,10 +138,11 @@ class Supervisor:
             await self._checkpointer.write_beginning()
         sizes = [log.size for log in logs]
         with self._console.progress(None if None in sizes else sum(size or 0 for size in sizes)):
-            async with task_group() as watchers, AsyncExitStack() as stack:
+            async with task_group() as watchers:
                 watchers.start_soon(self._watch_signals, watchers)
                 watchers.start_soon(self._show)
-                await self._run_until_done(stack)
+                async with AsyncExitStack() as stack:
+                    await self._run_until_done(stack)
                 watchers.cancel_scope.cancel()
             self._console.progressed(self._pipeline.statistics())
         await self._write_status(running=False)

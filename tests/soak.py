@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from io import FileIO
 from pathlib import Path
 
 from peerwatch.runtime.generate import Recipe, generate
@@ -56,17 +57,17 @@ class Writer(threading.Thread):
                 time.sleep(ahead)
         file.close()
 
-    def _rotate(self, file: object) -> object:
+    def _rotate(self, file: FileIO) -> FileIO:
         """Shift live.json.1 to live.json.2 and so on; then rename and create, or copy and truncate."""
         for number in range(self.rotated, 0, -1):
             self._numbered(number).rename(self._numbered(number + 1))
         self.rotated += 1
         if self.rotated % 2:
             self._path.rename(self._numbered(1))
-            file.close()  # type: ignore[attr-defined]
+            file.close()
             return self._path.open("ab", buffering=0)
         shutil.copyfile(self._path, self._numbered(1))
-        file.truncate(0)  # type: ignore[attr-defined]
+        file.truncate(0)
         return file
 
     def _numbered(self, number: int) -> Path:
@@ -128,18 +129,24 @@ def main() -> None:
         print("no --logs given: a synthetic case is used")
         lines = generate(Recipe(users=2000, batch_events=40_000, stream_events=400_000, seed=arguments.seed))
         batch, stream = ("".join(part).encode() for part in lines[:2])
-    stream_lines = stream.count(b"\n")
     seconds = arguments.kills * 1.2
-    rate = min(arguments.rate, stream_lines / seconds)
+    stream *= max(1, round(seconds * arguments.rate / stream.count(b"\n")))  # long enough to be killed so often
+    stream_lines = stream.count(b"\n")
     directory = Path(tempfile.mkdtemp(prefix="peerwatch-soak-"))
     began = time.monotonic()
     killed = soak(
-        directory, batch, stream, kills=arguments.kills, rotations=arguments.rotations, rate=rate, seed=arguments.seed
+        directory,
+        batch,
+        stream,
+        kills=arguments.kills,
+        rotations=arguments.rotations,
+        rate=arguments.rate,
+        seed=arguments.seed,
     )
     shutil.rmtree(directory)
     print(
         f"byte-equal after {killed} kills and {arguments.rotations} rotations:"
-        f" {stream_lines} events at {rate:.0f} a second, {time.monotonic() - began:.0f} s"
+        f" {stream_lines} events at {arguments.rate:.0f} a second, {time.monotonic() - began:.0f} s"
     )
 
 
