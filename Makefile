@@ -1,5 +1,7 @@
 # make run      set up, generate a seeded log pair and judge it
 # make test     set up and run every test
+# make soak     100 kills and 20 rotations of a live run; LOGS=DIR for logs of your own
+# make bench    what a live run costs
 # make check    lint and types
 # make constraints   resolve the pinned versions anew
 # make clean    remove the environment and the demo
@@ -15,11 +17,17 @@ run: $(VENV)/.run
 test: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest
 
+soak: $(VENV)/.dev
+	$(VENV)/bin/python tests/soak.py $(if $(LOGS),--logs $(LOGS))
+
+bench: $(VENV)/.run
+	$(VENV)/bin/python benchmarks/live.py
+
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/mypy tests
+	$(VENV)/bin/mypy tests benchmarks/live.py
 
 constraints: $(VENV)/.dev
 	$(VENV)/bin/pip install --quiet uv
@@ -42,4 +50,4 @@ $(VENV)/.dev: $(VENV)/bin/pip pyproject.toml constraints.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.run
 
-.PHONY: run test check constraints clean
+.PHONY: run test soak bench check constraints clean

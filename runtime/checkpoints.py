@@ -8,6 +8,7 @@ import fcntl
 import os
 import time
 import zipfile
+from collections import deque
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -155,8 +156,9 @@ class Checkpointer:
         self._began = began
         self._seconds = seconds
         self._events = events
-        self._send, self._receive = anyio.create_memory_object_stream[Snapshot](2)
-        self._pending = 0
+        self._pending: deque[Snapshot] = deque()
+        self._closed = False
+        self._news = anyio.Event()
         self._last_time = time.monotonic()
         self._last_events = state.progress.events
         self._last_position: Any = None
@@ -169,23 +171,28 @@ class Checkpointer:
         is_due = now - self._last_time >= self._seconds or events - self._last_events >= self._events
         if not last and (self._pending or not is_due or position == self._last_position):
             return None
-        self._pending, self._last_time, self._last_events = self._pending + 1, now, events
-        self._last_position = position
+        self._last_time, self._last_events, self._last_position = now, events, position
         snapshot = Snapshot(parts=3 + self._shards)
-        self._send.send_nowait(snapshot)
+        self._pending.append(snapshot)
+        self._news.set()
         return snapshot
 
     def close(self) -> None:
         """No more snapshots come."""
-        self._send.close()
+        self._closed = True
+        self._news.set()
 
     async def run(self) -> None:
         """Write each snapshot once it is complete, until `close`."""
-        with self._send, self._receive:
-            async for snapshot in self._receive:
+        while self._pending or not self._closed:
+            if self._pending:
+                snapshot = self._pending[0]
                 await snapshot.wait_complete()
                 await self._write(snapshot.arrays, snapshot.facts)
-                self._pending -= 1
+                self._pending.popleft()  # only now may another be due
+            else:
+                await self._news.wait()
+                self._news = anyio.Event()
 
     async def write_beginning(self) -> None:
         """Write down the fresh state, so that a run killed before its first checkpoint knows where it began."""

@@ -131,11 +131,7 @@ class Supervisor:
         Raises:
             RunError: it cannot go on, or too many restarts brought nothing.
         """
-        if checkpoint is None and self._directory is not None:
-            self._began = await run_sync(first_position, Path(self._settings.input.stream or ""))
-        self._build(checkpoint, logs)
-        if checkpoint is None and self._checkpointer is not None:
-            await self._checkpointer.write_beginning()
+        await self._build(checkpoint, logs)
         sizes = [log.size for log in logs]
         with self._console.progress(None if None in sizes else sum(size or 0 for size in sizes)):
             async with task_group() as watchers:
@@ -172,28 +168,33 @@ class Supervisor:
             take_header(
                 logs, self._settings, begun=checkpoint is not None and checkpoint.envelope.facts.position.offset > 0
             )
-            self._build(checkpoint, logs)
+            await self._build(checkpoint, logs)
 
-    def _build(self, checkpoint: Checkpoint | None, logs: Sequence[AnyLog]) -> None:
-        """A pipeline as of the checkpoint, or as of the beginning."""
+    async def _build(self, checkpoint: Checkpoint | None, logs: Sequence[AnyLog]) -> None:
+        """A pipeline as of the checkpoint, or as of the beginning; the outputs are cut to that."""
         settings = self._settings
         named = [str(user).encode() for user in settings.logs.users]
-        if checkpoint is not None:
-            self._began = checkpoint.envelope.facts.began
-        self._lengths = (0, 0)
-        if checkpoint is None:
+        facts = checkpoint.envelope.facts if checkpoint is not None else None
+        for sink, length in zip(
+            self._sinks, (facts.flagged_bytes, facts.rejects_bytes) if facts else (0, 0), strict=True
+        ):
+            await sink.start(length)
+        if checkpoint is None or facts is None:
             state = State.fresh(self._D, self._T, settings.shards, named)
         else:
-            facts = checkpoint.envelope.facts
             state = State.restored(self._D, self._T, settings.shards, named, checkpoint.arrays, facts)
-            self._lengths = (facts.flagged_bytes, facts.rejects_bytes)
+            self._began = facts.began
         self._logs = logs
         self._checkpointer = None
         if self._directory is not None:
             every = settings.state
+            if checkpoint is None:
+                self._began = await run_sync(first_position, Path(settings.input.stream or ""))
             self._checkpointer = Checkpointer(
                 self._directory, self._identity, state, every.seconds, every.events, self._began
             )
+            if checkpoint is None:
+                await self._checkpointer.write_beginning()
         self._pipeline = Pipeline(
             state,
             Sigma(settings.detector.exact_k()),
@@ -208,8 +209,6 @@ class Supervisor:
             self._pipeline.stop()
 
     async def _attempt(self) -> None:
-        for sink, length in zip(self._sinks, self._lengths, strict=True):
-            await sink.start(length)
         async with task_group() as helpers:
             for log in self._logs:
                 if isinstance(log, FollowedLog):
