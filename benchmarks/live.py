@@ -54,7 +54,7 @@ def blocked_growth(directory: Path, seconds: float = 30.0) -> tuple[float, float
     os.mkfifo(pipe)
     files = [str(directory / name) for name in ("batch_log.json", "stream_log.json", "pipe")]
     read = 0
-    with subprocess.Popen([*COMMAND, "--k", "0", "--rejects", str(directory / "r"), *files]) as process:
+    with subprocess.Popen([*COMMAND, "--k", "0", "--rejects", str(directory / "r"), *files]) as process:  # noqa: SIM117
         with pipe.open("rb", buffering=0) as output:
             began = time.monotonic()
             steady = 0.0

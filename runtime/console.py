@@ -21,7 +21,7 @@ class Console:
     def __init__(self, *, quiet: bool, bar: bool) -> None:
         there = sys.stderr is not None
         self._rich = RichConsole(stderr=True, quiet=quiet or not there, highlight=False, soft_wrap=True, markup=False)
-        self._bar = bar and not quiet and there and sys.stderr.isatty()
+        self.has_bar = bar and not quiet and there and sys.stderr.isatty()
         self._progress: Any = None
         self._task: Any = None
         self._began = perf_counter()
@@ -34,7 +34,7 @@ class Console:
     def progress(self, total: int | None) -> Iterator[None]:
         """Around a run that reads `total` bytes (None if unknown)."""
         self._began = perf_counter()
-        if not self._bar:
+        if not self.has_bar:
             yield
             return
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415 (slow to import)

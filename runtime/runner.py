@@ -257,14 +257,15 @@ class Supervisor:
 
     async def _show(self) -> None:
         """Move the progress bar and keep the status up to date."""
+        every = PROGRESS_SECONDS if self._console.has_bar else STATUS_SECONDS
         since_status = STATUS_SECONDS
         while True:
             self._console.progressed(self._pipeline.statistics())
             if since_status >= STATUS_SECONDS:
                 await self._write_status(running=True)
                 since_status = 0.0
-            await anyio.sleep(PROGRESS_SECONDS)
-            since_status += PROGRESS_SECONDS
+            await anyio.sleep(every)
+            since_status += every
 
     async def _write_status(self, *, running: bool) -> None:
         if self._directory is None or self._checkpointer is None:

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 import anyio
 from anyio.to_thread import run_sync
-from watchfiles import awatch
+from watchfiles import Change, awatch
 
 from peerwatch.actors.dispatcher import Block
 from peerwatch.network.errors import SourceError
@@ -24,10 +24,10 @@ from peerwatch.runtime.names import shown
 from peerwatch.runtime.sources import BYTE_ORDER_MARK, CHUNK, HEAD
 from peerwatch.runtime.state import Position
 
-POLL_SECONDS: Final = 0.25
+POLL_SECONDS: Final = 1.0
 """What a missed notification costs at most."""
 BUSY_SECONDS: Final = 0.001
-"""The first pause at the end of a file; pauses double while nothing comes, until notifications are waited for."""
+"""The first pause at the end of a file; pauses double while nothing comes, up to the poll interval."""
 COMPRESSED: Final = {".gz", ".bz2", ".xz", ".zst", ".lz4"}
 
 
@@ -297,9 +297,14 @@ class FollowedLog:
             tasks.start_soon(_set_when_cancelled, stop)
             while True:
                 with suppress(OSError, RuntimeError):  # no more inotify watches, or no such directory any more
-                    async for _ in awatch(self._path.parent, stop_event=stop, recursive=False):
+                    async for _ in awatch(
+                        self._path.parent, watch_filter=self._is_mine, stop_event=stop, recursive=False, step=100
+                    ):
                         self._changed.set()
                 await anyio.sleep(POLL_SECONDS)
+
+    def _is_mine(self, _: Change, path: str) -> bool:
+        return Path(path).name == self._path.name
 
     async def blocks(self) -> AsyncGenerator[Block, None]:
         """The lines, as they come; an empty block now and then while nothing comes.
@@ -343,14 +348,11 @@ class FollowedLog:
             raise SourceError(f"cannot read {self.name} any further: {error.strerror}") from None
 
     async def _pause(self, seconds: float) -> float:
-        """Wait a little, longer each time; at last for a notification or the poll interval."""
-        if seconds < POLL_SECONDS:
-            await anyio.sleep(seconds)
-            return 2 * seconds
+        """Wait for a notification, or a little, longer each time; returns how long the next time."""
         self._changed = anyio.Event()
-        with anyio.move_on_after(POLL_SECONDS):
+        with anyio.move_on_after(seconds):
             await self._changed.wait()
-        return POLL_SECONDS if not self._changed.is_set() else BUSY_SECONDS
+        return BUSY_SECONDS if self._changed.is_set() else min(2 * seconds, POLL_SECONDS)
 
     def _block(self, content: bytes) -> Block:
         start, line = self._offset, self._line
