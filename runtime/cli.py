@@ -140,7 +140,7 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool
 
     \b
     Exit codes:
-      0         all judged; or, with --follow or --state, stopped by a signal: the next run goes on there
+      0         all judged; also a --follow, or a run with --state, that a signal has stopped
       1         stopped by a rejected line (--strict), a failing disk, or an output nobody reads
       2         a wrong option, config, header or file; nothing has been written
       130, 143  interrupted; what had been read has been judged

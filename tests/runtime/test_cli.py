@@ -355,3 +355,45 @@ def test_a_full_disk_is_one_sentence(logs: Path) -> None:
     assert result.exit_code == 1
     assert result.stderr == "peerwatch: cannot write /dev/full: No space left on device; mend that and run again\n"
     assert (logs / "full.rejects.json").exists()
+
+
+def test_a_damaged_kernel_cache_is_done_without(logs: Path) -> None:
+    """With emptied cache files the kernels are compiled anew, and the verdicts are right."""
+    cache = logs / "cache"
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache)}
+    for damage in (False, True):
+        for path in cache.rglob("*.nb?") if damage else ():
+            path.write_bytes(b"")
+        subprocess.run([*COMMAND, "run", "-q", "batch", "stream", "out"], env=environment, check=True)
+        assert (logs / "out").read_bytes() == FLAGGED
+
+
+def test_file_names_of_any_kind(logs: Path) -> None:
+    """Not UTF-8, with brackets that a terminal library might take for markup, linked: all are names like others."""
+    odd = os.fsdecode(b"str\xffeam[red]")
+    (logs / odd).write_bytes(STREAM + b"junk\n")
+    (logs / "link").symlink_to("o[bold]ut")
+    result = subprocess.run([*COMMAND, "run", "batch", odd, "link"], capture_output=True, check=True)
+    assert b"link (50.00% of judged)" in result.stderr
+    assert (logs / "o[bold]ut").read_bytes() == FLAGGED
+    (record,) = (logs / "link.rejects.json").read_bytes().splitlines()
+    assert decode_reject(record).file == "str\\xffeam[red]"
+
+
+def test_a_dangling_link_survives_a_mistake(logs: Path) -> None:
+    """A usage error leaves the link, and no file behind it."""
+    (logs / "link").symlink_to("target")
+    assert peerwatch("run", "batch", "stream", "link", "--log-file", "no/log").exit_code == 2
+    assert (logs / "link").is_symlink()
+    assert not (logs / "target").exists()
+
+
+def test_strict_does_not_wait_for_more(logs: Path) -> None:
+    """A bad line on a pipe that stays open ends the run at once."""
+    command = [*COMMAND, "run", "--strict", "--D", "1", "--T", "2", "-", "out"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(purchase(1, "1") + b"bad\n")
+        process.stdin.flush()
+        assert process.wait() == 1
+    assert (logs / "out").exists()

@@ -130,3 +130,11 @@ def test_every_option_is_named_beside_its_key() -> None:
     for name, key in OPTION_KEYS.items():
         above = text[: re.search(rf"^ *{key.rpartition('.')[2]}:", text, re.MULTILINE).start()].splitlines()  # type: ignore[union-attr]
         assert options[name].opts[-1] in "".join(above[-2:]), name
+
+
+def test_the_live_config_can_be_used() -> None:
+    """configs/live.yaml follows a log and keeps its state."""
+    settings, _ = resolve(read_config(DEFAULT_YAML.with_name("live.yaml")))
+    assert settings.follow
+    assert settings.state.directory
+    assert settings.logs.file
