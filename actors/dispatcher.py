@@ -1,5 +1,6 @@
 """Decodes, numbers and deals out the events; rejects the lines that are none."""
 
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -54,11 +55,12 @@ NOTHING_DONE: Final = Progress()
 
 
 class Place(NamedTuple):
-    """Where a line stands: in the judged log or the other, its number and its first byte."""
+    """Which line it is: of the judged log or the other, its number, its first byte's offset, and what it says."""
 
     judged: bool
     line: int
     offset: int
+    content: bytes
 
 
 @dataclass
@@ -72,6 +74,7 @@ class Caution:
     after: int = 0
     until: int = 0
     current: Place | None = None
+    failures: Counter[Place] = field(default_factory=Counter)
     poison: dict[Place, str] = field(default_factory=dict)
 
 
@@ -163,7 +166,8 @@ class Dispatcher:
         lines = block.content.count(b"\n") + 1
         careful = self._done.bytes < self._caution.until and self._done.events + lines > self._caution.after
         poisoned = any(
-            log.judged == judged and 0 <= place - block.offset < len(block.content) for judged, _, place in self._poison
+            log.judged == judged and 0 <= place - block.offset < len(block.content)
+            for judged, _, place, _ in self._poison
         )
         if not careful and not poisoned:
             await self._deal_out(block, log)
@@ -171,7 +175,7 @@ class Dispatcher:
         offset = 0
         for number, content in enumerate(_lines(block.content)):
             single = Block(content, block.offset + offset, block.line + number, block.position)
-            self._caution.current = Place(log.judged, single.line, single.offset)
+            self._caution.current = Place(log.judged, single.line, single.offset, content)
             await self._deal_out(single, log)
             if self._wait_settled is not None:
                 await self._wait_settled(self._done.events)
@@ -181,7 +185,9 @@ class Dispatcher:
     async def _deal_out(self, block: Block, log: Log) -> None:
         """Decode, and send the events in batches."""
         known = len(self._decoder.large)
-        why = self._poison.pop(Place(log.judged, block.line, block.offset), None) if self._poison else None
+        why = (
+            self._poison.pop(Place(log.judged, block.line, block.offset, block.content), None) if self._poison else None
+        )
         if why is not None:
             events, bad = (
                 self._decoder.decode(b"", 1).events,

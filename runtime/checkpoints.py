@@ -8,6 +8,7 @@ import fcntl
 import os
 import time
 import zipfile
+import zlib
 from collections import deque
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -26,6 +27,12 @@ from peerwatch.runtime.durable import replace_file, unlink
 from peerwatch.runtime.state import Facts, Position, State
 
 VERSION: Final = 1
+DAMAGE: Final = (
+    OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, msgspec.MsgspecError,
+)  # fmt: skip
+"""What reading a damaged archive raises (found by changing bytes at random)."""
+LOCK_ATTEMPTS: Final = 5
+LOCK_SECONDS: Final = 0.1
 KEPT: Final = 2
 """Checkpoints kept: should the newest be damaged, the one before serves."""
 
@@ -65,6 +72,7 @@ class StateDirectory:
         self._warn = warn
         self._lock = -1
         self._made = False
+        self._damaged: list[Path] = []
 
     def open(self, stack: AsyncExitStack) -> None:
         """Make the directory if need be and lock it until the stack closes.
@@ -73,18 +81,26 @@ class StateDirectory:
             UsageError: it cannot be made, or another process works with it.
         """
         try:
-            self._made = not self.path.exists()
+            made = not self.path.exists()
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise UsageError(f"cannot use the state directory {self.path}: {error.strerror}") from None
         stack.push_async_callback(run_sync, self._leave)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UsageError(
-                f"another peerwatch is running on the state directory {self.path}; stop it or name another directory"
-            ) from None
+        for attempt in range(LOCK_ATTEMPTS):
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:  # perhaps `peerwatch status` is just looking
+                if attempt == LOCK_ATTEMPTS - 1:
+                    raise UsageError(
+                        f"another peerwatch is running on the state directory {self.path}; stop it or name another"
+                        " directory"
+                    ) from None
+                time.sleep(LOCK_SECONDS)
+        self._made = made
+        for unfinished in self.path.glob("*.new"):
+            unlink(unfinished)
 
     def _leave(self) -> None:
         """Let go of the lock; a directory that was made for nothing goes again."""
@@ -97,14 +113,27 @@ class StateDirectory:
         """Forget all checkpoints."""
         for path in self._files():
             unlink(path)
+        self._damaged.clear()
 
     def newest(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole; a damaged one is passed over with a warning."""
-        for path in reversed(self._files()):
+        """The newest checkpoint that is whole; a damaged one is passed over with a warning.
+
+        Raises:
+            UsageError: there are checkpoints, but none that can be used.
+        """
+        files = self._files()
+        for path in reversed(files):
             try:
                 return read_checkpoint(path)
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, msgspec.MsgspecError) as error:
+            except PermissionError as error:
+                raise UsageError(f"cannot read the checkpoint {path}: {error.strerror}") from None
+            except DAMAGE as error:
                 self._warn(f"the checkpoint {path} is damaged ({error}); trying the one before it")
+                self._damaged.append(path)
+        if files:
+            raise UsageError(
+                f"none of the checkpoints in {self.path} can be read; bring one back, or begin anew with --reset"
+            )
         return None
 
     def write(self, arrays: Arrays, envelope: Envelope) -> None:
@@ -117,8 +146,10 @@ class StateDirectory:
         facts = np.frombuffer(msgspec.json.encode(envelope), np.uint8)
         try:
             replace_file(path, lambda file: np.savez(file, facts=facts, **arrays))  # type: ignore[arg-type]
-            for old in self._files()[:-KEPT]:
+            whole = [file for file in self._files() if file not in self._damaged]
+            for old in (*self._damaged, *whole[:-KEPT]):
                 unlink(old)
+            self._damaged.clear()
         except OSError as error:
             raise SinkError(f"cannot write the checkpoint {path}: {error.strerror}; mend that and run again") from None
 
@@ -131,7 +162,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read and check a checkpoint.
 
     Raises:
-        OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, msgspec.MsgspecError: it is damaged.
+        DAMAGE: it is damaged; which of them it is depends on where.
     """
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         arrays = dict(archive)

@@ -25,9 +25,9 @@ from peerwatch.runtime.pipeline import Pipeline, Totals, task_group
 from peerwatch.runtime.settings import Layer, Settings, resolve
 from peerwatch.runtime.sinks import FileSink, is_flagged_line, is_reject_line
 from peerwatch.runtime.sources import LogFile
-from peerwatch.runtime.state import Position, State
+from peerwatch.runtime.state import State
 from peerwatch.runtime.status import STATUS_SECONDS, Status, write_status
-from peerwatch.runtime.tail import FollowedLog, first_position
+from peerwatch.runtime.tail import Beginning, FollowedLog, look_at
 
 PROGRESS_SECONDS: Final = 0.1
 STOP_SECONDS: Final = 10.0
@@ -73,15 +73,17 @@ async def run(
             raise UsageError(NOT_SET.format(key="input.stream", what="the stream log", option="STREAM"))
         paths = await run_sync(output_paths, settings)
         await run_sync(_check_distinct, settings, config, paths)
+        await run_sync(_check_replayable, settings, paths)
         logger = await run_sync(open_logger, settings.logs, stack)
         directory, checkpoint = await _open_state(settings, logger.warning, stack, reset=reset)
-        logs = await open_logs(settings, checkpoint, logger.warning, stack)
+        beginning = await run_sync(look_at, Path(settings.input.stream))
+        logs = await open_logs(settings, checkpoint, beginning, logger.warning, stack)
         if checkpoint is None:
             settings, origins = resolve(*layers, take_header(logs, settings))
         else:
             known = checkpoint.envelope.identity
-            take_header(logs, settings, begun=checkpoint.envelope.facts.position.offset > 0)
-            settings, origins = resolve(*layers, Layer({"D": known.D, "T": known.T}, {}))
+            header = take_header(logs, settings, begun=checkpoint.envelope.facts.position.offset > 0)
+            settings, origins = resolve(*layers, header, Layer({"D": known.D, "T": known.T}, {}))
         D, T = required(settings)
         identity = await run_sync(identity_of, settings, D, T, paths)
         if checkpoint is not None:
@@ -91,7 +93,7 @@ async def run(
             await sink.open(stack)
             if checkpoint is None and not force:
                 await sink.check_own(is_own)
-        supervisor = Supervisor(settings, D, T, directory, identity, sinks, logger, console)
+        supervisor = Supervisor(settings, D, T, directory, identity, sinks, logger, console, beginning, reset=reset)
         await run_sync(partial(logger.info, "run started", D=D, T=T, shards=settings.shards, k=settings.detector.k))
         totals = await supervisor.run(checkpoint, logs)
         await run_sync(partial(logger.info, "run finished", **totals.progress._asdict(), flagged=totals.flagged))
@@ -112,6 +114,9 @@ class Supervisor:
         sinks: tuple[FileSink, FileSink],
         logger: Any,
         console: Console,
+        beginning: Beginning,
+        *,
+        reset: bool,
     ) -> None:
         self._settings = settings
         self._D, self._T = D, T
@@ -121,7 +126,8 @@ class Supervisor:
         self._logger = logger
         self._console = console
         self._caution = Caution()
-        self._began = Position()
+        self._beginning = beginning
+        self._reset = reset
         self._restarts = 0
         self.interrupted_by: signal.Signals | None = None
 
@@ -164,7 +170,7 @@ class Supervisor:
             await anyio.sleep(BACKOFF_SECONDS * 2**in_vain)
             await stack.aclose()
             checkpoint = await run_sync(self._directory.newest) if self._directory is not None else None
-            logs = await open_logs(self._settings, checkpoint, self._logger.warning, stack)
+            logs = await open_logs(self._settings, checkpoint, self._beginning, self._logger.warning, stack)
             take_header(
                 logs, self._settings, begun=checkpoint is not None and checkpoint.envelope.facts.position.offset > 0
             )
@@ -175,6 +181,9 @@ class Supervisor:
         settings = self._settings
         named = [str(user).encode() for user in settings.logs.users]
         facts = checkpoint.envelope.facts if checkpoint is not None else None
+        if self._reset and self._directory is not None:
+            await run_sync(self._directory.reset)
+            self._reset = False
         for sink, length in zip(
             self._sinks, (facts.flagged_bytes, facts.rejects_bytes) if facts else (0, 0), strict=True
         ):
@@ -183,15 +192,17 @@ class Supervisor:
             state = State.fresh(self._D, self._T, settings.shards, named)
         else:
             state = State.restored(self._D, self._T, settings.shards, named, checkpoint.arrays, facts)
-            self._began = facts.began
         self._logs = logs
         self._checkpointer = None
         if self._directory is not None:
             every = settings.state
-            if checkpoint is None:
-                self._began = await run_sync(first_position, Path(settings.input.stream or ""))
             self._checkpointer = Checkpointer(
-                self._directory, self._identity, state, every.seconds, every.events, self._began
+                self._directory,
+                self._identity,
+                state,
+                every.seconds,
+                every.events,
+                facts.began if facts else self._beginning.position,
             )
             if checkpoint is None:
                 await self._checkpointer.write_beginning()
@@ -222,14 +233,20 @@ class Supervisor:
             helpers.cancel_scope.cancel()
 
     def _blame(self, error: Exception) -> bool:
-        """Say what the next attempt has to be careful about; whether a line has been found that is to blame."""
-        caution = self._caution
-        if caution.current is None:
+        """Say what the next attempt has to be careful about; whether a line has been found that is to blame.
+
+        A line is to blame if it fails twice on its own; what is the machine's fault is no line's.
+        """
+        caution, place = self._caution, self._caution.current
+        caution.current = None
+        if place is None or isinstance(error, (MemoryError, OSError)):
             caution.after, caution.until = self._pipeline.through, self._pipeline.reached
             return False
+        caution.failures[place] += 1
+        if caution.failures[place] < 2:
+            return False
         where = "".join(traceback.format_exception(error)).strip()
-        caution.poison[caution.current] = f"brought the run down twice: {type(error).__name__}: {error}\n{where}"
-        caution.current = None
+        caution.poison[place] = f"brought the run down twice: {type(error).__name__}: {error}\n{where}"
         return True
 
     def _report_failure(self, error: Exception) -> None:
@@ -295,13 +312,15 @@ async def _open_state(
         return None, None
     directory = StateDirectory(Path(settings.state.directory), warn)
     await run_sync(directory.open, stack)
-    if reset:
-        await run_sync(directory.reset)
-    return directory, await run_sync(directory.newest)
+    return directory, None if reset else await run_sync(directory.newest)
 
 
 async def open_logs(
-    settings: Settings, checkpoint: Checkpoint | None, warn: Callable[[str], None], stack: AsyncExitStack
+    settings: Settings,
+    checkpoint: Checkpoint | None,
+    beginning: Beginning,
+    warn: Callable[[str], None],
+    stack: AsyncExitStack,
 ) -> list[AnyLog]:
     """The batch log, if one is set and not yet read to its end, and the stream log.
 
@@ -322,8 +341,15 @@ async def open_logs(
     if settings.follow and stream != "-" and not await anyio.Path(stream).is_fifo():
         if await anyio.Path(stream).is_dir():
             raise UsageError(f"{stream} is a directory; name the log file in it")
-        resumable = settings.state.directory is not None
-        follow = FollowedLog(stream, position=position, idle_exit=settings.idle_exit, resumable=resumable, warn=warn)
+        if facts is not None:
+            beginning = Beginning(facts.position if facts.judged else facts.began)
+        follow = FollowedLog(
+            stream,
+            beginning=beginning,
+            idle_exit=settings.idle_exit,
+            resumable=settings.state.directory is not None,
+            warn=warn,
+        )
         return [*logs, follow]
     log = LogFile(stream, judged=True, position=position)
     await log.open(stack)
@@ -396,6 +422,17 @@ def _check_distinct(settings: Settings, config: Path | None, outputs: Sequence[s
         for other, taken in (*read, *written[:place]):
             if path is not None and taken is not None and _is_same(Path(path), Path(taken)):
                 raise UsageError(f"{shown(path)} is named for {what} and for {other}; name two files")
+
+
+def _check_replayable(settings: Settings, outputs: Sequence[str]) -> None:
+    """What a state directory needs: a batch log that can be read again, outputs that can be cut back."""
+    if settings.state.directory is None:
+        return
+    for what, path in (("batch log", settings.input.batch), ("output", outputs[0]), ("rejects file", outputs[1])):
+        if path == "-" or (path is not None and Path(path).exists() and not Path(path).is_file()):
+            raise UsageError(
+                f"with --state the {what} must be a file, so that a run can go on in it; {shown(path)} is none"
+            )
 
 
 def _is_same(one: Path, other: Path) -> bool:

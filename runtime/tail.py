@@ -28,7 +28,6 @@ POLL_SECONDS: Final = 1.0
 """What a missed notification costs at most."""
 BUSY_SECONDS: Final = 0.001
 """The first pause at the end of a file; pauses double while nothing comes, up to the poll interval."""
-COMPRESSED: Final = {".gz", ".bz2", ".xz", ".zst", ".lz4"}
 
 
 class Piece(NamedTuple):
@@ -36,6 +35,13 @@ class Piece(NamedTuple):
 
     data: bytes
     ended: bool
+
+
+class Beginning(NamedTuple):
+    """Where to begin, and the rotated files (device, inode) that had been there before and are none of the log's."""
+
+    position: Position
+    known: frozenset[tuple[int, int]] = frozenset()
 
 
 class Generation:
@@ -47,7 +53,7 @@ class Generation:
         status = self.status()
         self.identity = (status.st_dev, status.st_ino)
         self.modified = status.st_mtime_ns
-        self.head = b""
+        self.head = os.pread(self.descriptor, HEAD, 0)
         self.offset = 0
 
     def status(self) -> os.stat_result:
@@ -59,8 +65,8 @@ class Generation:
         data = os.pread(self.descriptor, size, self.offset)
         if data and not self.holds(self.head, self.offset + len(data)):
             return b""
-        if self.offset == len(self.head) < HEAD:
-            self.head += data[: HEAD - len(self.head)]
+        if data and len(self.head) < HEAD:
+            self.head = os.pread(self.descriptor, HEAD, 0)
         self.offset += len(data)
         return data
 
@@ -84,12 +90,13 @@ class Generation:
 class Tail:
     """The bytes of a path's generations, in order. Its calls block for as long as a disk does."""
 
-    def __init__(self, path: Path, position: Position | None, warn: Callable[[str], None], chunk: int = CHUNK) -> None:
+    def __init__(self, path: Path, beginning: Beginning, warn: Callable[[str], None], chunk: int = CHUNK) -> None:
         self._path = path
         self._warn = warn
         self._chunk = chunk
-        self._begun = position
-        self._since = position.modified if position is not None else None
+        self._begun = beginning.position
+        self._known = beginning.known
+        self._lost = False
         self._current: Generation | None = None
         self._queue: list[Generation] = []
 
@@ -104,6 +111,9 @@ class Tail:
             if not self._queue:
                 return None
             self._current = self._queue.pop(0)
+        if self._lost:
+            self._lost = False
+            return Piece(b"", ended=True)
         self._look_behind()
         data = self._current.read(self._chunk)
         if not data and not self._queue:
@@ -113,20 +123,21 @@ class Tail:
                 return None
         if data:
             return Piece(data, ended=False)
-        self._current.close()
-        self._current = self._queue.pop(0)
+        finished, self._current = self._current, self._queue.pop(0)
+        finished.close()
         return Piece(b"", ended=True)
 
     def position(self, offset: int, line: int) -> Position:
         """A position in the current generation, or before the first."""
-        if self._current is not None:
-            return self._current.position(offset, line)
-        return self._begun or Position(modified=self._since or 0)
+        return self._current.position(offset, line) if self._current is not None else self._begun
 
     def unread(self) -> int:
         """Bytes that stand behind what has been read, as far as is known."""
-        generations = [self._current] if self._current is not None else []
-        return sum(max(0, file.status().st_size - file.offset) for file in (*generations, *self._queue))
+        unread = 0
+        with suppress(OSError):  # the reading thread may be letting go of one of them
+            for file in (self._current, *self._queue):
+                unread += max(0, file.status().st_size - file.offset) if file is not None else 0
+        return unread
 
     def close(self) -> None:
         """Let go of all files."""
@@ -136,19 +147,17 @@ class Tail:
         self._current, self._queue = None, []
 
     def _begin(self) -> list[Generation]:
-        """The generations to read first: from a checkpoint on, or whatever stands at the path."""
-        begun = self._begun
-        if begun is None and self._since is None:
-            self._since = time.time_ns()
-            return self._all()[-1:] if self._path.exists() else []
-        files = self._all()
-        if begun is None or not begun.head:  # nothing had been read of what stood at the path, if anything did
-            return self._newer(files, self._since or 0)
-        self._begun = None
+        """The generations to read first: from the beginning's position on."""
+        begun, files = self._begun, self._all()
+        if not begun.head:  # nothing was there to be read then
+            return self._newer(files, begun.modified, (begun.device, begun.inode))
         found = self._find(files, begun.head, begun.offset, (begun.device, begun.inode))
         if found is not None:
             return [found, *self._behind(files, found)]
+        if not files or files[-1].path != self._path:  # it may be back in a moment
+            return self._let_go(files)
         self._warn(f"{self._path}: the file that was being read is gone; what stood behind byte {begun.offset} is lost")
+        self._lost = True
         return self._newer(files, begun.modified)
 
     def _find(self, files: list[Generation], head: bytes, offset: int, identity: tuple[int, int]) -> Generation | None:
@@ -166,37 +175,37 @@ class Tail:
         current = self._current
         if current is None or current.head or current.status().st_mtime_ns == current.modified:
             return
-        files = self._newer(self._all(), current.modified)
+        files = self._newer(self._all(), current.modified, current.identity)
         if files and files[0].identity != current.identity:
-            current.close()
             self._current, self._queue = files[0], files[1:]
+            current.close()
             return
         current.modified = current.status().st_mtime_ns
-        for file in files:
-            file.close()
+        self._let_go(files)
 
     def _later(self, current: Generation) -> list[Generation]:
         """The unread generations behind the current one. A file at the path that is empty may not have begun yet."""
         at_path = identity_of(self._path)
         if at_path is None or (at_path == current.identity and current.holds(current.head, current.offset)):
             return []  # where nothing is, a rotation is under way or the file is deleted: it is read on meanwhile
-        files = self._all()
+        known, files = self._known, self._all()
+        emptied = [file for file in files if file.identity == current.identity]
         if files and files[-1].path == self._path and files[-1].status().st_size == 0:
             files.pop().close()
         found = self._find(files, current.head, current.offset, current.identity)
         if found is not None:
-            current.close()
             self._current = found
+            current.close()
             return self._behind(files, found)
+        self._known = known
         if current.holds(current.head, current.offset):  # deleted, and read to its end
             return self._newer(files, current.status().st_mtime_ns)
-        if at_path == current.identity and not files:
-            return []  # emptied in place, and nothing in it yet
+        if not emptied or emptied[0] not in files:
+            return self._let_go(files)  # emptied in place, and nothing in it yet
         self._warn(
             f"{self._path} was emptied in place; lines behind byte {current.offset}, if any were there, are lost"
         )
-        emptied = [file for file in files if file.identity == current.identity]
-        return [*emptied, *self._behind(files, emptied[0])] if emptied else self._newer(files, current.modified)
+        return [emptied[0], *self._behind(files, emptied[0])]
 
     @staticmethod
     def _behind(files: list[Generation], first: Generation) -> list[Generation]:
@@ -206,38 +215,62 @@ class Tail:
             file.close()
         return files[place + 1 :]
 
-    def _newer(self, files: list[Generation], since: int) -> list[Generation]:
-        """The files last written after `since` (nanoseconds) and the path's own; the others are let go."""
-        newer = [file for file in files if file.path == self._path or file.status().st_mtime_ns > since]
-        for file in files:
-            if file not in newer:
-                file.close()
+    def _newer(self, files: list[Generation], since: int, own: tuple[int, int] | None = None) -> list[Generation]:
+        """The path's own file, `own`, and rotated files that are not known and were last written after `since`."""
+        newer = [
+            file
+            for file in files
+            if file.path == self._path
+            or file.identity == own
+            or (file.status().st_mtime_ns > since and file.identity not in self._known)
+        ]
+        self._let_go([file for file in files if file not in newer])
         return newer
+
+    @staticmethod
+    def _let_go(files: list[Generation]) -> list[Generation]:
+        for file in files:
+            file.close()
+        return []
 
     def _all(self) -> list[Generation]:
         """The rotated files of the path, the oldest first, and the file at it, even if a rotation comes in between."""
         while True:
-            names = self._names()
+            names = rotated(self._path)
             files: list[Generation] = []
-            with suppress(FileNotFoundError):
-                files.extend(map(Generation, names))
-            if (
-                len(files) == len(names)
-                and self._names() == names
-                and all(file.identity == identity_of(file.path) for file in files)
-            ):
+            for name in names:
+                with suppress(FileNotFoundError, *([PermissionError] if name != self._path else [])):
+                    files.append(Generation(name))
+            if rotated(self._path) == names and all(file.identity == identity_of(file.path) for file in files):
                 return files
-            for file in files:
-                file.close()
+            self._let_go(files)
 
-    def _names(self) -> list[Path]:
-        """By the time they were last written, then by their numbers or dates; the path itself is last."""
-        found = []
-        for path in self._path.parent.glob(f"{escape(self._path.name)}[.-]*"):
-            if path.suffix not in COMPRESSED and path.is_file():
-                number = re.search(r"[.-]([0-9]{1,6})$", path.name)
-                found.append((path.stat().st_mtime_ns, -int(number[1]) if number else 0, path.name, path))
-        return [path for *_, path in sorted(found)] + [self._path] * self._path.exists()
+
+def rotated(path: Path) -> list[Path]:
+    """The rotated files of a path by the time they were last written, then by their numbers or dates; itself last.
+
+    Rotated files end in a number or date (`log.1`, `log-20260131`) or in `.old`.
+    """
+    found = []
+    for name in path.parent.glob(f"{escape(path.name)}[.-]*"):
+        ending = re.fullmatch(r"[.-](?:(\d{1,6})|\d[\dTZ:._-]*|old)", name.name[len(path.name) :])
+        with suppress(FileNotFoundError):
+            if ending and name.is_file():
+                found.append((name.stat().st_mtime_ns, -int(ending[1] or 0), name.name, name))
+    return [name for *_, name in sorted(found)] + [path] * path.exists()
+
+
+def look_at(path: Path) -> Beginning:
+    """Where following a path begins: before the first byte of what stands there now, or of what comes."""
+    known = frozenset(filter(None, map(identity_of, rotated(path))))
+    try:
+        file = Generation(path)
+    except OSError:
+        return Beginning(Position(modified=time.time_ns()), known)
+    try:
+        return Beginning(file.position(0, 1), known - {file.identity})
+    finally:
+        file.close()
 
 
 def identity_of(path: Path) -> tuple[int, int] | None:
@@ -247,14 +280,6 @@ def identity_of(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino
-
-
-def first_position(path: Path) -> Position:
-    """A position before the first byte of what stands at the path now, or of what comes if there is nothing."""
-    try:
-        return Position(modified=path.stat().st_mtime_ns - 1)
-    except OSError:
-        return Position(modified=time.time_ns())
 
 
 class FollowedLog:
@@ -267,7 +292,7 @@ class FollowedLog:
         self,
         path: str,
         *,
-        position: Position | None = None,
+        beginning: Beginning,
         idle_exit: float | None = None,
         resumable: bool = False,
         warn: Callable[[str], None],
@@ -277,9 +302,9 @@ class FollowedLog:
         self.judged = True
         self.size: int | None = None
         self._path = Path(path)
-        self._tail = Tail(self._path, position, warn, chunk)
-        self._offset = position.offset if position else 0
-        self._line = position.line if position else 1
+        self._tail = Tail(self._path, beginning, warn, chunk)
+        self._offset = beginning.position.offset
+        self._line = beginning.position.line
         self._idle_exit = idle_exit
         self._resumable = resumable
         self._changed = anyio.Event()

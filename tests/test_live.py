@@ -17,11 +17,12 @@ from reference import judge
 from soak import soak
 from support import befriend, purchase
 
+from peerwatch.network.errors import SinkError
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import PurchaseHistory
 from peerwatch.network.rejects import decode_reject
 from peerwatch.runtime import runner
-from peerwatch.runtime.checkpoints import read_checkpoint
+from peerwatch.runtime.checkpoints import DAMAGE, read_checkpoint
 from peerwatch.runtime.cli import cli
 from peerwatch.runtime.generate import Recipe, generate
 
@@ -125,6 +126,77 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(logs: Path) -> None:
         assert (logs / "out").read_bytes() == EXPECTED.flagged
         for path in (logs / "state").glob("checkpoint-*.npz"):
             path.unlink()
+
+
+def test_if_no_checkpoint_can_be_read_nothing_is_overwritten(logs: Path) -> None:
+    """Beginning anew would destroy the output: it takes --reset."""
+    live()
+    for path in (logs / "state").glob("checkpoint-*.npz"):
+        path.write_bytes(path.read_bytes()[:-50])
+    result = live()
+    assert result.exit_code == 2
+    expected = "peerwatch: none of the checkpoints in state can be read; bring one back, or begin anew with --reset"
+    assert result.stderr.splitlines()[-1] == expected
+    assert (logs / "out").read_bytes() == EXPECTED.flagged
+    assert live("--reset").exit_code == 0
+    assert (logs / "out").read_bytes() == EXPECTED.flagged
+
+
+def test_random_damage_is_noticed_or_harmless(logs: Path) -> None:
+    """Whatever bytes of a checkpoint change, it is passed over, or it gives the arrays that were written."""
+    live()
+    path = max((logs / "state").glob("checkpoint-*.npz"))
+    whole, content = read_checkpoint(path), path.read_bytes()
+    rng = np.random.default_rng(2)
+    for _ in range(500):
+        damaged = bytearray(content)
+        damaged[rng.integers(len(damaged))] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            found = read_checkpoint(path)
+        except DAMAGE:
+            continue
+        assert found.envelope == whole.envelope
+        assert all((found.arrays[name] == array).all() for name, array in whole.arrays.items())
+
+
+def test_a_mistake_beside_reset_keeps_the_checkpoints(logs: Path) -> None:
+    """--reset forgets them when the run begins, not before everything else is found to be right."""
+    live()
+    kept = sorted((logs / "state").glob("checkpoint-*"))
+    result = peerwatch("run", "nobatch", "stream", "out", "--state", "state", "--reset")
+    assert result.exit_code == 2
+    assert sorted((logs / "state").glob("checkpoint-*")) == kept != []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"), [(["-", "stream", "out"], "batch log"), (["batch", "stream", "-"], "output")]
+)
+@pytest.mark.usefixtures("logs")
+def test_a_state_needs_files(arguments: list[str], what: str) -> None:
+    """A pipe can be neither read again nor cut back."""
+    result = peerwatch("run", *arguments, "--state", "state")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"peerwatch: with --state the {what} must be a file, so that a run can go on in it")
+
+
+def test_a_rotation_in_the_batch_phase_is_caught_up(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed right after its beginning was written down, and the log rotated before the next start: nothing is lost."""
+
+    def die(*_: Any) -> None:
+        raise SinkError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.Supervisor, "_attempt", die)
+        assert live().exit_code == 1
+    half = len(STREAM) // 2
+    (logs / "stream").rename(logs / "stream.1")
+    (logs / "stream").write_bytes(STREAM[half:])
+    with (logs / "stream.1").open("r+b") as file:
+        file.truncate(half)
+    assert live().exit_code == 0
+    flagged = (logs / "out").read_bytes()
+    assert flagged == judge(BATCH, STREAM[:half] + b"\n" + STREAM[half:], 2, 3).flagged != b""
 
 
 @pytest.mark.parametrize(

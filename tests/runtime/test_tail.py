@@ -7,11 +7,12 @@ from pathlib import Path
 
 import anyio
 import pytest
+from anyio.to_thread import run_sync
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peerwatch.runtime.state import Position
-from peerwatch.runtime.tail import FollowedLog, Tail, first_position
+from peerwatch.runtime.tail import Beginning, FollowedLog, Tail, look_at
 
 
 class Follower:
@@ -22,18 +23,20 @@ class Follower:
         self.chunk = chunk
         self.warnings: list[str] = []
         self.lines: list[bytes] = []
-        self.position: Position = first_position(path)
+        self.beginning = look_at(path)
+        self.position: Position = self.beginning.position
         self.start()
 
     def start(self) -> None:
         """Start from the last position."""
-        self.tail = Tail(self.path, self.position, self.warnings.append, self.chunk)
+        self.tail = Tail(self.path, self.beginning, self.warnings.append, self.chunk)
         self.held = b""
         self.offset = self.position.offset
 
     def stop(self) -> None:
         """As a kill would: what is held of an unfinished line is forgotten."""
         self.tail.close()
+        self.beginning = Beginning(self.position)
 
     def catch_up(self) -> list[bytes]:
         """All whole lines so far, in order."""
@@ -248,7 +251,7 @@ def test_compressed_and_foreign_siblings_are_left_alone(log: Log) -> None:
     """Only the path's own rotated files are its generations."""
     follower = Follower(log.path)
     follower.catch_up()
-    for name in ("log.json.9.gz", "log.jsonl", "other.json.1", "log.json.d/x"):
+    for name in ("log.json.9.gz", "log.jsonl", "other.json.1", "log.json.d/x", "log.json.flagged", "log.json.bak"):
         (log.path.parent / name).parent.mkdir(exist_ok=True)
         (log.path.parent / name).write_bytes(b"not mine\n")
     log.rename()
@@ -261,7 +264,7 @@ async def test_blocks_carry_their_places_through_a_rotation(tmp_path: Path) -> N
     """Offsets and line numbers count from each file's start; a byte-order mark is no part of the first line."""
     path = tmp_path / "log.json"
     await anyio.Path(path).write_bytes(b"\xef\xbb\xbfone\ntwo\nthree")
-    log = FollowedLog(str(path), idle_exit=0.0, warn=pytest.fail)
+    log = FollowedLog(str(path), beginning=await run_sync(look_at, path), idle_exit=0.0, warn=pytest.fail)
     blocks = log.blocks()
     first = await anext(blocks)
     assert (first.content, first.offset, first.line) == (b"one\ntwo\n", 3, 1)
@@ -278,7 +281,9 @@ async def test_an_unfinished_line_at_an_idle_exit(tmp_path: Path, *, resumable: 
     """It counts, unless a later run is to go on there."""
     path = tmp_path / "log.json"
     await anyio.Path(path).write_bytes(b"one\ntwo")
-    log = FollowedLog(str(path), idle_exit=0.0, resumable=resumable, warn=pytest.fail)
+    log = FollowedLog(
+        str(path), beginning=await run_sync(look_at, path), idle_exit=0.0, resumable=resumable, warn=pytest.fail
+    )
     contents = [block.content async for block in log.blocks() if block.content]
     assert contents == ([b"one\n"] if resumable else [b"one\n", b"two"])
 
@@ -289,7 +294,7 @@ async def test_a_notification_wakes_the_reading(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("peerwatch.runtime.tail.BUSY_SECONDS", 60.0)
     path = tmp_path / "log.json"
     await anyio.Path(path).write_bytes(b"")
-    log = FollowedLog(str(path), warn=pytest.fail)
+    log = FollowedLog(str(path), beginning=await run_sync(look_at, path), warn=pytest.fail)
     blocks = log.blocks()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(log.watch)
@@ -305,3 +310,82 @@ async def test_a_notification_wakes_the_reading(tmp_path: Path, monkeypatch: pyt
         assert (await anext(blocks)).content.startswith(b"line\n")
         tasks.cancel_scope.cancel()
     await blocks.aclose()
+
+
+def test_a_missing_log_at_a_resume_may_come_back(log: Log) -> None:
+    """Moved away and back (a mount, say): nothing is read twice."""
+    follower = Follower(log.path)
+    follower.catch_up()
+    follower.stop()
+    away = log.path.with_name("away")
+    log.path.rename(away)
+    follower.start()
+    assert follower.catch_up() == log.lines
+    away.rename(log.path)
+    log.write()
+    assert follower.catch_up() == log.lines
+    assert follower.warnings == []
+    follower.stop()
+
+
+def test_a_resume_at_the_start_of_a_file_that_is_rotated_by_then(log: Log) -> None:
+    """A checkpoint between two generations does not lose the second."""
+    follower = Follower(log.path)
+    log.rename()
+    log.write()
+    log.rename()
+    log.write()
+    pieces = []
+    while not (piece := follower.tail.read()).ended:  # type: ignore[union-attr]
+        pieces.append(piece)
+    follower.lines = b"".join(piece.data for piece in pieces if piece).splitlines(keepends=True)
+    follower.position = follower.tail.position(0, 1)
+    follower.stop()
+    follower.start()
+    assert follower.catch_up() == log.lines
+    follower.stop()
+
+
+def test_an_emptied_log_is_said_once(log: Log) -> None:
+    """With an old rotated file beside it and nothing new, the warning is not repeated at every poll."""
+    log.rename()
+    log.write()
+    follower = Follower(log.path)
+    follower.catch_up()
+    os.truncate(log.path, 0)
+    for _ in range(3):
+        follower.catch_up()
+    log.write()
+    for _ in range(3):
+        follower.catch_up()
+    assert len(follower.warnings) == 1
+    follower.stop()
+
+
+def test_an_old_file_that_is_still_written_is_not_the_logs(log: Log) -> None:
+    """A start on a new, empty log leaves alone what its writer still puts into the rotated one."""
+    log.rename()
+    follower = Follower(log.path)
+    assert follower.catch_up() == []
+    with Path(f"{log.path}.1").open("ab") as file:
+        file.write(b"late\n")
+    with log.path.open("ab") as file:
+        file.write(b"new\n")
+    assert follower.catch_up() == [b"new\n"]
+    follower.stop()
+
+
+def test_a_short_beginning_is_no_identity(tmp_path: Path) -> None:
+    """What had been read when the first line was half written does not take another file for this one."""
+    path = tmp_path / "log.json"
+    path.write_bytes(b"{")
+    follower = Follower(path)
+    follower.catch_up()
+    path.write_bytes(b'{"a": 1}\n')
+    assert follower.catch_up() == [b'{"a": 1}\n']
+    follower.stop()
+    follower.start()
+    shutil.copy2(path, f"{path}.1")
+    path.write_bytes(b'{"b": 22222}\n')
+    assert follower.catch_up() == [b'{"a": 1}\n', b'{"b": 22222}\n']
+    follower.stop()
