@@ -17,6 +17,7 @@ from reference import judge
 from soak import soak
 from support import befriend, purchase
 
+from peerwatch.actors.dispatcher import Dispatcher
 from peerwatch.network.errors import SinkError
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import PurchaseHistory
@@ -183,11 +184,11 @@ def test_a_state_needs_files(arguments: list[str], what: str) -> None:
 def test_a_rotation_in_the_batch_phase_is_caught_up(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed right after its beginning was written down, and the log rotated before the next start: nothing is lost."""
 
-    def die(*_: Any) -> None:
+    async def die(*_: Any) -> None:
         raise SinkError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner.Supervisor, "_attempt", die)
+        patch.setattr(Dispatcher, "run", die)
         assert live().exit_code == 1
     half = len(STREAM) // 2
     (logs / "stream").rename(logs / "stream.1")
