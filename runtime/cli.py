@@ -184,7 +184,7 @@ def config_show(paths: tuple[str, ...], config: Path | None, **options: Any) -> 
     if settings.input.batch is not None:
         import anyio  # noqa: PLC0415
 
-        from peerwatch.runtime.runner import read_header  # noqa: PLC0415 (loads the kernels)
+        from peerwatch.runtime.opening import read_header  # noqa: PLC0415 (loads the kernels)
 
         layers.append(anyio.run(read_header, settings))
         settings, origins = resolve(*layers)

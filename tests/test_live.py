@@ -22,7 +22,7 @@ from peerwatch.network.errors import SinkError
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import PurchaseHistory
 from peerwatch.network.rejects import decode_reject
-from peerwatch.runtime import runner
+from peerwatch.runtime import supervisor
 from peerwatch.runtime.checkpoints import DAMAGE, read_checkpoint
 from peerwatch.runtime.cli import cli
 from peerwatch.runtime.generate import Recipe, generate
@@ -44,7 +44,7 @@ def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "batch").write_bytes(b'{"D": 2, "T": 3}\n' + BATCH)
     (tmp_path / "stream").write_bytes(STREAM)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runner, "BACKOFF_SECONDS", 0.0)
+    monkeypatch.setattr(supervisor, "BACKOFF_SECONDS", 0.0)
     return tmp_path
 
 
@@ -304,7 +304,7 @@ def test_a_failure_that_nothing_helps_against_ends_the_run(monkeypatch: pytest.M
         raise ZeroDivisionError("always")
 
     monkeypatch.setattr(FriendGraph, "walk", broken)
-    monkeypatch.setattr(runner.Supervisor, "_blame", lambda *_: False)
+    monkeypatch.setattr(supervisor.Supervisor, "_blame", lambda *_: False)
     result = live()
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1] == "peerwatch: ZeroDivisionError: always; 6 restarts did not help"

@@ -1,0 +1,189 @@
+"""What a run needs before it begins: its logs, its settings in full, outputs that harm nothing else."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import anyio
+from anyio.to_thread import run_sync
+
+from peerwatch.network.errors import UsageError
+from peerwatch.runtime.checkpoints import Checkpoint, Identity, StateDirectory
+from peerwatch.runtime.names import shown
+from peerwatch.runtime.settings import Layer, Settings
+from peerwatch.runtime.sources import LogFile
+from peerwatch.runtime.tail import Beginning, FollowedLog
+
+STANDARD_OUTPUT: Final = {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"}
+NOT_SET: Final = '"{key}" is not set: name {what} as {option} on the command line, or set it in the config'
+
+AnyLog: TypeAlias = LogFile | FollowedLog
+
+
+async def open_state(
+    settings: Settings, warn: Callable[[str], None], stack: AsyncExitStack, *, reset: bool
+) -> tuple[StateDirectory | None, Checkpoint | None]:
+    """The state directory, locked, and its newest checkpoint; neither if none is set, no checkpoint to `reset`.
+
+    Raises:
+        UsageError: it cannot be used, or none of its checkpoints can be read.
+    """
+    if settings.state.directory is None:
+        if reset:
+            raise UsageError("--reset forgets the checkpoints of a state directory; name one with --state")
+        return None, None
+    directory = StateDirectory(Path(settings.state.directory), warn)
+    await run_sync(directory.open, stack)
+    return directory, None if reset else await run_sync(directory.newest)
+
+
+async def open_logs(
+    settings: Settings,
+    checkpoint: Checkpoint | None,
+    beginning: Beginning,
+    warn: Callable[[str], None],
+    stack: AsyncExitStack,
+) -> list[AnyLog]:
+    """The batch log, if one is set and not yet read to its end, and the stream log.
+
+    Raises:
+        UsageError: a log cannot be read.
+    """
+    stream = settings.input.stream or ""
+    facts = checkpoint.envelope.facts if checkpoint is not None else None
+    logs: list[AnyLog] = []
+    if settings.input.batch is not None and (facts is None or not facts.judged):
+        begun = facts.position if facts is not None and facts.position.offset else None
+        batch = LogFile(settings.input.batch, judged=False, position=begun)
+        await batch.open(stack)
+        if begun is None:
+            await batch.read_ahead()
+        logs.append(batch)
+    position = facts.position if facts is not None and facts.judged else None
+    if settings.follow and stream != "-" and not await anyio.Path(stream).is_fifo():
+        if await anyio.Path(stream).is_dir():
+            raise UsageError(f"{stream} is a directory; name the log file in it")
+        if facts is not None:
+            beginning = Beginning(facts.position if facts.judged else facts.began)
+        follow = FollowedLog(
+            stream,
+            beginning=beginning,
+            idle_exit=settings.idle_exit,
+            resumable=settings.state.directory is not None,
+            warn=warn,
+        )
+        return [*logs, follow]
+    log = LogFile(stream, judged=True, position=position)
+    await log.open(stack)
+    return [*logs, log]
+
+
+def take_header(logs: Sequence[AnyLog], settings: Settings, *, begun: bool = False) -> Layer:
+    """D and T from the batch log's header line; nothing if there is no batch log or it has `begun` to be read.
+
+    Raises:
+        UsageError: the header is bad, or missing though D or T is not set elsewhere.
+    """
+    if begun or not isinstance(logs[0], LogFile) or logs[0].judged:
+        return Layer({}, {})
+    return logs[0].take_header({name for name in ("D", "T") if getattr(settings, name) is None})
+
+
+async def read_header(settings: Settings) -> Layer:
+    """D and T from the header line of the batch log that `settings` name."""
+    async with AsyncExitStack() as stack:
+        log = LogFile(settings.input.batch or "", judged=False)
+        await log.open(stack)
+        await log.read_ahead()
+        return take_header([log], settings)
+
+
+def required(settings: Settings) -> tuple[int, int]:
+    """D and T.
+
+    Raises:
+        UsageError: one of them is set nowhere.
+    """
+    D, T = settings.D, settings.T
+    if D is None or T is None:
+        name = "D" if D is None else "T"
+        raise UsageError(f'"{name}" is not set: give --{name}, set it in the config, or put it into the header line')
+    return D, T
+
+
+def output_paths(settings: Settings) -> list[str]:
+    """Where flagged purchases and rejected lines go. Rejects lie beside the output unless they are named.
+
+    Raises:
+        UsageError: no output is set.
+    """
+    flagged = settings.output.flagged
+    flagged = "-" if flagged in STANDARD_OUTPUT else flagged
+    if flagged is None:
+        raise UsageError(NOT_SET.format(key="output.flagged", what="the output", option="OUTPUT"))
+    if settings.output.rejects is not None:
+        return [flagged, settings.output.rejects]
+    path = Path("stdout" if flagged == "-" else flagged)
+    beside = path.parent if path.is_file() or not path.exists() else Path()
+    return [flagged, str(beside / f"{path.stem}.rejects.json")]
+
+
+def identity_of(settings: Settings, D: int, T: int, paths: Sequence[str]) -> Identity:
+    """What the run's state belongs to."""
+    flagged, rejects = (path if path == "-" else str(Path(path).absolute()) for path in paths)
+    return Identity(D, T, settings.detector.name, settings.detector.k, flagged, rejects)
+
+
+def check_distinct(settings: Settings, config: Path | None, outputs: Sequence[str]) -> None:
+    """No file may be read and written, or written twice; devices may.
+
+    Raises:
+        UsageError: one is.
+    """
+    read = [("the batch log", settings.input.batch), ("the stream log", settings.input.stream), ("the config", config)]
+    written = [("the output", outputs[0]), ("the rejects file", outputs[1]), ("the log file", settings.logs.file)]
+    if settings.input.batch == settings.input.stream == "-":
+        raise UsageError("the batch log and the stream log cannot both be standard input; name a file for one of them")
+    for place, (what, path) in enumerate(written):
+        for other, taken in (*read, *written[:place]):
+            if path is not None and taken is not None and _is_same(Path(path), Path(taken)):
+                raise UsageError(f"{shown(path)} is named for {what} and for {other}; name two files")
+
+
+def check_replayable(settings: Settings, outputs: Sequence[str]) -> None:
+    """What a state directory needs: a batch log that can be read again, outputs that can be cut back.
+
+    Raises:
+        UsageError: one of them is a pipe or a device.
+    """
+    if settings.state.directory is None:
+        return
+    for what, path in (("batch log", settings.input.batch), ("output", outputs[0]), ("rejects file", outputs[1])):
+        if path == "-" or (path is not None and Path(path).exists() and not Path(path).is_file()):
+            raise UsageError(
+                f"with --state the {what} must be a file, so that a run can go on in it; {shown(path)} is none"
+            )
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    if str(one) == "-" or str(other) == "-" or (one.exists() and not one.is_file()):
+        return False
+    return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
+
+
+def check_unchanged(old: Identity, new: Identity, origins: dict[str, str], settings: Settings) -> None:
+    """See that nothing is other than when the state was built that would mix verdicts or lose output.
+
+    Raises:
+        UsageError: something is; both ways out are named.
+    """
+    keys = {"detector": "detector.name", "k": "detector.k", "flagged": "output.flagged", "rejects": "output.rejects"}
+    for name in Identity.__struct_fields__:
+        before, now = getattr(old, name), getattr(new, name)
+        if before != now:
+            key = keys.get(name, name)
+            raise UsageError(
+                f'{origins[key]}: "{key}" is {now}, but the state in {settings.state.directory} was built with'
+                f" {before}; go on with {before}, or begin anew with --reset"
+            )

@@ -1,0 +1,238 @@
+"""Keeps a pipeline running: restores it when an actor fails, stops it on a signal, tells how it is doing."""
+
+import os
+import signal
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.to_thread import run_sync
+
+from peerwatch.actors.dispatcher import Caution
+from peerwatch.detectors.sigma import Sigma
+from peerwatch.network.errors import PeerwatchError, RunError
+from peerwatch.runtime.checkpoints import Checkpoint, Checkpointer, Identity, StateDirectory
+from peerwatch.runtime.console import Console
+from peerwatch.runtime.logs import DecisionLogger
+from peerwatch.runtime.opening import AnyLog, open_logs, take_header
+from peerwatch.runtime.pipeline import Pipeline, Totals, task_group
+from peerwatch.runtime.settings import Settings
+from peerwatch.runtime.sinks import FileSink
+from peerwatch.runtime.sources import LogFile
+from peerwatch.runtime.state import State
+from peerwatch.runtime.status import STATUS_SECONDS, Status, write_status
+from peerwatch.runtime.tail import Beginning, FollowedLog
+
+PROGRESS_SECONDS: Final = 0.1
+STOP_SECONDS: Final = 10.0
+"""How long a run that has a state directory may take to finish after a signal."""
+BACKOFF_SECONDS: Final = 0.1
+"""The pause before the first restart; it doubles with each that brings nothing."""
+RESTARTS: Final = 5
+"""Restarts in a row that may bring nothing before the run gives up."""
+
+
+class Supervisor:
+    """Keeps a pipeline running: restores it from the last checkpoint when an actor fails, and stops it on a signal."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        D: int,
+        T: int,
+        directory: StateDirectory | None,
+        identity: Identity,
+        sinks: tuple[FileSink, FileSink],
+        logger: Any,
+        console: Console,
+        beginning: Beginning,
+        *,
+        reset: bool,
+    ) -> None:
+        self._settings = settings
+        self._D, self._T = D, T
+        self._directory = directory
+        self._identity = identity
+        self._sinks = sinks
+        self._logger = logger
+        self._console = console
+        self._caution = Caution()
+        self._beginning = beginning
+        self._reset = reset
+        self._restarts = 0
+        self.interrupted_by: signal.Signals | None = None
+
+    async def run(self, checkpoint: Checkpoint | None, logs: Sequence[AnyLog]) -> Totals:
+        """Judge to the end, with as many restarts as it takes.
+
+        Raises:
+            RunError: it cannot go on, or too many restarts brought nothing.
+        """
+        await self._build(checkpoint, logs)
+        sizes = [log.size for log in logs]
+        with self._console.progress(None if None in sizes else sum(size or 0 for size in sizes)):
+            async with task_group() as watchers:
+                watchers.start_soon(self._watch_signals, watchers)
+                watchers.start_soon(self._show)
+                async with AsyncExitStack() as stack:
+                    await self._run_until_done(stack)
+                watchers.cancel_scope.cancel()
+            self._console.progressed(self._pipeline.statistics())
+        await self._write_status(running=False)
+        return self._pipeline.statistics()
+
+    async def _run_until_done(self, stack: AsyncExitStack) -> None:
+        in_vain, furthest = 0, -1
+        while True:
+            try:
+                return await self._attempt()
+            except PeerwatchError:
+                raise
+            except Exception as error:
+                through = self._pipeline.through
+                in_vain = 0 if self._blame(error) or through > furthest else in_vain + 1
+                furthest = max(furthest, through)
+                self._restarts += 1
+                await run_sync(self._report_failure, error)
+                piped = any(isinstance(log, LogFile) and log.size is None for log in self._logs)
+                if in_vain >= RESTARTS or piped:
+                    why = "a pipe cannot be read again" if piped else f"{self._restarts} restarts did not help"
+                    raise RunError(f"{type(error).__name__}: {error}; {why}") from error
+            await anyio.sleep(BACKOFF_SECONDS * 2**in_vain)
+            await stack.aclose()
+            checkpoint = await run_sync(self._directory.newest) if self._directory is not None else None
+            logs = await open_logs(self._settings, checkpoint, self._beginning, self._logger.warning, stack)
+            take_header(
+                logs, self._settings, begun=checkpoint is not None and checkpoint.envelope.facts.position.offset > 0
+            )
+            await self._build(checkpoint, logs)
+
+    async def _build(self, checkpoint: Checkpoint | None, logs: Sequence[AnyLog]) -> None:
+        """A pipeline as of the checkpoint, or as of the beginning; the outputs are cut to that."""
+        settings = self._settings
+        named = [str(user).encode() for user in settings.logs.users]
+        facts = checkpoint.envelope.facts if checkpoint is not None else None
+        if self._reset and self._directory is not None:
+            await run_sync(self._directory.reset)
+            self._reset = False
+        for sink, length in zip(
+            self._sinks, (facts.flagged_bytes, facts.rejects_bytes) if facts else (0, 0), strict=True
+        ):
+            await sink.start(length)
+        if checkpoint is None or facts is None:
+            state = State.fresh(self._D, self._T, settings.shards, named)
+        else:
+            state = State.restored(self._D, self._T, settings.shards, named, checkpoint.arrays, facts)
+        self._logs = logs
+        self._checkpointer = None
+        if self._directory is not None:
+            every = settings.state
+            self._checkpointer = Checkpointer(
+                self._directory,
+                self._identity,
+                state,
+                every.seconds,
+                every.events,
+                facts.began if facts else self._beginning.position,
+            )
+            if checkpoint is None:
+                await self._checkpointer.write_beginning()
+        self._pipeline = Pipeline(
+            state,
+            Sigma(settings.detector.exact_k()),
+            decisions=DecisionLogger(self._logger, settings.logs, settings.detector, state.decoder.named),
+            flagged=self._sinks[0],
+            rejects=self._sinks[1],
+            strict=settings.strict,
+            due_snapshot=self._checkpointer.due if self._checkpointer is not None else lambda *_: None,
+            caution=self._caution,
+        )
+        if self.interrupted_by is not None:
+            self._pipeline.stop()
+
+    async def _attempt(self) -> None:
+        async with task_group() as helpers:
+            for log in self._logs:
+                if isinstance(log, FollowedLog):
+                    helpers.start_soon(log.watch)
+            async with task_group() as work:
+                if self._checkpointer is not None:
+                    work.start_soon(self._checkpointer.run)
+                await self._pipeline.run(self._logs)
+                if self._checkpointer is not None:
+                    self._checkpointer.close()
+            helpers.cancel_scope.cancel()
+
+    def _blame(self, error: Exception) -> bool:
+        """Say what the next attempt has to be careful about; whether a line has been found that is to blame.
+
+        A line is to blame if it fails twice on its own; what is the machine's fault is no line's.
+        """
+        caution, place = self._caution, self._caution.current
+        caution.current = None
+        if place is None or isinstance(error, (MemoryError, OSError)):
+            caution.after, caution.until = self._pipeline.through, self._pipeline.reached
+            return False
+        caution.failures[place] += 1
+        if caution.failures[place] < 2:
+            return False
+        where = "".join(traceback.format_exception(error)).strip()
+        caution.poison[place] = f"brought the run down twice: {type(error).__name__}: {error}\n{where}"
+        return True
+
+    def _report_failure(self, error: Exception) -> None:
+        self._logger.error("restart", error=repr(error), traceback="".join(traceback.format_exception(error)))
+
+    async def _watch_signals(self, watchers: TaskGroup) -> None:
+        """A first signal ends the reading, a second the run."""
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for received in signals:
+                if self.interrupted_by is not None:
+                    self._exit_at_once(128 + received)
+                self.interrupted_by = received
+                self._console.interrupted()
+                self._pipeline.stop()
+                if self._directory is not None:
+                    watchers.start_soon(self._exit_after_deadline)
+
+    async def _exit_after_deadline(self) -> None:
+        await anyio.sleep(STOP_SECONDS)
+        self._exit_at_once(1)
+
+    def _exit_at_once(self, code: int) -> None:
+        self._console.ended()
+        os._exit(code)  # a thread may be stuck in a write that no cancellation reaches
+
+    async def _show(self) -> None:
+        """Move the progress bar and keep the status up to date."""
+        every = PROGRESS_SECONDS if self._console.has_bar else STATUS_SECONDS
+        since_status = STATUS_SECONDS
+        while True:
+            self._console.progressed(self._pipeline.statistics())
+            if since_status >= STATUS_SECONDS:
+                await self._write_status(running=True)
+                since_status = 0.0
+            await anyio.sleep(every)
+            since_status += every
+
+    async def _write_status(self, *, running: bool) -> None:
+        if self._directory is None or self._checkpointer is None:
+            return
+        totals, follows = self._pipeline.statistics(), [log for log in self._logs if isinstance(log, FollowedLog)]
+        status = Status(
+            pid=os.getpid(),
+            running=running,
+            updated=time.time(),
+            through=self._pipeline.through,
+            totals=totals._asdict() | totals.progress._asdict(),
+            lag_bytes=sum(log.unread() for log in follows),
+            caught_up=max((log.caught_up for log in follows), default=0.0),
+            checkpoint=self._checkpointer.written,
+            restarts=self._restarts,
+            mailboxes=self._pipeline.mailboxes(),
+        )
+        await run_sync(write_status, self._directory.path, status)
