@@ -36,6 +36,7 @@ STREAM = b"".join(
     for i in range(60)
 )
 EXPECTED = judge(BATCH, STREAM, 2, 3)
+EXPECTED_JUDGED = STREAM.count(b'"purchase"')
 
 
 @pytest.fixture
@@ -415,3 +416,30 @@ def test_following_standard_output_of_another_program(logs: Path) -> None:
         process.stdin.close()
         assert process.wait() == 0
     assert logs
+
+
+STUCK = """
+import anyio
+from peerwatch.runtime import cli, sinks, supervisor
+supervisor.STOP_SECONDS = 0.2
+async def stuck(sink, data):
+    await anyio.sleep_forever()
+sinks.FileSink.write = stuck
+cli.main()
+"""
+
+
+def test_a_stop_that_cannot_finish_ends_at_its_deadline(logs: Path) -> None:
+    """With a disk that hangs, SIGTERM still ends the run, with exit code 1; the next start goes on where it was."""
+    arguments = ["run", "batch", "stream", "out", "--state", "state", "--follow"]
+    with subprocess.Popen([sys.executable, "-c", STUCK, *arguments], stderr=subprocess.PIPE) as process:
+        while peerwatch("status", "state").exit_code != 0:
+            os.sched_yield()
+        while json.loads(peerwatch("status", "state", "--json").stdout)["totals"]["judged"] < EXPECTED_JUDGED:
+            os.sched_yield()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 1
+        assert process.stderr is not None
+        assert b"Ended at once" in process.stderr.read()
+    assert live().exit_code == 0
+    assert (logs / "out").read_bytes() == EXPECTED.flagged
