@@ -180,6 +180,8 @@ class Dispatcher:
             if self._wait_settled is not None:
                 await self._wait_settled(self._done.events)
             offset += len(content)
+            if self.stopped_by is not None:
+                break
         self._caution.current = None
 
     async def _deal_out(self, block: Block, log: Log) -> None:
@@ -191,7 +193,7 @@ class Dispatcher:
         if why is not None:
             events, bad = (
                 self._decoder.decode(b"", 1).events,
-                [Rejected(block.line, 0, why, block.content.rstrip(b"\n"))],
+                [Rejected(block.line, 0, why, block.content.removesuffix(b"\n"))],
             )
         else:
             decoded = await run_kernel(len(block.content), self._decoder.decode, block.content, block.line)

@@ -3,8 +3,11 @@
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
+import anyio
 import numpy as np
 import orjson
 import structlog
@@ -28,6 +31,9 @@ def open_logger(settings: Logs, stack: AsyncExitStack) -> Any:
     """
     file: Any = sys.stderr.buffer
     if settings.file is not None:
+        path = Path(settings.file)
+        if not path.exists():
+            stack.push_async_exit(partial(_forget, path))
         try:
             file = stack.enter_context(open(settings.file, "ab", buffering=0))  # noqa: PTH123, SIM115 (the stack closes it)
         except OSError as error:
@@ -42,6 +48,12 @@ def open_logger(settings: Logs, stack: AsyncExitStack) -> Any:
     ]
     wrapper = structlog.make_filtering_bound_logger(LEVELS[settings.level])
     return structlog.wrap_logger(target, processors=processors, wrapper_class=wrapper)
+
+
+async def _forget(path: Path, _: object, error: BaseException | None, __: object) -> None:
+    """A usage error leaves nothing behind, no empty log file either."""
+    if isinstance(error, UsageError):
+        await anyio.Path(path).unlink(missing_ok=True)
 
 
 class LogTarget:

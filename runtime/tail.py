@@ -261,7 +261,12 @@ def rotated(path: Path) -> list[Path]:
 
 
 def look_at(path: Path) -> Beginning:
-    """Where following a path begins: before the first byte of what stands there now, or of what comes."""
+    """Where following a path begins: before the first byte of what stands there now, or of what comes.
+
+    A pipe is not touched: opening it would wait for its writer, and closing it would take the writer's reader away.
+    """
+    if path.exists() and not path.is_file():
+        return Beginning(Position())
     known = frozenset(filter(None, map(identity_of, rotated(path))))
     try:
         file = Generation(path)

@@ -7,7 +7,7 @@ import anyio
 import numpy as np
 from support import MemoryLog, befriend, purchase
 
-from peerwatch.actors.dispatcher import Dispatcher
+from peerwatch.actors.dispatcher import Caution, Dispatcher
 from peerwatch.actors.mailbox import mailbox
 from peerwatch.actors.messages import Batch, Purchases, ShardMessage
 from peerwatch.network.decoder import Decoder
@@ -123,3 +123,13 @@ async def test_stop_ends_a_read_that_waits() -> None:
         dispatcher.stop()
     for _, receive in boxes:
         receive.close()
+
+
+async def test_strict_stops_a_cautious_run_too() -> None:
+    """After a failure lines go one by one; a bad one still ends the run there."""
+    graph, shard = mailbox(Batch, "graph", 100), mailbox(ShardMessage, "shard", 100)
+    caution = Caution(after=0, until=10**6)
+    dispatcher = Dispatcher(Decoder(), graph[0], [shard[0]], 100, strict=True, caution=caution)
+    await dispatcher.run([MemoryLog(purchase(1, "1") + b"bad\n" + purchase(2, "2"))])
+    with graph[1], shard[1]:
+        assert sum([len(batch.events) async for batch in graph[1]]) == 1

@@ -135,6 +135,7 @@ def test_empty_logs_are_judged_too(logs: Path) -> None:
             ["run", "stream", "batch", "out"],
             'stream:1: no header like {"D":"3", "T":"50"} (the line is an event); add one, or set D and T elsewhere',
         ),
+        (["run", "no", "stream", "out", "--log-file", "log"], "cannot read the log no: No such file or directory"),
         (["run", "batch", "stream", "out", "--k", "-1"], '--k: "detector.k" is -1.0; expected float >= 0.0'),
         (["run", "batch", "stream", "out", "--shards", "999"], '--shards: "shards" is 999; expected int <= 256'),
         (["run", "-c", "no.yaml"], "cannot read the config no.yaml: No such file or directory"),

@@ -389,3 +389,9 @@ def test_a_short_beginning_is_no_identity(tmp_path: Path) -> None:
     path.write_bytes(b'{"b": 22222}\n')
     assert follower.catch_up() == [b'{"a": 1}\n', b'{"b": 22222}\n']
     follower.stop()
+
+
+def test_a_pipe_is_not_touched(tmp_path: Path) -> None:
+    """Looking at a named pipe neither waits for its writer nor opens it."""
+    os.mkfifo(tmp_path / "pipe")
+    assert look_at(tmp_path / "pipe") == Beginning(Position())
