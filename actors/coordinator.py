@@ -81,7 +81,7 @@ class Coordinator:
         replies = []
         for shard in self._shards:
             replies.append(Reply[Windows]())
-            await shard.send(WindowRequest(questions.seq, questions.networks, replies[-1]))
+            await shard.send(WindowRequest(questions.seq, questions.networks, int(questions.seq[0]), replies[-1]))
         return replies
 
     async def _judge_all(self, asked: Receive[Asked | Snapshot]) -> None:

@@ -148,7 +148,7 @@ class Dispatcher:
         if snapshot is not None:
             arena, ends = self._decoder.interner.columns()
             large = [str(amount) for amount in self._decoder.large]
-            unseen = self._decoder.unseen.tolist()
+            unseen = sorted(self._decoder.unseen)
             snapshot.put(
                 {"arena": arena, "ends": ends},
                 progress=self.statistics(),
@@ -163,8 +163,10 @@ class Dispatcher:
 
     async def _take(self, block: Block, log: Log) -> None:
         self.reached = self._done.bytes + len(block.content)
-        lines = block.content.count(b"\n") + 1
-        careful = self._done.bytes < self._caution.until and self._done.events + lines > self._caution.after
+        careful = (
+            self._done.bytes < self._caution.until
+            and self._done.events + block.content.count(b"\n") + 1 > self._caution.after
+        )
         poisoned = any(
             log.judged == judged and 0 <= place - block.offset < len(block.content)
             for judged, _, place, _ in self._poison
@@ -203,8 +205,9 @@ class Dispatcher:
             events = events[events.line < bad[0].line]
         rejected = [RejectedLine(log.name, line, block.offset + start, why, raw) for line, start, why, raw in bad]
         large = self._decoder.large[known:]
-        for begin in range(0, max(len(events), 1), self._batch_cap):
-            await self._send(events[begin : begin + self._batch_cap], block.content, log, large, rejected)
+        cap = self._batch_cap if log.judged else max(len(events), 1)  # what is not judged needs no answer
+        for begin in range(0, max(len(events), 1), cap):
+            await self._send(events[begin : begin + cap], block.content, log, large, rejected)
             large, rejected = [], []
         if bad and self._strict:
             self.stopped_by = StrictError(f"{log.name}:{bad[0].line}: {bad[0].reason}")
@@ -228,8 +231,9 @@ class Dispatcher:
         for number, shard in enumerate(self._shards):
             mine = bought[buyers % len(self._shards) == number]
             purchases = Purchases(
-                seq + mine, events.user[mine], events.timestamp[mine], events.amount[mine], through, users
-            )
+                seq + mine, events.user[mine], events.timestamp[mine], events.amount[mine], through, users,
+                low=0 if log.judged else through + 1,
+            )  # fmt: skip
             await shard.send(purchases)
         await self._graph.send(Batch(events, seq, content, log.name, log.judged, users, large, rejected))
         self._done = self._done._replace(events=through)

@@ -12,6 +12,8 @@ from peerwatch.network.graph import FriendGraph
 
 MOST_MEMBERS: Final = 1 << 20
 """Members after which an answer is sent on before the next network is walked: 4 MiB a message."""
+EVENT_WORK: Final = 32
+"""Nanoseconds an event costs besides its network."""
 
 
 class GraphActor:
@@ -24,7 +26,7 @@ class GraphActor:
         self._inbox = inbox
         self._coordinator = coordinator
         self._most = most
-        self._mean_size = 0.0
+        self._mean_work = 0.0
 
     async def run(self) -> None:
         """Answer batches until the mailbox ends."""
@@ -39,25 +41,27 @@ class GraphActor:
 
     async def _answer(self, batch: Batch) -> None:
         self._graph.reserve(batch.users)
-        bought = batch.events.kind == Kind.PURCHASE
-        events = batch.events if batch.judged else batch.events[~bought]
-        seq = batch.seq + np.flatnonzero(bought) if batch.judged else np.zeros(0, np.int64)
-        asked = np.flatnonzero(events.kind == Kind.PURCHASE)
+        events = batch.events
+        asked = np.flatnonzero(events.kind == Kind.PURCHASE) if batch.judged else np.zeros(0, np.int64)
         gone, answered, large, rejected = 0, 0, batch.large, batch.rejected
         while True:
             most = min(self._most, len(asked) - answered)
-            work = len(events) - gone + int(most * self._mean_size)
+            rest, spent = slice(gone, None), self._graph.spent
             done, networks = await run_kernel(
-                work, self._graph.walk, events.kind[gone:], events.user[gone:], events.friend[gone:], most, MOST_MEMBERS
-            )
-            new = slice(answered, answered + len(networks.offsets) - 1)
+                EVENT_WORK * (len(events) - gone) + int(most * self._mean_work), self._graph.walk, events.kind[rest],
+                events.user[rest], events.friend[rest], events.timestamp[rest], batch.seq + gone, most, MOST_MEMBERS,
+            )  # fmt: skip
+            new = slice(answered, answered + len(networks.plan))
             gone, answered = gone + done, new.stop
-            through = batch.seq - 1 + (len(batch.events) if gone == len(events) else 0)
+            through = batch.seq - 1 + gone if gone == len(events) else batch.seq - 1
             await self._coordinator.send(
-                Questions(seq[new], events[asked[new]], networks, batch.content, batch.file, large, rejected, through)
-            )
+                Questions(
+                    batch.seq + asked[new], events[asked[new]], networks, batch.content, batch.file, large, rejected,
+                    through,
+                )
+            )  # fmt: skip
             large, rejected = [], []
-            if new.stop > new.start:
-                self._mean_size = len(networks.members) / (new.stop - new.start)
+            if len(networks.plan):
+                self._mean_work = (self._graph.spent - spent) / len(networks.plan)
             if gone == len(events):
                 return

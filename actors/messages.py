@@ -34,7 +34,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Purchases:
-    """Dispatcher to a shard: its users' purchases among all up to `through`."""
+    """Dispatcher to a shard: its users' purchases among all up to `through`.
+
+    `low` is the shard's new low watermark: no later question is about an event before it.
+    """
 
     seq: Int64s
     user: Int32s
@@ -42,11 +45,12 @@ class Purchases:
     amount: Int64s
     through: int
     users: int
+    low: int
 
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """Graph to coordinator: purchases to be judged, with their buyers' networks as of each of them.
+    """Graph to coordinator: purchases to be judged, with what answers for their buyers' networks as of each of them.
 
     Every batch gives at least one message, be it empty; the last of a batch says how far the events have come.
     """
@@ -63,13 +67,15 @@ class Questions:
 
 @dataclass(frozen=True, slots=True)
 class WindowRequest:
-    """Coordinator to a shard: the T latest purchases of its users among these members, before each event in `seq`.
+    """Coordinator to a shard: the T latest purchases of its users in these networks, before each event in `seq`.
 
-    Every shard gets the same arrays and skips the members it does not own: cheaper than dealing the members out.
+    Every shard gets the same arrays and skips what it does not own: cheaper than dealing the members out. `low` is the
+    shard's new low watermark: no later question is about an event before it.
     """
 
     seq: Int64s
     networks: Networks
+    low: int
     reply: Reply[Windows]
 
 

@@ -6,8 +6,12 @@ from peerwatch.actors.mailbox import Receive, run_kernel
 from peerwatch.actors.messages import Purchases, ShardMessage, WindowRequest
 from peerwatch.network.history import PurchaseHistory
 
-COLUMNS: Final = ("seq", "user", "timestamp", "amount")
+COLUMNS: Final = ("held", "seq", "timestamp", "amount")
 """The columns of a history, as a snapshot names them, each followed by the shard's number."""
+
+LINK_WORK: Final = 64
+MEMBER_WORK: Final = 8
+"""Nanoseconds it takes to link a purchase, and to look at a member."""
 
 
 class PurchaseShard:
@@ -28,14 +32,17 @@ class PurchaseShard:
                 elif isinstance(message, WindowRequest):
                     self._parked.append(message)
                 else:
-                    message.put(dict(zip(self._names, self._history.columns(), strict=True)))
+                    columns = await run_kernel(self._history.bought, self._history.columns)
+                    message.put(dict(zip(self._names, columns, strict=True)))
                 await self._answer_parked()
 
     async def _append(self, new: Purchases) -> None:
-        self._history.reserve(new.users)
-        await run_kernel(
-            8 * len(new.seq), self._history.append, new.seq, new.user, new.timestamp, new.amount, new.through
-        )
+        history = self._history
+        history.reserve(new.users)
+        history.append(new.seq, new.user, new.timestamp, new.amount, new.through)
+        history.low = max(history.low, new.low)
+        if new.low > new.through:  # nobody will ask about these events
+            await run_kernel(LINK_WORK * len(new.seq), history.settle)
 
     async def _answer_parked(self) -> None:
         """Answer the requests whose every purchase is there: a request for event s waits for the watermark s - 1."""
@@ -44,6 +51,7 @@ class PurchaseShard:
             if self._history.applied < request.seq[-1] - 1:
                 self._parked.append(request)
                 continue
-            work = 16 * len(request.networks.members) + self._history.rows - self._history.linked
-            windows = await run_kernel(work, self._history.windows, request.seq, *request.networks)
+            self._history.low = max(self._history.low, request.low)
+            work = MEMBER_WORK * len(request.networks.places) + LINK_WORK * len(request.seq)
+            windows = await run_kernel(work, self._history.windows, request.seq, request.networks)
             request.reply.put(windows)

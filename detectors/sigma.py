@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from peerwatch.network.kernels import Int8s, Int64s, f8, i1s, i8s, kernel, nothing
+from peerwatch.network.kernels import Int8s, Int64s, kernel
 
 NORMAL: Final = 0
 FLAGGED: Final = 1
@@ -31,12 +31,12 @@ class Sigma:
         A negative amount stands for one too large for its column. Returns NORMAL, FLAGGED or UNDECIDED, shape [q].
         """
         codes = np.zeros(len(amount), np.int8)
-        _screen(offsets, window, amount, float(self.k * self.k), codes)
+        screen(offsets, window, amount, float(self.k * self.k), codes)
         return codes
 
 
-@kernel(nothing(i8s, i8s, i8s, f8, i1s))
-def _screen(offsets: Int64s, window: Int64s, amount: Int64s, k_squared: float, codes: Int8s) -> None:
+@kernel
+def screen(offsets: Int64s, window: Int64s, amount: Int64s, k_squared: float, codes: Int8s) -> None:
     """Compare d^2 with k^2 * V, where d = n * x - S and V = n * Q - S^2, in floats with a proven margin.
 
     With c = S // n, e_i = a_i - c and r = S - n * c (0 <= r < n), V = n * sum(e_i^2) - r^2 exactly. S, c, e_i, r and d

@@ -1,216 +1,477 @@
-"""The friend graph and the D-hop walk."""
+"""The friend graph, and which of its purchases or users answer for a buyer's network."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from peerwatch.network.errors import RunError
 from peerwatch.network.events import Kind
-from peerwatch.network.kernels import Int8s, Int32s, Int64s, flag, grown, i4s, i8, i8s, kernel, nothing
+from peerwatch.network.kernels import Int8s, Int32s, Int64s, grown, kernel
+from peerwatch.network.latest import BEGINNING, keep_latest
 
 FIRST_ROOM = 4
 """Friends a user's stretch of the pool has room for when it is first made; it doubles from there."""
+RECENT: Final = 1 << 16
+"""Purchases the graph remembers the buyers of: a scan further back never pays."""
+MOST_FRIENDS: Final = 2**31 - 1
+"""Places the pool can have: a stretch begins at an int32."""
+
+DONE, NEEDS_POOL, FULL = range(3)
+"""Why a walk ended: no events are left, the pool must grow, the answer is full."""
+START, DEGREE, ROOM, STRETCH = 0, 1, 2, 4
+"""Columns of a user's stretch: all in one line of the processor's cache, therefore one unused."""
+USED, FRIENDSHIPS, WALKS, BOUGHT, EXPECTED, FOUND, SPENT = range(7)
+"""Places in the graph's tally.
+
+Used places of the pool, friendships in force, walks made, purchases remembered since the beginning, members that the
+planner expected of the networks it then saw, members that it found, and nanoseconds its answers should have cost.
+"""
+GONE, ANSWERED, STATE = range(3)
+"""Places in a walk's progress: events gone through, questions answered, why it ended."""
+SEQ, USER, TIMESTAMP, NEWEST, REMEMBERED = range(5)
+"""Columns of a remembered purchase; the newest timestamp is that of it and everything before it."""
+
+
+class Plan(IntEnum):
+    """How a window is selected; the planner chooses the cheapest for each question."""
+
+    PARTITION = 1
+    """The network is walked, and the shards look at each member's latest purchases."""
+    SCAN = 2
+    """The network is walked, and the latest purchases are scanned for buyers among it."""
+    MEMBERSHIP = 3
+    """The last hop is not walked: whoever bought lately is tested for a friend within D - 1 hops."""
+
+
+LAST_HOP, TEST, ROW, MEMBER = range(4)
+"""Places in the costs."""
+COMPARED: Final = 4
+"""Expected costs a question has."""
+COSTS: Final = (4, 2, 3, 8)
+"""Nanoseconds it takes to walk a friendship of the last hop, to test one of a recent buyer, to scan a recent purchase,
+and to look at a member in the partition: fitted on `make bench`'s cases."""
+MEMORY: Final = 1 << 22
+"""Expected members after which what the planner has learned is halved."""
+GIVE_UP: Final = 2
+"""A scan ends without an answer at this many times the cost of the other way."""
 
 
 class Networks(NamedTuple):
-    """The networks of q users: `members[offsets[i]:offsets[i + 1]]` (dense users) is the i-th, nearest hop first.
+    """What answers for the networks of q buyers.
 
-    `offsets` has shape [q + 1]; q may be smaller than what was asked for, see `FriendGraph.walk`.
+    `places[offsets[i]:offsets[i + 1]]` belongs to the i-th; if `plan[i]` is PARTITION they are its members (dense
+    users, nearest hop first), otherwise the T latest purchases of its members, each as how many events before the
+    asking one it happened. `size[i]` is the number of members, -1 if the last hop was not walked. `expected[i]` are the
+    costs (ns) that the planner compared: of walking the last hop, of testing membership instead, of scanning for
+    members, of the partition; -1 for what was not considered. `offsets` has shape [q + 1], `expected` [q, 4]; q may be
+    smaller than what was asked for, see `FriendGraph.walk`.
     """
 
     offsets: Int64s
-    members: Int32s
+    places: Int32s
+    plan: Int8s
+    size: Int64s
+    expected: Int64s
 
 
 class FriendGraph:
-    """Mutual friendships of dense users, as stretches of one pool.
+    """Mutual friendships of dense users, as stretches of one pool, and who bought lately.
 
-    User u's friends are `pool[start[u]:start[u] + degree[u]]`; the stretch has room for `room[u]` and moves to the
-    pool's end when that is used up.
+    User u's friends are `pool[start:start + degree]` with the columns of `stretch` from STRETCH * u on; the stretch
+    moves to the pool's end when its room is used up. The last RECENT purchases lie in a ring.
     """
 
-    def __init__(self, D: int) -> None:
-        self.D = D
-        self.start: Int64s = np.zeros(0, np.int64)
-        self.degree: Int32s = np.zeros(0, np.int32)
-        self.room: Int32s = np.zeros(0, np.int32)
+    def __init__(
+        self, D: int, T: int, *, sizes: bool = False, recent: int = RECENT, costs: Sequence[int] = COSTS
+    ) -> None:
+        """Networks of D hops, windows of T purchases; with `sizes` every network is counted, whatever its plan.
+
+        `recent` purchases (a power of two) are remembered; `costs` are the planner's, in place of COSTS.
+        """
+        self.D, self.T, self.sizes, self.recent = D, T, sizes, recent
+        self.costs: Int64s = np.array(costs, np.int64)
+        self.users = 0
+        self.stretch: Int32s = np.zeros(0, np.int32)
         self.pool: Int32s = np.zeros(1 << 10, np.int32)
-        self.tally: Int64s = np.zeros(3, np.int64)
-        """Used places of the pool, friendships in force, walks made so far."""
+        self.tally: Int64s = np.zeros(7, np.int64)
         self.seen: Int64s = np.zeros(0, np.int64)
+        self.ring: Int64s = np.zeros(REMEMBERED * recent, np.int64)
+        self.candidates: Int64s = np.zeros(3 * max(2 * min(T, recent) + 1, 64), np.int64)
 
     @property
     def friendships(self) -> int:
         """How many mutual friendships are in force."""
-        return int(self.tally[1])
+        return int(self.tally[FRIENDSHIPS])
+
+    @property
+    def spent(self) -> int:
+        """How many nanoseconds all answers so far should have cost."""
+        return int(self.tally[SPENT])
 
     def friends(self, user: int) -> Int32s:
         """The friends of one user, in no particular order."""
-        begin = self.start[user]
-        return self.pool[begin : begin + self.degree[user]]
+        begin = self.stretch[STRETCH * user + START]
+        return self.pool[begin : begin + self.stretch[STRETCH * user + DEGREE]]
 
     def reserve(self, users: int) -> None:
         """Make room for the users 0 to `users` - 1."""
-        if users > len(self.start):
-            self.start, self.degree = grown(self.start, users), grown(self.degree, users)
-            self.room, self.seen = grown(self.room, users), grown(self.seen, users)
+        self.users = max(self.users, users)
+        self.stretch, self.seen = grown(self.stretch, STRETCH * users), grown(self.seen, users)
 
     def columns(self) -> tuple[Int32s, Int32s]:
         """How many friends each user has, and all their friends one user after the other. Copies."""
-        degree = self.degree.copy()
+        stretch = self.stretch[: STRETCH * self.users].copy()
+        degree = stretch[DEGREE::STRETCH].copy()
         friends = np.empty(int(degree.sum()), np.int32)
-        _compact(self.start.copy(), degree, degree, self.pool, friends)
+        stretch[ROOM::STRETCH] = degree
+        compact(stretch, self.pool, friends)
         return degree, friends
 
     @classmethod
-    def from_columns(cls, D: int, degree: Int32s, friends: Int32s) -> "FriendGraph":
-        """The graph whose `columns` these are."""
-        graph = cls(D)
+    def from_columns(cls, D: int, T: int, degree: Int32s, friends: Int32s, **options: Any) -> "FriendGraph":
+        """The graph whose `columns` these are; the options are those of a new one."""
+        graph = cls(D, T, **options)
         graph.reserve(len(degree))
-        graph.start[: len(degree)] = np.cumsum(degree) - degree
-        graph.degree[: len(degree)] = graph.room[: len(degree)] = degree
+        stretch = graph.stretch.reshape(-1, STRETCH)[: len(degree)]
+        stretch[:, START] = np.cumsum(degree) - degree
+        stretch[:, DEGREE] = stretch[:, ROOM] = degree
         graph.pool = grown(friends, 1)
-        graph.tally[:2] = len(friends), len(friends) // 2
+        graph.tally[USED], graph.tally[FRIENDSHIPS] = len(friends), len(friends) // 2
         return graph
 
-    def walk(self, kind: Int8s, user: Int32s, friend: Int32s, most: int, members: int) -> tuple[int, Networks]:
-        """Go through events in order: apply friendship changes, answer each purchase with its buyer's network.
+    def remember(self, seq: Int64s, user: Int32s, timestamp: Int64s) -> None:
+        """Take over all purchases made before the first event, in order of their sequence numbers."""
+        earlier = max(0, len(seq) - self.recent)
+        if earlier:
+            self.tally[BOUGHT] = earlier
+            self.ring[REMEMBERED * ((earlier - 1) % self.recent) + NEWEST] = timestamp[:earlier].max()
+        remember(seq[earlier:], user[earlier:], timestamp[earlier:], self.tally, self.ring)
 
-        Stops early once `most` networks or `members` members are there (a network is never split), so that an answer
-        is bounded; the caller goes on from the number of events gone through, which is the first result.
+    def walk(
+        self, kind: Int8s, user: Int32s, friend: Int32s, timestamp: Int64s, seq: int, most: int, members: int
+    ) -> tuple[int, Networks]:
+        """Go through events in order, the first numbered `seq`: apply friendship changes, answer each purchase.
+
+        Stops early once `most` networks or `members` places are there (a network is never split), so that an answer
+        is bounded; the caller goes on from the number of events gone through, which is the first result. With `most` 0
+        purchases are remembered but not answered.
         """
-        offsets, found = np.zeros(most + 1, np.int64), np.empty(members + len(self.start), np.int32)
-        gone, answered = 0, 0
+        offsets, places = np.zeros(most + 1, np.int64), np.empty(members + self.users if most else 1, np.int32)
+        plan, size, expected = np.empty(most, np.int8), np.empty(most, np.int64), np.full(COMPARED * most, -1, np.int64)
+        progress = np.zeros(3, np.int64)
         while True:
-            gone, answered, full = _walk(
-                kind, user, friend, gone, answered, self.D, members,
-                self.start, self.degree, self.room, self.pool, self.tally, self.seen, offsets, found,
+            walk(
+                kind, user, friend, timestamp, seq, self.D, self.T, self.users, members, self.sizes, self.costs,
+                self.stretch, self.pool, self.tally, self.seen, self.ring, self.candidates,
+                offsets, places, plan, size, expected, progress,
             )  # fmt: skip
-            if not full:
-                return gone, Networks(offsets[: answered + 1], found[: offsets[answered]])
-            self._make_room(2 * int(self.room.max()) + FIRST_ROOM)
+            if progress[STATE] != NEEDS_POOL:
+                q = int(progress[ANSWERED])
+                return int(progress[GONE]), Networks(
+                    offsets[: q + 1],
+                    places[: offsets[q]],
+                    plan[:q],
+                    size[:q],
+                    expected[: COMPARED * q].reshape(-1, COMPARED),
+                )
+            self._make_room()
 
-    def _make_room(self, needed: int) -> None:
+    def _make_room(self) -> None:
         """Close the gaps that moved stretches have left; grow the pool if that is not enough."""
-        live = int(self.room.sum())
-        pool = np.zeros(max(len(self.pool), 2 * live + needed), np.int32)
-        _compact(self.start, self.degree, self.room, self.pool, pool)
+        rooms = self.stretch[ROOM::STRETCH]
+        live = int(rooms.sum(dtype=np.int64))
+        needed = 2 * int(rooms.max()) + FIRST_ROOM
+        if live + needed > MOST_FRIENDS:
+            raise RunError(f"the friend graph holds at most {MOST_FRIENDS // 4} friendships")
+        pool = np.empty(max(len(self.pool), min(live + live // 2 + needed, MOST_FRIENDS)), np.int32)
+        compact(self.stretch, self.pool, pool)
         self.pool = pool
-        self.tally[0] = live
+        self.tally[USED] = live
 
 
-@kernel(nothing(i8s, i4s, i4s, i4s, i4s))
-def _compact(start: Int64s, degree: Int32s, room: Int32s, pool: Int32s, into: Int32s) -> None:
+@kernel
+def compact(stretch: Int32s, pool: Int32s, into: Int32s) -> None:
+    """Copy all stretches to `into`, one behind the other, each with its room."""
     used = 0
-    for user in range(len(start)):
-        begin = start[user]
-        into[used : used + degree[user]] = pool[begin : begin + degree[user]]
-        start[user] = used
-        used += room[user]
+    for at in range(0, len(stretch), STRETCH):
+        begin = stretch[at + START]
+        for i in range(stretch[at + DEGREE]):
+            into[used + i] = pool[begin + i]
+        stretch[at + START] = used
+        used += stretch[at + ROOM]
 
 
-@kernel(flag(i8, i8s, i4s, i4s, i4s, i8s))
-def _has_room(user: int, start: Int64s, degree: Int32s, room: Int32s, pool: Int32s, tally: Int64s) -> bool:
+def _has_room(user: int, stretch: Int32s, pool: Int32s, tally: Int64s) -> bool:
     """See that one more friend fits, moving the stretch if need be; False if the pool is used up."""
-    if degree[user] < room[user]:
+    at = STRETCH * user
+    degree, room = stretch[at + DEGREE], stretch[at + ROOM]
+    if degree < room:
         return True
-    larger = max(FIRST_ROOM, 2 * room[user])
-    if tally[0] + larger > len(pool):
+    larger = max(FIRST_ROOM, 2 * room)
+    begin, new = stretch[at + START], tally[USED]
+    if new + larger > len(pool):
         return False
-    begin, new = start[user], tally[0]
-    for i in range(degree[user]):
+    for i in range(degree):
         pool[new + i] = pool[begin + i]
-    start[user], room[user] = new, larger
-    tally[0] = new + larger
+    stretch[at + START], stretch[at + ROOM] = new, larger
+    tally[USED] = new + larger
     return True
 
 
-@kernel(i8(i8, i8, i8s, i4s, i4s))
-def _place(user: int, friend: int, start: Int64s, degree: Int32s, pool: Int32s) -> int:
+def _place(user: int, friend: int, stretch: Int32s, pool: Int32s) -> int:
     """Where in the pool `friend` stands among `user`'s friends, or -1."""
-    for i in range(start[user], start[user] + degree[user]):
+    begin = stretch[STRETCH * user + START]
+    for i in range(begin, begin + stretch[STRETCH * user + DEGREE]):
         if pool[i] == friend:
             return i
     return -1
 
 
-@kernel(nothing(i8, i8, i8s, i4s, i4s))
-def _remove(user: int, friend: int, start: Int64s, degree: Int32s, pool: Int32s) -> None:
-    place = _place(user, friend, start, degree, pool)
-    degree[user] -= 1
-    pool[place] = pool[start[user] + degree[user]]
+def _remove(user: int, friend: int, stretch: Int32s, pool: Int32s) -> None:
+    place, at = _place(user, friend, stretch, pool), STRETCH * user
+    stretch[at + DEGREE] -= 1
+    pool[place] = pool[stretch[at + START] + stretch[at + DEGREE]]
 
 
-@kernel(flag(i8, i8, i8, i8s, i4s, i4s, i4s, i8s))
-def _change(
-    kind: int, a: int, b: int, start: Int64s, degree: Int32s, room: Int32s, pool: Int32s, tally: Int64s
-) -> bool:
+def _add(user: int, friend: int, stretch: Int32s, pool: Int32s) -> None:
+    at = STRETCH * user
+    pool[stretch[at + START] + stretch[at + DEGREE]] = friend
+    stretch[at + DEGREE] += 1
+
+
+def _change(kind: int, a: int, b: int, stretch: Int32s, pool: Int32s, tally: Int64s) -> bool:
     """Apply one befriend or unfriend event; False, with nothing changed, if the pool is used up."""
-    shorter, longer = (a, b) if degree[a] <= degree[b] else (b, a)
-    known = _place(shorter, longer, start, degree, pool) >= 0
+    shorter, longer = (a, b) if stretch[STRETCH * a + DEGREE] <= stretch[STRETCH * b + DEGREE] else (b, a)
+    known = _place(shorter, longer, stretch, pool) >= 0
     if kind == Kind.BEFRIEND and not known:
-        if not _has_room(a, start, degree, room, pool, tally) or not _has_room(b, start, degree, room, pool, tally):
+        if not _has_room(a, stretch, pool, tally) or not _has_room(b, stretch, pool, tally):
             return False
-        pool[start[a] + degree[a]] = b
-        pool[start[b] + degree[b]] = a
-        degree[a] += 1
-        degree[b] += 1
-        tally[1] += 1
+        _add(a, b, stretch, pool)
+        _add(b, a, stretch, pool)
+        tally[FRIENDSHIPS] += 1
     elif kind == Kind.UNFRIEND and known:
-        _remove(a, b, start, degree, pool)
-        _remove(b, a, start, degree, pool)
-        tally[1] -= 1
+        _remove(a, b, stretch, pool)
+        _remove(b, a, stretch, pool)
+        tally[FRIENDSHIPS] -= 1
     return True
 
 
-@kernel(i8(i8, i8, i8s, i4s, i4s, i8s, i8, i4s, i8))
-def _network(
-    user: int, D: int, start: Int64s, degree: Int32s, pool: Int32s, seen: Int64s, stamp: int, found: Int32s, begin: int
-) -> int:
-    """Write everyone within D hops of `user`, without `user`, to `found[begin:]`; returns the end. Breadth first."""
-    seen[user] = stamp
-    end = begin
-    for i in range(start[user], start[user] + degree[user]):
-        seen[pool[i]] = stamp
-        found[end] = pool[i]
-        end += 1
-    low = begin
-    for _ in range(1, D):
-        high = end
-        for reached in range(low, high):
-            friend = found[reached]
-            for i in range(start[friend], start[friend] + degree[friend]):
-                other = pool[i]
-                if seen[other] != stamp:
-                    seen[other] = stamp
-                    found[end] = other
-                    end += 1
-        if end == high:
-            break
-        low = high
+def _remember(seq: int, user: int, timestamp: int, tally: Int64s, ring: Int64s) -> None:
+    mask = len(ring) // REMEMBERED - 1
+    place = REMEMBERED * (tally[BOUGHT] & mask)
+    before = REMEMBERED * ((tally[BOUGHT] - 1) & mask)
+    newest = timestamp if tally[BOUGHT] == 0 else max(timestamp, ring[before + NEWEST])
+    ring[place + SEQ], ring[place + USER], ring[place + TIMESTAMP] = seq, user, timestamp
+    ring[place + NEWEST] = newest
+    tally[BOUGHT] += 1
+
+
+@kernel
+def remember(seq: Int64s, user: Int32s, timestamp: Int64s, tally: Int64s, ring: Int64s) -> None:
+    """Put purchases into the ring."""
+    for i in range(len(seq)):
+        _remember(seq[i], user[i], timestamp[i], tally, ring)
+
+
+OUTSIDE, LAST, INSIDE, BUYER = range(4)
+"""What a user's mark says: tested and not a member; a member at the last hop; within D - 1 hops; the buyer."""
+
+
+def _hop(
+    low: int, high: int, mark: int, stretch: Int32s, pool: Int32s, seen: Int64s, places: Int32s
+) -> int:  # fmt: skip
+    """Write whoever is a friend of `places[low:high]` and not yet marked behind them; returns the end."""
+    end, walk = high, mark & ~3
+    for reached in range(low, high):
+        friend = places[reached]
+        first = stretch[STRETCH * friend + START]
+        for i in range(first, first + stretch[STRETCH * friend + DEGREE]):
+            other = pool[i]
+            known = seen[other]
+            places[end] = other
+            end += known < walk
+            seen[other] = max(known, mark)
     return end
 
 
-@kernel(
-    "Tuple((int64, int64, boolean))(int8[::1], int32[::1], int32[::1], int64, int64, int64, int64, int64[::1],"
-    " int32[::1], int32[::1], int32[::1], int64[::1], int64[::1], int64[::1], int32[::1])"
-)
-def _walk(
-    kind: Int8s, user: Int32s, friend: Int32s, gone: int, answered: int, D: int, members: int, start: Int64s,
-    degree: Int32s, room: Int32s, pool: Int32s, tally: Int64s, seen: Int64s, offsets: Int64s, found: Int32s,
-) -> tuple[int, int, bool]:  # fmt: skip
-    """Events gone through, networks answered, and whether the pool must grow before the next event."""
-    most = len(offsets) - 1
+def _scan(
+    walk: int, tests: bool, budget: int, costs: Int64s, T: int, stretch: Int32s, pool: Int32s, tally: Int64s,
+    seen: Int64s, ring: Int64s, candidates: Int64s,
+) -> tuple[int, int]:  # fmt: skip
+    """The T latest purchases by members, by scanning the remembered ones from the newest back.
+
+    Ends as soon as nothing further back can be among the T latest: there everything has a lower sequence number, so a
+    timestamp no newer than the T-th found loses. With `tests` a buyer without a mark is a member if one of its friends
+    is within D - 1 hops, and gets the mark that says so. Returns the number of candidates, or -1 if the budget (ns) or
+    the memory does not reach; and the number of purchases scanned.
+    """
+    room = len(candidates) // 3
+    seq, stamp, scratch = candidates[:room], candidates[room : 2 * room], candidates[2 * room :]
+    count, bound, oldest, bought = 0, BEGINNING, 2**63 - 1, tally[BOUGHT]
+    mask = len(ring) // REMEMBERED - 1
+    first = max(0, bought - mask - 1)
+    row = bought
+    while row > first:
+        row -= 1
+        place = REMEMBERED * (row & mask)
+        if ring[place + NEWEST] <= bound:
+            return count, bought - row
+        if ring[place + TIMESTAMP] <= bound:
+            continue
+        user = ring[place + USER]
+        budget -= costs[ROW]
+        mark = seen[user]
+        if mark < walk and tests:
+            begin = stretch[STRETCH * user + START]
+            end = begin + stretch[STRETCH * user + DEGREE]
+            mark = walk + OUTSIDE
+            i = begin
+            while i < end:
+                if seen[pool[i]] >= walk + INSIDE:
+                    mark = walk + LAST
+                    break
+                i += 1
+            budget -= costs[TEST] * (i - begin)
+            seen[user] = mark
+        if budget < 0:
+            return -1, bought - row
+        if mark == walk + LAST or mark == walk + INSIDE:
+            if count == room - 1:
+                bound = keep_latest(T, count, seq, stamp, seq, scratch)
+                count = T
+                if ring[place + TIMESTAMP] <= bound:
+                    continue
+            seq[count], stamp[count] = ring[place + SEQ], ring[place + TIMESTAMP]
+            oldest = min(oldest, stamp[count])
+            count += 1
+            if count == T:
+                bound = oldest
+    return (count if first == 0 else -1), bought - row
+
+
+@kernel
+def walk(
+    kind: Int8s, user: Int32s, friend: Int32s, timestamp: Int64s, seq: int, D: int, T: int, users: int, members: int,
+    sizes: bool, costs: Int64s, stretch: Int32s, pool: Int32s, tally: Int64s, seen: Int64s, ring: Int64s,
+    candidates: Int64s, offsets: Int64s, places: Int32s, plans: Int8s, size: Int64s, expected: Int64s, progress: Int64s,
+) -> None:  # fmt: skip
+    """Go through the events from where `progress` says; it then says how far it came, and why no further."""
+    most = len(plans)
+    gone, answered = progress[GONE], progress[ANSWERED]
+    progress[STATE] = DONE
     while gone < len(kind):
         if kind[gone] != Kind.PURCHASE:
-            if not _change(kind[gone], user[gone], friend[gone], start, degree, room, pool, tally):
-                return gone, answered, True
-        else:
-            if answered == most or offsets[answered] >= members:
+            if not _change(kind[gone], user[gone], friend[gone], stretch, pool, tally):
+                progress[STATE] = NEEDS_POOL
                 break
-            tally[2] += 1
-            offsets[answered + 1] = _network(
-                user[gone], D, start, degree, pool, seen, tally[2], found, offsets[answered]
-            )
+        elif most > 0:
+            begin = offsets[answered] if answered < most else members
+            if begin >= members:
+                progress[STATE] = FULL
+                break
+            tally[WALKS] += 1
+            mark = 4 * tally[WALKS]
+            plan, end, found = _answer(
+                user[gone], seq + gone, D, T, users, mark, sizes, begin, costs, stretch, pool, tally, seen, ring,
+                candidates, places, expected[COMPARED * answered : COMPARED * (answered + 1)],
+            )  # fmt: skip
+            plans[answered], size[answered], offsets[answered + 1] = plan, found, end
             answered += 1
+            _remember(seq + gone, user[gone], timestamp[gone], tally, ring)
+        else:
+            _remember(seq + gone, user[gone], timestamp[gone], tally, ring)
         gone += 1
-    return gone, answered, False
+    progress[GONE], progress[ANSWERED] = gone, answered
+
+
+def _learn(expected: int, found: int, tally: Int64s) -> None:
+    """Compare a network with what was expected of it; what is long ago counts less and less."""
+    if tally[EXPECTED] > MEMORY:
+        tally[EXPECTED] //= 2
+        tally[FOUND] //= 2
+    tally[EXPECTED] += expected
+    tally[FOUND] += found
+
+
+def _answer(
+    user: int, now: int, D: int, T: int, users: int, mark: int, sizes: bool, begin: int, costs: Int64s, stretch: Int32s,
+    pool: Int32s, tally: Int64s, seen: Int64s, ring: Int64s, candidates: Int64s, places: Int32s,
+    expected: Int64s,
+) -> tuple[int, int, int]:  # fmt: skip
+    """The plan, the end of its places from `begin` on, and the network's size.
+
+    The planner: about T * users / members purchases must be scanned to meet T members. How many members the last hop
+    brings is expected as if friends were drawn at random, times the share that walks have found of that so far.
+    """
+    seen[user] = mark + BUYER
+    low = high = begin
+    first = stretch[STRETCH * user + START]
+    for i in range(first, first + stretch[STRETCH * user + DEGREE]):
+        seen[pool[i]] = mark + INSIDE
+        places[high] = pool[i]
+        high += 1
+    for _ in range(2, D):
+        end = _hop(low, high, mark + INSIDE, stretch, pool, seen, places)
+        low, high = high, end
+        if low == high:
+            break
+    reach, bought = 0, min(tally[BOUGHT], len(ring) // REMEMBERED)
+    likely, hop_cost, test_cost, count, scanned = 0.0, 0, 0, -1, 0
+    if D > 1:
+        for i in range(low, high):
+            reach += stretch[STRETCH * places[i] + DEGREE]
+        likely = (high - begin) + (users - (high - begin)) * (1.0 - np.exp(-reach / users))
+        share = (tally[FOUND] + 1.0) / (tally[EXPECTED] + 1.0)
+        rows = T * users / max(likely * share, 1.0)
+        mean_degree = 2.0 * tally[FRIENDSHIPS] / users
+        hop_cost = costs[LAST_HOP] * reach
+        test_cost = int(min(rows, 1e9) * (costs[ROW] + costs[TEST] * mean_degree))
+        expected[0], expected[1] = hop_cost, test_cost
+        if rows <= bought and test_cost < hop_cost:
+            count, scanned = _scan(
+                mark, True, GIVE_UP * hop_cost, costs, T, stretch, pool, tally, seen, ring, candidates
+            )  # fmt: skip
+    if count >= 0:
+        if count >= T:
+            _learn(int(likely), T * users // scanned, tally)
+        plan, found = Plan.MEMBERSHIP, -1
+        tally[SPENT] += test_cost
+        if sizes:
+            tally[WALKS] += 1
+            seen[user] = 4 * tally[WALKS]
+            for i in range(begin, high):
+                seen[places[i]] = 4 * tally[WALKS]
+            found = _hop(low, high, 4 * tally[WALKS], stretch, pool, seen, places) - begin
+    else:
+        end = high
+        if D > 1:
+            if scanned:  # the scan has marked whom it tested: mark anew
+                tally[WALKS] += 1
+                mark = 4 * tally[WALKS]
+                seen[user] = mark + BUYER
+                for i in range(begin, high):
+                    seen[places[i]] = mark + INSIDE
+            end = _hop(low, high, mark + LAST, stretch, pool, seen, places)
+            _learn(int(likely), end - begin, tally)
+        found = end - begin
+        rows = T * users // max(found, 1)
+        expected[2], expected[3] = costs[ROW] * rows, costs[MEMBER] * found
+        if rows <= bought and expected[2] < expected[3]:
+            count, scanned = _scan(
+                mark, False, GIVE_UP * expected[3], costs, T, stretch, pool, tally, seen, ring, candidates
+            )
+        tally[SPENT] += costs[LAST_HOP] * (reach + found)
+        plan = Plan.SCAN
+        if count < 0:
+            return Plan.PARTITION, end, found
+    tally[SPENT] += costs[ROW] * scanned
+    room = len(candidates) // 3
+    if count > T:
+        seq = candidates[:room]
+        keep_latest(T, count, seq, candidates[room : 2 * room], seq, candidates[2 * room :])
+        count = T
+    for i in range(count):
+        places[begin + i] = now - candidates[i]
+    return plan, begin + count, found

@@ -1,29 +1,27 @@
-"""Everyone's purchases, and the T latest of any group of users as of any event."""
+"""Everyone's latest purchases, and the T latest of any group of users as of any event."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from peerwatch.network.errors import RunError
-from peerwatch.network.kernels import (
-    Int32s,
-    Int64s,
-    grown,
-    i4s,
-    i8,
-    i8s,
-    kernel,
-    kth_largest,
-    nothing,
-)  # fmt: skip
+from peerwatch.network.graph import RECENT, Networks, Plan
+from peerwatch.network.kernels import Int8s, Int32s, Int64s, grown, kernel
+from peerwatch.network.latest import BEGINNING, keep_latest, kth_largest
 
-NOBODY = -1
-BEGINNING = -(2**63)
-END = 2**63 - 1
-MOST_ROWS = 2**31 - 1
-"""Purchases a shard can hold: rows are named by int32."""
-SCAN_ROWS_A_MEMBER = 8
-"""A scanned row costs about an eighth of what the partition pays a member (measured: 2 ns and 19 ns)."""
+FIRST_ROOM: Final = 4
+"""Purchases a user's stretch of the pool has room for when it is first made; it doubles up to a bit more than T."""
+START, COUNT, ROOM, STRETCH = range(4)
+"""Columns of a user's stretch."""
+TIMESTAMP, SEQ, AMOUNT, HELD = range(4)
+"""Columns of a purchase in the pool."""
+USER, NEWEST, OLDER, ARRIVED = range(3, 7)
+"""Further columns of an arrival: whose it is, the newest timestamp up to it, the same user's arrival before it."""
+USED, ROWS, LINKED, BASE = range(4)
+"""Places in the tally.
+
+Places of the pool in use; arrivals that are remembered, and those of them that are in their stretches; arrivals that
+are no longer remembered (arrivals are counted from the beginning).
+"""
 
 
 class Windows(NamedTuple):
@@ -42,244 +40,414 @@ class Windows(NamedTuple):
         return slice(int(self.offsets[i]), int(self.offsets[i + 1]))
 
 
-class PurchaseHistory:
-    """Append-only columns of purchases; each has a pointer to the user's next older one.
+class PurchaseColumns(NamedTuple):
+    """All purchases a history holds: how many each user has, and those one user after the other, the oldest first.
 
-    `latest[u]` is the row of user u's latest purchase, from which `older` leads back through (timestamp, seq) in
-    falling order. A row joins its user's chain only when a later event is asked about, so that questions in log order
-    meet nothing they must not see, however far the columns are ahead; questions out of order skip what is too new.
+    `held` has shape [users], the other columns one place a purchase.
     """
 
-    def __init__(self, T: int) -> None:
-        self.T = T
-        self.seq: Int64s = np.zeros(1 << 10, np.int64)
-        self.user: Int32s = np.zeros(1 << 10, np.int32)
-        self.timestamp: Int64s = np.zeros(1 << 10, np.int64)
-        self.amount: Int64s = np.zeros(1 << 10, np.int64)
-        self.newest: Int64s = np.zeros(1 << 10, np.int64)
-        """The latest timestamp up to each row: how far back anything newer than a bound can lie."""
-        self.older: Int32s = np.zeros(1 << 10, np.int32)
-        self.latest: Int32s = np.zeros(0, np.int32)
-        self.mark: Int64s = np.zeros(0, np.int64)
-        self.marks = 0
-        self.rows = 0
-        self.linked = 0
-        """The rows that have joined their chains."""
+    held: Int64s
+    seq: Int64s
+    timestamp: Int64s
+    amount: Int64s
+
+
+class PurchaseHistory:
+    """Of every user the purchases that can still be among the T latest of a network.
+
+    User u's are a stretch of one pool, ordered by (timestamp, sequence number). Purchases arrive in columns of their
+    own and join their stretches when a later event is asked about. Questions may come in any order as long as none is
+    about an event before `low`, the low watermark: behind T purchases older than that nothing is ever needed again, and
+    it is forgotten when its stretch is full.
+
+    The most recent arrivals are remembered in order as well, each with the number of the same user's arrival before it;
+    most windows lie within them, in memory that is small and hot.
+    """
+
+    def __init__(self, T: int, *, recent: int = RECENT) -> None:
+        """Windows of T purchases; as many recent arrivals are remembered as a friend graph remembers."""
+        self.T, self.remembered = T, recent
+        self.users = 0
+        self.last: Int64s = np.zeros(0, np.int64)
+        """Of each user the latest timestamp."""
+        self.arrival: Int64s = np.zeros(0, np.int64)
+        """Of each user the number of the last arrival, -1 if there is none: read for every member of a network."""
+        self.stretch: Int64s = np.zeros(0, np.int64)
+        self.pool: Int64s = np.zeros(HELD << 10, np.int64)
+        self.recent: Int64s = np.zeros(ARRIVED << 10, np.int64)
+        self.tally: Int64s = np.zeros(4, np.int64)
+        self.scratch: Int64s = np.zeros(0, np.int64)
+        self.newest = BEGINNING
+        """The latest timestamp of all."""
+        self.bought = 0
+        """How many purchases have ever been appended: no window holds more."""
         self.applied = 0
         """The watermark: every purchase with a sequence number up to this one has been appended."""
+        self.low = 0
+        """The low watermark: no later question is about an event before this one."""
 
     def reserve(self, users: int) -> None:
         """Make room for the users 0 to `users` - 1."""
-        known = len(self.latest)
+        self.users = max(self.users, users)
+        known = len(self.last)
         if users > known:
-            self.latest, self.mark = grown(self.latest, users), grown(self.mark, users)
-            self.latest[known:] = NOBODY
+            self.last = grown(self.last, users)
+            self.last[known:] = BEGINNING
+            self.arrival = grown(self.arrival, users)
+            self.arrival[known:] = -1
+            self.stretch = grown(self.stretch, STRETCH * len(self.last))
 
     def append(self, seq: Int64s, user: Int32s, timestamp: Int64s, amount: Int64s, through: int) -> None:
         """Take purchases in order of their sequence numbers; afterwards all up to `through` are there."""
-        end = self.rows + len(seq)
-        if end > MOST_ROWS:
-            raise RunError(f"a shard holds at most {MOST_ROWS} purchases; use more shards")
-        self.seq, self.user = grown(self.seq, end), grown(self.user, end)
-        self.timestamp, self.amount = grown(self.timestamp, end), grown(self.amount, end)
-        self.newest, self.older = grown(self.newest, end), grown(self.older, end)
-        new = slice(self.rows, end)
-        self.seq[new], self.user[new], self.timestamp[new], self.amount[new] = seq, user, timestamp, amount
+        rows = int(self.tally[ROWS])
+        if ARRIVED * (rows + len(seq)) > len(self.recent):
+            rows = self._forget_arrivals(rows)
+            self.recent = grown(self.recent, ARRIVED * (rows + len(seq)))
+        new = self.recent[ARRIVED * rows : ARRIVED * (rows + len(seq))].reshape(-1, ARRIVED)
+        new[:, TIMESTAMP], new[:, SEQ], new[:, AMOUNT], new[:, USER] = timestamp, seq, amount, user
         if len(seq):
-            self.newest[new] = np.maximum.accumulate(timestamp)
-            if self.rows:
-                np.maximum(self.newest[new], self.newest[self.rows - 1], out=self.newest[new])
-        self.rows, self.applied = end, through
+            new[:, NEWEST] = np.maximum(np.maximum.accumulate(timestamp), self.newest)
+            self.newest = int(new[-1, NEWEST])
+        self.tally[ROWS] = rows + len(seq)
+        self.bought += len(seq)
+        self.applied = through
 
-    def columns(self) -> tuple[Int64s, Int32s, Int64s, Int64s]:
-        """Sequence number, user, timestamp and amount of every purchase.
+    def _forget_arrivals(self, rows: int) -> int:
+        """Let go of arrivals that no scan can have found; returns how many are left."""
+        arrived = self.recent[: ARRIVED * rows].reshape(-1, ARRIVED)
+        first = int(np.searchsorted(arrived[:, SEQ], self.low)) - self.remembered
+        first = min(first, int(self.tally[LINKED]))
+        if first < rows // 2:
+            return rows  # too few to be worth the move
+        arrived[: rows - first] = arrived[first:].copy()
+        self.tally[ROWS] = rows - first
+        self.tally[LINKED] -= first
+        self.tally[BASE] += first
+        return rows - first
 
-        Rows are only ever added behind these, so the views stay as they are.
+    def settle(self) -> None:
+        """Let all purchases join their stretches, though later questions may be about events before them."""
+        while link_all(self.T, self.low, self.last, self.arrival, self.stretch, self.pool, self.recent, self.tally):
+            self._make_room()
+
+    def columns(self) -> PurchaseColumns:
+        """Everything held. Copies."""
+        self.settle()
+        stretch = self.stretch[: STRETCH * self.users]
+        count = stretch[COUNT::STRETCH].copy()
+        columns = np.empty((3, int(count.sum())), np.int64)
+        unpack(stretch, self.pool, columns[SEQ], columns[TIMESTAMP], columns[AMOUNT])
+        return PurchaseColumns(count, columns[SEQ], columns[TIMESTAMP], columns[AMOUNT])
+
+    @classmethod
+    def from_columns(
+        cls, T: int, purchases: PurchaseColumns, through: int, *, recent: int = RECENT
+    ) -> "PurchaseHistory":
+        """The history whose `columns` these are, with everything up to event `through`."""
+        history, held = cls(T, recent=recent), len(purchases.seq)
+        history.reserve(len(purchases.held))
+        history.pool = np.empty(HELD * max(held, 1), np.int64)
+        columns = history.pool[: HELD * held].reshape(-1, HELD)
+        columns[:, TIMESTAMP], columns[:, SEQ] = purchases.timestamp, purchases.seq
+        columns[:, AMOUNT] = purchases.amount
+        stretch = history.stretch.reshape(-1, STRETCH)[: len(purchases.held)]
+        ends = np.cumsum(purchases.held)
+        stretch[:, START] = ends - purchases.held
+        stretch[:, COUNT] = stretch[:, ROOM] = purchases.held
+        bought = np.flatnonzero(purchases.held)
+        history.last[bought] = purchases.timestamp[ends[bought] - 1]
+        history.tally[USED] = held
+        user = np.repeat(np.arange(len(purchases.held), dtype=np.int32), purchases.held)
+        arrived = np.argsort(purchases.seq)
+        earlier, latest = arrived[:-recent], arrived[-recent:]
+        history.newest = int(purchases.timestamp[earlier].max(initial=BEGINNING))
+        _, seq, timestamp, amount = purchases
+        history.append(seq[latest], user[latest], timestamp[latest], amount[latest], through)
+        chain(history.arrival, history.recent, history.tally)
+        history.bought, history.low = held, through + 1
+        return history
+
+    def windows(self, seq: Int64s, networks: Networks) -> Windows:
+        """For each of q decisions the T latest purchases in its network before event `seq[i]`, of those held here.
+
+        Latest is by (timestamp, sequence number). Members and purchases that are not here, such as another shard's, are
+        skipped.
         """
-        return self.seq[: self.rows], self.user[: self.rows], self.timestamp[: self.rows], self.amount[: self.rows]
-
-    def windows(self, seq: Int64s, offsets: Int64s, members: Int32s) -> Windows:
-        """For each of q decisions the T latest purchases before event `seq[i]` of `members[offsets[i]:offsets[i + 1]]`.
-
-        Latest is by (timestamp, sequence number). Members without purchases here, such as another shard's, are skipped.
-        """
-        widest = int(np.diff(offsets).max(initial=0))
-        room = len(seq) * min(self.T, self.rows)
-        ends = np.zeros(len(seq) + 1, np.int64)
-        columns = np.empty((3, room), np.int64)
-        self.linked = _windows(
-            seq, offsets, members, widest, self.T, self.rows, self.linked, self.marks,
-            self.seq, self.user, self.timestamp, self.amount, self.newest, self.older, self.latest, self.mark,
-            ends, columns[0], columns[1], columns[2],
-        )  # fmt: skip
-        self.marks += len(seq)
+        q = len(seq)
+        widest = int(np.diff(networks.offsets).max(initial=0))
+        most = min(self.T, self.bought)
+        room = max(2 * most, 64)
+        self.scratch = grown(self.scratch, 4 * room + widest + 2)
+        ends = np.zeros(q + 1, np.int64)
+        columns = np.empty((3, q * most), np.int64)
+        progress = np.zeros(1, np.int64)
+        while select(
+            seq, networks.offsets, networks.places, networks.plan, self.T, self.users, room, self.low,
+            self.last, self.arrival, self.stretch, self.pool, self.recent, self.tally, self.scratch, progress,
+            ends, columns[SEQ], columns[TIMESTAMP], columns[AMOUNT],
+        ):  # fmt: skip
+            self._make_room()
         taken = ends[-1]
-        return Windows(ends, columns[0, :taken], columns[1, :taken], columns[2, :taken])
+        return Windows(ends, columns[SEQ, :taken], columns[TIMESTAMP, :taken], columns[AMOUNT, :taken])
+
+    def _make_room(self) -> None:
+        """Close the gaps that moved stretches have left; grow the pool if that is not enough."""
+        rooms = self.stretch[ROOM::STRETCH]
+        live = int(rooms.sum())
+        needed = 2 * int(rooms.max(initial=0)) + FIRST_ROOM
+        pool = np.empty(max(len(self.pool), HELD * (2 * live + needed)), np.int64)
+        move(self.stretch, self.pool, pool)
+        self.pool = pool
+        self.tally[USED] = live
 
 
-@kernel(nothing(i8, i8, i8, i8s, i4s, i4s))
-def _link(row: int, user: int, T: int, timestamp: Int64s, older: Int32s, latest: Int32s) -> None:
-    """Put a row into its user's chain.
+@kernel
+def chain(arrivals: Int64s, recent: Int64s, tally: Int64s) -> None:
+    """Connect the arrivals of purchases that are in their stretches already."""
+    while tally[LINKED] < tally[ROWS]:
+        row = tally[LINKED]
+        user = recent[ARRIVED * row + USER]
+        recent[ARRIVED * row + OLDER] = arrivals[user]
+        arrivals[user] = tally[BASE] + row
+        tally[LINKED] += 1
 
-    A late purchase (older timestamp) moves back to its place; behind T others no later question can reach it.
+
+@kernel
+def move(stretch: Int64s, pool: Int64s, into: Int64s) -> None:
+    """Copy all stretches to `into`, one behind the other, each with its room."""
+    used = 0
+    for at in range(0, len(stretch), STRETCH):
+        begin = stretch[at + START]
+        for i in range(HELD * stretch[at + COUNT]):
+            into[HELD * used + i] = pool[HELD * begin + i]
+        stretch[at + START] = used
+        used += stretch[at + ROOM]
+
+
+@kernel
+def unpack(stretch: Int64s, pool: Int64s, seq: Int64s, timestamp: Int64s, amount: Int64s) -> None:
+    """Write all purchases to columns, one user after the other."""
+    to = 0
+    for at in range(0, len(stretch), STRETCH):
+        for row in range(stretch[at + START], stretch[at + START] + stretch[at + COUNT]):
+            timestamp[to], seq[to] = pool[HELD * row + TIMESTAMP], pool[HELD * row + SEQ]
+            amount[to] = pool[HELD * row + AMOUNT]
+            to += 1
+
+
+def _forget(at: int, T: int, low: int, stretch: Int64s, pool: Int64s) -> bool:
+    """Drop what lies behind T purchases that happened before `low`, if that frees an eighth of the stretch."""
+    begin, count = stretch[at + START], stretch[at + COUNT]
+    needed, first = 0, count
+    while first > 0 and needed < T:
+        first -= 1
+        if pool[HELD * (begin + first) + SEQ] < low:
+            needed += 1
+    if 8 * first < stretch[at + ROOM] or first == 0:
+        return False
+    for i in range(HELD * (count - first)):
+        pool[HELD * begin + i] = pool[HELD * (begin + first) + i]
+    stretch[at + COUNT] = count - first
+    return True
+
+
+def _link(
+    row: int, T: int, low: int, last: Int64s, arrivals: Int64s, stretch: Int64s, pool: Int64s, recent: Int64s,
+    tally: Int64s,
+) -> bool:  # fmt: skip
+    """Put an arrival into its user's stretch; False, with nothing changed, if the pool is used up.
+
+    A late purchase (older timestamp) moves back to its place.
     """
-    newer, here = NOBODY, latest[user]
-    passed = 0
-    while here != NOBODY and timestamp[here] > timestamp[row]:
-        newer, here = here, older[here]
-        passed += 1
-        if passed == T:
-            return
-    older[row] = here
-    if newer == NOBODY:
-        latest[user] = row
-    else:
-        older[newer] = row
+    arrival = ARRIVED * row
+    user, timestamp = recent[arrival + USER], recent[arrival + TIMESTAMP]
+    at = STRETCH * user
+    count, room = stretch[at + COUNT], stretch[at + ROOM]
+    if count == room and not (room >= T and _forget(at, T, low, stretch, pool)):
+        larger = max(FIRST_ROOM, 2 * room)
+        if room < T:
+            larger = min(larger, T + T // 4 + FIRST_ROOM)
+        new = tally[USED]
+        if HELD * (new + larger) > len(pool):
+            return False
+        for i in range(HELD * count):
+            pool[HELD * new + i] = pool[HELD * stretch[at + START] + i]
+        stretch[at + START], stretch[at + ROOM] = new, larger
+        tally[USED] = new + larger
+    begin, place = stretch[at + START], stretch[at + START] + stretch[at + COUNT]
+    while place > begin and pool[HELD * (place - 1) + TIMESTAMP] > timestamp:
+        for i in range(HELD):
+            pool[HELD * place + i] = pool[HELD * (place - 1) + i]
+        place -= 1
+    pool[HELD * place + TIMESTAMP], pool[HELD * place + SEQ] = timestamp, recent[arrival + SEQ]
+    pool[HELD * place + AMOUNT] = recent[arrival + AMOUNT]
+    stretch[at + COUNT] += 1
+    last[user] = max(last[user], timestamp)
+    recent[arrival + OLDER] = arrivals[user]
+    arrivals[user] = tally[BASE] + row
+    return True
 
 
-@kernel(i8(i8, i8, i8s, i8s, i8s, i8s))
-def _keep_latest(T: int, count: int, seq: Int64s, timestamp: Int64s, amount: Int64s, scratch: Int64s) -> int:
-    """Reduce the first `count` > T purchases to the T latest, in place; returns the timestamp of the oldest kept.
-
-    First by timestamp alone; among those at the last timestamp that fits, the highest sequence numbers stay.
-    """
-    for i in range(count):
-        scratch[i] = timestamp[i]
-    last = kth_largest(scratch, count, T)
-    newer, tied = 0, 0
-    for i in range(count):
-        if timestamp[i] > last:
-            newer += 1
-        elif timestamp[i] == last:
-            scratch[tied] = seq[i]
-            tied += 1
-    first_seq = kth_largest(scratch, tied, T - newer) if tied > T - newer else BEGINNING
-    kept = 0
-    for i in range(count):
-        if timestamp[i] > last or (timestamp[i] == last and seq[i] >= first_seq):
-            seq[kept], timestamp[kept], amount[kept] = seq[i], timestamp[i], amount[i]
-            kept += 1
-    return last
-
-
-@kernel(i8(i4s, i8, i8, i8, i8, i8s, i4s, i8s, i8s, i8s, i8s, i8s, i8s, i8s, i8s))
-def _scan(
-    members: Int32s, stamp: int, T: int, end: int, most: int,
-    seq: Int64s, user: Int32s, timestamp: Int64s, amount: Int64s, newest: Int64s, mark: Int64s,
-    c_seq: Int64s, c_timestamp: Int64s, c_amount: Int64s, scratch: Int64s,
+@kernel
+def link_all(
+    T: int, low: int, last: Int64s, arrivals: Int64s, stretch: Int64s, pool: Int64s, recent: Int64s, tally: Int64s
 ) -> int:  # fmt: skip
-    """Selection by recency scan: from row `end` back, whoever is marked as a member.
+    """Let all arrivals join their stretches; returns 1 if the pool must grow first."""
+    while tally[LINKED] < tally[ROWS]:
+        if not _link(tally[LINKED], T, low, last, arrivals, stretch, pool, recent, tally):
+            return 1
+        tally[LINKED] += 1
+    return 0
 
-    Ends as soon as nothing further back can be among the T latest: there everything has a lower sequence number, so a
-    timestamp no newer than the T-th found loses. Returns the number of candidates, or -1 after `most` rows.
-    """
-    for member in members:
-        mark[member] = stamp
-    count, bound, oldest = 0, BEGINNING, END
-    stop = max(0, end - most)
-    for row in range(end - 1, stop - 1, -1):
-        if newest[row] <= bound:
-            return count
-        if mark[user[row]] == stamp and timestamp[row] > bound:
-            if count == len(c_seq):
-                bound = _keep_latest(T, count, c_seq, c_timestamp, c_amount, scratch)
-                count = T
-                if timestamp[row] <= bound:
-                    continue
-            c_seq[count], c_timestamp[count], c_amount[count] = seq[row], timestamp[row], amount[row]
+
+def _gather(
+    places: Int32s, now: int, end: int, recent: Int64s, c_seq: Int64s, c_timestamp: Int64s, c_amount: Int64s
+) -> int:  # fmt: skip
+    """The purchases that a scan has found, from the newest back, among the arrivals before row `end`."""
+    row, count = end - 1, 0
+    for i in range(len(places)):
+        wanted = now - places[i]
+        while row >= 0 and recent[ARRIVED * row + SEQ] > wanted:
+            row -= 1
+        if row >= 0 and recent[ARRIVED * row + SEQ] == wanted:
+            c_seq[count], c_timestamp[count] = wanted, recent[ARRIVED * row + TIMESTAMP]
+            c_amount[count] = recent[ARRIVED * row + AMOUNT]
             count += 1
-            oldest = min(oldest, timestamp[row])
-            if count == T:
-                bound = oldest
-    return count if stop == 0 else -1
-
-
-@kernel(i8(i4s, i8, i8, i8s, i8s, i8s, i4s, i4s, i8s, i8s, i8s, i4s, i8s, i8s))
-def _partition(
-    members: Int32s, now: int, T: int,
-    seq: Int64s, timestamp: Int64s, amount: Int64s, older: Int32s, latest: Int32s,
-    c_seq: Int64s, c_timestamp: Int64s, c_amount: Int64s, rows: Int32s, stamps: Int64s, scratch: Int64s,
-) -> int:  # fmt: skip
-    """Selection by partition: the T-th latest among the members' own latest purchases bounds who is followed back.
-
-    Returns the number of candidates.
-    """
-    buyers = 0
-    for member in members:
-        row = latest[member]
-        while row != NOBODY and seq[row] >= now:
-            row = older[row]
-        if row != NOBODY:
-            rows[buyers], stamps[buyers] = row, timestamp[row]
-            scratch[buyers] = stamps[buyers]
-            buyers += 1
-    bound = kth_largest(scratch, buyers, T) if buyers > T else BEGINNING
-    count = 0
-    for i in range(buyers):
-        row, taken = rows[i], 0
-        while row != NOBODY and taken < T and timestamp[row] >= bound:
-            if seq[row] < now:
-                if count == len(c_seq):
-                    bound = _keep_latest(T, count, c_seq, c_timestamp, c_amount, scratch)
-                    count = T
-                c_seq[count], c_timestamp[count], c_amount[count] = seq[row], timestamp[row], amount[row]
-                count += 1
-                taken += 1
-            row = older[row]
     return count
 
 
-@kernel(i8(i8s, i8s, i4s, i8, i8, i8, i8, i8, i8s, i4s, i8s, i8s, i8s, i4s, i4s, i8s, i8s, i8s, i8s, i8s))
-def _windows(
-    before: Int64s, offsets: Int64s, members: Int32s, widest: int, T: int, all_rows: int, linked: int, marks: int,
-    seq: Int64s, user: Int32s, timestamp: Int64s, amount: Int64s, newest: Int64s, older: Int32s, latest: Int32s,
-    mark: Int64s, ends: Int64s, out_seq: Int64s, out_timestamp: Int64s, out_amount: Int64s,
+def _since(
+    members: Int32s, now: int, T: int, first: int, base: int, arrivals: Int64s, recent: Int64s,
+    c_seq: Int64s, c_timestamp: Int64s, c_amount: Int64s, scratch: Int64s,
 ) -> int:  # fmt: skip
-    """Fill the windows; returns the number of rows that have joined their chains.
+    """The members' purchases before event `now` among the arrivals from row `first` on.
 
-    The planner: a scan has met T members after about T * users / members rows. It is tried where that is fewer than
-    SCAN_ROWS_A_MEMBER for each member, and given up for the partition at twice as many.
+    Those older than anything before that row are left out; if there are T others, the T latest are among them, because
+    what arrived before is no newer and has a lower sequence number.
     """
-    rows, stamps = np.empty(widest, np.int32), np.empty(widest, np.int64)
-    room = max(2 * min(T, all_rows), 64)
-    scratch = np.empty(max(widest, room), np.int64)
-    c_seq, c_timestamp, c_amount = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
-    end = 0
-    for q in range(len(before)):
-        now, network = before[q], members[offsets[q] : offsets[q + 1]]
-        if end > 0 and seq[end - 1] >= now:
-            end = 0
-        if end == 0:
-            end = np.searchsorted(seq[:all_rows], now)
-        while end < all_rows and seq[end] < now:
-            end += 1
-        if len(network) == 0:
-            ends[q + 1] = ends[q]
+    found = 0
+    for i in range(len(members)):
+        row = arrivals[members[i]] - base
+        scratch[found] = row
+        found += row >= first
+    count, bound = 0, recent[ARRIVED * (first - 1) + NEWEST]
+    spare = scratch[found:]
+    for i in range(found):
+        row = scratch[i]
+        while row >= first:
+            at = ARRIVED * row
+            row = recent[at + OLDER] - base
+            if recent[at + TIMESTAMP] < bound or recent[at + SEQ] >= now:
+                continue
+            if count == len(c_seq):
+                bound = keep_latest(T, count, c_seq, c_timestamp, c_amount, spare)
+                count = T
+                if recent[at + TIMESTAMP] < bound:
+                    continue
+            c_timestamp[count], c_seq[count] = recent[at + TIMESTAMP], recent[at + SEQ]
+            c_amount[count] = recent[at + AMOUNT]
+            count += 1
+    return count
+
+
+def _follow(
+    members: Int32s, now: int, T: int, bound: int, last: Int64s, stretch: Int64s, pool: Int64s,
+    c_seq: Int64s, c_timestamp: Int64s, c_amount: Int64s, scratch: Int64s,
+) -> int:  # fmt: skip
+    """The members' purchases before event `now` that are not older than `bound`; the T latest of them at least."""
+    count = 0
+    for i in range(len(members)):
+        member = members[i]
+        if last[member] < bound or last[member] == BEGINNING:
             continue
-        most = SCAN_ROWS_A_MEMBER * len(network)
-        count = -1
-        if min(T * len(latest), end * len(network)) <= most * len(network):
-            count = _scan(
-                network, marks + q + 1, T, end, 2 * most, seq, user, timestamp, amount, newest, mark,
-                c_seq, c_timestamp, c_amount, scratch,
-            )  # fmt: skip
-        if count < 0:
-            while linked < end:
-                _link(linked, user[linked], T, timestamp, older, latest)
-                linked += 1
-            count = _partition(
-                network, now, T, seq, timestamp, amount, older, latest,
-                c_seq, c_timestamp, c_amount, rows, stamps, scratch,
-            )  # fmt: skip
+        at = STRETCH * member
+        begin = stretch[at + START]
+        row = begin + stretch[at + COUNT]
+        while row > begin:
+            row -= 1
+            timestamp = pool[HELD * row + TIMESTAMP]
+            if timestamp < bound:
+                break
+            if pool[HELD * row + SEQ] < now:
+                if count == len(c_seq):
+                    bound = keep_latest(T, count, c_seq, c_timestamp, c_amount, scratch)
+                    count = T
+                    if timestamp < bound:
+                        break
+                c_timestamp[count], c_seq[count] = timestamp, pool[HELD * row + SEQ]
+                c_amount[count] = pool[HELD * row + AMOUNT]
+                count += 1
+    return count
+
+
+def _own_latest(members: Int32s, now: int, T: int, last: Int64s, stretch: Int64s, pool: Int64s, scratch: Int64s) -> int:
+    """The T-th latest among the members' own latest purchases before event `now`: no older one can be in the window."""
+    buyers = 0
+    for i in range(len(members)):
+        member = members[i]
+        if last[member] == BEGINNING:
+            continue
+        begin = stretch[STRETCH * member + START]
+        row = begin + stretch[STRETCH * member + COUNT] - 1
+        while row >= begin and pool[HELD * row + SEQ] >= now:
+            row -= 1
+        if row >= begin:
+            scratch[buyers] = pool[HELD * row + TIMESTAMP]
+            buyers += 1
+    return kth_largest(scratch, buyers, T) if buyers > T else BEGINNING
+
+
+@kernel
+def select(
+    before: Int64s, offsets: Int64s, places: Int32s, plans: Int8s, T: int, users: int, room: int, low: int,
+    last: Int64s, arrivals: Int64s, stretch: Int64s, pool: Int64s, recent: Int64s, tally: Int64s, scratch: Int64s,
+    progress: Int64s, ends: Int64s, out_seq: Int64s, out_timestamp: Int64s, out_amount: Int64s,
+) -> int:  # fmt: skip
+    """Fill the windows from where `progress` says; returns 1 if the pool must grow first.
+
+    Partition: whatever is older than the T-th latest of all cannot be in the window, so a bound on that tells whom to
+    follow back. First a guess is tried, the arrivals since which one and a half times T should be the members'; if that
+    was too recent, the T-th latest of the members' own latest purchases is a bound for certain.
+    """
+    c_seq, c_timestamp, c_amount = scratch[:room], scratch[room : 2 * room], scratch[2 * room : 3 * room]
+    spare = scratch[3 * room :]
+    rows = tally[ROWS]
+    end = tally[LINKED]
+    for q in range(progress[0], len(before)):
+        now = before[q]
+        while end > 0 and recent[ARRIVED * (end - 1) + SEQ] >= now:
+            end -= 1
+        while end < rows and recent[ARRIVED * end + SEQ] < now:
+            end += 1
+        while tally[LINKED] < end:
+            if not _link(tally[LINKED], T, low, last, arrivals, stretch, pool, recent, tally):
+                progress[0] = q
+                return 1
+            tally[LINKED] += 1
+        answer = places[offsets[q] : offsets[q + 1]]
+        if plans[q] != Plan.PARTITION:
+            count = _gather(answer, now, end, recent, c_seq, c_timestamp, c_amount)
+        elif len(answer) == 0:
+            count = 0
+        else:
+            count = 0
+            back = 3 * T * users // (2 * len(answer))
+            if back < end:
+                count = _since(
+                    answer, now, T, end - back, tally[BASE], arrivals, recent, c_seq, c_timestamp, c_amount, spare
+                )
+            if count < T:
+                bound = _own_latest(answer, now, T, last, stretch, pool, spare)
+                count = _follow(answer, now, T, bound, last, stretch, pool, c_seq, c_timestamp, c_amount, spare)
         if count > T:
-            _keep_latest(T, count, c_seq, c_timestamp, c_amount, scratch)
+            keep_latest(T, count, c_seq, c_timestamp, c_amount, spare)
             count = T
         begin = ends[q]
-        out_seq[begin : begin + count] = c_seq[:count]
-        out_timestamp[begin : begin + count] = c_timestamp[:count]
-        out_amount[begin : begin + count] = c_amount[:count]
+        for i in range(count):
+            out_seq[begin + i], out_timestamp[begin + i] = c_seq[i], c_timestamp[i]
+            out_amount[begin + i] = c_amount[i]
         ends[q + 1] = begin + count
-    return linked
+    return 0
 
 
 def merged(parts: list[Windows], T: int) -> Windows:
@@ -288,21 +456,22 @@ def merged(parts: list[Windows], T: int) -> Windows:
         return parts[0]
     counts = sum(np.diff(part.offsets) for part in parts)
     gathered = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    columns = np.empty((3, int(gathered[-1])), np.int64)
+    columns = np.empty((4, int(gathered[-1]) + 1), np.int64)
     ends = np.zeros(len(gathered), np.int64)
     filled = gathered[:-1].copy()
     for part in parts:
-        _gather(part.offsets, filled, part.seq, part.timestamp, part.amount, columns[0], columns[1], columns[2])
-    _merge(gathered, T, columns[0], columns[1], columns[2], ends)
+        gather(part.offsets, filled, part.seq, part.timestamp, part.amount, columns[0], columns[1], columns[2])
+    merge(gathered, T, columns[0], columns[1], columns[2], columns[3], ends)
     taken = ends[-1]
     return Windows(ends, columns[0, :taken], columns[1, :taken], columns[2, :taken])
 
 
-@kernel(nothing(i8s, i8s, i8s, i8s, i8s, i8s, i8s, i8s))
-def _gather(
+@kernel
+def gather(
     offsets: Int64s, filled: Int64s, seq: Int64s, timestamp: Int64s, amount: Int64s,
     to_seq: Int64s, to_timestamp: Int64s, to_amount: Int64s,
 ) -> None:  # fmt: skip
+    """Append each window to its place among the others' windows."""
     for q in range(len(filled)):
         for i in range(offsets[q], offsets[q + 1]):
             to = filled[q]
@@ -310,15 +479,16 @@ def _gather(
             filled[q] = to + 1
 
 
-@kernel(nothing(i8s, i8, i8s, i8s, i8s, i8s))
-def _merge(gathered: Int64s, T: int, seq: Int64s, timestamp: Int64s, amount: Int64s, ends: Int64s) -> None:
+@kernel
+def merge(
+    gathered: Int64s, T: int, seq: Int64s, timestamp: Int64s, amount: Int64s, scratch: Int64s, ends: Int64s
+) -> None:  # fmt: skip
     """Keep the T latest of each gathered window and close the gaps, in place."""
-    scratch = np.empty(len(seq), np.int64)
     for q in range(len(gathered) - 1):
         begin, end = gathered[q], gathered[q + 1]
         count = end - begin
         if count > T:
-            _keep_latest(T, count, seq[begin:end], timestamp[begin:end], amount[begin:end], scratch)
+            keep_latest(T, count, seq[begin:end], timestamp[begin:end], amount[begin:end], scratch)
             count = T
         to = ends[q]
         for i in range(count):

@@ -1,63 +1,84 @@
 """User ids as dense integers, so that everything behind the dispatcher works on arrays."""
 
+from typing import Final
+
 import numpy as np
 
-from peerwatch.network.kernels import Bytes, Int32s, Int64s, grown, i4, i4s, i8, i8s, kernel, nothing, text, u1s, u8
+from peerwatch.network.kernels import Bytes, Int64s, grown, kernel
 
-EMPTY = -1
+EMPTY: Final = 0
+"""The key of a slot that nobody has taken."""
+SHORT: Final = 7
+"""Bytes of an id that fit into its key, so that looking it up reads one place of memory only."""
+IDS, SHIFT = 0, 1
+"""Places in the tally: how many ids there are; how far a product is shifted to give a slot."""
 
 
-@kernel(u8(text, i8, i8))
-def hash_of(source: Bytes, start: int, end: int) -> int:
-    """FNV-1a, 64 bits, of `source[start:end]`, its halves folded so that the low bits see all of it."""
+def key_of(source: Bytes, start: int, end: int) -> int:
+    """A short id's bytes and length, above 0; of a longer one a hash, below 0 (FNV-1a, 64 bits, without the lowest)."""
+    length = end - start
+    if length <= SHORT:
+        key = length << 56
+        for i in range(length):
+            key |= int(source[start + i]) << (8 * i)
+        return key
     hashed = np.uint64(14695981039346656037)
     for i in range(start, end):
         hashed = (hashed ^ np.uint64(source[i])) * np.uint64(1099511628211)
-    return hashed ^ (hashed >> np.uint64(32))  # type: ignore[return-value] # unsigned, which Python has no type for
+    return -1 - np.int64(hashed >> np.uint64(1))  # type: ignore[return-value]
 
 
-@kernel(i4(text, i8, i8, u1s, i8s, i4s, i8s))
-def intern(source: Bytes, start: int, end: int, arena: Bytes, ends: Int64s, slots: Int32s, count: Int64s) -> int:
+def slot_of(key: int, shift: int) -> int:
+    """Where the search for a key begins: multiplicative hashing (Knuth, TAOCP 3, 6.4)."""
+    return np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(shift))  # type: ignore[return-value]
+
+
+@kernel
+def intern(source: Bytes, start: int, end: int, arena: Bytes, ends: Int64s, slots: Int64s, tally: Int64s) -> int:
     """The dense integer of the id `source[start:end]`, a new one if it has none yet.
 
-    `arena[ends[i - 1]:ends[i]]` holds id i; `slots` is an open-addressing hash table (linear probing) whose
-    length is a power of two; `count[0]` is how many ids there are. The caller has reserved the room.
+    `arena[ends[i - 1]:ends[i]]` holds id i; `slots` is an open-addressing hash table (linear probing) of pairs of key
+    and dense integer, a power of two of them. The caller has reserved the room.
     """
-    mask = np.uint64(len(slots) - 1)
-    slot = hash_of(source, start, end) & mask
+    key = key_of(source, start, end)
     length = end - start
-    while slots[slot] != EMPTY:
-        known = slots[slot]
-        begin = ends[known - 1] if known > 0 else 0
-        if ends[known] - begin == length:
-            same = True
+    slot = slot_of(key, tally[SHIFT])
+    last = len(slots) // 2 - 1
+    while slots[2 * slot] != EMPTY:
+        if slots[2 * slot] == key:
+            known = slots[2 * slot + 1]
+            if length <= SHORT:
+                return known  # type: ignore[no-any-return]
+            begin = ends[known - 1] if known > 0 else 0
+            same = ends[known] - begin == length
             for i in range(length):
-                if arena[begin + i] != source[start + i]:
-                    same = False
+                if not same:
                     break
+                same = arena[begin + i] == source[start + i]
             if same:
                 return known  # type: ignore[no-any-return]
-        slot = (slot + np.uint64(1)) & mask
-    new = count[0]
+        slot = (slot + 1) & last
+    new = tally[IDS]
     begin = ends[new - 1] if new > 0 else 0
     for i in range(length):
         arena[begin + i] = source[start + i]
     ends[new] = begin + length
-    slots[slot] = new
-    count[0] = new + 1
+    slots[2 * slot], slots[2 * slot + 1] = key, new
+    tally[IDS] = new + 1
     return new  # type: ignore[no-any-return]
 
 
-@kernel(nothing(u1s, i8s, i8, i4s))
-def rehash(arena: Bytes, ends: Int64s, count: int, slots: Int32s) -> None:
+@kernel
+def rehash(arena: Bytes, ends: Int64s, count: int, slots: Int64s, shift: int) -> None:
     """Fill the larger, empty table `slots` with the `count` known ids."""
-    mask = np.uint64(len(slots) - 1)
+    last = len(slots) // 2 - 1
     begin = 0
     for known in range(count):
-        slot = hash_of(arena, begin, ends[known]) & mask
-        while slots[slot] != EMPTY:
-            slot = (slot + np.uint64(1)) & mask
-        slots[slot] = known
+        key = key_of(arena, begin, ends[known])
+        slot = slot_of(key, shift)
+        while slots[2 * slot] != EMPTY:
+            slot = (slot + 1) & last
+        slots[2 * slot], slots[2 * slot + 1] = key, known
         begin = ends[known]
 
 
@@ -67,11 +88,11 @@ class Interner:
     def __init__(self) -> None:
         self.arena: Bytes = np.zeros(1 << 12, np.uint8)
         self.ends: Int64s = np.zeros(1 << 9, np.int64)
-        self.slots: Int32s = np.full(1 << 10, EMPTY, np.int32)
-        self.count: Int64s = np.zeros(1, np.int64)
+        self.slots: Int64s = np.zeros(2 << 10, np.int64)
+        self.tally: Int64s = np.array([0, 54], np.int64)
 
     def __len__(self) -> int:
-        return int(self.count[0])
+        return int(self.tally[IDS])
 
     def reserve(self, ids: int, size: int) -> None:
         """Make room for `ids` more ids of `size` bytes together; the table stays at most half full."""
@@ -79,9 +100,12 @@ class Interner:
         used = int(self.ends[known - 1]) if known else 0
         self.arena = grown(self.arena, used + size)
         self.ends = grown(self.ends, known + ids)
-        if 2 * (known + ids) > len(self.slots):
-            self.slots = np.full(1 << (2 * (known + ids)).bit_length(), EMPTY, np.int32)
-            rehash(self.arena, self.ends, known, self.slots)
+        if 4 * (known + ids) > len(self.slots):
+            self._rehash((2 * (known + ids)).bit_length())
+
+    def _rehash(self, bits: int) -> None:
+        self.slots, self.tally[SHIFT] = np.zeros(2 << bits, np.int64), 64 - bits
+        rehash(self.arena, self.ends, len(self), self.slots, 64 - bits)
 
     def columns(self) -> tuple[Bytes, Int64s]:
         """The ids' bytes and where each ends. Both only ever grow at their ends, so these views stay as they are."""
@@ -93,13 +117,11 @@ class Interner:
         """The interner whose `columns` these are."""
         interner = cls()
         interner.arena, interner.ends = grown(arena, 1), grown(ends, 1)
-        interner.count[0] = len(ends)
-        interner.slots = np.full(1 << max(10, (2 * len(ends)).bit_length()), EMPTY, np.int32)
-        rehash(interner.arena, interner.ends, len(ends), interner.slots)
+        interner.tally[IDS] = len(ends)
+        interner._rehash(max(10, (2 * len(ends)).bit_length()))
         return interner
 
     def intern(self, user: bytes) -> int:
         """The dense integer of one id."""
         self.reserve(1, len(user))
-        source = np.frombuffer(user, np.uint8)
-        return int(intern(source, 0, len(user), self.arena, self.ends, self.slots, self.count))
+        return intern(np.frombuffer(user, np.uint8), 0, len(user), self.arena, self.ends, self.slots, self.tally)

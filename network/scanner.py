@@ -1,12 +1,16 @@
-"""The kernel that reads ordinary lines: flat JSON objects of plain strings and plain numbers in ASCII."""
+"""The kernel that reads ordinary lines: flat JSON objects of plain strings and plain numbers in ASCII.
+
+Lines of a log are built alike. The first line of a kind is read field by field; what stands between its values is then
+expected of the next ones (their shape), which is several times quicker, and whatever differs is read field by field.
+"""
 
 from typing import Final
 
 import numpy as np
 
 from peerwatch.network.events import MICROS, Kind, days_in_month, days_since_epoch
-from peerwatch.network.interner import intern
-from peerwatch.network.kernels import Bytes, Int8s, Int32s, Int64s, flag, i1s, i4s, i8, i8s, kernel, text, u1s
+from peerwatch.network.interner import IDS, intern
+from peerwatch.network.kernels import Bytes, Int8s, Int32s, Int64s, kernel
 
 UNREAD: Final = 0
 """The kind of a line the kernel leaves to `network.events.parse_event`."""
@@ -19,11 +23,17 @@ _PURCHASE: Final = np.frombuffer(b"purchase", np.uint8)
 _BEFRIEND: Final = np.frombuffer(b"befriend", np.uint8)
 _UNFRIEND: Final = np.frombuffer(b"unfriend", np.uint8)
 
-_days_in_month = kernel(i8(i8, i8))(days_in_month)
-_days_since_epoch = kernel(i8(i8, i8, i8))(days_since_epoch)
+ROW, BEGIN, LINE = range(3)
+"""Places in the kernel's progress: the next row, the next line's first byte and its number."""
+SHAPE_BEGIN, SHAPE_END, SHAPE_VALUES, SHAPE_SIZE = 0, 1, 2, 14
+"""A shape: where its line begins and ends, then of each of its three values the field, start, end, whether quoted."""
+STARTS, ENDS, QUOTED, SHAPES = 0, 6, 12, 18
+DAY_TEXT, DAY = SHAPES + 3 * SHAPE_SIZE, SHAPES + 3 * SHAPE_SIZE + 1
+"""Where the last date stands, and its day."""
+SCRATCH: Final = DAY + 1
+NO_TIME: Final = -(2**63)
 
 
-@kernel(flag(text, i8, i8, text))
 def _is(content: Bytes, start: int, end: int, word: Bytes) -> bool:
     if end - start != len(word):
         return False
@@ -33,7 +43,6 @@ def _is(content: Bytes, start: int, end: int, word: Bytes) -> bool:
     return True
 
 
-@kernel(i8(text, i8, i8))
 def _key(content: Bytes, start: int, end: int) -> int:
     """Which of `_KEYS` stands there, or -1."""
     begin = 0
@@ -44,14 +53,12 @@ def _key(content: Bytes, start: int, end: int) -> int:
     return -1
 
 
-@kernel(i8(text, i8, i8))
 def _after_blanks(content: Bytes, i: int, end: int) -> int:
     while i < end and (content[i] == 32 or content[i] == 9):
         i += 1
     return i
 
 
-@kernel(i8(text, i8, i8))
 def _string_end(content: Bytes, i: int, end: int) -> int:
     """Where the quote stands that ends the string begun before i; -1 if it has an escape or is not printable ASCII."""
     while i < end:
@@ -64,7 +71,6 @@ def _string_end(content: Bytes, i: int, end: int) -> int:
     return -1
 
 
-@kernel(i8(text, i8, i8))
 def _number_end(content: Bytes, i: int, end: int) -> int:
     """Behind the plain JSON number (no sign, no exponent) that begins at i; -1 if there is none."""
     begin = i
@@ -84,7 +90,6 @@ def _number_end(content: Bytes, i: int, end: int) -> int:
     return i
 
 
-@kernel(i8(text, i8, i8))
 def _digits(content: Bytes, start: int, end: int) -> int:
     """The number that only digits write, or -1."""
     value = 0
@@ -95,7 +100,6 @@ def _digits(content: Bytes, start: int, end: int) -> int:
     return value
 
 
-@kernel(i8(text, i8, i8))
 def _micros(content: Bytes, start: int, end: int) -> int:
     """The amount in millionths, or -1 if it is not 1 to 12 digits with an optional point and 1 to 6 decimals."""
     point = end
@@ -119,25 +123,27 @@ def _micros(content: Bytes, start: int, end: int) -> int:
     return whole * MICROS + fraction
 
 
-NO_TIME: Final = -(2**63)
-
-
-@kernel(i8(text, i8, i8))
-def _time(content: Bytes, start: int, end: int) -> int:
+def _time(content: Bytes, start: int, end: int, scratch: Int64s) -> int:
     """The timestamp in microseconds, or NO_TIME if it has a zone other than Z or does not exist."""
     if end > start and content[end - 1] == 90:
         end -= 1
     size = end - start
     if size < 19 or size == 20 or size > 26:
         return NO_TIME
-    c = content[start : start + 20]
-    if c[4] != 45 or c[7] != 45 or (c[10] != 32 and c[10] != 84) or c[13] != 58 or c[16] != 58:
+    c = content[start : start + 19]
+    if (c[10] != 32 and c[10] != 84) or c[13] != 58 or c[16] != 58:
         return NO_TIME
-    year, month, day = _digits(c, 0, 4), _digits(c, 5, 7), _digits(c, 8, 10)
+    day, known = scratch[DAY], scratch[DAY_TEXT]
+    if known < 0 or not _is(content, start, start + 10, content[known : known + 10]):
+        year, month, day_of_month = _digits(c, 0, 4), _digits(c, 5, 7), _digits(c, 8, 10)
+        if c[4] != 45 or c[7] != 45 or year < 1 or not 1 <= month <= 12:
+            return NO_TIME
+        if day_of_month < 1 or day_of_month > days_in_month(year, month):
+            return NO_TIME
+        day = days_since_epoch(year, month, day_of_month)
+        scratch[DAY_TEXT], scratch[DAY] = start, day
     hour, minute, second = _digits(c, 11, 13), _digits(c, 14, 16), _digits(c, 17, 19)
-    if year < 1 or not 1 <= month <= 12 or day < 1 or hour < 0 or minute < 0 or second < 0:
-        return NO_TIME
-    if day > _days_in_month(year, month) or hour > 23 or minute > 59 or second > 59:
+    if not 0 <= hour <= 23 or not 0 <= minute <= 59 or not 0 <= second <= 59:
         return NO_TIME
     micros = 0
     if size > 19:
@@ -148,11 +154,10 @@ def _time(content: Bytes, start: int, end: int) -> int:
             return NO_TIME
         for _ in range(26 - size):
             micros *= 10
-    return (((_days_since_epoch(year, month, day) * 24 + hour) * 60 + minute) * 60 + second) * MICROS + micros
+    return int(((day * 24 + hour) * 60 + minute) * 60 * MICROS + second * MICROS + micros)
 
 
-@kernel(flag(text, i8, i8, i8s, i8s, i1s))
-def _fields(content: Bytes, i: int, end: int, starts: Int64s, ends: Int64s, quoted: Int8s) -> bool:
+def _fields(content: Bytes, i: int, end: int, starts: Int64s, ends: Int64s, quoted: Int64s) -> bool:
     """Find the known keys' values in the flat object `content[i:end]`; False if it is anything but plain.
 
     A key that is missing has start -1. A string's span is without its quotes.
@@ -200,8 +205,7 @@ def _fields(content: Bytes, i: int, end: int, starts: Int64s, ends: Int64s, quot
             return False
 
 
-@kernel(flag(text, i8, i8s, i8s, i1s))
-def _is_id(content: Bytes, key: int, starts: Int64s, ends: Int64s, quoted: Int8s) -> bool:
+def _is_id(content: Bytes, key: int, starts: Int64s, ends: Int64s, quoted: Int64s) -> bool:
     """Whether the key is there and is a string that is not empty or a whole number without sign.
 
     A number too long for an int64 may wrap to a negative one here; then `parse_event` reads the line.
@@ -211,49 +215,127 @@ def _is_id(content: Bytes, key: int, starts: Int64s, ends: Int64s, quoted: Int8s
     return quoted[key] != 0 or _digits(content, starts[key], ends[key]) >= 0
 
 
-@kernel(i8(text, i1s, i4s, i4s, i8s, i8s, i8s, i8s, i8s, i8, u1s, i8s, i4s, i8s))
+def _like(content: Bytes, begin: int, shape: Int64s, starts: Int64s, ends: Int64s) -> int:
+    """Where the line that begins there ends if it is built like the shape, or -1; finds its values.
+
+    What stands between the values must be the same text, so that both lines have the same keys and read alike.
+    """
+    i, at, size = begin, shape[SHAPE_BEGIN], len(content)
+    for value in range(3):
+        place = SHAPE_VALUES + 4 * value
+        literal = shape[place + 1] - at
+        if i + literal > size:
+            return -1
+        for k in range(literal):
+            if content[i + k] != content[at + k]:
+                return -1
+        i += literal
+        field = shape[place]
+        starts[field] = i
+        i = _string_end(content, i, size) if shape[place + 3] else _number_end(content, i, size)
+        if i < 0:
+            return -1
+        ends[field] = i
+        at = shape[place + 2]
+    literal = shape[SHAPE_END] - at
+    if i + literal > size or (i + literal < size and content[i + literal] != 10):
+        return -1
+    for k in range(literal):
+        if content[i + k] != content[at + k]:
+            return -1
+    return int(i + literal)
+
+
+def _learn(
+    begin: int, end: int, first: int, second: int, third: int, starts: Int64s, ends: Int64s, quoted: Int64s,
+    shape: Int64s,
+) -> None:  # fmt: skip
+    """Take the line as the shape of its kind; its values are these three fields."""
+    if starts[first] > starts[second]:
+        first, second = second, first
+    if starts[second] > starts[third]:
+        second, third = third, second
+    if starts[first] > starts[second]:
+        first, second = second, first
+    shape[SHAPE_BEGIN], shape[SHAPE_END] = begin, end
+    for value, field in enumerate((first, second, third)):
+        place = SHAPE_VALUES + 4 * value
+        shape[place], shape[place + 1], shape[place + 2] = field, starts[field], ends[field]
+        shape[place + 3] = quoted[field]
+
+
+@kernel
 def scan(
     content: Bytes, kind: Int8s, user: Int32s, friend: Int32s, amount: Int64s, timestamp: Int64s,
-    start: Int64s, end: Int64s, line: Int64s, number: int,
-    arena: Bytes, id_ends: Int64s, slots: Int32s, count: Int64s,
+    start: Int64s, end: Int64s, line: Int64s,
+    arena: Bytes, id_ends: Int64s, slots: Int64s, tally: Int64s, progress: Int64s, scratch: Int64s,
 ) -> int:  # fmt: skip
-    """Fill the columns, one row a line that is not blank; returns the number of rows."""
-    starts, ends, quoted = np.empty(6, np.int64), np.empty(6, np.int64), np.empty(6, np.int8)
-    row, begin, size = 0, 0, len(content)
+    """Fill the columns, one row a line that is not blank.
+
+    Goes on where `progress` says; returns 1 before the content's end if there is no room for two more ids.
+    `scratch` has SCRATCH places, -1 at first.
+    """
+    starts, ends, quoted = scratch[STARTS:ENDS], scratch[ENDS:QUOTED], scratch[QUOTED:SHAPES]
+    row, begin, number, size = progress[ROW], progress[BEGIN], progress[LINE], len(content)
     while begin < size:
-        stop = begin
-        while stop < size and content[stop] != 10:
-            stop += 1
+        if 4 * (tally[IDS] + 2) > len(slots) or tally[IDS] + 2 > len(id_ends):
+            progress[ROW], progress[BEGIN], progress[LINE] = row, begin, number
+            return 1
+        what, stop, known = UNREAD, -1, False
+        for candidate in range(Kind.PURCHASE, Kind.UNFRIEND + 1):
+            shape = scratch[SHAPES + (candidate - 1) * SHAPE_SIZE : SHAPES + candidate * SHAPE_SIZE]
+            if shape[SHAPE_END] >= 0:
+                stop = _like(content, begin, shape, starts, ends)
+                if stop >= 0:
+                    what, known = candidate, True
+                    for value in range(3):
+                        quoted[shape[SHAPE_VALUES + 4 * value]] = shape[SHAPE_VALUES + 4 * value + 3]
+                    break
         last = stop
-        while last > begin and (content[last - 1] == 13 or content[last - 1] == 32 or content[last - 1] == 9):
-            last -= 1
+        if not known:
+            stop = begin
+            while stop < size and content[stop] != 10:
+                stop += 1
+            last = stop
+            while last > begin and (content[last - 1] == 13 or content[last - 1] == 32 or content[last - 1] == 9):
+                last -= 1
         if last > begin:
             start[row], end[row], line[row], kind[row] = begin, stop, number, UNREAD
-            if _fields(content, begin, last, starts, ends, quoted) and quoted[EVENT_TYPE] and quoted[TIMESTAMP]:
-                event, time = starts[EVENT_TYPE], NO_TIME
-                if event >= 0 and starts[TIMESTAMP] >= 0:
-                    time = _time(content, starts[TIMESTAMP], ends[TIMESTAMP])
-                if time != NO_TIME and _is(content, event, ends[EVENT_TYPE], _PURCHASE):
-                    held = _micros(content, starts[AMOUNT], ends[AMOUNT]) if starts[AMOUNT] >= 0 else -1
-                    if held >= 0 and _is_id(content, ID, starts, ends, quoted):
-                        kind[row], timestamp[row], amount[row] = Kind.PURCHASE, time, held
-                        user[row] = intern(content, starts[ID], ends[ID], arena, id_ends, slots, count)
-                elif time != NO_TIME:
-                    tie = UNREAD
-                    if _is(content, event, ends[EVENT_TYPE], _BEFRIEND):
-                        tie = Kind.BEFRIEND
-                    elif _is(content, event, ends[EVENT_TYPE], _UNFRIEND):
-                        tie = Kind.UNFRIEND
-                    if (
-                        tie != UNREAD
-                        and _is_id(content, ID1, starts, ends, quoted)
-                        and _is_id(content, ID2, starts, ends, quoted)
-                        and not _is(content, starts[ID1], ends[ID1], content[starts[ID2] : ends[ID2]])
-                    ):
-                        kind[row], timestamp[row] = tie, time
-                        user[row] = intern(content, starts[ID1], ends[ID1], arena, id_ends, slots, count)
-                        friend[row] = intern(content, starts[ID2], ends[ID2], arena, id_ends, slots, count)
+            if not known and _fields(content, begin, last, starts, ends, quoted) and quoted[TIMESTAMP]:
+                word, word_end = starts[EVENT_TYPE], ends[EVENT_TYPE]
+                if word < 0 or not quoted[EVENT_TYPE]:
+                    what = UNREAD
+                elif _is(content, word, word_end, _PURCHASE):
+                    what = Kind.PURCHASE
+                elif _is(content, word, word_end, _BEFRIEND):
+                    what = Kind.BEFRIEND
+                elif _is(content, word, word_end, _UNFRIEND):
+                    what = Kind.UNFRIEND
+                if starts[TIMESTAMP] < 0:
+                    what = UNREAD
+            time = _time(content, starts[TIMESTAMP], ends[TIMESTAMP], scratch) if what != UNREAD else NO_TIME
+            if time != NO_TIME and what == Kind.PURCHASE:
+                held = _micros(content, starts[AMOUNT], ends[AMOUNT]) if starts[AMOUNT] >= 0 else -1
+                if held >= 0 and _is_id(content, ID, starts, ends, quoted):
+                    kind[row], timestamp[row], amount[row] = what, time, held
+                    user[row] = intern(content, starts[ID], ends[ID], arena, id_ends, slots, tally)
+                    if not known:
+                        shape = scratch[SHAPES : SHAPES + SHAPE_SIZE]
+                        _learn(begin, stop, TIMESTAMP, ID, AMOUNT, starts, ends, quoted, shape)
+            elif (
+                time != NO_TIME
+                and _is_id(content, ID1, starts, ends, quoted)
+                and _is_id(content, ID2, starts, ends, quoted)
+                and not _is(content, starts[ID1], ends[ID1], content[starts[ID2] : ends[ID2]])
+            ):
+                kind[row], timestamp[row] = what, time
+                user[row] = intern(content, starts[ID1], ends[ID1], arena, id_ends, slots, tally)
+                friend[row] = intern(content, starts[ID2], ends[ID2], arena, id_ends, slots, tally)
+                if not known:
+                    shape = scratch[SHAPES + (what - 1) * SHAPE_SIZE : SHAPES + what * SHAPE_SIZE]
+                    _learn(begin, stop, TIMESTAMP, ID1, ID2, starts, ends, quoted, shape)
             row += 1
         begin = stop + 1
         number += 1
-    return row
+    progress[ROW], progress[BEGIN], progress[LINE] = row, begin, number
+    return 0

@@ -26,7 +26,7 @@ from peerwatch.network.errors import SinkError, UsageError
 from peerwatch.runtime.durable import replace_file, unlink
 from peerwatch.runtime.state import Facts, Position, State
 
-VERSION: Final = 1
+VERSION: Final = 2
 DAMAGE: Final = (
     OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, msgspec.MsgspecError,
 )  # fmt: skip

@@ -11,12 +11,11 @@ from typing import Any, BinaryIO, Final, get_args
 
 import click
 import msgspec
-import yaml
 
 from peerwatch.network.errors import BadEvent, PeerwatchError, UsageError
 from peerwatch.network.rejects import decode_reject
 from peerwatch.runtime.names import shown
-from peerwatch.runtime.settings import Decisions, Layer, LogFormat, LogLevel, keys, read_config, resolve, value_of
+from peerwatch.runtime.settings import Decisions, Layer, LogFormat, LogLevel, keys, resolve, value_of
 
 EXIT_STOPPED: Final = 1
 EXIT_USAGE: Final = 2
@@ -119,7 +118,12 @@ def layers_of(paths: tuple[str, ...], config: Path | None, options: dict[str, An
             key = OPTION_KEYS[name]
             values[key] = list(value) if isinstance(value, tuple) else value
             origins[key] = f"--{name.replace('_', '-')}"
-    return [Layer(values, origins), *([read_config(config)] if config is not None else [])]
+    layers = [Layer(values, origins)]
+    if config is not None:
+        from peerwatch.runtime.config import read_config  # noqa: PLC0415 (YAML is slow to import)
+
+        layers.append(read_config(config))
+    return layers
 
 
 @cli.command()
@@ -151,16 +155,14 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool
 
     logs_on_terminal = settings.logs.file is None and settings.logs.level in {"debug", "info"}
     console = Console(quiet=settings.quiet, bar=not logs_on_terminal)
-    from peerwatch.network import kernels  # noqa: PLC0415
-
-    if not kernels.COMPILED and "peerwatch.runtime.runner" not in sys.modules:
-        console.compiling()
     import anyio  # noqa: PLC0415
 
-    from peerwatch.runtime import runner  # noqa: PLC0415 (loads or compiles the kernels)
+    from peerwatch.network import kernels  # noqa: PLC0415
+    from peerwatch.runtime import runner  # noqa: PLC0415
 
-    kernels.mark_compiled()
-
+    if not kernels.are_compiled():
+        console.compiling()
+    kernels.load()
     report = anyio.run(partial(runner.run, layers, console, config=config, reset=reset, force=force))
     console.report(report)
     if report.interrupted_by is not None and not report.resumable:
@@ -179,6 +181,8 @@ def config_show(paths: tuple[str, ...], config: Path | None, **options: Any) -> 
 
     Takes what `run` takes. The batch log's header line is read if a batch log is named.
     """
+    import yaml  # noqa: PLC0415
+
     layers = layers_of(paths, config, options)
     settings, origins = resolve(*layers)
     if settings.input.batch is not None:

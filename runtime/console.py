@@ -6,10 +6,6 @@ from contextlib import contextmanager, suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console as RichConsole
-from rich.table import Table
-from rich.text import Text
-
 if TYPE_CHECKING:
     from peerwatch.runtime.pipeline import Totals
     from peerwatch.runtime.runner import Report
@@ -19,16 +15,15 @@ class Console:
     """Says nothing at all if `quiet`; shows a moving bar only on a terminal that logs do not share."""
 
     def __init__(self, *, quiet: bool, bar: bool) -> None:
-        there = sys.stderr is not None
-        self._rich = RichConsole(stderr=True, quiet=quiet or not there, highlight=False, soft_wrap=True, markup=False)
-        self.has_bar = bar and not quiet and there and sys.stderr.isatty()
+        self._silent = quiet or sys.stderr is None
+        self.has_bar = bar and not self._silent and sys.stderr.isatty()
         self._progress: Any = None
         self._task: Any = None
         self._began = perf_counter()
 
     def compiling(self) -> None:
         """The kernels are about to be compiled."""
-        self._rich.print("Compiling the kernels for this machine; this happens once and takes about ten seconds.")
+        self._say("Compiling the kernels for this machine; this happens once and takes about ten seconds.")
 
     @contextmanager
     def progress(self, total: int | None) -> Iterator[None]:
@@ -37,13 +32,14 @@ class Console:
         if not self.has_bar:
             yield
             return
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415 (slow to import)
+        from rich.console import Console as RichConsole  # noqa: PLC0415 (slow to import)
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
         columns = (
             TextColumn("judging"), BarColumn(), TextColumn("{task.percentage:3.0f} %"),
             TextColumn("{task.fields[counts]}"), TimeRemainingColumn(),
         )  # fmt: skip
-        with Progress(*columns, console=self._rich, transient=True) as self._progress:
+        with Progress(*columns, console=RichConsole(stderr=True), transient=True) as self._progress:
             self._task = self._progress.add_task("judging", total=total, counts="")
             yield
 
@@ -56,21 +52,20 @@ class Console:
 
     def interrupted(self) -> None:
         """A signal has ended the reading."""
-        self._rich.print("Stopping: what has been read is still judged; once more ends at once.")
+        self._say("Stopping: what has been read is still judged; once more ends at once.")
 
     def ended(self) -> None:
         """A second signal has ended the run: leave the terminal as it was."""
         if self._progress is not None:
             self._progress.stop()
-        self._rich.print("Ended at once: the output stops where it was.")
+        self._say("Ended at once: the output stops where it was.")
 
     def report(self, report: "Report") -> None:
         """The summary of a run."""
         seconds = perf_counter() - self._began
         totals, done, settings = report.totals, report.totals.progress, report.settings
         share = f" ({totals.flagged / done.judged:.2%} of judged)" if done.judged else ""
-        table = Table.grid(padding=(0, 2))
-        for row in (
+        rows = (
             ("events", f"{done.events:,}", f"in {seconds:.2f} s, {done.events / max(seconds, 1e-9):,.0f} a second"),
             (
                 "judged",
@@ -80,8 +75,11 @@ class Console:
             ("flagged", f"{totals.flagged:,}", f"{settings.output.flagged}{share}"),
             ("rejected", f"{done.rejected:,}", f"{report.rejects}" if done.rejected else "every line was an event"),
             ("network", f"{done.users:,}", f"users, {totals.friendships:,} friendships in force at the end"),
-        ):
-            table.add_row(*map(Text, row))
-        table.columns[1].justify = "right"
-        with suppress(OSError):  # the work is done and written: a summary that nobody can read changes nothing
-            self._rich.print(table)
+        )
+        width = max(len(count) for _, count, _ in rows)
+        self._say("\n".join(f"{what:<10}{count:>{width}}  {more}" for what, count, more in rows))
+
+    def _say(self, text: str) -> None:
+        if not self._silent:
+            with suppress(OSError, ValueError):  # the work is what counts: words that nobody can read change nothing
+                print(text, file=sys.stderr, flush=True)  # noqa: T201

@@ -3,27 +3,77 @@
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
 
 import anyio
 import numpy as np
-import orjson
-import structlog
 
 from peerwatch.actors.messages import Questions
 from peerwatch.detectors.judge import Decision, Mask
 from peerwatch.network.errors import SinkError, UsageError
 from peerwatch.network.events import parse_event
+from peerwatch.network.graph import Plan
 from peerwatch.network.kernels import Int32s, Int64s
 from peerwatch.network.statistics import decimal
 from peerwatch.runtime.settings import Detector, Logs
 
+COMPARED: Final = ("last_hop", "membership", "scan", "partition")
+"""What the planner compares, as `Networks.expected` has it."""
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
-def open_logger(settings: Logs, stack: AsyncExitStack) -> Any:
+class Logger:
+    """A structlog logger that is made for the first record: most runs log nothing, and it is slow to import."""
+
+    def __init__(self, settings: Logs, file: Any) -> None:
+        self._settings = settings
+        self._file = file
+        self._level = LEVELS[settings.level]
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Write a record at level info.
+
+        Raises:
+            SinkError: the log could not be written.
+        """
+        if self._level <= LEVELS["info"]:
+            self._structlog.info(event, **fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Write a record at level warning.
+
+        Raises:
+            SinkError: the log could not be written.
+        """
+        if self._level <= LEVELS["warning"]:
+            self._structlog.warning(event, **fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        """Write a record at level error.
+
+        Raises:
+            SinkError: the log could not be written.
+        """
+        self._structlog.error(event, **fields)
+
+    @cached_property
+    def _structlog(self) -> Any:
+        import orjson  # noqa: PLC0415
+        import structlog  # noqa: PLC0415
+
+        processors: list[Any] = [
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper("iso", key="logged_at"),
+            structlog.processors.JSONRenderer(serializer=orjson.dumps)
+            if self._settings.format == "json"
+            else structlog.dev.ConsoleRenderer(colors=self._file.isatty(), timestamp_key="logged_at"),
+        ]
+        return structlog.wrap_logger(LogTarget(self._file), processors=processors)
+
+
+def open_logger(settings: Logs, stack: AsyncExitStack) -> Logger:
     """The logger that `settings` describe; a log file is appended to and closed with the stack.
 
     Raises:
@@ -38,16 +88,7 @@ def open_logger(settings: Logs, stack: AsyncExitStack) -> Any:
             file = stack.enter_context(open(settings.file, "ab", buffering=0))  # noqa: PTH123, SIM115 (the stack closes it)
         except OSError as error:
             raise UsageError(f"cannot write the log file {settings.file}: {error.strerror}") from None
-    target = LogTarget(file)
-    processors: list[Any] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper("iso", key="logged_at"),
-        structlog.processors.JSONRenderer(serializer=orjson.dumps)
-        if settings.format == "json"
-        else structlog.dev.ConsoleRenderer(colors=file.isatty(), timestamp_key="logged_at"),
-    ]
-    wrapper = structlog.make_filtering_bound_logger(LEVELS[settings.level])
-    return structlog.wrap_logger(target, processors=processors, wrapper_class=wrapper)
+    return Logger(settings, file)
 
 
 async def _forget(path: Path, _: object, error: BaseException | None, __: object) -> None:
@@ -123,13 +164,15 @@ class DecisionLogger:
             "user": parse_event(line).user.decode(),
             "timestamp": moment(int(events.timestamp[place])),
             "amount": decimal(decision.amount),
-            "network_size": int(np.diff(questions.networks.offsets[place : place + 2])[0]),
+            "network_size": int(questions.networks.size[place]),
             "window_size": statistics.n,
             "mean": statistics.mean() if known else None,
             "sd": statistics.sd() if known else None,
             "threshold": statistics.threshold(self._detector.exact_k()) if known else None,
             "verdict": "flagged" if decision.flagged else "normal",
             "detector": self._detector.name,
+            "plan": Plan(int(questions.networks.plan[place])).name.lower(),
+            "plan_costs": dict(zip(COMPARED, questions.networks.expected[place].tolist(), strict=True)),
             "window_oldest": moment(decision.oldest),
             "window_newest": moment(decision.newest),
         }

@@ -57,6 +57,7 @@ class Pipeline:
         to_output, output_inbox = mailbox(OutputMessage, "output")
         boxes = [mailbox(ShardMessage, f"shard {number}") for number in range(len(state.histories))]
         asking = [send.clone() for send, _ in boxes]
+        state.graph.sizes = decisions.flagged  # a record names the network's size
         self._state = state
         self._senders = [to_graph, to_coordinator, to_output, *(send for send, _ in boxes)]
         self._ends: list[Send[Any] | Receive[Any]] = [

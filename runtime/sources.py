@@ -12,13 +12,14 @@ import anyio
 import msgspec
 
 from peerwatch.actors.dispatcher import Block
+from peerwatch.network.decoder import line_feeds
 from peerwatch.network.errors import BadEvent, SourceError, UsageError
 from peerwatch.network.events import parse_object
 from peerwatch.runtime.names import shown
 from peerwatch.runtime.settings import Layer
 from peerwatch.runtime.state import Position
 
-CHUNK: Final = 256 * 1024
+CHUNK: Final = 1 << 20
 """Bytes a read asks for: large enough that reading costs next to nothing, small enough for a batch."""
 HEAD: Final = 1024
 """Bytes at a file's beginning that belong to its identity."""
@@ -129,19 +130,18 @@ class LogFile:
         Raises:
             SourceError: the log could not be read any further.
         """
-        held = bytearray()
+        held: list[bytes] = []
         chunk = bytes(self._ahead)
         self._ahead.clear()
         while chunk or (chunk := await self._read()):
             whole = chunk.rfind(b"\n") + 1
-            held += chunk[:whole]
             if whole:
-                yield self._block(bytes(held))
-                held = bytearray()
-            held += chunk[whole:]
+                yield self._block(b"".join([*held, chunk[:whole]]))
+                held.clear()
+            held.append(chunk[whole:])
             chunk = b""
-        if held:
-            yield self._block(bytes(held))
+        if last := b"".join(held):
+            yield self._block(last)
 
     def _block(self, content: bytes) -> Block:
         start, line = self._offset, self._line
@@ -149,7 +149,7 @@ class LogFile:
             content = content.removeprefix(BYTE_ORDER_MARK)
             start = len(BYTE_ORDER_MARK)
         self._offset = start + len(content)
-        self._line += content.count(b"\n")
+        self._line += line_feeds(content)
         status = self._status
         position = Position(self._offset, self._line, status.st_dev, status.st_ino, self._head, status.st_mtime_ns)
         return Block(content, start, line, position if self.size is not None else Position())

@@ -12,7 +12,7 @@ from peerwatch.actors.purchases import COLUMNS
 from peerwatch.actors.snapshot import Arrays
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.graph import FriendGraph
-from peerwatch.network.history import PurchaseHistory
+from peerwatch.network.history import PurchaseColumns, PurchaseHistory
 from peerwatch.network.interner import Interner
 
 
@@ -66,7 +66,7 @@ class State:
     @classmethod
     def fresh(cls, D: int, T: int, shards: int, named: list[bytes] | None = None) -> "State":
         """Nobody, nothing bought."""
-        return cls(D, T, Decoder(named or []), FriendGraph(D), [PurchaseHistory(T) for _ in range(shards)])
+        return cls(D, T, Decoder(named or []), FriendGraph(D, T), [PurchaseHistory(T) for _ in range(shards)])
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What a snapshot of this state holds."""
@@ -82,23 +82,26 @@ class State:
         """As a snapshot found it; the number of shards may have changed since."""
         large = [int(amount) for amount in facts.large]
         decoder = Decoder(named, Interner.from_columns(arrays["arena"], arrays["ends"]), large, facts.unseen)
-        graph = FriendGraph.from_columns(D, arrays["degree"], arrays["friends"])
-        columns = [[arrays[f"{name}{number}"] for name in COLUMNS] for number in range(facts.shards)]
-        histories = []
-        for number in range(shards):
-            history = PurchaseHistory(T)
-            history.reserve(len(decoder.interner))
-            seq, user, timestamp, amount = _share(columns, number, shards)
-            history.append(seq, user, timestamp, amount, facts.progress.events)
-            histories.append(history)
+        graph = FriendGraph.from_columns(D, T, arrays["degree"], arrays["friends"])
+        parts = [PurchaseColumns(*(arrays[f"{name}{number}"] for name in COLUMNS)) for number in range(facts.shards)]
+        parts = parts if len(parts) == shards else _dealt(parts, len(decoder.interner), shards)
+        histories = [PurchaseHistory.from_columns(T, part, facts.progress.events) for part in parts]
+        user = np.concatenate([np.repeat(np.arange(len(part.held), dtype=np.int32), part.held) for part in parts])
+        seq, timestamp = (np.concatenate([getattr(part, name) for part in parts]) for name in ("seq", "timestamp"))
+        order = np.argsort(seq)
+        graph.remember(seq[order], user[order], timestamp[order])
         return cls(D, T, decoder, graph, histories, list(large), facts.progress, facts.flagged, facts)
 
 
-def _share(columns: list[list[Any]], number: int, shards: int) -> list[Any]:
-    """The rows that belong to one of `shards` shards, from the columns of all shards there were, in order."""
-    if len(columns) == shards:
-        return columns[number]
-    parts = [[column[rows[1] % shards == number] for column in rows] for rows in columns]
-    joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
-    order = np.argsort(joined[0], kind="stable")
-    return [column[order] for column in joined]
+def _dealt(parts: list[PurchaseColumns], users: int, shards: int) -> list[PurchaseColumns]:
+    """The purchases of some shards, dealt out anew to `shards` shards; each user's stay together and in order."""
+    owner = [np.repeat(np.arange(len(part.held)), part.held) for part in parts]
+    user = np.concatenate(owner)
+    columns = [np.concatenate(column) for column in list(zip(*parts, strict=True))[1:]]
+    order = np.argsort(user, kind="stable")
+    dealt = []
+    for number in range(shards):
+        mine = order[user[order] % shards == number]
+        seq, timestamp, amount = (column[mine] for column in columns)
+        dealt.append(PurchaseColumns(np.bincount(user[mine], minlength=users), seq, timestamp, amount))
+    return dealt

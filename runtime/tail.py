@@ -11,14 +11,15 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from glob import escape
+from importlib import import_module
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import anyio
 from anyio.to_thread import run_sync
-from watchfiles import Change, awatch
 
 from peerwatch.actors.dispatcher import Block
+from peerwatch.network.decoder import line_feeds
 from peerwatch.network.errors import SourceError
 from peerwatch.runtime.names import shown
 from peerwatch.runtime.sources import BYTE_ORDER_MARK, CHUNK, HEAD
@@ -322,6 +323,7 @@ class FollowedLog:
 
     async def watch(self) -> None:
         """Wake the reading when the file system says that something has changed. Polling alone would do, later."""
+        awatch = (await run_sync(import_module, "watchfiles")).awatch  # slow to import, and not every run follows
         async with anyio.create_task_group() as tasks:
             stop = threading.Event()
             tasks.start_soon(_set_when_cancelled, stop)
@@ -333,7 +335,7 @@ class FollowedLog:
                         self._changed.set()
                 await anyio.sleep(POLL_SECONDS)
 
-    def _is_mine(self, _: Change, path: str) -> bool:
+    def _is_mine(self, _: object, path: str) -> bool:
         return Path(path).name == self._path.name
 
     async def blocks(self) -> AsyncGenerator[Block, None]:
@@ -390,7 +392,7 @@ class FollowedLog:
             content = content.removeprefix(BYTE_ORDER_MARK)
             start = len(BYTE_ORDER_MARK)
         self._offset = start + len(content)
-        self._line += content.count(b"\n")
+        self._line += line_feeds(content)
         return Block(content, start, line, self._tail.position(self._offset, self._line))
 
 

@@ -8,6 +8,11 @@ import pytest_asyncio
 from blockbuster import blockbuster_ctx
 from hypothesis import settings
 
+from peerwatch.network import kernels
+from peerwatch.runtime import runner
+
+assert runner  # imports everything that has kernels
+kernels.load()  # as a run does, before there is an event loop
 settings.register_profile("peerwatch", deadline=None, derandomize=True)  # timing never decides; same cases every run
 settings.load_profile("peerwatch")
 

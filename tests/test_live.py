@@ -23,7 +23,7 @@ from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import PurchaseHistory
 from peerwatch.network.rejects import decode_reject
 from peerwatch.runtime import supervisor
-from peerwatch.runtime.checkpoints import DAMAGE, read_checkpoint
+from peerwatch.runtime.checkpoints import DAMAGE, VERSION, read_checkpoint
 from peerwatch.runtime.cli import cli
 from peerwatch.runtime.generate import Recipe, generate
 
@@ -115,7 +115,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(logs: Path) -> None:
         lambda data: data[: len(data) // 2],
         lambda data: data[:200] + bytes([data[200] ^ 1]) + data[201:],
         lambda _: b"",
-        lambda data: data.replace(b'{"version":1', b'{"version":9'),
+        lambda data: data.replace(b'{"version":%d' % VERSION, b'{"version":9'),
     ]
     older = checkpoints[0].read_bytes()
     for damage in damages:
@@ -246,7 +246,7 @@ def test_a_checkpoint_holds_the_state_and_can_be_read_by_numpy(logs: Path) -> No
     live()
     newest = max((logs / "state").glob("checkpoint-*.npz"))
     with np.load(newest, allow_pickle=False) as archive:
-        assert {"arena", "ends", "degree", "friends", "seq0", "user0", "timestamp0", "amount0", "facts"} == set(archive)
+        assert {"arena", "ends", "degree", "friends", "seq0", "held0", "timestamp0", "amount0", "facts"} == set(archive)
     facts = read_checkpoint(newest).envelope.facts
     assert facts.progress.rejected == len(EXPECTED.stream_rejected)
     assert facts.large == [str(10**36)]

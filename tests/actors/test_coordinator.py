@@ -15,7 +15,7 @@ from peerwatch.actors.messages import Questions, Results, ShardMessage, WindowRe
 from peerwatch.detectors.judge import Decision, Judge, Mask
 from peerwatch.detectors.sigma import Sigma
 from peerwatch.network.decoder import Decoder
-from peerwatch.network.graph import Networks
+from peerwatch.network.graph import Networks, Plan
 from peerwatch.network.history import Windows
 
 
@@ -24,7 +24,10 @@ def questions(amounts: list[str], seq: int, large: list[int] | None = None) -> Q
     content = b"".join(purchase(0, amount) for amount in amounts)
     events = Decoder().decode(content, 1).events
     count = len(amounts)
-    networks = Networks(np.arange(count + 1), np.ones(count, np.int32))
+    networks = Networks(
+        np.arange(count + 1), np.ones(count, np.int32), np.full(count, Plan.PARTITION, np.int8),
+        np.ones(count, np.int64), np.full((count, 4), -1),
+    )  # fmt: skip
     return Questions(seq + np.arange(count), events, networks, content, "log", large or [], [], seq + count - 1)
 
 

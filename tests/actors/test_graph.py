@@ -18,7 +18,7 @@ async def answers(*batches: Batch, D: int = 2, most: int = 100) -> list[Question
     with inbox[0]:
         for batch in batches:
             await inbox[0].send(batch)
-    await GraphActor(FriendGraph(D), inbox[1], outbox[0], most).run()
+    await GraphActor(FriendGraph(D, 50, costs=(0, 9, 9, 0)), inbox[1], outbox[0], most).run()
     with outbox[1]:
         return [message async for message in outbox[1]]
 
@@ -44,7 +44,7 @@ async def test_each_purchase_gets_its_network_as_of_its_moment(
     monkeypatch.setattr(graph_module, "MOST_MEMBERS", members)
     found = await answers(batch_of(LOG, seq=11), most=most)
     networks = [
-        sorted(part.networks.members[a:b].tolist())
+        sorted(part.networks.places[a:b].tolist())
         for part in found
         for a, b in zip(part.networks.offsets, part.networks.offsets[1:], strict=False)
     ]
@@ -61,4 +61,4 @@ async def test_a_batch_that_is_not_judged_only_changes_the_graph() -> None:
         batch_of(LOG, judged=False, large=[10**40]), batch_of(purchase(0, "1") + purchase(1, "1"), seq=10)
     )
     assert (len(first.seq), first.large) == (0, [10**40])
-    assert second.networks.members[second.networks.offsets[1] :].tolist() == [2, 3]
+    assert second.networks.places[second.networks.offsets[1] :].tolist() == [2, 3]

@@ -1,24 +1,29 @@
 """A purchase shard's contract: replies as of the event asked about, never before its watermark."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from peerwatch.actors.mailbox import Reply, mailbox
 from peerwatch.actors.messages import Purchases, ShardMessage, WindowRequest
 from peerwatch.actors.purchases import PurchaseShard
-from peerwatch.network.graph import Networks
-from peerwatch.network.history import PurchaseHistory
+from peerwatch.network.graph import Networks, Plan
+from peerwatch.network.history import LINKED, PurchaseHistory
 
 
 def bought(first: int, last: int) -> Purchases:
     """User seq % 3 buys for seq millionths at second seq, for each sequence number from first to last."""
     seq = np.arange(first, last + 1)
-    return Purchases(seq, (seq % 3).astype(np.int32), seq, seq, last, 3)
+    return Purchases(seq, (seq % 3).astype(np.int32), seq, seq, last, 3, 0)
 
 
 def asked(seq: int, members: list[int]) -> WindowRequest:
     """A request about one event."""
-    networks = Networks(np.array([0, len(members)]), np.array(members, np.int32))
-    return WindowRequest(np.array([seq]), networks, Reply())
+    plan, size = np.array([Plan.PARTITION], np.int8), np.array([len(members)])
+    networks = Networks(
+        np.array([0, len(members)]), np.array(members, np.int32), plan, size, np.zeros((1, 4), np.int64)
+    )
+    return WindowRequest(np.array([seq]), networks, 0, Reply())
 
 
 async def replies(messages: list[ShardMessage], requests: list[WindowRequest], T: int = 2) -> list[list[int]]:
@@ -48,3 +53,13 @@ async def test_a_request_exactly_at_the_watermark_is_answered() -> None:
     """For event s everything before s must be there, not s itself."""
     request = asked(4, [0, 1, 2])
     assert await replies([bought(1, 3), request], [request]) == [[2, 3]]
+
+
+async def test_purchases_nobody_will_ask_about_join_their_histories_at_once() -> None:
+    """The batch log is settled as it comes, so that nothing waits for the first question."""
+    history, inbox = PurchaseHistory(2), mailbox(ShardMessage, "shard", 100)
+    with inbox[0]:
+        await inbox[0].send(replace(bought(1, 9), low=10))
+        await inbox[0].send(bought(10, 12))
+    await PurchaseShard(0, history, inbox[1]).run()
+    assert (history.low, history.applied, history.tally[LINKED]) == (10, 12, 9)

@@ -1,62 +1,172 @@
 """The friend graph against sets."""
 
+from typing import NamedTuple
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import network_of
 
+from peerwatch.network import graph as graph_module
+from peerwatch.network.errors import RunError
 from peerwatch.network.events import Kind
-from peerwatch.network.graph import FriendGraph
+from peerwatch.network.graph import BOUGHT, COSTS, FriendGraph, Networks, Plan
 
 EVENTS = st.lists(
-    st.tuples(st.sampled_from(Kind), st.integers(0, 11), st.integers(0, 11)).filter(lambda e: e[1] != e[2]),
+    st.tuples(st.sampled_from(Kind), st.integers(0, 11), st.integers(0, 11), st.integers(0, 20)).filter(
+        lambda e: e[1] != e[2]
+    ),
     max_size=150,
 )
+EventTuple = tuple[Kind, int, int, int]
+FORCED = {Plan.PARTITION: (1, 10**6, 10**6, 0), Plan.SCAN: (0, 10**6, 0, 10**6), Plan.MEMBERSHIP: (10**6, 0, 0, 10**6)}
+"""Costs that make the planner prefer one plan."""
 
 
-def networks_of(graph: FriendGraph, events: list[tuple[Kind, int, int]], most: int, members: int) -> list[list[int]]:
+class Answer(NamedTuple):
+    """One question's plan, the network's size, and its places: members, or purchases by their sequence numbers."""
+
+    plan: Plan
+    size: int
+    places: list[int]
+
+
+def answers_of(graph: FriendGraph, events: list[EventTuple], most: int, members: int, seq: int = 1) -> list[Answer]:
     """Walk to the end in as many answers as it takes."""
-    kind, user, friend = (np.array(column) for column in zip(*events, strict=True))
-    found = []
-    while len(kind):
-        gone, networks = graph.walk(kind.astype(np.int8), user.astype(np.int32), friend.astype(np.int32), most, members)
-        found += [networks.members[a:b].tolist() for a, b in zip(networks.offsets, networks.offsets[1:], strict=False)]
-        kind, user, friend = kind[gone:], user[gone:], friend[gone:]
+    kind, user, friend, stamp = (np.array(column) for column in zip(*events, strict=True))
+    found: list[Answer] = []
+    gone, asked = 0, seq + np.flatnonzero(kind == Kind.PURCHASE)
+    while gone < len(kind):
+        done, networks = graph.walk(
+            kind[gone:].astype(np.int8), user[gone:].astype(np.int32), friend[gone:].astype(np.int32), stamp[gone:],
+            seq + gone, most, members,
+        )  # fmt: skip
+        found += [answer_of(networks, i, int(asked[len(found) + i])) for i in range(len(networks.plan))]
+        gone += done
     return found
 
 
-@settings(max_examples=300)
-@given(events=EVENTS, D=st.integers(1, 5), most=st.integers(1, 200), members=st.integers(1, 60))
-def test_networks_are_those_of_sets(events: list[tuple[Kind, int, int]], D: int, most: int, members: int) -> None:
-    """Each purchase sees everyone within D hops at that moment, once, however the answers are cut."""
+def answer_of(networks: Networks, i: int, now: int) -> Answer:
+    """The i-th answer, about event `now`."""
+    places, plan = networks.places[networks.offsets[i] : networks.offsets[i + 1]], Plan(int(networks.plan[i]))
+    return Answer(plan, int(networks.size[i]), sorted((places if plan is Plan.PARTITION else now - places).tolist()))
+
+
+def expected_of(events: list[EventTuple], D: int, T: int, seq: int = 1) -> list[tuple[list[int], list[int]]]:
+    """Of each purchase the members of the network, and its T latest purchases' sequence numbers."""
     friends: dict[str, set[str]] = {}
+    bought: list[tuple[int, int, int]] = []
     expected = []
-    for kind, a, b in events:
+    for number, (kind, a, b, stamp) in enumerate(events, seq):
         if kind is Kind.PURCHASE:
-            expected.append(sorted(network_of(friends, str(a), D)))
+            network = {int(member) for member in network_of(friends, str(a), D)}
+            latest = sorted((when, which) for when, which, who in bought if who in network)[-T:]
+            expected.append((sorted(network), sorted(which for _, which in latest)))
+            bought.append((stamp, number, a))
         elif kind is Kind.BEFRIEND:
             friends.setdefault(str(a), set()).add(str(b))
             friends.setdefault(str(b), set()).add(str(a))
         else:
             friends.get(str(a), set()).discard(str(b))
             friends.get(str(b), set()).discard(str(a))
-    graph = FriendGraph(D)
+    return expected
+
+
+@settings(max_examples=400)
+@given(
+    events=EVENTS, D=st.integers(1, 5), T=st.integers(1, 8), most=st.integers(1, 200), members=st.integers(1, 60),
+    recent=st.sampled_from((4, 16, 1024)), costs=st.sampled_from((COSTS, *FORCED.values())), sizes=st.booleans(),
+)  # fmt: skip
+def test_answers_are_those_of_sets(
+    events: list[EventTuple],
+    D: int,
+    T: int,
+    most: int,
+    members: int,
+    recent: int,
+    costs: tuple[int, ...],
+    *,
+    sizes: bool,
+) -> None:
+    """Each purchase sees its network at that moment, whatever the plan, however little is remembered, however cut."""
+    graph = FriendGraph(D, T, sizes=sizes, recent=recent, costs=costs)
     graph.reserve(12)
-    found = networks_of(graph, events, most, members) if events else []
-    assert [sorted(str(member) for member in network) for network in found] == expected
-    assert graph.friendships == sum(map(len, friends.values())) // 2
-    for user in range(12):
-        assert {str(friend) for friend in graph.friends(user).tolist()} == friends.get(str(user), set())
+    found = answers_of(graph, events, most, members) if events else []
+    expected = expected_of(events, D, T)
+    assert len(found) == len(expected)
+    for answer, (network, latest) in zip(found, expected, strict=True):
+        assert answer.places == (network if answer.plan is Plan.PARTITION else latest)
+        assert answer.size == len(network) or (answer.plan is Plan.MEMBERSHIP and not sizes and answer.size == -1)
+
+
+@pytest.mark.parametrize("plan", Plan)
+def test_the_planner_follows_its_costs(plan: Plan) -> None:
+    """With costs that favour a plan, it is the plan, and what was compared says why."""
+    rng = np.random.default_rng(3)
+    events = [(Kind.BEFRIEND, int(a), int(b), 0) for a, b in rng.integers(0, 12, (30, 2)) if a != b]
+    events += [(Kind.PURCHASE, int(user), 12, i) for i, user in enumerate(rng.integers(0, 12, 200))]
+    graph = FriendGraph(3, 5, costs=FORCED[plan])
+    graph.reserve(12)
+    user, kind = (np.array([event[i] for event in events]) for i in (1, 0))
+    friend, stamp = (np.array([event[i] for event in events]) for i in (2, 3))
+    _, networks = graph.walk(
+        kind.astype(np.int8), user.astype(np.int32), friend.astype(np.int32), stamp, 1, 200, 1 << 20
+    )
+    assert (networks.plan[100:] == plan).all()
+    last_hop, membership, scan, partition = networks.expected[-1].tolist()
+    assert (membership < last_hop) == (plan is Plan.MEMBERSHIP)
+    if plan is not Plan.MEMBERSHIP:
+        assert (scan < partition) == (plan is Plan.SCAN)
+    assert [a.places for a in answers_of(graph, events[30:], 200, 1 << 20, 300)]  # it goes on from there
+
+
+@settings(max_examples=100)
+@given(
+    events=EVENTS, later=EVENTS, D=st.integers(1, 3), T=st.integers(1, 8), costs=st.sampled_from(list(FORCED.values()))
+)
+def test_a_restored_graph_answers_as_before(
+    events: list[EventTuple], later: list[EventTuple], D: int, T: int, costs: tuple[int, ...]
+) -> None:
+    """From its columns and the purchases so far, the last of which alone it remembers, a graph goes on alike."""
+    graph = FriendGraph(D, T)
+    graph.reserve(12)
+    answers_of(graph, events, 200, 1 << 20) if events else []
+    other = FriendGraph.from_columns(D, T, *graph.columns(), recent=8, costs=costs)
+    other.reserve(12)
+    bought = [(number, user, stamp) for number, (kind, user, _, stamp) in enumerate(events, 1) if kind is Kind.PURCHASE]
+    seq, user, stamp = (np.array([row[i] for row in bought], np.int64) for i in range(3))
+    other.remember(seq, user.astype(np.int32), stamp)
+    assert other.tally[BOUGHT] == len(bought)
+    found = answers_of(other, later, 200, 1 << 20, len(events) + 1) if later else []
+    expected = expected_of([*events, *later], D, T)[len(bought) :]
+    for answer, (network, latest) in zip(found, expected, strict=True):
+        assert answer.places == (network if answer.plan is Plan.PARTITION else latest)
+
+
+def changed(graph: FriendGraph, kind: Kind, a: int, others: np.ndarray) -> None:
+    """User a befriends or unfriends all others."""
+    count = len(others)
+    graph.walk(np.full(count, kind, np.int8), np.full(count, a, np.int32), others, np.zeros(count, np.int64), 1, 0, 0)
 
 
 def test_the_pool_grows_and_closes_its_gaps() -> None:
     """A hub with thousands of friends, made and ended twice, needs no more than a few times its friendships."""
-    graph = FriendGraph(1)
+    graph = FriendGraph(1, 2)
     users = 5000
     graph.reserve(users)
     others = np.arange(1, users, dtype=np.int32)
     for _ in range(2):
         for kind in (Kind.BEFRIEND, Kind.UNFRIEND, Kind.BEFRIEND):
-            graph.walk(np.full(users - 1, kind, np.int8), np.zeros(users - 1, np.int32), others, 0, 0)
+            changed(graph, kind, 0, others)
     assert sorted(graph.friends(0).tolist()) == others.tolist()
     assert len(graph.pool) < 20 * users
+
+
+def test_a_graph_that_is_full_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond what an int32 can count the run ends with a sentence, not with wrong friends."""
+    monkeypatch.setattr(graph_module, "MOST_FRIENDS", 4000)
+    graph = FriendGraph(1, 2)
+    graph.reserve(5000)
+    with pytest.raises(RunError, match="the friend graph holds at most 1000 friendships"):
+        changed(graph, Kind.BEFRIEND, 0, np.arange(1, 5000, dtype=np.int32))

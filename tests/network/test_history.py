@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peerwatch.network.history import PurchaseHistory, Windows, merged
-from peerwatch.network.kernels import kth_largest
+from peerwatch.network.graph import Networks, Plan
+from peerwatch.network.history import HELD, PurchaseHistory, Windows, merged
+from peerwatch.network.latest import kth_largest
 
 USERS = 9
 PURCHASES = st.lists(st.tuples(st.integers(0, USERS - 1), st.integers(0, 12)), max_size=120)
@@ -16,9 +17,32 @@ NETWORKS = st.lists(st.sets(st.integers(0, USERS - 1)), min_size=1, max_size=12)
 
 def ask(history: PurchaseHistory, seqs: list[int], networks: list[set[int]]) -> Windows:
     """The windows of these networks before these events."""
+    return history.windows(np.array(seqs), members_of(networks))
+
+
+def members_of(networks: list[set[int]]) -> Networks:
+    """The networks as a walk names them: by their members."""
     offsets = np.cumsum([0, *map(len, networks)])
     members = np.array([member for network in networks for member in sorted(network)], np.int32)
-    return history.windows(np.array(seqs), offsets, members)
+    count = len(networks)
+    plan, size = np.full(count, Plan.PARTITION, np.int8), np.diff(offsets)
+    return Networks(offsets, members, plan, size, np.zeros((count, 4), np.int64))
+
+
+def purchases_of(seqs: list[int], windows: list[list[tuple[int, int]]]) -> Networks:
+    """The same as a scan names them: by how many events before the asking one each was, the latest arrival first."""
+    offsets = np.cumsum([0, *map(len, windows)])
+    back = [seq - row[1] for seq, window in zip(seqs, windows, strict=True) for row in window]
+    places = [sorted(back[a:b]) for a, b in itertools.pairwise(offsets.tolist())]
+    count = len(seqs)
+    plan, size = np.full(count, Plan.SCAN, np.int8), np.full(count, -1)
+    return Networks(
+        offsets,
+        np.array([place for window in places for place in window], np.int32),
+        plan,
+        size,
+        np.zeros((count, 4), np.int64),
+    )
 
 
 def expected(
@@ -39,10 +63,12 @@ def rows_of(windows: Windows, i: int) -> list[tuple[int, int]]:
 
 
 def filled(
-    purchases: list[tuple[int, int]], T: int, cuts: list[int], shard: int = 0, shards: int = 1
-) -> PurchaseHistory:
-    """A shard's history after the purchases have been appended in pieces."""
-    history = PurchaseHistory(T)
+    purchases: list[tuple[int, int]], T: int, cuts: list[int], shard: int = 0, shards: int = 1, recent: int = 1024,
+    low: int = 0,
+) -> PurchaseHistory:  # fmt: skip
+    """A shard's history after the purchases have been appended in pieces, `low` its low watermark."""
+    history = PurchaseHistory(T, recent=recent)
+    history.low = low
     history.reserve(USERS)
     places = sorted({0, len(purchases), *(cut % (len(purchases) + 1) for cut in cuts)})
     for begin, end in itertools.pairwise(places):
@@ -69,11 +95,86 @@ def test_windows_are_the_latest_as_of_any_event(
     ordered: bool,
 ) -> None:
     """Late and equal timestamps, questions about the past and in any order: always the T latest before the event."""
-    history = filled(purchases, T, cuts)
     seqs = (sorted(seqs) if ordered else seqs)[: len(networks)]
+    history = filled(purchases, T, cuts, recent=8, low=min(seqs))
     windows = ask(history, seqs, networks)
     for i, (seq, network) in enumerate(zip(seqs, networks, strict=True)):
         assert rows_of(windows, i) == expected(purchases, seq, network, T)
+
+
+@settings(max_examples=200)
+@given(
+    purchases=PURCHASES, networks=NETWORKS, T=st.integers(1, 9), shards=st.integers(1, 3), before=st.integers(0, 130),
+    seqs=st.lists(st.integers(0, 260), min_size=12, max_size=12), recent=st.sampled_from((8, 1024)),
+)  # fmt: skip
+def test_windows_found_by_a_scan_are_read_from_the_arrivals(
+    purchases: list[tuple[int, int]],
+    networks: list[set[int]],
+    T: int,
+    shards: int,
+    before: int,
+    seqs: list[int],
+    recent: int,
+) -> None:
+    """What a scan of the last purchases names, the shards have together, whatever they have let go of by then."""
+    seqs = sorted(seqs)[: len(networks)]
+    first = min(before, len(purchases))
+    parts = []
+    for shard in range(shards):
+        history = filled(purchases[:first], T, [], shard, shards, recent, low=seqs[0])
+        history.settle()
+        for cut in range(first, len(purchases)):
+            mine = slice(cut, cut + (purchases[cut][0] % shards == shard))
+            user, stamp = (np.array([row[i] for row in purchases[mine]], np.int64) for i in (0, 1))
+            seq = np.arange(2 * cut + 1, 2 * cut + 1 + len(user))
+            history.append(seq, user.astype(np.int32), stamp, seq * 10, 2 * cut + 2)
+        remembered = [
+            [row for row in expected(purchases, seq, network, T) if row[1] >= 2 * ((seq - 1) // 2 + 1 - recent)]
+            for seq, network in zip(seqs, networks, strict=True)
+        ]
+        parts.append(history.windows(np.array(seqs), purchases_of(seqs, remembered)))
+    windows = merged(parts, T)
+    for i, rows in enumerate(remembered):
+        assert rows_of(windows, i) == sorted(rows)
+
+
+@settings(max_examples=200)
+@given(purchases=PURCHASES, networks=NETWORKS, T=st.integers(1, 6), asked=st.integers(0, 240), cut=st.integers(0, 120))
+def test_what_is_forgotten_is_never_missed(
+    purchases: list[tuple[int, int]], networks: list[set[int]], T: int, asked: int, cut: int
+) -> None:
+    """With a rising low watermark, and through a checkpoint, every question it allows gets its T latest."""
+    cut = min(cut, len(purchases))
+    history = filled(purchases[:cut], T, [], low=2 * cut + 1)
+    history.settle()
+    history = PurchaseHistory.from_columns(T, history.columns(), 2 * cut, recent=8)
+    for i, (user, stamp) in enumerate(purchases[cut:], cut):
+        seq = np.array([2 * i + 1])
+        history.append(seq, np.array([user], np.int32), np.array([stamp]), seq * 10, 2 * i + 2)
+        history.low = min(2 * i + 2, max(asked, 2 * cut + 1))
+        history.settle()
+    now = max(asked, 2 * cut + 1)
+    windows = ask(history, [now] * len(networks), networks)
+    for i, network in enumerate(networks):
+        assert rows_of(windows, i) == expected(purchases, now, network, T)
+    held = [{row[1] for row in expected(purchases, 2 * cut + 1, {user}, T)} for user in range(USERS)]
+    lately = sorted(set().union(*held))[-8:]  # what the graph remembers of a checkpoint, the history must have
+    window = [(purchases[seq // 2][1], seq) for seq in lately]
+    assert rows_of(history.windows(np.array([now]), purchases_of([now], [window])), 0) == sorted(window)[-T:]
+
+
+def test_a_history_holds_what_can_still_be_needed_and_no_more() -> None:
+    """A hundred thousand purchases of one user take the place of little more than T, in a checkpoint too."""
+    history, count = PurchaseHistory(50, recent=64), 100_000
+    history.reserve(2)
+    for begin in range(0, count, 1000):
+        seq = np.arange(begin + 1, begin + 1001)
+        history.append(seq, (seq % 1000 == 0).astype(np.int32), seq, seq * 10, begin + 1000)
+        history.low = begin + 1001
+        history.settle()
+    assert history.columns().held.tolist()[0] < 2 * 50
+    assert (len(history.pool), len(history.recent)) <= (HELD << 10, 40_000)  # no larger than at first
+    assert rows_of(ask(history, [count + 1], [{0, 1}]), 0)[0] == (count - 49, count - 49)
 
 
 @given(purchases=PURCHASES, networks=NETWORKS, T=st.integers(1, 10), shards=st.integers(1, 5))
@@ -96,20 +197,22 @@ def test_kth_largest(values: list[int], data: st.DataObject) -> None:
     assert kth_largest(np.array(values), len(values), k) == sorted(values, reverse=True)[k - 1]
 
 
-def test_scan_and_partition_give_the_same_windows() -> None:
-    """On a long history with late purchases both selections answer alike, whichever the planner would choose."""
+def test_both_ways_of_the_partition_give_the_same_windows() -> None:
+    """On a long history with late purchases the guess and the certain bound answer alike."""
     rng = np.random.default_rng(7)
     count, users, T = 20_000, 400, 40
     user, seq = rng.integers(0, users, count).astype(np.int32), np.arange(1, count + 1)
     stamp = seq // 5 - (rng.random(count) < 0.05) * rng.integers(0, 500, count)
-    networks = [set(rng.permutation(users)[:size].tolist()) for size in (200, 300, 399)]
+    networks = [set(rng.permutation(users)[:size].tolist()) for size in (20, 200, 300, 399)]
     answers = []
-    for wide, scans in ((1, True), (200, False)):
-        history = PurchaseHistory(T)
-        history.reserve(users * wide)  # more users make the scan look longer, so that the planner never tries it
-        history.append(seq, user, stamp, seq * 10, count)
-        windows = ask(history, [count // 2, count, count + 1], networks)
-        answers.append([rows_of(windows, i) for i in range(3)])
-        assert (history.linked == 0) == scans  # only the partition needs the chains
+    for recent in (64, 1 << 16):  # what is not remembered cannot be guessed at
+        history = PurchaseHistory(T, recent=recent)
+        history.reserve(users)
+        history.append(seq[:-100], user[:-100], stamp[:-100], seq[:-100] * 10, count - 100)
+        history.low = count - 99
+        history.settle()
+        history.append(seq[-100:], user[-100:], stamp[-100:], seq[-100:] * 10, count)
+        windows = ask(history, [count - 99, count - 50, count, count + 1], networks)
+        answers.append([rows_of(windows, i) for i in range(4)])
     assert answers[0] == answers[1]
-    assert [len(answer) for answer in answers[0]] == [T] * 3
+    assert [len(answer) for answer in answers[0]] == [T] * 4

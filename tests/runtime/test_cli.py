@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from reference import judge
 from support import befriend, purchase
 
+from peerwatch.network import kernels
 from peerwatch.network.rejects import decode_reject
 from peerwatch.runtime.cli import cli
 
@@ -359,14 +360,20 @@ def test_a_full_disk_is_one_sentence(logs: Path) -> None:
 
 
 def test_a_damaged_kernel_cache_is_done_without(logs: Path) -> None:
-    """With emptied cache files the kernels are compiled anew, and the verdicts are right."""
-    cache = logs / "cache"
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache)}
-    for damage in (False, True):
-        for path in cache.rglob("*.nb?") if damage else ():
-            path.write_bytes(b"")
-        subprocess.run([*COMMAND, "run", "-q", "batch", "stream", "out"], env=environment, check=True)
-        assert (logs / "out").read_bytes() == FLAGGED
+    """One flipped bit in the machine code: the kernels are compiled anew, with a word, and the verdicts are right."""
+    own = kernels.cache_file()
+    cache, whole = logs / "cache" / "peerwatch" / own.name, own.read_bytes()
+    cache.parent.mkdir(parents=True)
+    cache.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    command = [*COMMAND, "run", "batch", "stream", "out"]
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(logs / "cache")}
+    compiled = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert compiled.stderr.startswith("Compiling the kernels for this machine")
+    assert (logs / "out").read_bytes() == FLAGGED
+    assert (
+        "Compiling" not in subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stderr
+    )
+    assert (logs / "out").read_bytes() == FLAGGED
 
 
 def test_file_names_of_any_kind(logs: Path) -> None:

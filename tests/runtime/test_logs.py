@@ -44,6 +44,7 @@ def test_a_record_traces_the_decision(tmp_path: Path) -> None:
         "timestamp": "2017-06-13T12:00:01.500000Z", "amount": "99.999999", "network_size": 2, "window_size": 3,
         "mean": "11.16", "sd": "1.02", "threshold": "14.24", "verdict": "flagged", "detector": "sigma",
         "window_oldest": "2017-06-13T10:59:59.000000Z", "window_newest": "2017-06-13T11:00:02.000000Z",
+        "plan": "partition", "plan_costs": {"last_hop": 8, "membership": 27, "scan": 18, "partition": 16},
     }  # fmt: skip
 
 

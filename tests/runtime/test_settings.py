@@ -8,7 +8,8 @@ from click import Option
 
 from peerwatch.network.errors import UsageError
 from peerwatch.runtime.cli import OPTION_KEYS, run
-from peerwatch.runtime.settings import Layer, Settings, keys, read_config, resolve, value_of
+from peerwatch.runtime.config import read_config
+from peerwatch.runtime.settings import Layer, Settings, keys, resolve, value_of
 
 DEFAULT_YAML = Path(__file__).parents[2] / "configs" / "default.yaml"
 
