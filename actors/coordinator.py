@@ -1,6 +1,8 @@
 """Gathers each decision's window from the shards, has it judged, and logs decisions."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from itertools import cycle
 from typing import NamedTuple, Protocol
 
 import anyio
@@ -41,21 +43,24 @@ class Asked(NamedTuple):
 
 
 class Coordinator:
-    """Asks and judges at the same time: while one batch is judged, the shards already work on the next."""
+    """Asks and judges at the same time: while one batch is judged, the shards already work on the next.
+
+    There is one inbox for each graph actor; they answer the batches in turn.
+    """
 
     def __init__(
         self,
         judge: Judge,
         T: int,
         log: DecisionLog,
-        inbox: Receive[CoordinatorMessage],
+        inboxes: Sequence[Receive[CoordinatorMessage]],
         shards: Sequence[Send[ShardMessage]],
         output: Send[OutputMessage],
     ) -> None:
         self._judge = judge
         self._T = T
         self._log = log
-        self._inbox = inbox
+        self._inboxes = inboxes
         self._shards = shards
         self._output = output
 
@@ -67,15 +72,24 @@ class Coordinator:
             tasks.start_soon(self._judge_all, asked)
 
     async def _ask(self, asked: Send[Asked | Snapshot]) -> None:
-        with self._inbox, asked:
-            async for message in self._inbox:
-                if isinstance(message, Snapshot):
-                    await asked.send(message)
-                else:
-                    replies = await self._request(message) if len(message.seq) else []
-                    await asked.send(Asked(message, replies))
+        with ExitStack() as stack:
+            for end in (asked, *self._inboxes):
+                stack.enter_context(end)
+            with suppress(anyio.EndOfStream):
+                for inbox in cycle(self._inboxes):
+                    while not await self._ask_one(await inbox.receive(), asked):
+                        pass
         for shard in self._shards:
             shard.close()
+
+    async def _ask_one(self, message: CoordinatorMessage, asked: Send[Asked | Snapshot]) -> bool:
+        """Ask what one message wants to know; returns whether the next graph actor has the word."""
+        if isinstance(message, Snapshot):
+            await asked.send(message)
+            return False
+        replies = await self._request(message) if len(message.seq) else []
+        await asked.send(Asked(message, replies))
+        return message.next
 
     async def _request(self, questions: Questions) -> list[Reply[Windows]]:
         replies = []

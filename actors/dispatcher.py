@@ -9,8 +9,8 @@ from typing import Any, Final, NamedTuple, Protocol
 import anyio
 import numpy as np
 
-from peerwatch.actors.mailbox import Send, run_kernel
-from peerwatch.actors.messages import Batch, GraphMessage, Purchases, ShardMessage
+from peerwatch.actors.mailbox import Reply, Send, run_kernel
+from peerwatch.actors.messages import Batch, GraphMessage, Purchases, Share, ShardMessage
 from peerwatch.actors.snapshot import Snapshot
 from peerwatch.network.decoder import Decoder, Events, Rejected
 from peerwatch.network.errors import StrictError
@@ -84,7 +84,7 @@ class Dispatcher:
     def __init__(
         self,
         decoder: Decoder,
-        graph: Send[GraphMessage],
+        graphs: Sequence[Send[GraphMessage]],
         shards: Sequence[Send[ShardMessage]],
         batch_cap: int,
         *,
@@ -96,7 +96,7 @@ class Dispatcher:
     ) -> None:
         """`due_snapshot` is asked for a snapshot to send along after each block: events, position, whether the last."""
         self._decoder = decoder
-        self._graph = graph
+        self._graphs = graphs
         self._shards = shards
         self._batch_cap = batch_cap
         self._strict = strict
@@ -105,6 +105,8 @@ class Dispatcher:
         self._caution = caution or Caution()
         self._poison = dict(self._caution.poison)
         self._wait_settled = wait_settled
+        self._shared = len(graphs) == 1
+        """Whether all graph actors have a graph of their own."""
         self._reading = anyio.CancelScope()
         self.reached = done.bytes
         """Bytes of all logs that have been taken in hand."""
@@ -133,9 +135,8 @@ class Dispatcher:
                 break  # a later log must not be judged against a state that was not built to its end
         if closing is not None and self.stopped_by is None:
             await self._snapshot(*closing, last=True)
-        self._graph.close()
-        for shard in self._shards:
-            shard.close()
+        for mailbox in (*self._graphs, *self._shards):
+            mailbox.close()
 
     async def _next(self, blocks: AsyncIterator[Block]) -> Block | None:
         if not self._reading.cancel_called:
@@ -157,9 +158,8 @@ class Dispatcher:
                 judged=log.judged,
                 position=position,
             )
-            for mailbox in self._shards:
+            for mailbox in (*self._shards, *self._graphs):
                 await mailbox.send(snapshot)
-            await self._graph.send(snapshot)
 
     async def _take(self, block: Block, log: Log) -> None:
         self.reached = self._done.bytes + len(block.content)
@@ -235,7 +235,14 @@ class Dispatcher:
                 low=0 if log.judged else through + 1,
             )  # fmt: skip
             await shard.send(purchases)
-        await self._graph.send(Batch(events, seq, content, log.name, log.judged, users, large, rejected))
+        batch = Batch(events, seq, content, log.name, log.judged, users, large, rejected)
+        if log.judged and not self._shared:
+            self._shared = True
+            share = Share([Reply() for _ in self._graphs[1:]])
+            for graph in self._graphs:
+                await graph.send(share)
+        for graph in self._graphs if log.judged else self._graphs[:1]:
+            await graph.send(batch)
         self._done = self._done._replace(events=through)
 
 

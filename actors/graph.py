@@ -1,11 +1,15 @@
-"""Owns the friend graph; answers each judged purchase with its buyer's network as of that moment."""
+"""Owns the friend graph; answers each judged purchase with its buyer's network as of that moment.
+
+Walking is most of the work in large networks. So there can be several graph actors, each with a graph of its own: all
+apply all friendship changes, and they answer the judged batches in turn (state machine replication, Lamport 1978).
+"""
 
 from typing import Final
 
 import numpy as np
 
 from peerwatch.actors.mailbox import Receive, Send, run_kernel
-from peerwatch.actors.messages import Batch, CoordinatorMessage, GraphMessage, Questions
+from peerwatch.actors.messages import Batch, CoordinatorMessage, GraphMessage, Questions, Share
 from peerwatch.actors.snapshot import Snapshot
 from peerwatch.network.events import Kind
 from peerwatch.network.graph import FriendGraph
@@ -17,11 +21,23 @@ EVENT_WORK: Final = 32
 
 
 class GraphActor:
-    """Walks each batch in order."""
+    """Walks each batch in order, and answers every `count`-th of the judged ones, from the one with its `number` on.
+
+    The first one owns `graph`; the others copy it when they are told to.
+    """
 
     def __init__(
-        self, graph: FriendGraph, inbox: Receive[GraphMessage], coordinator: Send[CoordinatorMessage], most: int
+        self,
+        graph: FriendGraph,
+        inbox: Receive[GraphMessage],
+        coordinator: Send[CoordinatorMessage],
+        most: int,
+        number: int = 0,
+        count: int = 1,
     ) -> None:
+        self._number, self._count = number, count
+        self._turn = number
+        """Batches until it answers."""
         self._graph = graph
         self._inbox = inbox
         self._coordinator = coordinator
@@ -33,11 +49,34 @@ class GraphActor:
         with self._inbox, self._coordinator:
             async for message in self._inbox:
                 if isinstance(message, Snapshot):
-                    degree, friends = await run_kernel(len(self._graph.pool), self._graph.columns)
-                    message.put({"degree": degree, "friends": friends})
-                    await self._coordinator.send(message)
+                    if self._turn == 0:  # one is enough: the one that answers next
+                        degree, friends = await run_kernel(len(self._graph.pool), self._graph.columns)
+                        message.put({"degree": degree, "friends": friends})
+                        await self._coordinator.send(message)
+                elif isinstance(message, Share):
+                    await self._share(message)
+                elif self._turn:
+                    await self._follow(message)
+                    self._turn -= 1
                 else:
                     await self._answer(message)
+                    self._turn = self._count - 1 if message.judged else 0
+
+    async def _share(self, share: Share) -> None:
+        if self._number == 0:
+            for other in share.copies:
+                other.put(await run_kernel(len(self._graph.pool), self._graph.copy))
+        else:
+            self._graph = await share.copies[self._number - 1].wait_answered()
+
+    async def _follow(self, batch: Batch) -> None:
+        """Apply what another graph actor answers."""
+        self._graph.reserve(batch.users)
+        events = batch.events
+        await run_kernel(
+            EVENT_WORK * len(events), self._graph.walk, events.kind, events.user, events.friend, events.timestamp,
+            batch.seq, 0, 0,
+        )  # fmt: skip
 
     async def _answer(self, batch: Batch) -> None:
         self._graph.reserve(batch.users)
@@ -53,15 +92,16 @@ class GraphActor:
             )  # fmt: skip
             new = slice(answered, answered + len(networks.plan))
             gone, answered = gone + done, new.stop
-            through = batch.seq - 1 + gone if gone == len(events) else batch.seq - 1
+            last = gone == len(events)
+            through = batch.seq - 1 + (gone if last else 0)
             await self._coordinator.send(
                 Questions(
                     batch.seq + asked[new], events[asked[new]], networks, batch.content, batch.file, large, rejected,
-                    through,
+                    through, last and batch.judged,
                 )
             )  # fmt: skip
             large, rejected = [], []
             if len(networks.plan):
                 self._mean_work = (self._graph.spent - spent) / len(networks.plan)
-            if gone == len(events):
+            if last:
                 return

@@ -6,7 +6,7 @@ from typing import TypeAlias
 from peerwatch.actors.mailbox import Reply
 from peerwatch.actors.snapshot import Snapshot
 from peerwatch.network.decoder import Events
-from peerwatch.network.graph import Networks
+from peerwatch.network.graph import FriendGraph, Networks
 from peerwatch.network.history import Windows
 from peerwatch.network.kernels import Int32s, Int64s
 from peerwatch.network.rejects import RejectedLine
@@ -52,7 +52,8 @@ class Purchases:
 class Questions:
     """Graph to coordinator: purchases to be judged, with what answers for their buyers' networks as of each of them.
 
-    Every batch gives at least one message, be it empty; the last of a batch says how far the events have come.
+    Every batch gives at least one message, be it empty; the last of a batch says how far the events have come. `next` says
+    that the following message comes from the next graph actor.
     """
 
     seq: Int64s
@@ -63,6 +64,7 @@ class Questions:
     large: list[int]
     rejected: list[RejectedLine]
     through: int
+    next: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,17 @@ class WindowRequest:
     reply: Reply[Windows]
 
 
-GraphMessage: TypeAlias = Batch | Snapshot
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Dispatcher to all graph actors, before the first batch that is judged: each other one gets a copy of the first's.
+
+    Until then only the first one gets batches.
+    """
+
+    copies: list[Reply[FriendGraph]]
+
+
+GraphMessage: TypeAlias = Batch | Share | Snapshot
 ShardMessage: TypeAlias = Purchases | WindowRequest | Snapshot
 CoordinatorMessage: TypeAlias = Questions | Snapshot
 

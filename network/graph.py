@@ -52,6 +52,8 @@ COMPARED: Final = 4
 COSTS: Final = (4, 2, 3, 8)
 """Nanoseconds it takes to walk a friendship of the last hop, to test one of a recent buyer, to scan a recent purchase,
 and to look at a member in the partition: fitted on `make bench`'s cases."""
+MOST_WALKS: Final = 1 << 28
+"""Walks after which the marks are cleared: they are int32, so that twice as many stay in the processor's cache."""
 MEMORY: Final = 1 << 22
 """Expected members after which what the planner has learned is halved."""
 GIVE_UP: Final = 2
@@ -96,7 +98,7 @@ class FriendGraph:
         self.stretch: Int32s = np.zeros(0, np.int32)
         self.pool: Int32s = np.zeros(1 << 10, np.int32)
         self.tally: Int64s = np.zeros(7, np.int64)
-        self.seen: Int64s = np.zeros(0, np.int64)
+        self.seen: Int32s = np.zeros(0, np.int32)
         self.ring: Int64s = np.zeros(REMEMBERED * recent, np.int64)
         self.candidates: Int64s = np.zeros(3 * max(2 * min(T, recent) + 1, 64), np.int64)
 
@@ -141,6 +143,14 @@ class FriendGraph:
         graph.tally[USED], graph.tally[FRIENDSHIPS] = len(friends), len(friends) // 2
         return graph
 
+    def copy(self) -> "FriendGraph":
+        """Another graph of its own that is the same."""
+        other = FriendGraph(self.D, self.T, sizes=self.sizes, recent=self.recent, costs=self.costs.tolist())
+        other.users = self.users
+        for name in ("stretch", "pool", "tally", "seen", "ring"):
+            setattr(other, name, getattr(self, name).copy())
+        return other
+
     def remember(self, seq: Int64s, user: Int32s, timestamp: Int64s) -> None:
         """Take over all purchases made before the first event, in order of their sequence numbers."""
         earlier = max(0, len(seq) - self.recent)
@@ -161,6 +171,9 @@ class FriendGraph:
         offsets, places = np.zeros(most + 1, np.int64), np.empty(members + self.users if most else 1, np.int32)
         plan, size, expected = np.empty(most, np.int8), np.empty(most, np.int64), np.full(COMPARED * most, -1, np.int64)
         progress = np.zeros(3, np.int64)
+        if self.tally[WALKS] > MOST_WALKS:
+            self.tally[WALKS] = 0
+            self.seen[:] = 0
         while True:
             walk(
                 kind, user, friend, timestamp, seq, self.D, self.T, self.users, members, self.sizes, self.costs,
@@ -280,7 +293,7 @@ OUTSIDE, LAST, INSIDE, BUYER = range(4)
 
 
 def _hop(
-    low: int, high: int, mark: int, stretch: Int32s, pool: Int32s, seen: Int64s, places: Int32s
+    low: int, high: int, mark: int, stretch: Int32s, pool: Int32s, seen: Int32s, places: Int32s
 ) -> int:  # fmt: skip
     """Write whoever is a friend of `places[low:high]` and not yet marked behind them; returns the end."""
     end, walk = high, mark & ~3
@@ -298,7 +311,7 @@ def _hop(
 
 def _scan(
     walk: int, tests: bool, budget: int, costs: Int64s, T: int, stretch: Int32s, pool: Int32s, tally: Int64s,
-    seen: Int64s, ring: Int64s, candidates: Int64s,
+    seen: Int32s, ring: Int64s, candidates: Int64s,
 ) -> tuple[int, int]:  # fmt: skip
     """The T latest purchases by members, by scanning the remembered ones from the newest back.
 
@@ -354,7 +367,7 @@ def _scan(
 @kernel
 def walk(
     kind: Int8s, user: Int32s, friend: Int32s, timestamp: Int64s, seq: int, D: int, T: int, users: int, members: int,
-    sizes: bool, costs: Int64s, stretch: Int32s, pool: Int32s, tally: Int64s, seen: Int64s, ring: Int64s,
+    sizes: bool, costs: Int64s, stretch: Int32s, pool: Int32s, tally: Int64s, seen: Int32s, ring: Int64s,
     candidates: Int64s, offsets: Int64s, places: Int32s, plans: Int8s, size: Int64s, expected: Int64s, progress: Int64s,
 ) -> None:  # fmt: skip
     """Go through the events from where `progress` says; it then says how far it came, and why no further."""
@@ -397,7 +410,7 @@ def _learn(expected: int, found: int, tally: Int64s) -> None:
 
 def _answer(
     user: int, now: int, D: int, T: int, users: int, mark: int, sizes: bool, begin: int, costs: Int64s, stretch: Int32s,
-    pool: Int32s, tally: Int64s, seen: Int64s, ring: Int64s, candidates: Int64s, places: Int32s,
+    pool: Int32s, tally: Int64s, seen: Int32s, ring: Int64s, candidates: Int64s, places: Int32s,
     expected: Int64s,
 ) -> tuple[int, int, int]:  # fmt: skip
     """The plan, the end of its places from `begin` on, and the network's size.

@@ -47,25 +47,25 @@ class Pipeline:
         decisions: DecisionLog,
         flagged: Sink,
         rejects: Sink,
+        walkers: int = 1,
         strict: bool = False,
         batch_cap: int = BATCH_CAP,
         due_snapshot: Callable[[int, Any, bool], Snapshot | None] = lambda *_: None,
         caution: Caution | None = None,
     ) -> None:
-        to_graph, graph_inbox = mailbox(GraphMessage, "graph")
-        to_coordinator, coordinator_inbox = mailbox(CoordinatorMessage, "coordinator")
+        graphs = [mailbox(GraphMessage, f"graph {number}") for number in range(walkers)]
+        answers = [mailbox(CoordinatorMessage, f"coordinator {number}") for number in range(walkers)]
         to_output, output_inbox = mailbox(OutputMessage, "output")
         boxes = [mailbox(ShardMessage, f"shard {number}") for number in range(len(state.histories))]
         asking = [send.clone() for send, _ in boxes]
         state.graph.sizes = decisions.flagged  # a record names the network's size
         self._state = state
-        self._senders = [to_graph, to_coordinator, to_output, *(send for send, _ in boxes)]
-        self._ends: list[Send[Any] | Receive[Any]] = [
-            *self._senders, *asking, graph_inbox, coordinator_inbox, output_inbox, *(inbox for _, inbox in boxes),
-        ]  # fmt: skip
+        self._senders = [send for send, _ in (*graphs, *answers, (to_output, output_inbox), *boxes)]
+        inboxes = [inbox for _, inbox in (*graphs, *answers, (to_output, output_inbox), *boxes)]
+        self._ends: list[Send[Any] | Receive[Any]] = [*self._senders, *asking, *inboxes]
         self._dispatcher = Dispatcher(
             state.decoder,
-            to_graph,
+            [send for send, _ in graphs],
             [send for send, _ in boxes],
             batch_cap,
             strict=strict,
@@ -76,9 +76,13 @@ class Pipeline:
         )
         self._output = OutputActor(output_inbox, flagged, rejects, written=state.flagged, through=state.progress.events)
         judge = Judge(detector, state.large)
+        most = max(1, WINDOW_PURCHASES // (state.T * len(boxes)))
         self._actors: list[GraphActor | Coordinator | OutputActor | PurchaseShard] = [
-            GraphActor(state.graph, graph_inbox, to_coordinator, max(1, WINDOW_PURCHASES // (state.T * len(boxes)))),
-            Coordinator(judge, state.T, decisions, coordinator_inbox, asking, to_output),
+            *(
+                GraphActor(state.graph, inbox, answer, most, number, walkers)
+                for number, ((_, inbox), (answer, _)) in enumerate(zip(graphs, answers, strict=True))
+            ),
+            Coordinator(judge, state.T, decisions, [inbox for _, inbox in answers], asking, to_output),
             self._output,
             *(
                 PurchaseShard(number, history, inbox)

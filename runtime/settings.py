@@ -17,6 +17,7 @@ from peerwatch.network.errors import UsageError
 Hops = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 WindowSize = Annotated[int, Meta(ge=2, le=2**31 - 1)]
 Shards = Annotated[int, Meta(ge=1, le=256)]
+Walkers = Annotated[int, Meta(ge=1, le=64)]
 Deviations = Annotated[float, Meta(ge=0, le=1_000_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
@@ -76,6 +77,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     D: Hops | None = None
     T: WindowSize | None = None
     shards: Shards = 1
+    walkers: Walkers = 2
     strict: bool = False
     quiet: bool = False
     follow: bool = False

@@ -147,6 +147,7 @@ class Supervisor:
             decisions=DecisionLogger(self._logger, settings.logs, settings.detector, state.decoder.named),
             flagged=self._sinks[0],
             rejects=self._sinks[1],
+            walkers=settings.walkers,
             strict=settings.strict,
             due_snapshot=self._checkpointer.due if self._checkpointer is not None else lambda *_: None,
             caution=self._caution,

@@ -90,7 +90,7 @@ def soak(directory: Path, batch: bytes, stream: bytes, *, kills: int, rotations:
     writer = Writer(directory / "live.json", stream, rate, rotations, seed)
     killed = 0
     for attempt in range(kills):
-        options = ["--shards", str(1 + attempt % 3), "--config", "live.yaml"]
+        options = ["--shards", str(1 + attempt % 3), "--walkers", str(1 + attempt % 2), "--config", "live.yaml"]
         process = subprocess.Popen([*COMMAND, *options], cwd=directory, stderr=subprocess.PIPE)
         while attempt == 0 and not any(directory.glob("state/checkpoint-*.npz")):
             time.sleep(0.01)  # what is rotated before the very first start is none of peerwatch's business

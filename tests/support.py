@@ -94,6 +94,7 @@ def judge_files(
     T: int,
     *,
     shards: int = 1,
+    walkers: int = 1,
     batch_cap: int = 4096,
     chunk: int = 1 << 18,
     k: Fraction = Fraction(3),
@@ -115,7 +116,7 @@ def judge_files(
                 await sink.start()
             pipeline = Pipeline(
                 State.fresh(D, T, shards), Sigma(k), decisions=SilentLog(), flagged=sinks[0], rejects=sinks[1],
-                strict=strict, batch_cap=batch_cap,
+                strict=strict, batch_cap=batch_cap, walkers=walkers,
             )  # fmt: skip
             totals = await pipeline.run(logs)
         assert asyncio.all_tasks() == {asyncio.current_task()}, "a task was left behind"

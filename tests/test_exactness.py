@@ -19,19 +19,20 @@ from peerwatch.actors import mailbox
     D=st.integers(1, 4),
     T=st.one_of(st.integers(2, 6), st.integers(2, 60)),
     shards=st.integers(1, 7),
+    walkers=st.integers(1, 3),
     batch_cap=st.one_of(st.integers(1, 5), st.integers(1, 5000)),
     chunk=st.one_of(st.integers(1, 200), st.just(1 << 18)),
     k=st.sampled_from([Fraction(3), Fraction(3), Fraction(1, 2), Fraction(0)]),
     inline=st.booleans(),
 )
 def test_any_log_gives_the_reference_bytes(
-    batch: bytes | None, stream: bytes, D: int, T: int, shards: int, batch_cap: int, chunk: int, k: Fraction,
+    batch: bytes | None, stream: bytes, D: int, T: int, shards: int, walkers: int, batch_cap: int, chunk: int, k: Fraction,
     inline: bool,
 ) -> None:  # fmt: skip
     """Messy logs, late and equal timestamps, any D, T, shards, batch cap and chunk: output and rejects are the same."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mailbox, "INLINE_WORK", 20_000 if inline else -1)
-        result = judge_files(batch, stream, D, T, shards=shards, batch_cap=batch_cap, chunk=chunk, k=k)
+        result = judge_files(batch, stream, D, T, shards=shards, walkers=walkers, batch_cap=batch_cap, chunk=chunk, k=k)
     expected = judge(batch, stream, D, T, k)
     assert result.flagged == expected.flagged
     rejected = [[bad.line for bad in result.rejected if bad.file.endswith(name)] for name in ("/batch", "/stream")]

@@ -339,7 +339,7 @@ def test_two_processes_on_one_state_are_refused_and_status_tells(logs: Path) -> 
         assert not (logs / "out2").exists()
         status = json.loads(peerwatch("status", "state", "--json").stdout)
         assert (status["running"], status["pid"], status["restarts"]) == (True, process.pid, 0)
-        assert set(status["mailboxes"]) == {"graph", "coordinator", "output", "shard 0"}
+        assert set(status["mailboxes"]) == {"graph 0", "graph 1", "coordinator 0", "coordinator 1", "output", "shard 0"}
         assert f"running, process {process.pid}" in peerwatch("status", "state").stdout
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 0

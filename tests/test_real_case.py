@@ -23,11 +23,11 @@ def real_case(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.mark.parametrize("shards", ["1", "4", "7"])
-def test_the_real_case_gives_the_known_bytes(real_case: Path, shards: str) -> None:
+@pytest.mark.parametrize(("shards", "walkers"), [("1", "1"), ("1", "2"), ("4", "3"), ("7", "2")])
+def test_the_real_case_gives_the_known_bytes(real_case: Path, shards: str, walkers: str) -> None:
     """782 of 27,864 purchases, as two independent integer implementations found them."""
     files = [str(real_case / name) for name in ("batch_log.json", "stream_log.json", "flagged.json")]
-    result = CliRunner().invoke(cli, ["run", *files, "--shards", shards])
+    result = CliRunner().invoke(cli, ["run", *files, "--shards", shards, "--walkers", walkers])
     assert result.exit_code == 0
     expected = SHARED / "data" / "real_case_seed1_D2_T50.flagged.json"
     assert (real_case / "flagged.json").read_bytes() == expected.read_bytes()

@@ -28,7 +28,9 @@ def questions(amounts: list[str], seq: int, large: list[int] | None = None) -> Q
         np.arange(count + 1), np.ones(count, np.int32), np.full(count, Plan.PARTITION, np.int8),
         np.ones(count, np.int64), np.full((count, 4), -1),
     )  # fmt: skip
-    return Questions(seq + np.arange(count), events, networks, content, "log", large or [], [], seq + count - 1)
+    return Questions(
+        seq + np.arange(count), events, networks, content, "log", large or [], [], seq + count - 1, next=True
+    )
 
 
 def windows(*amounts_and_request: Any) -> Windows:
@@ -73,7 +75,7 @@ async def coordinate(asked: list[Questions], shards: list[Any], log: Any = None)
         for message in asked:
             await inbox[0].send(message)
     coordinator = Coordinator(
-        Judge(Sigma(Fraction(3))), 2, log or SilentLog(), inbox[1], [send for send, _ in boxes], outbox[0]
+        Judge(Sigma(Fraction(3))), 2, log or SilentLog(), [inbox[1]], [send for send, _ in boxes], outbox[0]
     )
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(coordinator.run)

@@ -20,7 +20,7 @@ async def dispatched(
     """Everything the dispatcher sends for these logs."""
     boxes = [mailbox(Any, "box", 1000) for _ in range(shards + 1)]
     sends = [send for send, _ in boxes]
-    dispatcher = Dispatcher(Decoder(), sends[0], sends[1:], batch_cap, strict=strict)
+    dispatcher = Dispatcher(Decoder(), sends[:1], sends[1:], batch_cap, strict=strict)
     await dispatcher.run(logs)
     received = []
     for _, receive in boxes:
@@ -96,7 +96,7 @@ async def test_a_full_mailbox_holds_the_reading_back() -> None:
                 yield block
 
     graph, shard = mailbox(Batch, "graph", 2), mailbox(ShardMessage, "shard", 100)
-    dispatcher = Dispatcher(Decoder(), graph[0], [shard[0]], 100, strict=False)
+    dispatcher = Dispatcher(Decoder(), [graph[0]], [shard[0]], 100, strict=False)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(partial(dispatcher.run, [Endless()]))
         await anyio.wait_all_tasks_blocked()
@@ -116,7 +116,7 @@ async def test_stop_ends_a_read_that_waits() -> None:
             yield
 
     boxes = [mailbox(Any, "box", 1) for _ in range(2)]
-    dispatcher = Dispatcher(Decoder(), boxes[0][0], [boxes[1][0]], 100, strict=False)
+    dispatcher = Dispatcher(Decoder(), [boxes[0][0]], [boxes[1][0]], 100, strict=False)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(dispatcher.run, [Silent()])
         await anyio.wait_all_tasks_blocked()
@@ -129,7 +129,7 @@ async def test_strict_stops_a_cautious_run_too() -> None:
     """After a failure lines go one by one; a bad one still ends the run there."""
     graph, shard = mailbox(Batch, "graph", 100), mailbox(ShardMessage, "shard", 100)
     caution = Caution(after=0, until=10**6)
-    dispatcher = Dispatcher(Decoder(), graph[0], [shard[0]], 100, strict=True, caution=caution)
+    dispatcher = Dispatcher(Decoder(), [graph[0]], [shard[0]], 100, strict=True, caution=caution)
     await dispatcher.run([MemoryLog(purchase(1, "1") + b"bad\n" + purchase(2, "2"))])
     with graph[1], shard[1]:
         assert sum([len(batch.events) async for batch in graph[1]]) == 1

@@ -6,19 +6,23 @@ from support import befriend, purchase
 
 from peerwatch.actors import graph as graph_module
 from peerwatch.actors.graph import GraphActor
-from peerwatch.actors.mailbox import mailbox
-from peerwatch.actors.messages import Batch, Questions
+from peerwatch.actors.mailbox import Reply, mailbox
+from peerwatch.actors.messages import Batch, Questions, Share
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.graph import FriendGraph
 
 
-async def answers(*batches: Batch, D: int = 2, most: int = 100) -> list[Questions]:
+async def answers(*batches: Batch, D: int = 2, most: int = 100, number: int = 0, count: int = 1) -> list[Questions]:
     """What the actor sends to the coordinator."""
     inbox, outbox = mailbox(Batch, "graph", 100), mailbox(Questions, "coordinator", 100)
+    share = Share([Reply() for _ in range(1, count)])
+    for copy in share.copies:
+        copy.put(FriendGraph(D, 50))
     with inbox[0]:
+        await inbox[0].send(share if number else Share([]))
         for batch in batches:
             await inbox[0].send(batch)
-    await GraphActor(FriendGraph(D, 50, costs=(0, 9, 9, 0)), inbox[1], outbox[0], most).run()
+    await GraphActor(FriendGraph(D, 50, costs=(0, 9, 9, 0)), inbox[1], outbox[0], most, number, count).run()
     with outbox[1]:
         return [message async for message in outbox[1]]
 
@@ -62,3 +66,16 @@ async def test_a_batch_that_is_not_judged_only_changes_the_graph() -> None:
     )
     assert (len(first.seq), first.large) == (0, [10**40])
     assert second.networks.places[second.networks.offsets[1] :].tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+async def test_several_answer_in_turn_what_one_would(count: int) -> None:
+    """Each graph actor sees every change and answers every count-th batch; together they give the same answers."""
+    batches = [batch_of(LOG, seq=1 + 9 * i) for i in range(5)]
+    expected = await answers(*batches)
+    parts = [await answers(*batches, number=number, count=count) for number in range(count)]
+    found = [parts[i % count].pop(0) for i in range(5)]
+    assert not any(parts)
+    for one, other in zip(found, expected, strict=True):
+        assert (one.seq.tolist(), one.next) == (other.seq.tolist(), True)
+        assert one.networks.size.tolist() == other.networks.size.tolist()

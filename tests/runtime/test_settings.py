@@ -40,7 +40,10 @@ def test_k_is_the_decimal_number_written() -> None:
     [
         ("shard: 3", '{path}:1: unknown key "shard"; did you mean "shards"?'),
         ("logs:\n  levels: info", '{path}:2: unknown key "logs.levels"; did you mean "logs.level"?'),
-        ("T: 50\nzzzzzz: 3", '{path}:2: unknown key "zzzzzz"; known are D, T, shards, strict, quiet, follow, '),
+        (
+            "T: 50\nzzzzzz: 3",
+            '{path}:2: unknown key "zzzzzz"; known are D, T, shards, walkers, strict, quiet, follow, ',
+        ),
         ('D: "3"', "{path}:1: \"D\" is '3'; expected int"),
         ("D: 0", '{path}:1: "D" is 0; expected int >= 1'),
         ("\nT: 1", '{path}:2: "T" is 1; expected int >= 2'),
