@@ -73,8 +73,9 @@ class Coordinator:
 
     async def _ask(self, asked: Send[Asked | Snapshot]) -> None:
         with ExitStack() as stack:
-            for end in (asked, *self._inboxes):
-                stack.enter_context(end)
+            stack.enter_context(asked)
+            for inbox in self._inboxes:
+                stack.enter_context(inbox)
             with suppress(anyio.EndOfStream):
                 for inbox in cycle(self._inboxes):
                     while not await self._ask_one(await inbox.receive(), asked):

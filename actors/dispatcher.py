@@ -10,7 +10,7 @@ import anyio
 import numpy as np
 
 from peerwatch.actors.mailbox import Reply, Send, run_kernel
-from peerwatch.actors.messages import Batch, GraphMessage, Purchases, Share, ShardMessage
+from peerwatch.actors.messages import Batch, GraphMessage, Purchases, ShardMessage, Share
 from peerwatch.actors.snapshot import Snapshot
 from peerwatch.network.decoder import Decoder, Events, Rejected
 from peerwatch.network.errors import StrictError
@@ -135,8 +135,10 @@ class Dispatcher:
                 break  # a later log must not be judged against a state that was not built to its end
         if closing is not None and self.stopped_by is None:
             await self._snapshot(*closing, last=True)
-        for mailbox in (*self._graphs, *self._shards):
-            mailbox.close()
+        for graph in self._graphs:
+            graph.close()
+        for shard in self._shards:
+            shard.close()
 
     async def _next(self, blocks: AsyncIterator[Block]) -> Block | None:
         if not self._reading.cancel_called:
@@ -158,8 +160,10 @@ class Dispatcher:
                 judged=log.judged,
                 position=position,
             )
-            for mailbox in (*self._shards, *self._graphs):
-                await mailbox.send(snapshot)
+            for shard in self._shards:
+                await shard.send(snapshot)
+            for graph in self._graphs:
+                await graph.send(snapshot)
 
     async def _take(self, block: Block, log: Log) -> None:
         self.reached = self._done.bytes + len(block.content)

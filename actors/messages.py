@@ -52,8 +52,8 @@ class Purchases:
 class Questions:
     """Graph to coordinator: purchases to be judged, with what answers for their buyers' networks as of each of them.
 
-    Every batch gives at least one message, be it empty; the last of a batch says how far the events have come. `next` says
-    that the following message comes from the next graph actor.
+    Every batch gives at least one message, be it empty; the last of a batch says how far the events have come. `next`
+    says that the following message comes from the next graph actor.
     """
 
     seq: Int64s

@@ -28,9 +28,9 @@ ROW, BEGIN, LINE = range(3)
 SHAPE_BEGIN, SHAPE_END, SHAPE_VALUES, SHAPE_SIZE = 0, 1, 2, 14
 """A shape: where its line begins and ends, then of each of its three values the field, start, end, whether quoted."""
 STARTS, ENDS, QUOTED, SHAPES = 0, 6, 12, 18
-DAY_TEXT, DAY = SHAPES + 3 * SHAPE_SIZE, SHAPES + 3 * SHAPE_SIZE + 1
-"""Where the last date stands, and its day."""
-SCRATCH: Final = DAY + 1
+MINUTE_TEXT, MINUTES = SHAPES + 3 * SHAPE_SIZE, SHAPES + 3 * SHAPE_SIZE + 1
+"""Where the last timestamp stands whose minute was new, and its minutes since 1970."""
+SCRATCH: Final = MINUTES + 1
 NO_TIME: Final = -(2**63)
 
 
@@ -41,6 +41,15 @@ def _is(content: Bytes, start: int, end: int, word: Bytes) -> bool:
         if content[start + i] != word[i]:
             return False
     return True
+
+
+def _same(content: Bytes, one: int, other: int, length: int) -> bool:
+    """Whether the same text stands in both places: compared to its end, which a processor does many bytes at a time."""
+    a, b = content[one : one + length], content[other : other + length]
+    different = np.uint8(0)
+    for k in range(length):
+        different |= a[k] ^ b[k]
+    return bool(different == 0)
 
 
 def _key(content: Bytes, start: int, end: int) -> int:
@@ -61,13 +70,13 @@ def _after_blanks(content: Bytes, i: int, end: int) -> int:
 
 def _string_end(content: Bytes, i: int, end: int) -> int:
     """Where the quote stands that ends the string begun before i; -1 if it has an escape or is not printable ASCII."""
-    while i < end:
-        c = content[i]
+    rest = content[i:end]
+    for k in range(len(rest)):
+        c = rest[k]
         if c == 34:
-            return i
+            return i + k
         if c < 32 or c == 92 or c > 126:
             return -1
-        i += 1
     return -1
 
 
@@ -93,10 +102,11 @@ def _number_end(content: Bytes, i: int, end: int) -> int:
 def _digits(content: Bytes, start: int, end: int) -> int:
     """The number that only digits write, or -1."""
     value = 0
-    for i in range(start, end):
-        if content[i] < 48 or content[i] > 57:
+    digits = content[start:end]
+    for k in range(len(digits)):
+        if digits[k] < 48 or digits[k] > 57:
             return -1
-        value = value * 10 + (content[i] - 48)
+        value = value * 10 + (digits[k] - 48)
     return value
 
 
@@ -130,20 +140,21 @@ def _time(content: Bytes, start: int, end: int, scratch: Int64s) -> int:
     size = end - start
     if size < 19 or size == 20 or size > 26:
         return NO_TIME
-    c = content[start : start + 19]
-    if (c[10] != 32 and c[10] != 84) or c[13] != 58 or c[16] != 58:
-        return NO_TIME
-    day, known = scratch[DAY], scratch[DAY_TEXT]
-    if known < 0 or not _is(content, start, start + 10, content[known : known + 10]):
-        year, month, day_of_month = _digits(c, 0, 4), _digits(c, 5, 7), _digits(c, 8, 10)
-        if c[4] != 45 or c[7] != 45 or year < 1 or not 1 <= month <= 12:
+    minutes, known = scratch[MINUTES], scratch[MINUTE_TEXT]
+    if known < 0 or not _same(content, start, known, 17):
+        c = content[start : start + 17]
+        year, month, day = _digits(c, 0, 4), _digits(c, 5, 7), _digits(c, 8, 10)
+        hour, minute = _digits(c, 11, 13), _digits(c, 14, 16)
+        if c[4] != 45 or c[7] != 45 or (c[10] != 32 and c[10] != 84) or c[13] != 58 or c[16] != 58:
             return NO_TIME
-        if day_of_month < 1 or day_of_month > days_in_month(year, month):
+        if year < 1 or not 1 <= month <= 12 or day < 1 or day > days_in_month(year, month):
             return NO_TIME
-        day = days_since_epoch(year, month, day_of_month)
-        scratch[DAY_TEXT], scratch[DAY] = start, day
-    hour, minute, second = _digits(c, 11, 13), _digits(c, 14, 16), _digits(c, 17, 19)
-    if not 0 <= hour <= 23 or not 0 <= minute <= 59 or not 0 <= second <= 59:
+        if not 0 <= hour <= 23 or not 0 <= minute <= 59:
+            return NO_TIME
+        minutes = (days_since_epoch(year, month, day) * 24 + hour) * 60 + minute
+        scratch[MINUTE_TEXT], scratch[MINUTES] = start, minutes
+    second = _digits(content, start + 17, start + 19)
+    if not 0 <= second <= 59:
         return NO_TIME
     micros = 0
     if size > 19:
@@ -154,7 +165,7 @@ def _time(content: Bytes, start: int, end: int, scratch: Int64s) -> int:
             return NO_TIME
         for _ in range(26 - size):
             micros *= 10
-    return int(((day * 24 + hour) * 60 + minute) * 60 * MICROS + second * MICROS + micros)
+    return int((minutes * 60 + second) * MICROS + micros)
 
 
 def _fields(content: Bytes, i: int, end: int, starts: Int64s, ends: Int64s, quoted: Int64s) -> bool:
@@ -224,26 +235,23 @@ def _like(content: Bytes, begin: int, shape: Int64s, starts: Int64s, ends: Int64
     for value in range(3):
         place = SHAPE_VALUES + 4 * value
         literal = shape[place + 1] - at
-        if i + literal > size:
+        if i + literal > size or not _same(content, i, at, literal):
             return -1
-        for k in range(literal):
-            if content[i + k] != content[at + k]:
-                return -1
         i += literal
-        field = shape[place]
+        field, at = shape[place], shape[place + 2]
         starts[field] = i
-        i = _string_end(content, i, size) if shape[place + 3] else _number_end(content, i, size)
+        length = at - shape[place + 1]
+        if field == TIMESTAMP and i + length < size and content[i + length] == 34:
+            i += length  # what stands there is read, and a quote or an escape among it refused, by _time
+        else:
+            i = _string_end(content, i, size) if shape[place + 3] else _number_end(content, i, size)
         if i < 0:
             return -1
         ends[field] = i
-        at = shape[place + 2]
     literal = shape[SHAPE_END] - at
     if i + literal > size or (i + literal < size and content[i + literal] != 10):
         return -1
-    for k in range(literal):
-        if content[i + k] != content[at + k]:
-            return -1
-    return int(i + literal)
+    return int(i + literal) if _same(content, i, at, literal) else -1
 
 
 def _learn(
@@ -281,12 +289,15 @@ def scan(
         if 4 * (tally[IDS] + 2) > len(slots) or tally[IDS] + 2 > len(id_ends):
             progress[ROW], progress[BEGIN], progress[LINE] = row, begin, number
             return 1
-        what, stop, known = UNREAD, -1, False
+        what, stop, known, time = UNREAD, -1, False, NO_TIME
         for candidate in range(Kind.PURCHASE, Kind.UNFRIEND + 1):
             shape = scratch[SHAPES + (candidate - 1) * SHAPE_SIZE : SHAPES + candidate * SHAPE_SIZE]
             if shape[SHAPE_END] >= 0:
                 stop = _like(content, begin, shape, starts, ends)
                 if stop >= 0:
+                    time = _time(content, starts[TIMESTAMP], ends[TIMESTAMP], scratch)
+                    if time == NO_TIME:
+                        break  # even a line end may be in it
                     what, known = candidate, True
                     for value in range(3):
                         quoted[shape[SHAPE_VALUES + 4 * value]] = shape[SHAPE_VALUES + 4 * value + 3]
@@ -313,7 +324,8 @@ def scan(
                     what = Kind.UNFRIEND
                 if starts[TIMESTAMP] < 0:
                     what = UNREAD
-            time = _time(content, starts[TIMESTAMP], ends[TIMESTAMP], scratch) if what != UNREAD else NO_TIME
+            if not known and what != UNREAD:
+                time = _time(content, starts[TIMESTAMP], ends[TIMESTAMP], scratch)
             if time != NO_TIME and what == Kind.PURCHASE:
                 held = _micros(content, starts[AMOUNT], ends[AMOUNT]) if starts[AMOUNT] >= 0 else -1
                 if held >= 0 and _is_id(content, ID, starts, ends, quoted):

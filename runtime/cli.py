@@ -66,8 +66,9 @@ def cli() -> None:
 
 
 OPTION_KEYS: Final = {
-    "D": "D", "T": "T", "k": "detector.k", "shards": "shards", "walkers": "walkers", "rejects": "output.rejects", "strict": "strict",
-    "quiet": "quiet", "log_format": "logs.format", "log_level": "logs.level", "log_file": "logs.file",
+    "D": "D", "T": "T", "k": "detector.k", "shards": "shards", "walkers": "walkers",
+    "rejects": "output.rejects", "strict": "strict", "quiet": "quiet",
+    "log_format": "logs.format", "log_level": "logs.level", "log_file": "logs.file",
     "decisions": "logs.decisions", "log_user": "logs.users", "log_sample": "logs.sample",
     "follow": "follow", "idle_exit": "idle_exit", "state": "state.directory",
 }  # fmt: skip
@@ -83,7 +84,7 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--T", "T", type=click.IntRange(2), help="Purchases in a window. Default: the header's."),
         click.option("--k", type=float, help="Standard deviations above the mean that are still normal. Default: 3."),
         click.option("--shards", type=click.IntRange(1), help="Purchase shards that work in parallel. Default: 1."),
-        click.option("--walkers", type=click.IntRange(1), help="Copies of the friend graph that walk in parallel. Default: 2."),
+        click.option("--walkers", type=click.IntRange(1), help="Friend graphs that walk in parallel. Default: 2."),
         click.option("-f", "--follow", is_flag=True, default=None, help="Judge STREAM as it grows, through rotations."),
         click.option("--idle-exit", type=click.FloatRange(0), metavar="SECONDS", help="End a follow after a silence."),
         click.option("--state", metavar="DIR", help="Keep checkpoints in DIR, and go on where the last run was."),

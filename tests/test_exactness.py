@@ -26,8 +26,8 @@ from peerwatch.actors import mailbox
     inline=st.booleans(),
 )
 def test_any_log_gives_the_reference_bytes(
-    batch: bytes | None, stream: bytes, D: int, T: int, shards: int, walkers: int, batch_cap: int, chunk: int, k: Fraction,
-    inline: bool,
+    batch: bytes | None, stream: bytes, D: int, T: int, shards: int, walkers: int, batch_cap: int, chunk: int,
+    k: Fraction, inline: bool,
 ) -> None:  # fmt: skip
     """Messy logs, late and equal timestamps, any D, T, shards, batch cap and chunk: output and rejects are the same."""
     with pytest.MonkeyPatch.context() as patch:

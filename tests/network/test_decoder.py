@@ -74,6 +74,35 @@ def test_fast_and_exact_reading_agree(line: bytes) -> None:
     assert decoded(line) == ([] if blank else [parsed(line.removesuffix(b"\r"))])
 
 
+PLAIN = st.sampled_from([
+    purchase(1, "16.83"), purchase("x", "5", "2017-06-13 11:34:59.25"), befriend(1, 2), befriend(3, "y", "unfriend"),
+    b'{"amount": 12.5, "event_type":"purchase", "id": 77, "timestamp":"2017-06-13T11:33:01Z"}\r\n',
+])  # fmt: skip
+
+
+@st.composite
+def mangled(draw: st.DrawFn) -> bytes:
+    """Plain lines, then the same with characters replaced, inserted or deleted anywhere, line ends too."""
+    lines = draw(st.lists(PLAIN, min_size=1, max_size=4))
+    text = b"".join(lines).decode()
+    for _ in range(draw(st.integers(1, 4))):
+        place = draw(st.integers(0, len(text)))
+        new = draw(st.one_of(st.just(""), ALPHABET, st.sampled_from(["\n", "\r\n", '"', "0", "1"])))
+        text = text[:place] + new + text[place + draw(st.integers(0, 2)) :]
+    return b"".join(lines) + text.encode()
+
+
+@settings(max_examples=3000)
+@given(mangled())
+@example(purchase(1, "5") + purchase(1, "5", "2017-06-13 11:3\n:01"))
+@example(purchase(1, "5") + purchase(1, "5", "2017-06-13 11:33:\n1"))
+@example(purchase(1, "5") + purchase(1, "5")[:50] + b"\n" + purchase(1, "5")[51:])
+def test_a_line_almost_like_those_before_is_read_like_any_other(content: bytes) -> None:
+    """What the kernel has learned from plain lines never makes it read the next ones differently."""
+    lines = [line.removesuffix(b"\r") for line in content.split(b"\n") if line.strip(b" \t\r")]
+    assert decoded(content) == [parsed(line) for line in lines]
+
+
 @given(logs())
 def test_lines_keep_their_places(content: bytes) -> None:
     """Spans and line numbers lead back to the lines; blank lines count as lines."""
