@@ -122,14 +122,8 @@ _kernels: list[Kernel] = []
 _engines: list[Any] = []
 
 
-def are_compiled() -> bool:
-    """Whether the machine code of all kernels made so far is in the cache or loaded."""
-    known = _read_cache()
-    return all(each.is_loaded or each.name in known for each in _kernels)
-
-
-def load() -> None:
-    """Load the machine code of all kernels made so far; compile what the cache does not hold.
+def load(compiling: Callable[[], None] = lambda: None) -> None:
+    """Load the machine code of all kernels made so far; tell and compile what is not in the cache.
 
     A cache that cannot be used in whatever way (a read-only install without a home, a full disk, a damaged file) must
     not stop anything: the kernels are then compiled for this process alone.
@@ -140,18 +134,19 @@ def load() -> None:
     objects = _read_cache()
     unknown = [each for each in missing if each.name not in objects]
     if unknown:
+        compiling()
         objects |= _compile(unknown)
         _write_cache(objects)
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(jit=True)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
     for each in missing:
-        symbol, code = objects[each.name]
-        engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
-        engine.add_object_file(llvm.ObjectFileRef.from_data(code))
-        engine.finalize_object()
-        _engines.append(engine)  # it owns the memory the code lies in
-        each.bind(engine.get_function_address(symbol))
+        engine.add_object_file(llvm.ObjectFileRef.from_data(objects[each.name][1]))
+    engine.finalize_object()
+    _engines.append(engine)  # it owns the memory the code lies in
+    for each in missing:
+        each.bind(engine.get_function_address(objects[each.name][0]))
 
 
 Objects = dict[str, tuple[str, bytes]]
