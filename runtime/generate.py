@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ from peerwatch.network.errors import RunError, UsageError
 FIRST_SECOND: Final = np.datetime64("2017-06-13T11:33:01", "s")
 TAIL: Final = 2.2
 """Exponent of the Pareto weights with which users make friends: below 3, so the degrees' variance has no bound."""
+SLICE: Final = 1 << 16
 PURCHASE, BEFRIEND, UNFRIEND = 0, 1, 2
 NAMES: Final = ("batch_log.json", "stream_log.json", "labels.json")
 
@@ -63,10 +65,10 @@ def write_logs(directory: Path, recipe: Recipe, *, force: bool) -> list[Path]:
     there = [str(path) for path in paths if path.exists()]
     if there and not force:
         raise UsageError(f"{', '.join(there)} is there already; name another directory or add --force")
-    batch, stream, labels = generate(recipe)
     try:
-        for path, lines in zip(paths, (batch, stream, labels), strict=True):
-            path.write_text("".join(lines), encoding="ascii")
+        for path, lines in zip(paths, _generated(recipe), strict=True):
+            with path.open("w", encoding="ascii") as file:
+                file.writelines(lines)
     except OSError as error:
         raise RunError(f"cannot write into {directory}: {error.strerror}") from None
     return paths
@@ -74,6 +76,12 @@ def write_logs(directory: Path, recipe: Recipe, *, force: bool) -> list[Path]:
 
 def generate(recipe: Recipe) -> tuple[list[str], list[str], list[str]]:
     """The lines of the batch log, the stream log and the labels."""
+    batch, stream, labels = map(list, _generated(recipe))
+    return batch, stream, labels
+
+
+def _generated(recipe: Recipe) -> tuple[Iterator[str], Iterator[str], Iterator[str]]:
+    """The same, written as they are asked for: a large log's lines never stand in memory together."""
     rng = np.random.default_rng(recipe.seed)
     events = recipe.batch_events + recipe.stream_events
     kind = np.full(events, PURCHASE, np.int8)
@@ -94,15 +102,17 @@ def generate(recipe: Recipe) -> tuple[list[str], list[str], list[str]]:
     odd = judged[rng.random(len(judged)) < recipe.anomalies]
     cents[odd] = (cents[odd] * rng.uniform(10, 50, len(odd))).astype(np.int64)
 
-    seconds = np.cumsum(rng.random(events) >= recipe.ties)
-    stamps = [str(moment).replace("T", " ") for moment in FIRST_SECOND + seconds]
-    lines = list(_lines(kind.tolist(), stamps, (a + 1).tolist(), (b + 1).tolist(), cents.tolist()))
+    seconds = np.cumsum(rng.random(events) >= recipe.ties, dtype=np.int64)
     header = f'{{"D":"{recipe.D}", "T":"{recipe.T}"}}\n'
-    labels = [
+    labels = (
         f'{{"line": {place - recipe.batch_events + 1}, "id": "{a[place] + 1}", "label": "sudden spender"}}\n'
         for place in odd.tolist()
-    ]
-    return [header, *lines[: recipe.batch_events]], lines[recipe.batch_events :], labels
+    )
+    batch, stream = (
+        _lines(kind[part], seconds[part], a[part] + 1, b[part] + 1, cents[part])
+        for part in (slice(recipe.batch_events), slice(recipe.batch_events, None))
+    )
+    return chain([header], batch), stream, labels
 
 
 def _pairs(rng: np.random.Generator, users: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -113,13 +123,23 @@ def _pairs(rng: np.random.Generator, users: int, count: int) -> tuple[NDArray[np
     return a, np.where(a == b, (b + 1) % users, b)
 
 
-def _lines(kind: list[int], stamps: list[str], a: list[int], b: list[int], cents: list[int]) -> Iterator[str]:
-    for what, stamp, first, second, amount in zip(kind, stamps, a, b, cents, strict=True):
-        if what == PURCHASE:
-            yield (
-                f'{{"event_type":"purchase", "timestamp":"{stamp}", "id": "{first}",'
-                f' "amount": "{amount // 100}.{amount % 100:02d}"}}\n'
-            )
-        else:
-            name = "befriend" if what == BEFRIEND else "unfriend"
-            yield f'{{"event_type":"{name}", "timestamp":"{stamp}", "id1": "{first}", "id2": "{second}"}}\n'
+def _lines(
+    kind: NDArray[np.int8], seconds: NDArray[np.int64], a: NDArray[np.int64], b: NDArray[np.int64],
+    cents: NDArray[np.int64],
+) -> Iterator[str]:  # fmt: skip
+    for begin in range(0, len(kind), SLICE):
+        part = slice(begin, begin + SLICE)
+        stamps = np.datetime_as_string(FIRST_SECOND + seconds[part]).tolist()
+        users = a[part].tolist(), b[part].tolist()
+        for what, stamp, first, second, amount in zip(
+            kind[part].tolist(), stamps, *users, cents[part].tolist(), strict=True
+        ):
+            when = stamp.replace("T", " ")
+            if what == PURCHASE:
+                yield (
+                    f'{{"event_type":"purchase", "timestamp":"{when}", "id": "{first}",'
+                    f' "amount": "{amount // 100}.{amount % 100:02d}"}}\n'
+                )
+            else:
+                name = "befriend" if what == BEFRIEND else "unfriend"
+                yield f'{{"event_type":"{name}", "timestamp":"{when}", "id1": "{first}", "id2": "{second}"}}\n'
