@@ -15,13 +15,9 @@ START, COUNT, ROOM, STRETCH = range(4)
 TIMESTAMP, SEQ, AMOUNT, HELD = range(4)
 """Columns of a purchase in the pool."""
 USER, NEWEST, OLDER, ARRIVED = range(3, 7)
-"""Further columns of an arrival: whose it is, the newest timestamp up to it, the same user's arrival before it."""
-USED, ROWS, LINKED, BASE = range(4)
-"""Places in the tally.
-
-Places of the pool in use; arrivals that are remembered, and those of them that are in their stretches; arrivals that
-are no longer remembered (arrivals are counted from the beginning).
-"""
+"""Further columns of an arrival: whose it is, the newest timestamp up to it, the row of the same user's before it."""
+USED, ROWS, LINKED, TALLY = range(4)
+"""Places in the tally: rows of the pool in use; arrivals that are remembered, those of them in their stretches."""
 
 
 class Windows(NamedTuple):
@@ -61,21 +57,22 @@ class PurchaseHistory:
     it is forgotten when its stretch is full.
 
     The most recent arrivals are remembered in order as well, each with the number of the same user's arrival before it;
-    most windows lie within them, in memory that is small and hot.
+    most windows lie within them, in memory that is small and hot. They are as many as there are users: the more users,
+    the further back the T latest of a network lie.
     """
 
     def __init__(self, T: int, *, recent: int = RECENT) -> None:
-        """Windows of T purchases; as many recent arrivals are remembered as a friend graph remembers."""
-        self.T, self.remembered = T, recent
+        """Windows of T purchases; at least as many recent arrivals are remembered as a friend graph remembers."""
+        self.T, self._recent = T, recent
         self.users = 0
         self.last: Int64s = np.zeros(0, np.int64)
         """Of each user the latest timestamp."""
-        self.arrival: Int64s = np.zeros(0, np.int64)
-        """Of each user the number of the last arrival, -1 if there is none: read for every member of a network."""
+        self.arrival: Int32s = np.zeros(0, np.int32)
+        """Of each user the row of the last arrival, -1 if none is remembered: read for every member of a network."""
         self.stretch: Int64s = np.zeros(0, np.int64)
         self.pool: Int64s = np.zeros(HELD << 10, np.int64)
         self.recent: Int64s = np.zeros(ARRIVED << 10, np.int64)
-        self.tally: Int64s = np.zeros(4, np.int64)
+        self.tally: Int64s = np.zeros(TALLY, np.int64)
         self.scratch: Int64s = np.zeros(0, np.int64)
         self.newest = BEGINNING
         """The latest timestamp of all."""
@@ -96,6 +93,11 @@ class PurchaseHistory:
             self.arrival = grown(self.arrival, users)
             self.arrival[known:] = -1
             self.stretch = grown(self.stretch, STRETCH * len(self.last))
+
+    @property
+    def remembered(self) -> int:
+        """How many of the latest arrivals are at least remembered."""
+        return max(self._recent, self.users)
 
     def append(self, seq: Int64s, user: Int32s, timestamp: Int64s, amount: Int64s, through: int) -> None:
         """Take purchases in order of their sequence numbers; afterwards all up to `through` are there."""
@@ -120,9 +122,10 @@ class PurchaseHistory:
         if first < rows // 2:
             return rows  # too few to be worth the move
         arrived[: rows - first] = arrived[first:].copy()
+        arrived[: rows - first, OLDER] -= first
+        self.arrival[:] = np.maximum(self.arrival - first, -1)
         self.tally[ROWS] = rows - first
         self.tally[LINKED] -= first
-        self.tally[BASE] += first
         return rows - first
 
     def settle(self) -> None:
@@ -159,7 +162,7 @@ class PurchaseHistory:
         history.tally[USED] = held
         user = np.repeat(np.arange(len(purchases.held), dtype=np.int32), purchases.held)
         arrived = np.argsort(purchases.seq)
-        earlier, latest = arrived[:-recent], arrived[-recent:]
+        earlier, latest = arrived[: -history.remembered], arrived[-history.remembered :]
         history.newest = int(purchases.timestamp[earlier].max(initial=BEGINNING))
         _, seq, timestamp, amount = purchases
         history.append(seq[latest], user[latest], timestamp[latest], amount[latest], through)
@@ -202,13 +205,13 @@ class PurchaseHistory:
 
 
 @kernel
-def chain(arrivals: Int64s, recent: Int64s, tally: Int64s) -> None:
+def chain(arrivals: Int32s, recent: Int64s, tally: Int64s) -> None:
     """Connect the arrivals of purchases that are in their stretches already."""
     while tally[LINKED] < tally[ROWS]:
         row = tally[LINKED]
         user = recent[ARRIVED * row + USER]
         recent[ARRIVED * row + OLDER] = arrivals[user]
-        arrivals[user] = tally[BASE] + row
+        arrivals[user] = row
         tally[LINKED] += 1
 
 
@@ -252,7 +255,7 @@ def _forget(at: int, T: int, low: int, stretch: Int64s, pool: Int64s) -> bool:
 
 
 def _link(
-    row: int, T: int, low: int, last: Int64s, arrivals: Int64s, stretch: Int64s, pool: Int64s, recent: Int64s,
+    row: int, T: int, low: int, last: Int64s, arrivals: Int32s, stretch: Int64s, pool: Int64s, recent: Int64s,
     tally: Int64s,
 ) -> bool:  # fmt: skip
     """Put an arrival into its user's stretch; False, with nothing changed, if the pool is used up.
@@ -284,13 +287,13 @@ def _link(
     stretch[at + COUNT] += 1
     last[user] = max(last[user], timestamp)
     recent[arrival + OLDER] = arrivals[user]
-    arrivals[user] = tally[BASE] + row
+    arrivals[user] = row
     return True
 
 
 @kernel
 def link_all(
-    T: int, low: int, last: Int64s, arrivals: Int64s, stretch: Int64s, pool: Int64s, recent: Int64s, tally: Int64s
+    T: int, low: int, last: Int64s, arrivals: Int32s, stretch: Int64s, pool: Int64s, recent: Int64s, tally: Int64s
 ) -> int:  # fmt: skip
     """Let all arrivals join their stretches; returns 1 if the pool must grow first."""
     while tally[LINKED] < tally[ROWS]:
@@ -317,7 +320,7 @@ def _gather(
 
 
 def _since(
-    members: Int32s, now: int, T: int, first: int, base: int, arrivals: Int64s, recent: Int64s,
+    members: Int32s, now: int, T: int, first: int, arrivals: Int32s, recent: Int64s,
     c_seq: Int64s, c_timestamp: Int64s, c_amount: Int64s, scratch: Int64s,
 ) -> int:  # fmt: skip
     """The members' purchases before event `now` among the arrivals from row `first` on.
@@ -325,9 +328,11 @@ def _since(
     Those older than anything before that row are left out; if there are T others, the T latest are among them, because
     what arrived before is no newer and has a lower sequence number.
     """
+    for i in range(len(members)):
+        scratch[i] = arrivals[members[i]]  # in a loop of its own: many are fetched from memory at the same time
     found = 0
     for i in range(len(members)):
-        row = arrivals[members[i]] - base
+        row = scratch[i]
         scratch[found] = row
         found += row >= first
     count, bound = 0, recent[ARRIVED * (first - 1) + NEWEST]
@@ -336,7 +341,7 @@ def _since(
         row = scratch[i]
         while row >= first:
             at = ARRIVED * row
-            row = recent[at + OLDER] - base
+            row = recent[at + OLDER]
             if recent[at + TIMESTAMP] < bound or recent[at + SEQ] >= now:
                 continue
             if count == len(c_seq):
@@ -400,7 +405,7 @@ def _own_latest(members: Int32s, now: int, T: int, last: Int64s, stretch: Int64s
 @kernel
 def select(
     before: Int64s, offsets: Int64s, places: Int32s, plans: Int8s, T: int, users: int, room: int, low: int,
-    last: Int64s, arrivals: Int64s, stretch: Int64s, pool: Int64s, recent: Int64s, tally: Int64s, scratch: Int64s,
+    last: Int64s, arrivals: Int32s, stretch: Int64s, pool: Int64s, recent: Int64s, tally: Int64s, scratch: Int64s,
     progress: Int64s, ends: Int64s, out_seq: Int64s, out_timestamp: Int64s, out_amount: Int64s,
 ) -> int:  # fmt: skip
     """Fill the windows from where `progress` says; returns 1 if the pool must grow first.
@@ -433,9 +438,7 @@ def select(
             count = 0
             back = 3 * T * users // (2 * len(answer))
             if back < end:
-                count = _since(
-                    answer, now, T, end - back, tally[BASE], arrivals, recent, c_seq, c_timestamp, c_amount, spare
-                )
+                count = _since(answer, now, T, end - back, arrivals, recent, c_seq, c_timestamp, c_amount, spare)
             if count < T:
                 bound = _own_latest(answer, now, T, last, stretch, pool, spare)
                 count = _follow(answer, now, T, bound, last, stretch, pool, c_seq, c_timestamp, c_amount, spare)
