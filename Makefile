@@ -1,7 +1,7 @@
 # make run      set up, generate a seeded log pair and judge it
 # make test     set up and run every test
 # make soak     100 kills and 20 rotations of a live run; LOGS=DIR for logs of your own
-# make bench    what a live run costs
+# make bench    how fast everything is; ARGS='--cases load,stream --runs 3' for some of it
 # make check    lint and types
 # make constraints   resolve the pinned versions anew
 # make clean    remove the environment and the demo
@@ -20,14 +20,15 @@ test: $(VENV)/.dev
 soak: $(VENV)/.dev
 	$(VENV)/bin/python tests/soak.py $(if $(LOGS),--logs $(LOGS))
 
-bench: $(VENV)/.run
-	$(VENV)/bin/python benchmarks/live.py
+bench: $(VENV)/.dev
+	$(VENV)/bin/python benchmarks/bench.py $(ARGS)
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/mypy tests benchmarks/live.py
+	$(VENV)/bin/mypy tests
+	MYPYPATH=benchmarks $(VENV)/bin/mypy benchmarks/*.py
 
 constraints: $(VENV)/.dev
 	$(VENV)/bin/pip install --quiet uv

@@ -1,4 +1,4 @@
-"""What a live run costs: idle following, a blocked sink, and checkpoints of a large state. Run it as `make bench`."""
+"""What a live run costs: idle following, a blocked sink, and checkpoints of a large state."""
 
 import os
 import subprocess
@@ -84,8 +84,8 @@ def checkpoint_seconds(
         "ends": np.cumsum([len(name) for name in names]),
         "degree": np.full(users, degree, np.int32),
         "friends": friends,
+        "held0": np.full(users, purchases // users),
         "seq0": np.arange(1, purchases + 1),
-        "user0": rng.integers(0, users, purchases).astype(np.int32),
         "timestamp0": np.arange(purchases) * 1_000_000,
         "amount0": rng.integers(0, 10**9, purchases),
     }
@@ -113,21 +113,19 @@ def in_directory(measure: Callable[[Path], Result]) -> Result:
         return measure(Path(name))
 
 
-def main() -> None:
-    """Print one line a measurement."""
+def lines() -> list[str]:
+    """One sentence a measurement."""
     share = in_directory(idle_share)
-    print(f"following a silent log: {share:.2%} of a core")
     steady, most, read = in_directory(blocked_growth)
-    print(
-        f"sink blocked for 30 s under full load ({read / 1e6:.0f} MB of output before): {steady:.0f} MiB resident,"
-        f" at most {most:.0f} MiB, {most / steady:.2f} times"
-    )
     took, wrote, restored, size = in_directory(checkpoint_seconds)
-    print(
-        f"checkpoint of 1 million users, 5 million friendships, 10 million purchases: taken in {took:.2f} s, written in"
-        f" {wrote:.2f} s, restored in {restored:.2f} s, {size / 2**20:.0f} MiB"
-    )
-
-
-if __name__ == "__main__":
-    main()
+    return [
+        f"Following a silent log takes {share:.2%} of a core.",
+        (
+            f"With the sink blocked for 30 s under full load ({read / 1e6:.0f} MB of output before): {steady:.0f} MiB"
+            f" resident before, at most {most:.0f} MiB then, {most / steady:.2f} times."
+        ),
+        (
+            f"A checkpoint of 1 million users, 5 million friendships, 10 million purchases: taken in {took:.2f} s,"
+            f" written in {wrote:.2f} s beside the flow, restored in {restored:.2f} s, {size / 2**20:.0f} MiB."
+        ),
+    ]

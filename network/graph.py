@@ -168,7 +168,9 @@ class FriendGraph:
         is bounded; the caller goes on from the number of events gone through, which is the first result. With `most` 0
         purchases are remembered but not answered.
         """
-        offsets, places = np.zeros(most + 1, np.int64), np.empty(members + self.users if most else 1, np.int32)
+        members = min(members, most * self.users)  # few answers need little memory: fresh memory is slow
+        longest = max(self.users, min(self.T, self.recent))  # an answer is members or purchases
+        offsets, places = np.zeros(most + 1, np.int64), np.empty(members + longest, np.int32)
         plan, size, expected = np.empty(most, np.int8), np.empty(most, np.int64), np.full(COMPARED * most, -1, np.int64)
         progress = np.zeros(3, np.int64)
         if self.tally[WALKS] > MOST_WALKS:

@@ -8,6 +8,7 @@ import ctypes
 import hashlib
 import json
 import os
+import struct
 import types
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -32,12 +33,7 @@ _ARRAYS: Final[dict[Any, tuple[str, Any]]] = {
     Int64s: ("int64[::1]", np.dtype(np.int64)),
     Bytes: ("uint8[::1]", np.dtype(np.uint8)),
 }
-_NUMBERS: Final[dict[Any, tuple[str, Any]]] = {
-    int: ("int64", ctypes.c_int64),
-    float: ("float64", ctypes.c_double),
-    bool: ("boolean", ctypes.c_bool),
-}
-_NULL: Final = ctypes.c_void_p(None)
+_NUMBERS: Final[dict[Any, str]] = {int: "int64", bool: "boolean", float: "float64"}
 _NO_BYTES: Final = ctypes.c_char * 0
 _PACKAGE: Final = Path(__file__).parents[1]
 _CHECKSUM: Final = hashlib.sha256().digest_size
@@ -49,9 +45,8 @@ class Kernel:
     Arrays must be one-dimensional, contiguous and of the annotated type. The result is an int or None. Plain functions
     that a kernel calls are compiled with it.
 
-    Machine code is called as numba's own wrapper calls it (numba/core/callconv.py, CPUCallConv, and datamodel.py,
-    ArrayModel): pointers to the result and to an exception, then each array as (memory info, parent, number of items,
-    bytes an item, data, shape, strides); the status is 0 unless something was raised.
+    The arguments are handed over as a row of 64-bit places, the first for the result; of an array its address and the
+    number of its items.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -60,24 +55,26 @@ class Kernel:
         self.__doc__ = function.__doc__
         annotations = dict(function.__annotations__)
         result = annotations.pop("return")
-        arguments = ", ".join((_ARRAYS.get(kind) or _NUMBERS[kind])[0] for kind in annotations.values())
-        self.signature = f"{'void' if result is None else _NUMBERS[result][0]}({arguments})"
-        self._kinds = [(_ARRAYS[kind][1], None) if kind in _ARRAYS else (None, _NUMBERS[kind][1])
-                       for kind in annotations.values()]  # fmt: skip
-        self._boxed: list[tuple[Any, tuple[Any, ...]]] = [(None, ())] * len(self._kinds)
+        arguments = ", ".join(_ARRAYS[kind][0] if kind in _ARRAYS else _NUMBERS[kind] for kind in annotations.values())
+        self.signature = f"{'void' if result is None else _NUMBERS[result]}({arguments})"
+        self.kinds = [_ARRAYS[kind][1] if kind in _ARRAYS else kind for kind in annotations.values()]
+        """Of each argument the type of the array's items, or that of the number."""
+        self._places = ctypes.c_int64 * (1 + sum(1 if kind in _NUMBERS else 2 for kind in annotations.values()))
+        self._known: list[tuple[Any, tuple[int, int]]] = [(_NO_BYTES, (0, 0))] * len(self.kinds)
+        """Of each argument the last array, and where its items lie."""
         self._code: Any = None
         _kernels.append(self)
 
     def bind(self, address: int) -> None:
         """Call the machine code at `address` from now on."""
-        self._code = ctypes.CFUNCTYPE(ctypes.c_int32)(address)
+        self._code = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.POINTER(ctypes.c_int64))(address)
 
     @property
     def is_loaded(self) -> bool:
         """Whether there is machine code to call."""
         return self._code is not None
 
-    def __call__(self, *arguments: Any) -> int | None:
+    def __call__(self, *arguments: Any) -> int:
         """Run the machine code.
 
         Raises:
@@ -86,31 +83,40 @@ class Kernel:
         """
         if self._code is None:
             load()
-        result = ctypes.c_int64()
-        passed = [ctypes.byref(result), _NULL]
-        for place, (argument, (array, number)) in enumerate(zip(arguments, self._kinds, strict=True)):
-            if number is not None:
-                passed.append(number(argument))
-                continue
-            known, boxed = self._boxed[place]
-            if known is not argument:
-                if argument.dtype != array or not argument.flags.c_contiguous or argument.ndim != 1:
-                    raise TypeError(f"{self.name}: argument {place + 1} is not a contiguous array of {array}")
-                boxed = _box(argument)
-                self._boxed[place] = argument, boxed  # the state's arrays come again with every batch
-            passed.extend(boxed)
-        if self._code(*passed) != 0:
+        row: list[int] = [0]
+        for argument, kind, (place, known) in zip(arguments, self.kinds, enumerate(self._known), strict=True):
+            if argument is known[0]:  # the state's arrays come again with every batch
+                row += known[1]
+            elif kind is int or kind is bool:
+                row.append(argument)
+            elif kind is float:
+                row += struct.unpack("q", struct.pack("d", argument))
+            elif argument.dtype == kind and argument.ndim == 1:
+                where = _address(argument), len(argument)
+                self._known[place] = argument, where
+                row += where
+            else:
+                raise TypeError(f"{self.name} wants a row of {kind}, not {argument.ndim} axes of {argument.dtype}")
+        places = self._places(*row)
+        if self._code(places) != 0:
             raise RuntimeError(f"{self.name} failed")
-        return result.value
+        result: int = places[0]
+        return result
 
 
-def _box(array: NDArray[Any]) -> tuple[Any, ...]:
-    if array.flags.writeable and array.size:
-        address = ctypes.addressof(_NO_BYTES.from_buffer(array))  # type: ignore[arg-type] # an array is a buffer
-    else:
-        address = array.__array_interface__["data"][0]
-    length, width = ctypes.c_int64(array.size), ctypes.c_int64(array.itemsize)
-    return _NULL, _NULL, length, width, ctypes.c_void_p(address), length, width
+def _address(array: NDArray[Any]) -> int:
+    """Where the items lie.
+
+    Raises:
+        TypeError: they do not lie in one row.
+    """
+    try:
+        return ctypes.addressof(_NO_BYTES.from_buffer(array))  # type: ignore[arg-type] # an array is a buffer
+    except (TypeError, ValueError):  # read-only, empty or not contiguous
+        if not array.flags.c_contiguous:
+            raise TypeError("the items of an array do not lie one behind the other") from None
+        address: int = array.__array_interface__["data"][0]
+        return address
 
 
 def kernel(function: F) -> F:
@@ -137,20 +143,18 @@ def load(compiling: Callable[[], None] = lambda: None) -> None:
         compiling()
         objects |= _compile(unknown)
         _write_cache(objects)
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(jit=True)
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target_machine())
     for each in missing:
-        engine.add_object_file(llvm.ObjectFileRef.from_data(objects[each.name][1]))
+        for code in objects[each.name]:
+            engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     _engines.append(engine)  # it owns the memory the code lies in
     for each in missing:
-        each.bind(engine.get_function_address(objects[each.name][0]))
+        each.bind(engine.get_function_address(each.name))
 
 
-Objects = dict[str, tuple[str, bytes]]
-"""Of each kernel, by name: the symbol to call and the object file with it."""
+Objects = dict[str, tuple[bytes, bytes]]
+"""Of each kernel, by name: the object file with its code, and the one with the entry that has its name."""
 
 
 def _compile(kernels: Iterable[Kernel]) -> Objects:
@@ -177,8 +181,58 @@ def _compile(kernels: Iterable[Kernel]) -> Objects:
         entry = dispatcher(each.function)  # type: ignore[arg-type]
         entry.compile(each.signature)
         (result,) = entry.overloads.values()
-        objects[each.name] = result.fndesc.llvm_func_name, result.library._get_compiled_object()  # noqa: SLF001
+        code = result.library._get_compiled_object()  # noqa: SLF001
+        objects[each.name] = code, _compile_entry(each, result.fndesc.llvm_func_name)
     return objects
+
+
+def _compile_entry(kernel: Kernel, symbol: str) -> bytes:
+    """An object file with a function of the kernel's name that takes a row of arguments and calls the kernel with them.
+
+    Machine code is called as numba's own wrapper calls it (numba/core/callconv.py, CPUCallConv, and datamodel.py,
+    ArrayModel): pointers to the result and to an exception, then each array as (memory info, parent, number of items,
+    bytes an item, data, shape, strides); the status is 0 unless something was raised.
+    """
+    from llvmlite import ir  # noqa: PLC0415
+
+    word, pointer = ir.IntType(64), ir.IntType(64).as_pointer()
+    module = ir.Module()
+    module.triple = llvm.get_process_triple()
+    entry = ir.Function(module, ir.FunctionType(ir.IntType(32), [pointer]), kernel.name)
+    builder = ir.IRBuilder(entry.append_basic_block())
+    passed: list[Any] = [entry.args[0], builder.alloca(pointer)]
+    place = 0
+
+    def following() -> Any:
+        nonlocal place
+        place += 1
+        return builder.load(builder.gep(entry.args[0], [word(place)]))
+
+    for kind in kernel.kinds:
+        if kind is int:
+            passed.append(following())
+        elif kind is bool:
+            passed.append(builder.trunc(following(), ir.IntType(8)))
+        elif kind is float:
+            passed.append(builder.bitcast(following(), ir.DoubleType()))
+        else:
+            data, items = builder.inttoptr(following(), pointer), following()
+            null, width = pointer(None), word(kind.itemsize)
+            passed += null, null, items, width, data, items, width
+    called = ir.Function(module, ir.FunctionType(ir.IntType(32), [each.type for each in passed]), symbol)
+    builder.ret(builder.call(called, passed))
+    code: bytes = _target_machine().emit_object(llvm.parse_assembly(str(module)))
+    return code
+
+
+def _target_machine() -> Any:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(jit=True)
+
+
+def _checks_bounds() -> str:
+    return os.environ.get("NUMBA_BOUNDSCHECK", "")  # numba's own switch, for tests
 
 
 def cache_file() -> Path:
@@ -188,8 +242,8 @@ def cache_file() -> Path:
     numba_version = Path(llvmlite.__file__).parents[1] / "numba" / "_version.py"
     with suppress(OSError):
         digest.update(numba_version.read_bytes())
-    for fact in (llvmlite.__version__, llvm.get_process_triple(), llvm.get_host_cpu_name()):
-        digest.update(fact.encode())
+    facts = llvmlite.__version__, llvm.get_process_triple(), llvm.get_host_cpu_name(), _checks_bounds()
+    digest.update(" ".join(facts).encode())
     digest.update(llvm.get_host_cpu_features().flatten().encode())
     base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     return Path(base, "peerwatch", f"kernels-{digest.hexdigest()[:16]}")
@@ -204,15 +258,16 @@ def _read_cache() -> Objects:
             checksum, content = content[:_CHECKSUM], content[_CHECKSUM:]
             if hashlib.sha256(content).digest() == checksum:
                 listed, _, code = content.partition(b"\n")
-                return {name: (symbol, code[begin:end]) for name, symbol, begin, end in json.loads(listed)}
+                return {name: (code[begin:middle], code[middle:end]) for name, begin, middle, end in json.loads(listed)}
     return {}
 
 
 def _write_cache(objects: Objects) -> None:
     listed, code = [], b""
-    for name, (symbol, each) in sorted(objects.items()):
-        listed.append((name, symbol, len(code), len(code) + len(each)))
-        code += each
+    for name, (kernel_code, entry) in sorted(objects.items()):
+        begin, middle = len(code), len(code) + len(kernel_code)
+        listed.append((name, begin, middle, middle + len(entry)))
+        code += kernel_code + entry
     content = json.dumps(listed).encode() + b"\n" + code
     with suppress(OSError, RuntimeError):
         path = cache_file()

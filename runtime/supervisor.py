@@ -156,17 +156,12 @@ class Supervisor:
             self._pipeline.stop()
 
     async def _attempt(self) -> None:
-        async with task_group() as helpers:
-            for log in self._logs:
-                if isinstance(log, FollowedLog):
-                    helpers.start_soon(log.watch)
-            async with task_group() as work:
-                if self._checkpointer is not None:
-                    work.start_soon(self._checkpointer.run)
-                await self._pipeline.run(self._logs)
-                if self._checkpointer is not None:
-                    self._checkpointer.close()
-            helpers.cancel_scope.cancel()
+        async with task_group() as work:
+            if self._checkpointer is not None:
+                work.start_soon(self._checkpointer.run)
+            await self._pipeline.run(self._logs)
+            if self._checkpointer is not None:
+                self._checkpointer.close()
 
     def _blame(self, error: Exception) -> bool:
         """Say what the next attempt has to be careful about; whether a line has been found that is to blame.

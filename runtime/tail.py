@@ -6,14 +6,13 @@ device, inode and its first bytes, so neither a new file with an old inode nor a
 
 import os
 import re
-import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from glob import escape
 from importlib import import_module
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import anyio
 from anyio.to_thread import run_sync
@@ -27,8 +26,12 @@ from peerwatch.runtime.state import Position
 
 POLL_SECONDS: Final = 1.0
 """What a missed notification costs at most."""
-BUSY_SECONDS: Final = 0.001
-"""The first pause at the end of a file; pauses double while nothing comes, up to the poll interval."""
+BLIND_SECONDS: Final = 0.1
+"""How often to look where there are no notifications."""
+GATHER_SECONDS: Final = 0.002
+"""The pause behind what was read near the end of a log: a batch costs about a millisecond, however little is in it."""
+NEAR_END: Final = 1 << 16
+"""Unread bytes that are near the end."""
 
 
 class Piece(NamedTuple):
@@ -89,7 +92,7 @@ class Generation:
 
 
 class Tail:
-    """The bytes of a path's generations, in order. Its calls block for as long as a disk does."""
+    """The bytes of a path's generations, in order. `read` blocks for as long as a disk does."""
 
     def __init__(self, path: Path, beginning: Beginning, warn: Callable[[str], None], chunk: int = CHUNK) -> None:
         self._path = path
@@ -128,6 +131,14 @@ class Tail:
         finished.close()
         return Piece(b"", ended=True)
 
+    def read_at_hand(self) -> Piece | None:
+        """The next bytes, if they are few: just written, they are still in memory, and no thread is worth waking."""
+        current = self._current
+        if current is None or not current.head or not 0 < self.unread() <= NEAR_END:
+            return None
+        data = current.read(NEAR_END)
+        return Piece(data, ended=False) if data else None
+
     def position(self, offset: int, line: int) -> Position:
         """A position in the current generation, or before the first."""
         return self._current.position(offset, line) if self._current is not None else self._begun
@@ -139,6 +150,11 @@ class Tail:
             for file in (self._current, *self._queue):
                 unread += max(0, file.status().st_size - file.offset) if file is not None else 0
         return unread
+
+    def has_changed(self) -> bool:
+        """Whether the current file has not just the size that has been read, or is not the last one known."""
+        current = self._current
+        return current is None or bool(self._queue) or current.status().st_size != current.offset
 
     def close(self) -> None:
         """Let go of all files."""
@@ -313,30 +329,13 @@ class FollowedLog:
         self._line = beginning.position.line
         self._idle_exit = idle_exit
         self._resumable = resumable
-        self._changed = anyio.Event()
+        self._changes = Changes(self._path)
         self.caught_up = time.time()
         """When there was last nothing left to read."""
 
     def unread(self) -> int:
         """Bytes that wait to be read."""
         return self._tail.unread()
-
-    async def watch(self) -> None:
-        """Wake the reading when the file system says that something has changed. Polling alone would do, later."""
-        awatch = (await run_sync(import_module, "watchfiles")).awatch  # slow to import, and not every run follows
-        async with anyio.create_task_group() as tasks:
-            stop = threading.Event()
-            tasks.start_soon(_set_when_cancelled, stop)
-            while True:
-                with suppress(OSError, RuntimeError):  # no more inotify watches, or no such directory any more
-                    async for _ in awatch(
-                        self._path.parent, watch_filter=self._is_mine, stop_event=stop, recursive=False, step=100
-                    ):
-                        self._changed.set()
-                await anyio.sleep(POLL_SECONDS)
-
-    def _is_mine(self, _: object, path: str) -> bool:
-        return Path(path).name == self._path.name
 
     async def blocks(self) -> AsyncGenerator[Block, None]:
         """The lines, as they come; an empty block now and then while nothing comes.
@@ -345,18 +344,22 @@ class FollowedLog:
             SourceError: the log could not be read any further.
         """
         held = bytearray()
-        pause, idle_since = BUSY_SECONDS, time.monotonic()
+        looks, idle_since = True, time.monotonic()
         try:
             while True:
-                piece = await self._read()
+                piece = await self._read(looks=looks)
                 if piece is None:
                     self.caught_up = time.time()
-                    if self._idle_exit is not None and time.monotonic() - idle_since >= self._idle_exit:
+                    left = POLL_SECONDS
+                    if self._idle_exit is not None:
+                        left = idle_since + self._idle_exit - time.monotonic()
+                    if left <= 0 and looks:
                         break
-                    yield self._block(b"")
-                    pause = await self._pause(pause)
+                    looks = left <= 0 or await self._changes.wait(left)
+                    if looks:
+                        yield self._block(b"")
                     continue
-                pause, idle_since = BUSY_SECONDS, time.monotonic()
+                looks, idle_since = piece.ended, time.monotonic()
                 if piece.ended:  # the last line of a file that is finished needs no line feed
                     start, line, self._offset, self._line = self._offset, self._line, 0, 1
                     yield Block(bytes(held), start, line, self._tail.position(0, 1))
@@ -368,23 +371,23 @@ class FollowedLog:
                     yield self._block(bytes(held))
                     held = bytearray()
                 held += piece.data[whole:]
+                if self._tail.unread() < NEAR_END:
+                    await anyio.sleep(GATHER_SECONDS)
             if held and not self._resumable:
                 yield self._block(bytes(held))
         finally:
+            self._changes.close()
             self._tail.close()
 
-    async def _read(self) -> Piece | None:
+    async def _read(self, *, looks: bool) -> Piece | None:
+        """What there is; without `looks` only if the current file says so."""
         try:
-            return await run_sync(self._tail.read)
+            piece = self._tail.read_at_hand()
+            if piece is None and (looks or self._tail.has_changed()):
+                piece = await run_sync(self._tail.read)
         except OSError as error:
             raise SourceError(f"cannot read {self.name} any further: {error.strerror}") from None
-
-    async def _pause(self, seconds: float) -> float:
-        """Wait for a notification, or a little, longer each time; returns how long the next time."""
-        self._changed = anyio.Event()
-        with anyio.move_on_after(seconds):
-            await self._changed.wait()
-        return BUSY_SECONDS if self._changed.is_set() else min(2 * seconds, POLL_SECONDS)
+        return piece
 
     def _block(self, content: bytes) -> Block:
         start, line = self._offset, self._line
@@ -396,9 +399,52 @@ class FollowedLog:
         return Block(content, start, line, self._tail.position(self._offset, self._line))
 
 
-async def _set_when_cancelled(stop: threading.Event) -> None:
-    """Watching holds a thread that looks for its stop event only, not for cancellation."""
-    try:
-        await anyio.sleep_forever()
-    finally:
-        stop.set()
+class Changes:
+    """What the kernel says about a path: inotify on its directory, where there is such a thing."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._inotify: Any = None
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait until something may have happened to the path since the last wait, but not much longer than `seconds`.
+
+        Returns whether that may be more than a write: a rotation, or something unnoticed.
+        """
+        if self._inotify is None:
+            await run_sync(self._open)
+            if self._inotify is None:
+                await anyio.sleep(min(seconds, BLIND_SECONDS))
+            return True  # in any case something may have happened before the kernel was asked
+        with anyio.move_on_after(min(seconds, POLL_SECONDS)):
+            while True:
+                event = await self._inotify.get()
+                if event.mask & self._masks.IGNORED:  # the directory is gone
+                    self.close()
+                    return True
+                if event.name is not None and event.name.name == self._path.name:
+                    return not event.mask & self._masks.MODIFY
+        return True
+
+    def _open(self) -> None:
+        try:
+            inotify = import_module("asyncinotify")  # not every run follows
+        except ImportError:
+            return
+        with suppress(OSError):  # there are no watches left, or there is no such directory yet
+            changes = inotify.Inotify()
+            try:
+                changes.add_watch(
+                    self._path.parent,
+                    inotify.Mask.MODIFY | inotify.Mask.CREATE | inotify.Mask.MOVE | inotify.Mask.DELETE,
+                )
+            except OSError:
+                changes.close()
+                raise
+            self._inotify, self._masks = changes, inotify.Mask
+
+    def close(self) -> None:
+        """Ask no more."""
+        if self._inotify is not None:
+            self._inotify.close()
+            self._inotify = None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import watchfiles  # noqa: F401 (or every child would import it anew)
+import asyncinotify  # noqa: F401 (or every child would import it anew)
 from support import befriend, purchase
 
 from peerwatch.runtime import checkpoints, durable, runner, sinks

@@ -291,13 +291,11 @@ async def test_an_unfinished_line_at_an_idle_exit(tmp_path: Path, *, resumable: 
 async def test_a_notification_wakes_the_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With polling switched off, a change of the file is still seen."""
     monkeypatch.setattr("peerwatch.runtime.tail.POLL_SECONDS", 60.0)
-    monkeypatch.setattr("peerwatch.runtime.tail.BUSY_SECONDS", 60.0)
     path = tmp_path / "log.json"
     await anyio.Path(path).write_bytes(b"")
     log = FollowedLog(str(path), beginning=await run_sync(look_at, path), warn=pytest.fail)
     blocks = log.blocks()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(log.watch)
 
         async def write_often() -> None:
             while True:  # until the watching has begun and sees one
