@@ -39,14 +39,14 @@ def cost_of(command: list[str]) -> Cost:
     Raises:
         SystemExit: it failed.
     """
-    began = time.perf_counter()
-    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL) as process:
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-    return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / (1024 if sys.platform == "linux" else 1 << 20))
+    launched = subprocess.run(
+        [sys.executable, "-S", "-E", str(Path(__file__).with_name("launch.py")), *command],
+        env=ENVIRONMENT, stdout=subprocess.PIPE, check=False,
+    )  # fmt: skip
+    if launched.returncode != 0:
+        raise SystemExit(f"{' '.join(command)} ended with {launched.returncode}")
+    wall, cpu, memory = map(float, launched.stdout.split())
+    return Cost(wall, cpu, memory / (1024 if sys.platform == "linux" else 1 << 20))
 
 
 def median(costs: list[Cost]) -> Cost:
