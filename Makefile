@@ -27,8 +27,7 @@ check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/mypy tests
-	MYPYPATH=benchmarks $(VENV)/bin/mypy benchmarks/*.py
+	$(VENV)/bin/mypy tests benchmarks
 
 constraints: $(VENV)/.dev
 	$(VENV)/bin/pip install --quiet uv

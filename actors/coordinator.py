@@ -93,9 +93,9 @@ class Coordinator:
         return message.next
 
     async def _request(self, questions: Questions) -> list[Reply[Windows]]:
-        replies = []
+        replies: list[Reply[Windows]] = []
         for shard in self._shards:
-            replies.append(Reply[Windows]())
+            replies.append(Reply())
             await shard.send(WindowRequest(questions.seq, questions.networks, int(questions.seq[0]), replies[-1]))
         return replies
 

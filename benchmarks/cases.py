@@ -56,5 +56,5 @@ CASES = (
     # 10 million purchases, on top of the 10 million befriendings that a mean degree of 20 takes
     _synthetic("huge", 1_000_000, 20_000_000, 200_000, 2, 50, 20, large=True),
     # the same with a tenth of everything but the stream: networks of the same size among fewer users
-    _synthetic("huge / 10", 100_000, 2_000_000, 200_000, 2, 50, 20, large=True),
+    _synthetic("tenth", 100_000, 2_000_000, 200_000, 2, 50, 20, large=True),
 )

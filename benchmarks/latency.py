@@ -36,12 +36,22 @@ class Output:
             self.moments += [now] * len(lines)
 
 
-def measure(directory: Path, rate: int, seconds: float = 20.0) -> dict[str, list[float]]:
-    """Milliseconds from write to readability of the same flagged lines, as percentiles, for peerwatch and for tail.
+def measure(directory: Path, rate: int, rounds: int = 5) -> dict[str, list[float]]:
+    """Milliseconds from write to readability, as percentiles, of peerwatch and of tail: medians of some rounds."""
+    measured = [one_round(directory / str(number), rate) for number in range(rounds)]
+    return {
+        program: np.median([percentiles[program] for percentiles in measured], axis=0).tolist()
+        for program in measured[0]
+    }
 
-    Both follow the same log at the same time, written at `rate` events a second. k is 0, so that many are flagged.
+
+def one_round(directory: Path, rate: int, seconds: float = 10.0) -> dict[str, list[float]]:
+    """The same for one round.
+
+    Both follow the same log at the same time, written at `rate` events a second. k is 0, so that many are flagged. The
+    first second is not counted.
     """
-    count = int(rate * seconds)
+    count = int(rate * (seconds + 1))
     batch, stream, _ = write_logs(directory, Recipe(batch_events=100_000, stream_events=count), force=True)
     lines = stream.read_bytes().splitlines(keepends=True)
     stream.write_bytes(b"")
@@ -69,6 +79,8 @@ def measure(directory: Path, rate: int, seconds: float = 20.0) -> dict[str, list
         number = place[line.rpartition(b', "mean"')[0] + b"}\n"]
         if theirs.lines[number] + b"\n" != lines[number]:
             raise SystemExit("tail -F has left lines out")
+        if number < rate:
+            continue
         ours_late.append(moment - written[number])
         theirs_late.append(theirs.moments[number] - written[number])
     return {

@@ -23,7 +23,7 @@ class Console:
 
     def compiling(self) -> None:
         """The kernels are about to be compiled."""
-        self._say("Compiling the kernels for this machine; this happens once and takes about ten seconds.")
+        self._say("Compiling the kernels for this machine; this happens once and takes ten to twenty seconds.")
 
     @contextmanager
     def progress(self, total: int | None) -> Iterator[None]:

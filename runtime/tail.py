@@ -27,7 +27,7 @@ from peerwatch.runtime.state import Position
 POLL_SECONDS: Final = 1.0
 """What a missed notification costs at most."""
 BLIND_SECONDS: Final = 0.1
-"""How often to look where there are no notifications."""
+"""How often to look at the path where there are no notifications, or so many that none of them says enough."""
 GATHER_SECONDS: Final = 0.002
 """The pause behind what was read near the end of a log: a batch costs about a millisecond, however little is in it."""
 NEAR_END: Final = 1 << 16
@@ -345,9 +345,11 @@ class FollowedLog:
         """
         held = bytearray()
         looks, idle_since = True, time.monotonic()
+        looked = idle_since
         try:
             while True:
                 piece = await self._read(looks=looks)
+                looked = time.monotonic() if looks else looked
                 if piece is None:
                     self.caught_up = time.time()
                     left = POLL_SECONDS
@@ -355,7 +357,7 @@ class FollowedLog:
                         left = idle_since + self._idle_exit - time.monotonic()
                     if left <= 0 and looks:
                         break
-                    looks = left <= 0 or await self._changes.wait(left)
+                    looks = left <= 0 or await self._changes.wait(left) or time.monotonic() > looked + BLIND_SECONDS
                     if looks:
                         yield self._block(b"")
                     continue
@@ -419,14 +421,18 @@ class Changes:
         with anyio.move_on_after(min(seconds, POLL_SECONDS)):
             while True:
                 event = await self._inotify.get()
-                if event.mask & self._masks.IGNORED:  # the directory is gone
-                    self.close()
+                if event.mask & (self._masks.IGNORED | self._masks.MOVE_SELF | self._masks.DELETE_SELF):
+                    self.close()  # the directory is gone
+                    return True
+                if event.mask & self._masks.Q_OVERFLOW:
                     return True
                 if event.name is not None and event.name.name == self._path.name:
                     return not event.mask & self._masks.MODIFY
         return True
 
     def _open(self) -> None:
+        if self._path.is_symlink():
+            return  # what it points to changes in another directory
         try:
             inotify = import_module("asyncinotify")  # not every run follows
         except ImportError:
@@ -434,10 +440,8 @@ class Changes:
         with suppress(OSError):  # there are no watches left, or there is no such directory yet
             changes = inotify.Inotify()
             try:
-                changes.add_watch(
-                    self._path.parent,
-                    inotify.Mask.MODIFY | inotify.Mask.CREATE | inotify.Mask.MOVE | inotify.Mask.DELETE,
-                )
+                mask = inotify.Mask.MODIFY | inotify.Mask.CREATE | inotify.Mask.MOVE | inotify.Mask.DELETE
+                changes.add_watch(self._path.parent, mask | inotify.Mask.MOVE_SELF | inotify.Mask.DELETE_SELF)
             except OSError:
                 changes.close()
                 raise

@@ -310,6 +310,67 @@ async def test_a_notification_wakes_the_reading(tmp_path: Path, monkeypatch: pyt
     await blocks.aclose()
 
 
+@pytest.mark.parametrize("rotation", ["create", "copytruncate", "symlink"])
+async def test_a_rotation_is_seen_while_writes_go_on(tmp_path: Path, rotation: str) -> None:
+    """The new file is read though every notification is about a write, and none comes about a rotation."""
+    directory = anyio.Path(tmp_path / "logs")
+    await directory.mkdir()
+    path = directory / "log.json"
+    await path.write_bytes(b"old\n")
+    followed = path
+    if rotation == "symlink":
+        followed = anyio.Path(tmp_path / "link.json")
+        await followed.symlink_to(path)
+    log = FollowedLog(str(followed), beginning=await run_sync(look_at, Path(followed)), warn=pytest.fail)
+    blocks = log.blocks()
+    read = b""
+    async with anyio.create_task_group() as tasks:
+
+        async def rotate_and_write() -> None:
+            while not read.endswith(b"old\n"):  # noqa: ASYNC110 (the reader sets no event)
+                await anyio.sleep(0.01)
+            if rotation == "create":
+                await path.rename(f"{path}.1")
+                await path.touch()
+            elif rotation == "copytruncate":
+                await anyio.Path(f"{path}.1").write_bytes(await path.read_bytes())
+                await path.write_bytes(b"")
+            await anyio.sleep(0.05)
+            while True:
+                async with await anyio.open_file(path, "ab") as file:
+                    await file.write(b"new\n")
+                await anyio.sleep(0.02)
+
+        tasks.start_soon(rotate_and_write)
+        async for block in blocks:
+            read += block.content
+            if read.count(b"new\n") > 3:
+                break
+        tasks.cancel_scope.cancel()
+    await blocks.aclose()
+    assert read.startswith(b"old\nnew\nnew\n")
+
+
+async def test_a_directory_may_come_and_go(tmp_path: Path) -> None:
+    """A log in a directory that is not there yet, or is removed and made anew, is found."""
+    directory = anyio.Path(tmp_path / "logs")
+    path = directory / "log.json"
+    log = FollowedLog(str(path), beginning=await run_sync(look_at, Path(path)), warn=pytest.fail)
+    blocks = log.blocks()
+
+    async def following_lines() -> bytes:
+        return await anext(block.content async for block in blocks if block.content)
+
+    for line in (b"one\n", b"two\n"):
+        assert (await anext(blocks)).content == b""
+        await directory.mkdir()
+        await path.write_bytes(line)
+        assert await following_lines() == line
+        await path.unlink()
+        await directory.rmdir()
+    await blocks.aclose()
+
+
 def test_a_missing_log_at_a_resume_may_come_back(log: Log) -> None:
     """Moved away and back (a mount, say): nothing is read twice."""
     follower = Follower(log.path)
