@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,16 @@ class Case:
             subprocess.run([sys.executable, str(SHARED / "real_case.py"), *data, *options], check=True)
         (directory / "done").touch()
         return directory
+
+
+def blocks(directory: Path) -> Iterator[bytes]:
+    """A case's whole lines, the header left out, about a mebibyte at a time."""
+    for name in ("batch_log.json", "stream_log.json"):
+        with (directory / name).open("rb") as log:
+            if name == "batch_log.json":
+                log.readline()
+            while lines := log.readlines(1 << 20):
+                yield b"".join(lines)
 
 
 def _synthetic(name: str, users: int, batch: int, stream: int, D: int, T: int, degree: float, *, large: bool = False,

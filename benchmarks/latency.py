@@ -63,12 +63,12 @@ def one_round(directory: Path, rate: int, seconds: float = 10.0) -> dict[str, li
         peerwatch = stack.enter_context(
             subprocess.Popen([*run, "--state", str(directory / "state"), str(batch), str(stream), str(flagged)])
         )
-        while not list((directory / "state").glob("checkpoint-*")):  # the first is taken behind the batch log
+        while not list((directory / "state").glob("checkpoint-*")):  # then it has begun
             time.sleep(0.1)
         tail = stack.enter_context(subprocess.Popen(["tail", "-n", "0", "-F", str(stream)], stdout=subprocess.PIPE))
         with copied.open("wb") as sink:
             stack.enter_context(subprocess.Popen(["cat"], stdin=tail.stdout, stdout=sink))
-        time.sleep(1)
+        time.sleep(1)  # for the batch log, and for tail to begin
         ours, theirs = Output(flagged), Output(copied)
         written = _write(stream, lines, rate, (ours, theirs))
         peerwatch.send_signal(signal.SIGTERM)

@@ -7,12 +7,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from cases import Case
+from cases import Case, blocks
 from yardsticks import decoding_seconds, reference_seconds
 
 from peerwatch.network.decoder import Decoder
@@ -90,7 +89,7 @@ def held(case: Case, directory: Path) -> dict[str, float]:
     """Bytes that the state takes: all arrays of the history a purchase held, all of the graph a friendship in force."""
     decoder, graph, history = Decoder(), FriendGraph(case.D, case.T), PurchaseHistory(case.T)
     seq = 1
-    for block in _blocks(directory):
+    for block in blocks(directory):
         events = decoder.decode(block, 1).events
         bought = np.flatnonzero(events.kind == Kind.PURCHASE)
         history.reserve(decoder.users)
@@ -110,15 +109,6 @@ def held(case: Case, directory: Path) -> dict[str, float]:
         "friendships": graph.friendships,
         "friendship_bytes": _bytes(graph) / max(graph.friendships, 1),
     }
-
-
-def _blocks(directory: Path) -> Iterator[bytes]:
-    for name in ("batch_log.json", "stream_log.json"):
-        with (directory / name).open("rb") as log:
-            if name == "batch_log.json":
-                log.readline()
-            while lines := log.readlines(1 << 20):
-                yield b"".join(lines)
 
 
 def _bytes(state: object) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from cases import SHARED, Case
+from cases import SHARED, Case, blocks
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from reference import judge
@@ -41,15 +41,10 @@ def decoding_seconds(directory: Path) -> float:
     """How long msgspec takes to make objects of both logs' lines, in blocks of a mebibyte, and nothing more."""
     decoder = msgspec.json.Decoder(Purchase | Befriend | Unfriend)
     spent = 0.0
-    for name in ("batch_log.json", "stream_log.json"):
-        with (directory / name).open("rb") as log:
-            if name == "batch_log.json":
-                log.readline()
-            while lines := log.readlines(1 << 20):
-                block = b"".join(lines)
-                began = time.perf_counter()
-                decoder.decode_lines(block)
-                spent += time.perf_counter() - began
+    for block in blocks(directory):
+        began = time.perf_counter()
+        decoder.decode_lines(block)
+        spent += time.perf_counter() - began
     return spent
 
 
