@@ -167,7 +167,10 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool
     kernels.load(console.compiling)
     gc.freeze()
     gc.enable()
-    report = anyio.run(partial(runner.run, layers, console, config=config, reset=reset, force=force))
+    report = anyio.run(
+        partial(runner.run, layers, console, config=config, reset=reset, force=force),
+        backend_options={"use_uvloop": sys.platform != "win32"},  # which has no uvloop
+    )
     console.report(report)
     if report.interrupted_by is not None and not report.resumable:
         sys.exit(128 + report.interrupted_by)
