@@ -1,0 +1,72 @@
+"""The arguments and options of the commands that work on settings."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import click
+
+from peerwatch.network.errors import UsageError
+from peerwatch.runtime.settings import Decisions, Layer, LogFormat, LogLevel
+
+OPTION_KEYS: Final = {
+    "D": "D", "T": "T", "k": "detector.k", "shards": "shards", "walkers": "walkers",
+    "rejects": "output.rejects", "strict": "strict", "quiet": "quiet",
+    "log_format": "logs.format", "log_level": "logs.level", "log_file": "logs.file",
+    "decisions": "logs.decisions", "log_user": "logs.users", "log_sample": "logs.sample",
+    "follow": "follow", "idle_exit": "idle_exit", "state": "state.directory",
+}  # fmt: skip
+"""Which setting each option sets."""
+
+
+def settings_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The arguments and options that every command on settings takes."""
+    for option in reversed((
+        click.argument("paths", nargs=-1, metavar="[BATCH] STREAM OUTPUT"),
+        click.option("-c", "--config", type=Path, metavar="FILE", help="Read settings from a YAML file."),
+        click.option("--D", "D", type=click.IntRange(1), help="Hops a user's network reaches. Default: the header's."),
+        click.option("--T", "T", type=click.IntRange(2), help="Purchases in a window. Default: the header's."),
+        click.option("--k", type=float, help="Standard deviations above the mean that are still normal. Default: 3."),
+        click.option("--shards", type=click.IntRange(1), help="Purchase shards that work in parallel. Default: 1."),
+        click.option("--walkers", type=click.IntRange(1), help="Friend graphs that walk in parallel. Default: 2."),
+        click.option("-f", "--follow", is_flag=True, default=None, help="Judge STREAM as it grows, through rotations."),
+        click.option("--idle-exit", type=click.FloatRange(0), metavar="SECONDS", help="End a follow after a silence."),
+        click.option("--state", metavar="DIR", help="Keep checkpoints in DIR, and go on where the last run was."),
+        click.option("--rejects", metavar="FILE", help="Where rejected lines go. Default: beside OUTPUT."),
+        click.option("--strict", is_flag=True, default=None, help="Stop at the first rejected line with exit code 1."),
+        click.option("-q", "--quiet", is_flag=True, default=None, help="No progress and no summary."),
+        click.option("--log-format", type=click.Choice(get_args(LogFormat)), help="How logs look. Default: console."),
+        click.option("--log-level", type=click.Choice(get_args(LogLevel)), help="Decisions: info. Default: warning."),
+        click.option("--log-file", metavar="FILE", help="Append logs to a file. Default: standard error."),
+        click.option("--decisions", type=click.Choice(get_args(Decisions)), help="Which are logged. Default: flagged."),
+        click.option("--log-user", multiple=True, metavar="ID", help="Log this user's decisions too; repeatable."),
+        click.option("--log-sample", type=click.FloatRange(0, 1), help="Log this share of all decisions too."),
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def layers_of(paths: tuple[str, ...], config: Path | None, options: dict[str, Any]) -> list[Layer]:
+    """The command line's settings, then the config's.
+
+    Raises:
+        UsageError: there are too few or too many paths, or the config is bad.
+    """
+    names = {0: (), 2: ("input.stream", "output.flagged"), 3: ("input.batch", "input.stream", "output.flagged")}
+    if len(paths) not in names:
+        raise UsageError(
+            f"name BATCH STREAM OUTPUT, or STREAM OUTPUT without a batch log, or none with --config; got {len(paths)}"
+        )
+    values: dict[str, Any] = dict(zip(names[len(paths)], paths, strict=True))
+    origins = dict.fromkeys(values, "command line")
+    for name, value in options.items():
+        if value is not None and value != ():
+            key = OPTION_KEYS[name]
+            values[key] = list(value) if isinstance(value, tuple) else value
+            origins[key] = f"--{name.replace('_', '-')}"
+    layers = [Layer(values, origins)]
+    if config is not None:
+        from peerwatch.runtime.config import read_config  # noqa: PLC0415 (YAML is slow to import)
+
+        layers.append(read_config(config))
+    return layers
