@@ -239,10 +239,13 @@ def unpack(stretch: Int64s, pool: Int64s, seq: Int64s, timestamp: Int64s, amount
 
 
 def _forget(at: int, T: int, low: int, stretch: Int64s, pool: Int64s) -> bool:
-    """Drop what lies behind T purchases that happened before `low`, if that frees an eighth of the stretch."""
+    """Drop what lies behind T + 1 purchases that happened before `low`, if that frees an eighth of the stretch.
+
+    Windows need T; one more tells what a verdict would have been without one of them.
+    """
     begin, count = stretch[at + START], stretch[at + COUNT]
     needed, first = 0, count
-    while first > 0 and needed < T:
+    while first > 0 and needed <= T:
         first -= 1
         if pool[HELD * (begin + first) + SEQ] < low:
             needed += 1

@@ -36,6 +36,13 @@ class Statistics(NamedTuple):
         d = self.n * amount - self.S
         return d > 0 and (d * k.denominator) ** 2 > k.numerator**2 * self.spread
 
+    def highest_normal(self, k: Fraction) -> int:
+        """The largest amount (millionths) that these do not flag; below 0 if even 0 is flagged. Needs n > 1.
+
+        With k = p / q, d^2 <= k^2 * V is d <= isqrt(p^2 * V) // q for an integer d, and d = n * amount - S.
+        """
+        return (self.S + isqrt(k.numerator**2 * self.spread) // k.denominator) // self.n
+
     def mean(self) -> str:
         """The mean, truncated to two decimals. Needs n > 0."""
         return cents(self.S // (self.n * CENT))

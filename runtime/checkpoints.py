@@ -10,7 +10,7 @@ import time
 import zipfile
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -33,8 +33,6 @@ DAMAGE: Final = (
 """What reading a damaged archive raises (found by changing bytes at random)."""
 LOCK_ATTEMPTS: Final = 5
 LOCK_SECONDS: Final = 0.1
-KEPT: Final = 2
-"""Checkpoints kept: should the newest be damaged, the one before serves."""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -67,9 +65,11 @@ class Checkpoint(msgspec.Struct, frozen=True):
 class StateDirectory:
     """Holds the lock and the checkpoints of one run."""
 
-    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, warn: Callable[[str], None], keep: int = 2) -> None:
+        """The state directory at `path`, in which the `keep` newest checkpoints are kept."""
         self.path = path
         self._warn = warn
+        self._keep = keep
         self._lock = -1
         self._made = False
         self._damaged: list[Path] = []
@@ -147,7 +147,7 @@ class StateDirectory:
         try:
             replace_file(path, lambda file: np.savez(file, facts=facts, **arrays))  # type: ignore[arg-type]
             whole = [file for file in self._files() if file not in self._damaged]
-            for old in (*self._damaged, *whole[:-KEPT]):
+            for old in (*self._damaged, *whole[: -self._keep]):
                 unlink(old)
             self._damaged.clear()
         except OSError as error:
@@ -155,7 +155,30 @@ class StateDirectory:
 
     def _files(self) -> list[Path]:
         """The checkpoints, the oldest first."""
-        return sorted(self.path.glob("checkpoint-*.npz"))
+        return files_in(self.path)
+
+
+def files_in(directory: Path) -> list[Path]:
+    """The checkpoints in a state directory, the oldest first."""
+    return sorted(directory.glob("checkpoint-*.npz"))
+
+
+def envelopes(directory: Path) -> Iterator[tuple[Path, Envelope]]:
+    """The checkpoints that are in a state directory now, the newest first; what is damaged or just gone is left out.
+
+    Raises:
+        UsageError: there is no such directory, or it holds no checkpoint.
+    """
+    files = files_in(directory)
+    if not files:
+        raise UsageError(f"no checkpoints in the state directory {directory}; name the one the run was given")
+    for path in reversed(files):
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                envelope = _envelope(archive["facts"].tobytes())
+        except DAMAGE:  # a file that is gone is an OSError too
+            continue
+        yield path, envelope
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -166,11 +189,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         arrays = dict(archive)
-    raw = arrays.pop("facts").tobytes()
+    return Checkpoint(arrays, _envelope(arrays.pop("facts").tobytes()))
+
+
+def _envelope(raw: bytes) -> Envelope:
     version = msgspec.json.decode(raw)["version"]
     if version != VERSION:
         raise ValueError(f"its format is version {version}, this peerwatch reads {VERSION}")
-    return Checkpoint(arrays, msgspec.json.decode(raw, type=Envelope))
+    return msgspec.json.decode(raw, type=Envelope)
 
 
 class Checkpointer:

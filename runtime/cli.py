@@ -9,6 +9,7 @@ import click
 
 from peerwatch.network.errors import PeerwatchError, UsageError
 from peerwatch.runtime.commands.config import config
+from peerwatch.runtime.commands.explain import explain
 from peerwatch.runtime.commands.generate import generate
 from peerwatch.runtime.commands.rejects import rejects
 from peerwatch.runtime.commands.run import run
@@ -63,5 +64,5 @@ def cli() -> None:
     """
 
 
-for command in (run, status, rejects, config, generate):
+for command in (run, status, explain, rejects, config, generate):
     cli.add_command(command)

@@ -21,6 +21,10 @@ class Console:
         self._task: Any = None
         self._began = perf_counter()
 
+    def warning(self, text: str) -> None:
+        """Something that a person should know."""
+        self._say(f"peerwatch: {text}")
+
     def compiling(self) -> None:
         """The kernels are about to be compiled."""
         self._say("Compiling the kernels for this machine; this happens once and takes ten to twenty seconds.")

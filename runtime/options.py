@@ -19,45 +19,65 @@ OPTION_KEYS: Final = {
 """Which setting each option sets."""
 
 
+SETTINGS: Final = (
+    click.option("-c", "--config", type=Path, metavar="FILE", help="Read settings from a YAML file."),
+    click.option("--D", "D", type=click.IntRange(1), help="Hops a user's network reaches. Default: the header's."),
+    click.option("--T", "T", type=click.IntRange(2), help="Purchases in a window. Default: the header's."),
+    click.option("--k", type=float, help="Standard deviations above the mean that are still normal. Default: 3."),
+)
+"""What verdicts depend on."""
+RUNNING: Final = (
+    click.option("--shards", type=click.IntRange(1), help="Purchase shards that work in parallel. Default: 1."),
+    click.option("--walkers", type=click.IntRange(1), help="Friend graphs that walk in parallel. Default: 2."),
+    click.option("-f", "--follow", is_flag=True, default=None, help="Judge STREAM as it grows, through rotations."),
+    click.option("--idle-exit", type=click.FloatRange(0), metavar="SECONDS", help="End a follow after a silence."),
+    click.option("--state", metavar="DIR", help="Keep checkpoints in DIR, and go on where the last run was."),
+    click.option("--rejects", metavar="FILE", help="Where rejected lines go. Default: beside OUTPUT."),
+    click.option("--strict", is_flag=True, default=None, help="Stop at the first rejected line with exit code 1."),
+    click.option("-q", "--quiet", is_flag=True, default=None, help="No progress and no summary."),
+    click.option("--log-format", type=click.Choice(get_args(LogFormat)), help="How logs look. Default: console."),
+    click.option("--log-level", type=click.Choice(get_args(LogLevel)), help="Decisions: info. Default: warning."),
+    click.option("--log-file", metavar="FILE", help="Append logs to a file. Default: standard error."),
+    click.option("--decisions", type=click.Choice(get_args(Decisions)), help="Which are logged. Default: flagged."),
+    click.option("--log-user", multiple=True, metavar="ID", help="Log this user's decisions too; repeatable."),
+    click.option("--log-sample", type=click.FloatRange(0, 1), help="Log this share of all decisions too."),
+)  # fmt: skip
+REPLAY_STATE: Final = click.option(
+    "--state", metavar="DIR", help="Begin at the checkpoint in DIR that is nearest; a run may be working with it."
+)
+
+
 def settings_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The arguments and options that every command on settings takes."""
-    for option in reversed((
-        click.argument("paths", nargs=-1, metavar="[BATCH] STREAM OUTPUT"),
-        click.option("-c", "--config", type=Path, metavar="FILE", help="Read settings from a YAML file."),
-        click.option("--D", "D", type=click.IntRange(1), help="Hops a user's network reaches. Default: the header's."),
-        click.option("--T", "T", type=click.IntRange(2), help="Purchases in a window. Default: the header's."),
-        click.option("--k", type=float, help="Standard deviations above the mean that are still normal. Default: 3."),
-        click.option("--shards", type=click.IntRange(1), help="Purchase shards that work in parallel. Default: 1."),
-        click.option("--walkers", type=click.IntRange(1), help="Friend graphs that walk in parallel. Default: 2."),
-        click.option("-f", "--follow", is_flag=True, default=None, help="Judge STREAM as it grows, through rotations."),
-        click.option("--idle-exit", type=click.FloatRange(0), metavar="SECONDS", help="End a follow after a silence."),
-        click.option("--state", metavar="DIR", help="Keep checkpoints in DIR, and go on where the last run was."),
-        click.option("--rejects", metavar="FILE", help="Where rejected lines go. Default: beside OUTPUT."),
-        click.option("--strict", is_flag=True, default=None, help="Stop at the first rejected line with exit code 1."),
-        click.option("-q", "--quiet", is_flag=True, default=None, help="No progress and no summary."),
-        click.option("--log-format", type=click.Choice(get_args(LogFormat)), help="How logs look. Default: console."),
-        click.option("--log-level", type=click.Choice(get_args(LogLevel)), help="Decisions: info. Default: warning."),
-        click.option("--log-file", metavar="FILE", help="Append logs to a file. Default: standard error."),
-        click.option("--decisions", type=click.Choice(get_args(Decisions)), help="Which are logged. Default: flagged."),
-        click.option("--log-user", multiple=True, metavar="ID", help="Log this user's decisions too; repeatable."),
-        click.option("--log-sample", type=click.FloatRange(0, 1), help="Log this share of all decisions too."),
-    )):  # fmt: skip
+    """The arguments and options that every command on a run's settings takes."""
+    return _with(command, click.argument("paths", nargs=-1, metavar="[BATCH] STREAM OUTPUT"), *SETTINGS, *RUNNING)
+
+
+def replay_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The arguments and options of the commands that read a run's logs again."""
+    return _with(command, click.argument("paths", nargs=-1, metavar="[BATCH] STREAM"), *SETTINGS, REPLAY_STATE)
+
+
+def _with(command: Callable[..., None], *options: Callable[..., Any]) -> Callable[..., None]:
+    for option in reversed(options):
         command = option(command)
     return command
 
 
-def layers_of(paths: tuple[str, ...], config: Path | None, options: dict[str, Any]) -> list[Layer]:
-    """The command line's settings, then the config's.
+def layers_of(
+    paths: tuple[str, ...], config: Path | None, options: dict[str, Any], *, output: bool = True
+) -> list[Layer]:
+    """The command line's settings, then the config's; the last path is an `output` or a stream.
 
     Raises:
         UsageError: there are too few or too many paths, or the config is bad.
     """
-    names = {0: (), 2: ("input.stream", "output.flagged"), 3: ("input.batch", "input.stream", "output.flagged")}
-    if len(paths) not in names:
+    names = ["input.batch", "input.stream", *(["output.flagged"] if output else [])]
+    if len(paths) not in {0, len(names) - 1, len(names)}:
+        end = " OUTPUT" * output
         raise UsageError(
-            f"name BATCH STREAM OUTPUT, or STREAM OUTPUT without a batch log, or none with --config; got {len(paths)}"
+            f"name BATCH STREAM{end}, or STREAM{end} without a batch log, or none with --config; got {len(paths)}"
         )
-    values: dict[str, Any] = dict(zip(names[len(paths)], paths, strict=True))
+    values: dict[str, Any] = dict(zip(names[len(names) - len(paths) :], paths, strict=True))
     origins = dict.fromkeys(values, "command line")
     for name, value in options.items():
         if value is not None and value != ():

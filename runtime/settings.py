@@ -22,6 +22,7 @@ Deviations = Annotated[float, Meta(ge=0, le=1_000_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 Count = Annotated[int, Meta(ge=1, le=2**62)]
+Kept = Annotated[int, Meta(ge=2, le=1_000_000)]  # two: should the newest be damaged, the one before serves
 LogFormat = Literal["console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Decisions = Literal["flagged", "all", "none"]
@@ -69,6 +70,7 @@ class StateSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     directory: str | None = None
     seconds: Seconds = 10.0
     events: Count = 5_000_000
+    keep: Kept = 2
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -47,6 +47,11 @@ class LogFile:
         self._file: Any = None
         self._waits = False
 
+    @property
+    def file(self) -> str:
+        """The file that is being read."""
+        return self.name
+
     async def open(self, stack: AsyncExitStack) -> None:
         """Open the log; it is closed with the stack.
 

@@ -143,6 +143,11 @@ class Tail:
         """A position in the current generation, or before the first."""
         return self._current.position(offset, line) if self._current is not None else self._begun
 
+    @property
+    def file(self) -> str:
+        """The current generation's file as it was called when it was opened."""
+        return shown(str(self._current.path if self._current is not None else self._path))
+
     def unread(self) -> int:
         """Bytes that stand behind what has been read, as far as is known."""
         unread = 0
@@ -332,6 +337,11 @@ class FollowedLog:
         self._changes = Changes(self._path)
         self.caught_up = time.time()
         """When there was last nothing left to read."""
+
+    @property
+    def file(self) -> str:
+        """The file that is being read, which may have been rotated away before."""
+        return self._tail.file
 
     def unread(self) -> int:
         """Bytes that wait to be read."""

@@ -8,8 +8,8 @@ from click import Option
 
 from peerwatch.network.errors import UsageError
 from peerwatch.runtime.cli import run
-from peerwatch.runtime.options import OPTION_KEYS
 from peerwatch.runtime.config import read_config
+from peerwatch.runtime.options import OPTION_KEYS
 from peerwatch.runtime.settings import Layer, Settings, keys, resolve, value_of
 
 DEFAULT_YAML = Path(__file__).parents[2] / "configs" / "default.yaml"

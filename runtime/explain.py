@@ -1,0 +1,334 @@
+"""`peerwatch explain`: one decision with everything it rests on, from the logs."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, aclosing
+from fractions import Fraction
+from textwrap import fill
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from anyio.to_thread import run_sync
+
+from peerwatch.detectors.explanation import Bought, Explanation, Without, explain
+from peerwatch.network.decoder import Decoder
+from peerwatch.network.errors import UsageError
+from peerwatch.network.events import Kind
+from peerwatch.network.neighbourhood import path_to
+from peerwatch.network.statistics import CENT, decimal
+from peerwatch.runtime.logs import moment
+from peerwatch.runtime.names import shown
+from peerwatch.runtime.replay import Past, Where, open_replay, parts, past, places_of
+from peerwatch.runtime.settings import Layer, resolve
+from peerwatch.runtime.targets import ByLine, BySeq, Purchases, time_of
+
+WIDTH: Final = 110
+"""Columns of text."""
+LISTED: Final = 60
+"""Members of a network that text lists for each hop."""
+
+
+class NetworkMember(msgspec.Struct, frozen=True):
+    """A member of the network: how many hops away, and the users on one shortest path of friendships to it."""
+
+    user: str
+    hop: int
+    path: list[str]
+
+
+class WindowPurchase(msgspec.Struct, frozen=True):
+    """A purchase that counts: which event, in which line of which file, whose (with its hop), when, how much."""
+
+    seq: int
+    file: str
+    line: int
+    user: str
+    hop: int
+    timestamp: str
+    amount: str
+
+
+class Alternative(msgspec.Struct, frozen=True):
+    """The verdict without one friendship (two users) or without one purchase of the window (its event)."""
+
+    friendship: tuple[str, str] | None
+    purchase: int | None
+    window_size: int
+    mean: str | None
+    sd: str | None
+    verdict: str
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One decision, explained. Integers that may not fit into 64 bits are written as strings.
+
+    `S` is the sum of the window's amounts in millionths, `Q` that of their squares; with k = p / q the purchase is
+    flagged if d > 0 and `left` = (q d)^2 > `right` = p^2 (n Q - S^2), where d = n x - S. `flips_at` is the nearest
+    amount with the other verdict, `cents_away` how many whole cents lead there; null if no amount does.
+    """
+
+    seq: int
+    file: str
+    line: int
+    user: str
+    timestamp: str
+    amount: str
+    D: int
+    T: int
+    k: str
+    detector: str
+    verdict: str
+    n: int
+    S: str
+    Q: str
+    mean: str | None
+    sd: str | None
+    threshold: str | None
+    d: str
+    left: str
+    right: str
+    flips_at: str | None
+    cents_away: int | None
+    without: list[Alternative]
+    network: list[NetworkMember]
+    window: list[WindowPurchase]
+
+
+async def explained(
+    layers: Sequence[Layer],
+    warn: Callable[[str], None],
+    *,
+    seq: int | None = None,
+    line: int | None = None,
+    user: str | None = None,
+    at: str | None = None,
+) -> Record:
+    """The decision on one purchase of the stream log, named by its number, its line, or its user and time.
+
+    Raises:
+        UsageError: it is not named by just one of these, or there is no such decision.
+    """
+    ways = (seq is not None, line is not None, user is not None and at is not None)
+    if sum(ways) != 1 or (user is None) != (at is None):
+        raise UsageError("name one decision: --seq N, --line N, or --user ID with --at TIME")
+    if user is not None and at is not None:
+        seq = await _seq_of(layers, warn, user, at)
+    settings, _ = resolve(*layers)
+    target = BySeq(seq) if seq is not None else ByLine(line or 0, shown(settings.input.stream or ""))
+    async with AsyncExitStack() as stack:
+        opened = await open_replay(layers, target.suits, warn, stack)
+        then = await past(opened, target)
+        detector = opened.settings.detector
+        amount = _purchase(then)
+        columns = await run_sync(then.history.columns)
+        buyer, k = int(then.found.events.user[then.place]), detector.exact_k()
+        large = then.state.decoder.large
+        found = await run_sync(explain, then.state.graph, columns, buyer, amount, opened.T, k, large, then.key)
+    seqs = np.array([then.seq, *(bought.seq for bought in found.window)], np.int64)
+    places = await places_of(layers, seqs, then.lines, warn)
+    return _record(then, found, places, opened.D, opened.T, detector.name)
+
+
+async def _seq_of(layers: Sequence[Layer], warn: Callable[[str], None], user: str, at: str) -> int:
+    wanted, decoder = Purchases(user, time_of(at)), Decoder([user.encode()])
+    async with AsyncExitStack() as stack:
+        opened = await open_replay(layers, lambda _: False, warn, stack)
+        async with aclosing(parts(opened.logs, decoder, 0)) as found:
+            async for part in found:
+                wanted.look(part, int(decoder.named[0]))
+    return wanted.seq()
+
+
+def _purchase(then: Past) -> int:
+    """The amount of the purchase that stands at the target.
+
+    Raises:
+        UsageError: it is none, or none that was judged.
+    """
+    events, place = then.found.events, then.place
+    where = f"event {then.seq:,} ({then.found.file}:{int(events.line[place])})"
+    if events.kind[place] != Kind.PURCHASE:
+        kind = "a befriending" if events.kind[place] == Kind.BEFRIEND else "an unfriending"
+        raise UsageError(f"{where} is {kind}; only purchases are judged")
+    if not then.found.judged:
+        raise UsageError(f"{where} is in the batch log, which is not judged; its last event is before the stream's")
+    amount = int(events.amount[place])
+    return amount if amount >= 0 else then.state.decoder.large[-1 - amount]
+
+
+def _record(then: Past, found: Explanation, places: dict[int, Where], D: int, T: int, detector: str) -> Record:
+    name, statistics, k = _Names(then), found.statistics, found.k
+    own = places[then.seq]
+    known = statistics.n > 0
+    away = abs(found.flips_at - found.amount) if found.flips_at is not None else None
+    return Record(
+        seq=then.seq,
+        file=own.file,
+        line=own.line,
+        user=name[found.user],
+        timestamp=moment(int(then.found.events.timestamp[then.place])) or "",
+        amount=decimal(found.amount),
+        D=D,
+        T=T,
+        k=str(k) if k.denominator == 1 else str(float(k)),
+        detector=detector,
+        verdict=_verdict(flagged=found.flagged),
+        n=statistics.n,
+        S=str(statistics.S),
+        Q=str(statistics.Q),
+        mean=statistics.mean() if known else None,
+        sd=statistics.sd() if known else None,
+        threshold=statistics.threshold(k) if known else None,
+        d=str(found.d),
+        left=str((found.d * k.denominator) ** 2),
+        right=str(k.numerator**2 * statistics.spread),
+        flips_at=decimal(found.flips_at) if found.flips_at is not None else None,
+        cents_away=-(-away // CENT) if away is not None else None,
+        without=[_alternative(other, found, name) for other in found.flipped_by],
+        network=[
+            NetworkMember(name[user], member.hop, [name[step] for step in path_to(user, found.members)])
+            for user, member in found.members.items()
+        ],
+        window=[_window_purchase(bought, found, name, places) for bought in found.window],
+    )
+
+
+class _Names(dict[int, str]):
+    """Dense users' ids as text."""
+
+    def __init__(self, then: Past) -> None:
+        super().__init__()
+        self._then = then
+
+    def __missing__(self, user: int) -> str:
+        self[user] = self._then.name(user).decode()
+        return self[user]
+
+
+def _window_purchase(
+    bought: Bought, found: Explanation, name: dict[int, str], places: dict[int, Where]
+) -> WindowPurchase:
+    where = places[bought.seq]
+    return WindowPurchase(
+        bought.seq, where.file, where.line, name[bought.user], found.members[bought.user].hop,
+        moment(bought.timestamp) or "", decimal(bought.amount),
+    )  # fmt: skip
+
+
+def _alternative(other: Without, found: Explanation, name: dict[int, str]) -> Alternative:
+    statistics = other.statistics
+    friendship = (name[other.friendship[0]], name[other.friendship[1]]) if other.friendship is not None else None
+    return Alternative(
+        friendship,
+        other.purchase,
+        statistics.n,
+        statistics.mean() if statistics.n else None,
+        statistics.sd() if statistics.n else None,
+        _verdict(flagged=not found.flagged),
+    )
+
+
+def _verdict(*, flagged: bool) -> str:
+    return "flagged" if flagged else "normal"
+
+
+def as_text(record: Record) -> str:
+    """The explanation for a person."""
+    sections = [_head(record), _flips(record), _network(record)]
+    if record.window:
+        sections.append(_window(record))
+    return "\n".join(sections)
+
+
+def _head(record: Record) -> str:
+    p, q = Fraction(record.k).as_integer_ratio()
+    left, right = ("d*d", f"{p * p}*(n*Q - S*S)") if q == 1 else (f"{q * q}*d*d", f"{p * p}*(n*Q - S*S)")
+    rows = [
+        ("purchase", f"user {record.user} paid {record.amount} at {record.timestamp}"),
+        ("", f"{record.file}:{record.line}, event {record.seq:,}"),
+        ("verdict", f"{record.verdict.upper()} by {record.detector} with D={record.D} T={record.T} k={record.k}"),
+        ("network", f"{len(record.network):,} users{_by_hop(record)}"),
+    ]
+    if record.n:
+        rows += [
+            ("window", f"n = {record.n} latest purchases of the network; mean {record.mean}, sd {record.sd}"),
+            ("", f"S = {record.S}  Q = {record.Q}  (sums of amounts and of their squares, in millionths)"),
+        ]
+    else:
+        rows.append(("window", "empty: nobody in the network had bought anything"))
+    if record.n >= 2:
+        sign = ">" if int(record.left) > int(record.right) else "<="
+        rows += [
+            (
+                "rule",
+                f"flagged above mean + k*sd = {record.threshold}, that is if d = n*x - S > 0 and {left} > {right}",
+            ),
+            ("", f"d = {record.d}"),
+            ("", f"{record.left} {sign} {record.right}" + (", but d is not above 0" if int(record.d) <= 0 else "")),
+        ]
+    else:
+        rows.append(("rule", "a window of fewer than two purchases never flags"))
+    return _rows(rows)
+
+
+def _by_hop(record: Record) -> str:
+    hops = [member.hop for member in record.network]
+    counts = [f"{hops.count(hop):,} at hop {hop}" for hop in sorted(set(hops))]
+    return f": {', '.join(counts)}" if counts else ""
+
+
+def _flips(record: Record) -> str:
+    other = "normal" if record.verdict == "flagged" else "flagged"
+    rows = []
+    if record.flips_at is None:
+        rows.append(("flips", f"no amount would be {other}"))
+    else:
+        cents = f"{record.cents_away:,} cent{'s' * (record.cents_away != 1)}"
+        less = "less" if record.verdict == "flagged" else "more"
+        rows.append(("flips", f"at {record.flips_at} it would be {other}: {cents} {less}"))
+    places = {bought.seq: bought for bought in record.window}
+    for way in record.without:
+        then = f"window {way.window_size}, mean {way.mean}, sd {way.sd}"
+        if way.friendship is not None:
+            rows.append(
+                ("", f"without the friendship of {way.friendship[0]} and {way.friendship[1]}: {other} ({then})")
+            )
+        elif way.purchase is not None:
+            bought = places[way.purchase]
+            rows.append(
+                ("", f"without {bought.user}'s purchase of {bought.amount} (event {bought.seq:,}): {other} ({then})")
+            )
+    if not record.without:
+        rows.append(("", f"no single friendship or purchase less would make it {other}"))
+    return _rows(rows)
+
+
+def _network(record: Record) -> str:
+    lines = []
+    for hop in sorted({member.hop for member in record.network}):
+        members = [member.user for member in record.network if member.hop == hop]
+        more = (
+            f" and {len(members) - LISTED:,} more (--json names all, with their paths)" if len(members) > LISTED else ""
+        )
+        text = f"hop {hop}      {' '.join(members[:LISTED])}{more}"
+        lines.append(fill(text, WIDTH, subsequent_indent=" " * 11, break_long_words=False, break_on_hyphens=False))
+    return "\n".join(lines)
+
+
+def _window(record: Record) -> str:
+    paths = {member.user: " - ".join(member.path) for member in record.network}
+    table = [("when", "amount", "event", "where", "who, by which friendships")]
+    table += [
+        (bought.timestamp, bought.amount, f"{bought.seq:,}", f"{bought.file}:{bought.line}", paths[bought.user])
+        for bought in record.window
+    ]
+    widths = [max(len(row[column]) for row in table) for column in range(4)]
+    lines = (
+        f"{when:<{widths[0]}}  {amount:>{widths[1]}}  {seq:>{widths[2]}}  {where:<{widths[3]}}  {who}".rstrip()
+        for when, amount, seq, where, who in table
+    )
+    return "\n" + "\n".join(lines)
+
+
+def _rows(rows: Sequence[tuple[str, Any]]) -> str:
+    return "\n".join(f"{what:<11}{text}" for what, text in rows)
