@@ -1,6 +1,6 @@
 """Why a verdict is what it is, and what would have made it another."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -92,6 +92,11 @@ def explain(
     return explanation
 
 
+def latest_of(held: PurchaseColumns, users: Collection[int], count: int, large: Sequence[int]) -> list[Bought]:
+    """The `count` latest purchases by some users, the newest first."""
+    return _latest_first(held, users, large).top(count)
+
+
 def flip_amount(statistics: Statistics, *, flagged: bool, k: Fraction) -> int | None:
     """The amount nearest to the boundary that has the other verdict, None if there is none."""
     if statistics.n < 2:
@@ -122,7 +127,7 @@ class _Purchases:
         ]
 
 
-def _latest_first(held: PurchaseColumns, members: dict[int, Member], large: Sequence[int]) -> _Purchases:
+def _latest_first(held: PurchaseColumns, members: Collection[int], large: Sequence[int]) -> _Purchases:
     member = np.zeros(len(held.held), np.bool_)
     inside = np.array([user for user in members if user < len(member)], np.int64)
     member[inside] = True

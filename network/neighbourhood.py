@@ -14,7 +14,7 @@ class Member(NamedTuple):
 
 
 def members_of(graph: FriendGraph, user: int, D: int, key: Callable[[int], tuple[int, bytes]]) -> dict[int, Member]:
-    """Everyone within `D` hops of `user` (left out itself), nearest first, by breadth-first search.
+    """Everyone within `D` hops of `user` (left out itself) by breadth-first search, by hop and then by `key`.
 
     Of several shortest paths the one whose users come first by `key` is given, so that it does not depend on the order
     in which friends are held.
@@ -24,13 +24,13 @@ def members_of(graph: FriendGraph, user: int, D: int, key: Callable[[int], tuple
     reached = {user: Member(0, user)}
     frontier = [user]
     for hop in range(1, D + 1):
-        found = []
+        found: dict[int, int] = {}
         for member in frontier:
             for friend in graph.friends(member).tolist():
                 if friend not in reached:
-                    reached[friend] = Member(hop, member)
-                    found.append(friend)
+                    found.setdefault(friend, member)
         frontier = sorted(found, key=key)
+        reached |= {friend: Member(hop, found[friend]) for friend in frontier}
         if not frontier:
             break
     del reached[user]

@@ -13,6 +13,7 @@ from peerwatch.runtime.commands.explain import explain
 from peerwatch.runtime.commands.generate import generate
 from peerwatch.runtime.commands.rejects import rejects
 from peerwatch.runtime.commands.run import run
+from peerwatch.runtime.commands.state import state
 from peerwatch.runtime.commands.status import status
 from peerwatch.runtime.names import shown
 
@@ -64,5 +65,5 @@ def cli() -> None:
     """
 
 
-for command in (run, status, explain, rejects, config, generate):
+for command in (run, status, explain, state, rejects, config, generate):
     cli.add_command(command)

@@ -157,7 +157,7 @@ def _purchase(then: Past) -> int:
 
 
 def _record(then: Past, found: Explanation, places: dict[int, Where], D: int, T: int, detector: str) -> Record:
-    name, statistics, k = _Names(then), found.statistics, found.k
+    name, statistics, k = Names(then), found.statistics, found.k
     own = places[then.seq]
     known = statistics.n > 0
     away = abs(found.flips_at - found.amount) if found.flips_at is not None else None
@@ -193,7 +193,7 @@ def _record(then: Past, found: Explanation, places: dict[int, Where], D: int, T:
     )
 
 
-class _Names(dict[int, str]):
+class Names(dict[int, str]):
     """Dense users' ids as text."""
 
     def __init__(self, then: Past) -> None:
@@ -244,7 +244,7 @@ def _head(record: Record) -> str:
     p, q = Fraction(record.k).as_integer_ratio()
     left, right = ("d*d", f"{p * p}*(n*Q - S*S)") if q == 1 else (f"{q * q}*d*d", f"{p * p}*(n*Q - S*S)")
     rows = [
-        ("purchase", f"user {record.user} paid {record.amount} at {record.timestamp}"),
+        ("purchase", f"user {record.user} paid {record.amount} at {short(record.timestamp)}"),
         ("", f"{record.file}:{record.line}, event {record.seq:,}"),
         ("verdict", f"{record.verdict.upper()} by {record.detector} with D={record.D} T={record.T} k={record.k}"),
         ("network", f"{len(record.network):,} users{_by_hop(record)}"),
@@ -319,7 +319,7 @@ def _window(record: Record) -> str:
     paths = {member.user: " - ".join(member.path) for member in record.network}
     table = [("when", "amount", "event", "where", "who, by which friendships")]
     table += [
-        (bought.timestamp, bought.amount, f"{bought.seq:,}", f"{bought.file}:{bought.line}", paths[bought.user])
+        (short(bought.timestamp), bought.amount, f"{bought.seq:,}", f"{bought.file}:{bought.line}", paths[bought.user])
         for bought in record.window
     ]
     widths = [max(len(row[column]) for row in table) for column in range(4)]
@@ -328,6 +328,11 @@ def _window(record: Record) -> str:
         for when, amount, seq, where, who in table
     )
     return "\n" + "\n".join(lines)
+
+
+def short(timestamp: str) -> str:
+    """A timestamp without a fraction of nothing."""
+    return timestamp.replace(".000000Z", "Z")
 
 
 def _rows(rows: Sequence[tuple[str, Any]]) -> str:

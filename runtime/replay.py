@@ -103,6 +103,8 @@ class Past(NamedTuple):
     lines: Lines
     part: Part | None
     place: int
+    unseen: frozenset[int]
+    """Named users that no event before has named."""
 
     @property
     def found(self) -> Part:
@@ -212,7 +214,7 @@ async def past(opened: Opened, target: Target, named: Sequence[bytes] = ()) -> P
         SourceError: a log could not be read any further.
     """
     state, events = _begun(opened, named)
-    lines = Lines()
+    lines, unseen = Lines(), frozenset(state.decoder.unseen)
     async with aclosing(parts(opened.logs, state.decoder, events)) as found:
         async for part in found:
             place = target.place(part)
@@ -220,12 +222,19 @@ async def past(opened: Opened, target: Target, named: Sequence[bytes] = ()) -> P
             gone = part.events if place is None else part.events[:place]
             await run_sync(apply, state, gone, part.seq)
             if place is not None:
-                return Past(state, part.seq + place, lines, part, place)
+                unseen -= frozenset(_named(gone))
+                return Past(state, part.seq + place, lines, part, place, unseen)
+            unseen = frozenset(state.decoder.unseen)
             events = part.seq + len(part.events) - 1
     error = target.missed(events)
     if error is not None:
         raise error
-    return Past(state, events + 1, lines, None, 0)
+    return Past(state, events + 1, lines, None, 0, unseen)
+
+
+def _named(events: Events) -> list[int]:
+    befriended = events.friend[events.kind != Kind.PURCHASE]
+    return [*events.user.tolist(), *befriended.tolist()]
 
 
 def _begun(opened: Opened, named: Sequence[bytes]) -> tuple[State, int]:

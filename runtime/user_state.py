@@ -1,0 +1,131 @@
+"""`peerwatch state`: one user as of any moment, from the logs."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from textwrap import fill
+
+import msgspec
+import numpy as np
+from anyio.to_thread import run_sync
+
+from peerwatch.detectors.explanation import latest_of
+from peerwatch.network.errors import UsageError
+from peerwatch.network.neighbourhood import members_of, path_to
+from peerwatch.network.statistics import Statistics, decimal
+from peerwatch.runtime.explain import LISTED, WIDTH, Names, NetworkMember, short
+from peerwatch.runtime.logs import moment
+from peerwatch.runtime.replay import Target, open_replay, past, places_of
+from peerwatch.runtime.settings import Layer
+from peerwatch.runtime.targets import BySeq, ByTime, time_of
+
+
+class HeldPurchase(msgspec.Struct, frozen=True):
+    """A purchase the user has made: which event, in which line of which file, when, how much."""
+
+    seq: int
+    file: str
+    line: int
+    timestamp: str
+    amount: str
+
+
+class UserState(msgspec.Struct, frozen=True, kw_only=True):
+    """A user as of the moment after event `seq`: friends, network, purchases, and what the next one would be held to.
+
+    `purchases` are the user's T latest, the newest first: no window reaches further. The window is that of a purchase
+    by this user at this moment; its mean and sd are null if it is empty.
+    """
+
+    seq: int
+    user: str
+    D: int
+    T: int
+    k: str
+    friends: list[str]
+    network: list[NetworkMember]
+    purchases: list[HeldPurchase]
+    window_size: int
+    mean: str | None
+    sd: str | None
+    threshold: str | None
+
+
+async def state_of(layers: Sequence[Layer], warn: Callable[[str], None], user: str, at: str) -> UserState:
+    """What was known of a user after event number `at`, or before the first event later than the timestamp `at`.
+
+    Raises:
+        UsageError: the user did not exist then, or there is no such moment.
+    """
+    target: Target = BySeq(int(at) + 1, end=True) if at.isascii() and at.isdigit() else ByTime(time_of(at))
+    async with AsyncExitStack() as stack:
+        opened = await open_replay(layers, target.suits, warn, stack)
+        then = await past(opened, target, [user.encode()])
+        dense = int(then.state.decoder.named[0])
+        columns = await run_sync(then.history.columns)
+        if dense in then.unseen:
+            raise UsageError(f"user {user} does not exist as of event {then.seq - 1:,}: no event has named it yet")
+    k = opened.settings.detector.exact_k()
+    large, name = then.state.decoder.large, Names(then)
+    members = members_of(then.state.graph, dense, opened.D, then.key)
+    own = latest_of(columns, {dense}, opened.T, large)
+    statistics = Statistics.of([each.amount for each in latest_of(columns, set(members), opened.T, large)])
+    places = await places_of(layers, np.array([each.seq for each in own], np.int64), then.lines, warn)
+    known = statistics.n > 0
+    return UserState(
+        seq=then.seq - 1,
+        user=user,
+        D=opened.D,
+        T=opened.T,
+        k=str(k) if k.denominator == 1 else str(float(k)),
+        friends=[name[friend] for friend, member in members.items() if member.hop == 1],
+        network=[
+            NetworkMember(name[other], member.hop, [name[step] for step in path_to(other, members)])
+            for other, member in members.items()
+        ],
+        purchases=[
+            HeldPurchase(
+                each.seq, places[each.seq].file, places[each.seq].line, moment(each.timestamp) or "",
+                decimal(each.amount),
+            )
+            for each in own
+        ],
+        window_size=statistics.n,
+        mean=statistics.mean() if known else None,
+        sd=statistics.sd() if known else None,
+        threshold=statistics.threshold(k) if known else None,
+    )  # fmt: skip
+
+
+def as_text(state: UserState) -> str:
+    """The state for a person."""
+    names = state.friends[:LISTED]
+    more = f" and {len(state.friends) - LISTED:,} more (--json names all)" if len(state.friends) > LISTED else ""
+    hops = [member.hop for member in state.network]
+    counts = ", ".join(f"{hops.count(hop):,} at hop {hop}" for hop in sorted(set(hops)))
+    if state.window_size >= 2:
+        next_one = (
+            f"{state.window_size} purchases, mean {state.mean}, sd {state.sd}: a purchase above {state.threshold}"
+            f" would be flagged (T={state.T}, k={state.k})"
+        )
+    else:
+        next_one = "fewer than two purchases: nothing would be flagged"
+    lines = [
+        f"user       {state.user}, as of event {state.seq:,}",
+        fill(
+            f"friends    {len(state.friends):,}: {' '.join(names)}{more}" if names else "friends    none",
+            WIDTH, subsequent_indent=" " * 11, break_long_words=False, break_on_hyphens=False,
+        ),
+        f"network    {len(state.network):,} users within {state.D} hops" + (f": {counts}" if counts else ""),
+        f"window     {next_one}",
+        f"purchases  the {len(state.purchases):,} latest" if state.purchases else "purchases  none",
+    ]  # fmt: skip
+    table = [
+        (short(each.timestamp), each.amount, f"event {each.seq:,}", f"{each.file}:{each.line}")
+        for each in state.purchases
+    ]
+    widths = [max((len(row[column]) for row in table), default=0) for column in range(3)]
+    lines += [
+        f"           {when:<{widths[0]}}  {amount:>{widths[1]}}  {seq:>{widths[2]}}  {where}"
+        for when, amount, seq, where in table
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,114 @@
+"""Explanations: every field as an independent recomputation has it, from checkpoints as from the beginning."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from naive_explanation import Bought, World, comparable, events_of, explained
+from strategies import logs
+
+from peerwatch.runtime import explain
+from peerwatch.runtime.cli import cli
+from peerwatch.runtime.settings import Layer
+
+SHARED = Path(__file__).parents[3] / "shared"
+HEADER = b'{"D":"2", "T":"3"}\n'
+
+
+def peerwatch(*arguments: str) -> Result:
+    """Run the command in this process."""
+    return CliRunner().invoke(cli, arguments)
+
+
+def layer(batch: Path | None, stream: Path, D: int, T: int, k: str, state: Path | None = None) -> Layer:
+    """Settings for a replay."""
+    values = {"input.stream": str(stream), "D": D, "T": T, "detector.k": float(k)}
+    values |= {"input.batch": str(batch)} if batch is not None else {}
+    values |= {"state.directory": str(state)} if state is not None else {}
+    return Layer(values, dict.fromkeys(values, "test"))
+
+
+def record_of(settings: Layer, **named: Any) -> dict[str, Any]:
+    """The explanation as `--json` has it."""
+
+    async def ask() -> explain.Record:
+        return await explain.explained([settings], pytest.fail, **named)
+
+    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(anyio.run(ask)))
+    return found
+
+
+def worlds(batch: Path, stream: Path) -> Iterator[tuple[World, Bought]]:
+    """Each stream purchase with the world before it."""
+    world, seq = World(), 0
+    for path in (batch, stream):
+        for line, _, event in events_of(path.read_bytes()):
+            seq += 1
+            if event[0] == "purchase" and path == stream:
+                yield world, Bought(event[1], seq, event[2], event[3], str(path), line)
+            world.apply(event, seq, str(path), line)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(logs(40), logs(40), st.integers(1, 3), st.integers(2, 5), st.sampled_from(["3", "0", "0.5", "1.25"]))
+def test_every_field_is_that_of_a_plain_recomputation(batch: bytes, stream: bytes, D: int, T: int, k: str) -> None:
+    """Whatever the logs hold: late arrivals, ties, huge amounts, rejected lines, friendships that end."""
+    with tempfile.TemporaryDirectory() as name:
+        paths = Path(name) / "batch", Path(name) / "stream"
+        for path, content in zip(paths, (batch, stream), strict=True):
+            path.write_bytes(content)
+        for number, (world, this) in enumerate(worlds(*paths)):
+            if number % 4 == 1:
+                way = {"seq": this.seq} if number % 8 == 1 else {"line": this.line}
+                record = record_of(layer(*paths, D, T, k), **way)
+                assert comparable(record) == comparable(explained(world, this, D, T, Fraction(k)))
+
+
+@pytest.fixture(scope="module")
+def real_case(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the woven logs and the state directory of a run that kept all its checkpoints."""
+    if not (SHARED / "real_case.py").exists():
+        pytest.skip(f"the real data are not here: no {SHARED / 'real_case.py'}")
+    directory = tmp_path_factory.mktemp("real")
+    data = [str(SHARED / "data" / name) for name in ("facebook_friendships.txt", "cdnow_purchases.txt")]
+    subprocess.run([sys.executable, str(SHARED / "real_case.py"), *data, str(directory), "2", "50", "1"], check=True)
+    config = directory / "config.yaml"
+    config.write_text(f"state:\n  directory: {directory / 'state'}\n  events: 5000\n  keep: 100\n")
+    files = [str(directory / name) for name in ("batch_log.json", "stream_log.json", "flagged.json")]
+    assert peerwatch("run", "--config", str(config), *files).exit_code == 0
+    return directory
+
+
+@pytest.mark.timeout(300)
+def test_200_random_decisions_of_the_real_case(real_case: Path) -> None:
+    """100 of the flagged ones, 100 of all; from the nearest checkpoint, one in ten from the beginning."""
+    batch, stream = real_case / "batch_log.json", real_case / "stream_log.json"
+    flagged = {line.rpartition(b', "mean"')[0] for line in (real_case / "flagged.json").read_bytes().splitlines()}
+    random = Random(1)
+    first = sum(1 for _ in events_of(batch.read_bytes())) + 1
+    stream_events = enumerate(events_of(stream.read_bytes()), first)
+    purchases = [(seq, text) for seq, (_, text, event) in stream_events if event[0] == "purchase"]
+    anomalous = [seq for seq, text in purchases if text.removesuffix(b"}") in flagged]
+    chosen = {*random.sample(anomalous, 100)}
+    chosen |= {*random.sample([seq for seq, _ in purchases if seq not in chosen], 100)}
+    compared = 0
+    for world, this in worlds(batch, stream):
+        if this.seq not in chosen:
+            continue
+        compared += 1
+        state = real_case / "state" if compared % 10 else None
+        record = record_of(layer(batch, stream, 2, 50, "3", state), seq=this.seq)
+        assert comparable(record) == comparable(explained(world, this, 2, 50, Fraction(3)))
+        assert (record["verdict"] == "flagged") == (this.seq in anomalous)
+    assert compared == 200
