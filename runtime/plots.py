@@ -34,7 +34,7 @@ def check(path: Path) -> None:
     if not path.parent.is_dir():
         raise UsageError(f"{shown(path)}: the directory {path.parent} does not exist; create it first")
     if find_spec("matplotlib") is None:
-        raise UsageError("pictures need matplotlib, which is not installed: pip install 'peerwatch[plot]'")
+        raise UsageError("pictures need matplotlib, which is not installed: pip install matplotlib")
 
 
 def save(figure: Any, path: Path) -> None:

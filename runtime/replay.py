@@ -167,7 +167,7 @@ async def open_replay(
                     f" {before}; leave --{key} out, or leave the state directory out and go through the whole logs"
                 )
     built = {"D": known.D, "T": known.T, "detector.k": known.k} if known is not None else {}
-    settings, _ = resolve(*layers, header, Layer(built, {}))
+    settings, _ = resolve(*layers, Layer(built, {}), header)
     D, T = required(settings)
     return Opened(settings, D, T, checkpoint, logs)
 

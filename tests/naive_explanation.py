@@ -52,7 +52,7 @@ class World:
     def hanging(self, user: str, D: int) -> dict[frozenset[str], set[str]]:
         """Which members each friendship keeps in the network: it is on every path of at most D hops to them."""
         needed: dict[str, frozenset[frozenset[str]]] = {}
-        paths = [((user,), frozenset[frozenset[str]]())]
+        paths: list[tuple[tuple[str, ...], frozenset[frozenset[str]]]] = [((user,), frozenset())]
         for _ in range(D):
             paths = [
                 ((*path, friend), edges | {frozenset({path[-1], friend})})
