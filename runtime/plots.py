@@ -93,14 +93,19 @@ def _draw_network(axes: Any, record: "Record") -> None:
     buyers = [user for user in at if user in counts]
     xs, ys = [at[user][0] for user in buyers], [at[user][1] for user in buyers]
     axes.scatter(xs, ys, s=[40 + 25 * counts[user] for user in buyers], color=BLUE, zorder=3)
-    for user in _with_room(sorted(buyers, key=lambda user: -counts[user]), at, NAME_ROOM * hops):
+    between = [user for user in parents if user in on_paths and user not in counts]
+    for user in _with_room([*between, *sorted(buyers, key=lambda user: -counts[user])], at, NAME_ROOM * hops):
         x, y = at[user]
         angle = atan2(y, x)
-        left = abs(angle) > pi / 2
+        if user in counts:  # outside, along the ray
+            left = abs(angle) > pi / 2
+            place, side, turned = NAME_POINTS, "right" if left else "left", angle * 180 / pi + (180 if left else 0)
+        else:  # inside, where there are fewer lines
+            place, side, turned = -2 * NAME_POINTS, "center", 0.0
         axes.annotate(
-            user, (x, y), xytext=(NAME_POINTS * cos(angle), NAME_POINTS * sin(angle)), textcoords="offset points",
-            rotation=angle * 180 / pi + (180 if left else 0), rotation_mode="anchor", fontsize=9, color=INK,
-            ha="right" if left else "left", va="center", zorder=5,
+            user, (x, y), xytext=(place * cos(angle), place * sin(angle)), textcoords="offset points",
+            rotation=turned, rotation_mode="anchor", fontsize=9, color=INK, ha=side, va="center", zorder=5,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
         )  # fmt: skip
     axes.scatter([0], [0], marker="*", s=340, color=RED, zorder=6)
     more = f" ({len(at) - 1:,} drawn)" if len(at) <= len(record.network) else ""
@@ -110,8 +115,8 @@ def _draw_network(axes: Any, record: "Record") -> None:
         f"blue: the {len(buyers)} whose purchases count, larger for more of them",
         fontsize=11,
     )
-    axes.set_xlim(-1.2 * max(hops, 1), 1.2 * max(hops, 1))
-    axes.set_ylim(-1.2 * max(hops, 1), 1.2 * max(hops, 1))
+    axes.set_xlim(-1.25 * max(hops, 1), 1.25 * max(hops, 1))
+    axes.set_ylim(-1.25 * max(hops, 1), 1.25 * max(hops, 1))
     axes.set_aspect("equal")
     axes.set_axis_off()
 
