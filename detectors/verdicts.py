@@ -92,7 +92,7 @@ class VerdictHash(msgspec.Struct):
         said = (self.group, self.judged, [(seq, mean, sd) for seq, _, mean, sd in self.flagged])
         return blake2b(self.closed.encode() + msgspec.json.encode(said), digest_size=16).hexdigest()
 
-    def open(self) -> list[Entry]:
+    def unended(self) -> list[Entry]:
         """The group that has not ended, as it is now, if anything in it has been judged."""
         return [Entry(self.through, self.judged, self.digest(), self.flagged)] if self.judged else []
 
@@ -101,7 +101,7 @@ class VerdictHash(msgspec.Struct):
         return msgspec.structs.replace(self, flagged=[*self.flagged])
 
     def _end(self) -> list[Entry]:
-        ended = [msgspec.structs.replace(entry, through=(self.group + 1) * GROUP) for entry in self.open()]
+        ended = [msgspec.structs.replace(entry, through=(self.group + 1) * GROUP) for entry in self.unended()]
         self.closed, self.judged, self.flagged = self.digest(), 0, []
         return ended
 

@@ -37,8 +37,8 @@ def test_how_decisions_are_handed_over_does_not_matter(judged: list[int], cuts: 
     whole, entries = taken(judged, flagged, [])
     pieces, same = taken(judged, flagged, cuts)
     assert (whole.digest(), whole.decisions) == (pieces.digest(), len(judged))
-    assert [*entries, *whole.open()] == [*same, *pieces.open()]
-    assert sum(entry.judged for entry in (*entries, *whole.open())) == len(judged)
+    assert [*entries, *whole.unended()] == [*same, *pieces.unended()]
+    assert sum(entry.judged for entry in (*entries, *whole.unended())) == len(judged)
     assert [decode_entry(encode_entry(entry)) for entry in entries] == entries
     assert whole.copy().digest() == whole.digest()
 
