@@ -1,7 +1,7 @@
 """Gathers each decision's window from the shards, has it judged, and logs decisions."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from itertools import cycle
 from typing import NamedTuple, Protocol
 
@@ -11,15 +11,19 @@ from peerwatch.actors.mailbox import INLINE_WORK, Receive, Reply, Send, mailbox,
 from peerwatch.actors.messages import (
     CoordinatorMessage,
     Flagged,
+    Outcomes,
     OutputMessage,
     Questions,
     Results,
+    ShadowMessage,
     ShardMessage,
     WindowRequest,
 )  # fmt: skip
 from peerwatch.actors.snapshot import Snapshot
 from peerwatch.detectors.judge import Decision, Judge, Mask
+from peerwatch.detectors.shadow import Outcome
 from peerwatch.network.history import Windows, merged
+from peerwatch.network.sampling import sampled
 
 
 class DecisionLog(Protocol):
@@ -42,6 +46,13 @@ class Asked(NamedTuple):
     replies: list[Reply[Windows]]
 
 
+class Checking(NamedTuple):
+    """Which share of the decisions is recomputed, and who does it."""
+
+    share: float
+    shadow: Send[ShadowMessage]
+
+
 class Coordinator:
     """Asks and judges at the same time: while one batch is judged, the shards already work on the next.
 
@@ -56,6 +67,7 @@ class Coordinator:
         inboxes: Sequence[Receive[CoordinatorMessage]],
         shards: Sequence[Send[ShardMessage]],
         output: Send[OutputMessage],
+        checking: Checking | None = None,
     ) -> None:
         self._judge = judge
         self._T = T
@@ -63,6 +75,7 @@ class Coordinator:
         self._inboxes = inboxes
         self._shards = shards
         self._output = output
+        self._checking = checking
 
     async def run(self) -> None:
         """Serve until the mailbox ends and every reply has been judged."""
@@ -100,7 +113,7 @@ class Coordinator:
         return replies
 
     async def _judge_all(self, asked: Receive[Asked | Snapshot]) -> None:
-        with asked, self._output:
+        with asked, self._output, self._checking.shadow if self._checking is not None else nullcontext():
             async for message in asked:
                 if isinstance(message, Snapshot):
                     await self._output.send(message)
@@ -109,24 +122,40 @@ class Coordinator:
                 self._judge.large.extend(questions.large)
                 windows = [await reply.wait_answered() for reply in replies]
                 flagged = await self._flagged(questions, windows) if windows else []
-                await self._output.send(Results(flagged, questions.rejected, questions.through))
+                await self._output.send(Results(questions.seq, flagged, questions.rejected, questions.through))
 
     async def _flagged(self, questions: Questions, windows: list[Windows]) -> list[Flagged]:
         wanted = self._log.wanted(questions)
+        checked = None if self._checking is None else sampled(questions.seq, self._checking.share)
         work = 8 * sum(len(part.seq) for part in windows)
         if self._log.flagged or wanted.any():
             work += INLINE_WORK  # a log may be a file: it is written from a thread
-        return await run_kernel(work, self._decide, questions, windows, wanted)
+        flagged, outcomes = await run_kernel(work, self._decide, questions, windows, wanted, checked)
+        if self._checking is not None and outcomes:
+            await self._checking.shadow.send(Outcomes(outcomes))
+        return flagged
 
-    def _decide(self, questions: Questions, windows: list[Windows], wanted: Mask) -> list[Flagged]:
-        events = questions.events
-        decisions = self._judge.judge(merged(windows, self._T), events.amount, wanted)
-        logged = [decision for decision in decisions if wanted[decision.place] or self._log.flagged]
+    def _decide(
+        self, questions: Questions, windows: list[Windows], wanted: Mask, checked: Mask | None
+    ) -> tuple[list[Flagged], list[Outcome]]:
+        """What is flagged, and what was decided on the purchases that are `checked`."""
+        either = wanted if checked is None else wanted | checked
+        decisions = self._judge.judge(merged(windows, self._T), questions.events.amount, either)
+        logged = [one for one in decisions if wanted[one.place] or (one.flagged and self._log.flagged)]
         if logged:
             self._log.write(questions, logged)
-        return [
-            Flagged(questions.content[events.start[place] : events.end[place]], decision.statistics)
-            for decision in decisions
-            if decision.flagged
-            for place in (decision.place,)
-        ]
+        flagged = [_flagged(questions, decision) for decision in decisions if decision.flagged]
+        if checked is None:
+            return flagged, []
+        return flagged, [_outcome(questions, decision) for decision in decisions if checked[decision.place]]
+
+
+def _flagged(questions: Questions, decision: Decision) -> Flagged:
+    events, place = questions.events, decision.place
+    text = questions.content[events.start[place] : events.end[place]]
+    return Flagged(int(questions.seq[place]), int(events.line[place]), text, decision.statistics)
+
+
+def _outcome(questions: Questions, decision: Decision) -> Outcome:
+    seq, line = int(questions.seq[decision.place]), int(questions.events.line[decision.place])
+    return Outcome(seq, questions.file, line, decision.statistics, decision.flagged)

@@ -10,7 +10,7 @@ import anyio
 import numpy as np
 
 from peerwatch.actors.mailbox import Reply, Send, run_kernel
-from peerwatch.actors.messages import Batch, GraphMessage, Purchases, ShardMessage, Share
+from peerwatch.actors.messages import Batch, Followed, GraphMessage, Purchases, ShadowMessage, ShardMessage, Share
 from peerwatch.actors.snapshot import Snapshot
 from peerwatch.network.decoder import Decoder, Events, Rejected
 from peerwatch.network.errors import StrictError
@@ -87,6 +87,7 @@ class Dispatcher:
         graphs: Sequence[Send[GraphMessage]],
         shards: Sequence[Send[ShardMessage]],
         batch_cap: int,
+        shadow: Send[ShadowMessage] | None = None,
         *,
         strict: bool,
         done: Progress = NOTHING_DONE,
@@ -99,6 +100,7 @@ class Dispatcher:
         self._graphs = graphs
         self._shards = shards
         self._batch_cap = batch_cap
+        self._shadow = shadow
         self._strict = strict
         self._done = done
         self._due_snapshot = due_snapshot
@@ -139,6 +141,8 @@ class Dispatcher:
             graph.close()
         for shard in self._shards:
             shard.close()
+        if self._shadow is not None:
+            self._shadow.close()
 
     async def _next(self, blocks: AsyncIterator[Block]) -> Block | None:
         if not self._reading.cancel_called:
@@ -240,6 +244,8 @@ class Dispatcher:
             )  # fmt: skip
             await shard.send(purchases)
         batch = Batch(events, seq, content, log.name, log.judged, users, large, rejected)
+        if self._shadow is not None:
+            await self._shadow.send(Followed(batch, *self._decoder.interner.columns()))
         if log.judged and not self._shared:
             self._shared = True
             share = Share([Reply() for _ in self._graphs[1:]])

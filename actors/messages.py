@@ -5,10 +5,11 @@ from typing import TypeAlias
 
 from peerwatch.actors.mailbox import Reply
 from peerwatch.actors.snapshot import Snapshot
+from peerwatch.detectors.shadow import Outcome
 from peerwatch.network.decoder import Events
 from peerwatch.network.graph import FriendGraph, Networks
 from peerwatch.network.history import Windows
-from peerwatch.network.kernels import Int32s, Int64s
+from peerwatch.network.kernels import Bytes, Int32s, Int64s
 from peerwatch.network.rejects import RejectedLine
 from peerwatch.network.statistics import Statistics
 
@@ -98,19 +99,44 @@ CoordinatorMessage: TypeAlias = Questions | Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Flagged:
-    """Coordinator to output: one flagged purchase: its line's own text and its window's statistics."""
+    """Coordinator to output: one flagged purchase: its number, its line and that line's own text, its window."""
 
-    line: bytes
+    seq: int
+    line: int
+    text: bytes
     statistics: Statistics
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Coordinator to output: what to write, in order; with it all events up to `through` are judged."""
+    """Coordinator to output: what to write, in order; with it all events up to `through` are judged.
 
+    `seq` are the purchases that were judged.
+    """
+
+    seq: Int64s
     flagged: list[Flagged]
     rejected: list[RejectedLine]
     through: int
 
 
 OutputMessage: TypeAlias = Results | Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """Dispatcher to shadow: a batch as the graph actors get it, with the columns of all ids that it may name."""
+
+    batch: Batch
+    arena: Bytes
+    ends: Int64s
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """Coordinator to shadow: what was decided on the purchases that are recomputed, in order."""
+
+    outcomes: list[Outcome]
+
+
+ShadowMessage: TypeAlias = Followed | Outcomes

@@ -3,8 +3,9 @@
 from typing import Protocol
 
 from peerwatch.actors.mailbox import Receive
-from peerwatch.actors.messages import Flagged, OutputMessage
+from peerwatch.actors.messages import OutputMessage, Results
 from peerwatch.actors.snapshot import Snapshot
+from peerwatch.detectors.verdicts import Entry, Verdict, VerdictHash, encode_entry
 from peerwatch.network.rejects import encode_reject
 
 
@@ -27,14 +28,25 @@ class Sink(Protocol):
 
 
 class OutputActor:
-    """Writes one batch's results in one piece."""
+    """Writes one batch's results in one piece, and keeps the hash of all verdicts and their ledger."""
 
     def __init__(
-        self, inbox: Receive[OutputMessage], flagged: Sink, rejects: Sink, *, written: int = 0, through: int = 0
+        self,
+        inbox: Receive[OutputMessage],
+        flagged: Sink,
+        rejects: Sink,
+        ledger: Sink | None = None,
+        *,
+        verdicts: VerdictHash | None = None,
+        written: int = 0,
+        through: int = 0,
     ) -> None:
         self._inbox = inbox
         self._flagged = flagged
         self._rejects = rejects
+        self._ledger = ledger
+        self.verdicts = verdicts or VerdictHash()
+        """What has been handed to the sinks so far, hashed."""
         self.written = written
         """Flagged purchases handed to the sink so far."""
         self.through = through
@@ -45,20 +57,40 @@ class OutputActor:
         with self._inbox:
             async for results in self._inbox:
                 if isinstance(results, Snapshot):
-                    lengths = [await sink.sync() for sink in (self._flagged, self._rejects)]
-                    results.put({}, flagged_bytes=lengths[0], rejects_bytes=lengths[1], flagged=self.written)
-                    continue
-                if results.flagged:
-                    await self._flagged.write(b"".join(map(flagged_line, results.flagged)))
-                    self.written += len(results.flagged)
-                if results.rejected:
-                    await self._rejects.write(b"".join(map(encode_reject, results.rejected)))
-                self.through = results.through
+                    await self._put(results)
+                else:
+                    await self._write(results)
+            await self._record(self.verdicts.unended())  # behind every snapshot: a later run cuts it off
+
+    async def _put(self, snapshot: Snapshot) -> None:
+        snapshot.put(
+            {},
+            flagged_bytes=await self._flagged.sync(),
+            rejects_bytes=await self._rejects.sync(),
+            verdicts_bytes=await self._ledger.sync() if self._ledger is not None else 0,
+            flagged=self.written,
+            verdicts=self.verdicts.copy(),
+        )
+
+    async def _write(self, results: Results) -> None:
+        verdicts = [Verdict(one.seq, one.line, one.statistics.mean(), one.statistics.sd()) for one in results.flagged]
+        if verdicts:
+            texts = [one.text for one in results.flagged]
+            await self._flagged.write(b"".join(map(flagged_line, texts, verdicts)))
+            self.written += len(verdicts)
+        if results.rejected:
+            await self._rejects.write(b"".join(map(encode_reject, results.rejected)))
+        await self._record(self.verdicts.add(results.seq, verdicts, results.through))
+        self.through = results.through
+
+    async def _record(self, entries: list[Entry]) -> None:
+        if entries and self._ledger is not None:
+            await self._ledger.write(b"".join(map(encode_entry, entries)))
 
 
-def flagged_line(flagged: Flagged) -> bytes:
+def flagged_line(text: bytes, verdict: Verdict) -> bytes:
     """The line's own text, byte for byte, with `mean` and `sd` before its closing brace."""
-    text = flagged.line.removesuffix(b"\r")
+    text = text.removesuffix(b"\r")
     brace = text.rindex(b"}")
-    fields = f', "mean": "{flagged.statistics.mean()}", "sd": "{flagged.statistics.sd()}"'
+    fields = f', "mean": "{verdict.mean}", "sd": "{verdict.sd}"'
     return text[:brace] + fields.encode() + text[brace:] + b"\n"

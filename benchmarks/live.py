@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from peerwatch.actors.dispatcher import Progress
+from peerwatch.detectors.verdicts import VerdictHash
 from peerwatch.runtime.checkpoints import VERSION, Envelope, Identity, StateDirectory, read_checkpoint
 from peerwatch.runtime.generate import Recipe, write_logs
 from peerwatch.runtime.state import Facts, Position, State
@@ -90,14 +91,14 @@ def checkpoint_seconds(
         "amount0": rng.integers(0, 10**9, purchases),
     }
     progress = Progress(0, purchases, 0, 0, users)
-    facts = Facts(progress, [], judged=True, position=Position(), flagged=0, flagged_bytes=0, rejects_bytes=0, shards=1,
-                  unseen=[], began=Position())  # fmt: skip
+    facts = Facts(progress, [], judged=True, position=Position(), flagged=0, flagged_bytes=0, rejects_bytes=0,
+                  verdicts=VerdictHash(), verdicts_bytes=0, shards=1, unseen=[], began=Position())  # fmt: skip
     state = State.restored(2, 50, 1, [], arrays, facts)
     began = time.perf_counter()
     taken = state.arrays()
     took = time.perf_counter() - began
     began = time.perf_counter()
-    envelope = Envelope(VERSION, Identity(2, 50, "sigma", 3.0, "", ""), facts, 0.0)
+    envelope = Envelope(VERSION, Identity(2, 50, "sigma", 3.0, "", "", None), facts, 0.0)
     StateDirectory(directory, print).write(taken, envelope)
     wrote = time.perf_counter() - began
     (path,) = directory.glob("checkpoint-*")

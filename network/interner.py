@@ -1,5 +1,6 @@
 """User ids as dense integers, so that everything behind the dispatcher works on arrays."""
 
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -80,6 +81,13 @@ def rehash(arena: Bytes, ends: Int64s, count: int, slots: Int64s, shift: int) ->
             slot = (slot + 1) & last
         slots[2 * slot], slots[2 * slot + 1] = key, known
         begin = ends[known]
+
+
+def ids_of(arena: Bytes, ends: Int64s, first: int) -> list[bytes]:
+    """The ids from the dense integer `first` on, of an interner with these columns."""
+    bounds = [int(ends[first - 1]) if first else 0, *ends[first:].tolist()]
+    text = arena[bounds[0] : bounds[-1]].tobytes()
+    return [text[begin - bounds[0] : end - bounds[0]] for begin, end in pairwise(bounds)]
 
 
 class Interner:

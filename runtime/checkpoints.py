@@ -22,11 +22,12 @@ from anyio.to_thread import run_sync
 
 from peerwatch.actors.dispatcher import NOTHING_DONE
 from peerwatch.actors.snapshot import Arrays, Snapshot
+from peerwatch.detectors.verdicts import VerdictHash
 from peerwatch.network.errors import SinkError, UsageError
 from peerwatch.runtime.durable import replace_file, unlink
 from peerwatch.runtime.state import Facts, Position, State
 
-VERSION: Final = 2
+VERSION: Final = 3
 DAMAGE: Final = (
     OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, msgspec.MsgspecError,
 )  # fmt: skip
@@ -44,6 +45,7 @@ class Identity(msgspec.Struct, frozen=True):
     k: float
     flagged: str
     rejects: str
+    verdicts: str | None
 
 
 class Envelope(msgspec.Struct, frozen=True):
@@ -254,7 +256,8 @@ class Checkpointer:
     async def write_beginning(self) -> None:
         """Write down the fresh state, so that a run killed before its first checkpoint knows where it began."""
         nothing = {"progress": NOTHING_DONE, "large": [], "judged": False, "position": Position(), "flagged": 0}
-        await self._write(self._state.arrays(), nothing | {"flagged_bytes": 0, "rejects_bytes": 0, "unseen": []})
+        nothing |= {"flagged_bytes": 0, "rejects_bytes": 0, "verdicts_bytes": 0, "verdicts": VerdictHash()}
+        await self._write(self._state.arrays(), nothing | {"unseen": []})
 
     async def _write(self, arrays: Arrays, facts: dict[str, Any]) -> None:
         complete = Facts(**facts, shards=self._shards, began=self._began)

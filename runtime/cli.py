@@ -8,6 +8,7 @@ from typing import Any, Final
 import click
 
 from peerwatch.network.errors import PeerwatchError, UsageError
+from peerwatch.runtime.commands.bisect import bisect
 from peerwatch.runtime.commands.config import config
 from peerwatch.runtime.commands.explain import explain
 from peerwatch.runtime.commands.generate import generate
@@ -15,6 +16,7 @@ from peerwatch.runtime.commands.rejects import rejects
 from peerwatch.runtime.commands.run import run
 from peerwatch.runtime.commands.state import state
 from peerwatch.runtime.commands.status import status
+from peerwatch.runtime.commands.verify import verify
 from peerwatch.runtime.names import shown
 
 EXIT_STOPPED: Final = 1
@@ -65,5 +67,5 @@ def cli() -> None:
     """
 
 
-for command in (run, status, explain, state, rejects, config, generate):
+for command in (run, status, explain, state, verify, bisect, rejects, config, generate):
     cli.add_command(command)

@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from peerwatch.detectors.shadow import Difference
     from peerwatch.runtime.pipeline import Totals
     from peerwatch.runtime.runner import Report
 
@@ -69,7 +70,7 @@ class Console:
         seconds = perf_counter() - self._began
         totals, done, settings = report.totals, report.totals.progress, report.settings
         share = f" ({totals.flagged / done.judged:.2%} of judged)" if done.judged else ""
-        rows = (
+        rows = [
             ("events", f"{done.events:,}", f"in {seconds:.2f} s, {done.events / max(seconds, 1e-9):,.0f} a second"),
             (
                 "judged",
@@ -78,8 +79,12 @@ class Console:
             ),
             ("flagged", f"{totals.flagged:,}", f"{settings.output.flagged}{share}"),
             ("rejected", f"{done.rejected:,}", f"{report.rejects}" if done.rejected else "every line was an event"),
+            ("verdicts", f"{totals.decisions:,}", f"decisions, hash {totals.verdicts}"),
             ("network", f"{done.users:,}", f"users, {totals.friendships:,} friendships in force at the end"),
-        )
+        ]
+        if totals.recomputed:
+            found = f"{totals.differences:,} of them differ" if totals.differences else "every one the same"
+            rows.append(("shadow", f"{totals.recomputed:,}", f"decisions recomputed by brute force, {found}"))
         width = max(len(count) for _, count, _ in rows)
         self._say("\n".join(f"{what:<10}{count:>{width}}  {more}" for what, count, more in rows))
 
@@ -87,3 +92,11 @@ class Console:
         if not self._silent:
             with suppress(OSError, ValueError):  # the work is what counts: words that nobody can read change nothing
                 print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def different(totals: "Totals", first: "Difference") -> str:
+    """That decisions came out differently when they were recomputed, and which was the first."""
+    return (
+        f"{totals.differences:,} of the {totals.recomputed:,} decisions that were recomputed by brute force differ, the"
+        f" first on {first.where}; each is in the log"
+    )

@@ -12,10 +12,12 @@ import numpy as np
 
 from peerwatch.actors.messages import Questions
 from peerwatch.detectors.judge import Decision, Mask
+from peerwatch.detectors.shadow import Difference, Outcome
 from peerwatch.network.errors import SinkError, UsageError
 from peerwatch.network.events import parse_event
 from peerwatch.network.graph import Plan
-from peerwatch.network.kernels import Int32s, Int64s
+from peerwatch.network.kernels import Int32s
+from peerwatch.network.sampling import sampled
 from peerwatch.network.statistics import decimal
 from peerwatch.runtime.settings import Detector, Logs
 
@@ -178,15 +180,46 @@ class DecisionLogger:
         }
 
 
+class DifferenceLogger:
+    """Writes the records of decisions that came out differently when they were recomputed, at level error."""
+
+    def __init__(self, logger: Logger) -> None:
+        self._logger = logger
+
+    def write(self, differences: Sequence[Difference]) -> None:
+        """Write one record a difference.
+
+        Raises:
+            SinkError: the log could not be written.
+        """
+        for judged, recomputed in differences:
+            where = next(outcome for outcome in (recomputed, judged) if outcome is not None)
+            self._logger.error(
+                "shadow difference",
+                seq=where.seq,
+                file=where.file,
+                line=where.line,
+                judged=_said(judged),
+                recomputed=_said(recomputed),
+            )
+
+
+def _said(outcome: Outcome | None) -> dict[str, Any] | None:
+    """An outcome's fields; S and Q as text, because they may have any number of digits."""
+    if outcome is None:
+        return None
+    n, S, Q = outcome.statistics
+    known = n > 0
+    return {
+        "verdict": "flagged" if outcome.flagged else "normal",
+        "n": n,
+        "S": str(S),
+        "Q": str(Q),
+        "mean": outcome.statistics.mean() if known else None,
+        "sd": outcome.statistics.sd() if known else None,
+    }
+
+
 def moment(micros: int | None) -> str | None:
     """Microseconds since 1970 UTC as `2017-06-13T11:33:01.000000Z`."""
     return f"{np.datetime64(micros, 'us')}Z" if micros is not None else None
-
-
-def sampled(seq: Int64s, share: float) -> Mask:
-    """Which sequence numbers are in a sample of `share`: those with a low hash (SplitMix64, Steele et al. 2014)."""
-    z = (seq.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z ^= z >> np.uint64(31)
-    return (z >> np.uint64(11)).astype(np.float64) < share * 2.0**53

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import anyio
 from anyio.to_thread import run_sync
@@ -19,6 +19,14 @@ STANDARD_OUTPUT: Final = {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"}
 NOT_SET: Final = '"{key}" is not set: name {what} as {option} on the command line, or set it in the config'
 
 AnyLog: TypeAlias = LogFile | FollowedLog
+
+
+class Outputs(NamedTuple):
+    """Where flagged purchases, rejected lines and the verdicts' ledger go."""
+
+    flagged: str
+    rejects: str
+    verdicts: str | None
 
 
 async def open_state(
@@ -112,8 +120,8 @@ def required(settings: Settings) -> tuple[int, int]:
     return D, T
 
 
-def output_paths(settings: Settings) -> list[str]:
-    """Where flagged purchases and rejected lines go. Rejects lie beside the output unless they are named.
+def output_paths(settings: Settings) -> Outputs:
+    """Which files are written. Rejects lie beside the output unless they are named.
 
     Raises:
         UsageError: no output is set.
@@ -122,27 +130,38 @@ def output_paths(settings: Settings) -> list[str]:
     flagged = "-" if flagged in STANDARD_OUTPUT else flagged
     if flagged is None:
         raise UsageError(NOT_SET.format(key="output.flagged", what="the output", option="OUTPUT"))
+    ledger = settings.output.verdicts
     if settings.output.rejects is not None:
-        return [flagged, settings.output.rejects]
+        return Outputs(flagged, settings.output.rejects, ledger)
     path = Path("stdout" if flagged == "-" else flagged)
     beside = path.parent if path.is_file() or not path.exists() else Path()
-    return [flagged, str(beside / f"{path.stem}.rejects.json")]
+    return Outputs(flagged, str(beside / f"{path.stem}.rejects.json"), ledger)
 
 
-def identity_of(settings: Settings, D: int, T: int, paths: Sequence[str]) -> Identity:
+def identity_of(settings: Settings, D: int, T: int, outputs: Outputs) -> Identity:
     """What the run's state belongs to."""
-    flagged, rejects = (path if path == "-" else str(Path(path).absolute()) for path in paths)
-    return Identity(D, T, settings.detector.name, settings.detector.k, flagged, rejects)
+    flagged, rejects = (_absolute(path) for path in outputs[:2])
+    verdicts = _absolute(outputs.verdicts) if outputs.verdicts is not None else None
+    return Identity(D, T, settings.detector.name, settings.detector.k, flagged, rejects, verdicts)
 
 
-def check_distinct(settings: Settings, config: Path | None, outputs: Sequence[str]) -> None:
+def _absolute(path: str) -> str:
+    return path if path == "-" else str(Path(path).absolute())
+
+
+def check_distinct(settings: Settings, config: Path | None, outputs: Outputs) -> None:
     """No file may be read and written, or written twice; devices may.
 
     Raises:
         UsageError: one is.
     """
     read = [("the batch log", settings.input.batch), ("the stream log", settings.input.stream), ("the config", config)]
-    written = [("the output", outputs[0]), ("the rejects file", outputs[1]), ("the log file", settings.logs.file)]
+    written = [
+        ("the output", outputs.flagged),
+        ("the rejects file", outputs.rejects),
+        ("the ledger", outputs.verdicts),
+        ("the log file", settings.logs.file),
+    ]
     if settings.input.batch == settings.input.stream == "-":
         raise UsageError("the batch log and the stream log cannot both be standard input; name a file for one of them")
     for place, (what, path) in enumerate(written):
@@ -151,7 +170,7 @@ def check_distinct(settings: Settings, config: Path | None, outputs: Sequence[st
                 raise UsageError(f"{shown(path)} is named for {what} and for {other}; name two files")
 
 
-def check_replayable(settings: Settings, outputs: Sequence[str]) -> None:
+def check_replayable(settings: Settings, outputs: Outputs) -> None:
     """What a state directory needs: a batch log that can be read again, outputs that can be cut back.
 
     Raises:
@@ -159,7 +178,8 @@ def check_replayable(settings: Settings, outputs: Sequence[str]) -> None:
     """
     if settings.state.directory is None:
         return
-    for what, path in (("batch log", settings.input.batch), ("output", outputs[0]), ("rejects file", outputs[1])):
+    names = ("output", "rejects file", "ledger")
+    for what, path in (("batch log", settings.input.batch), *zip(names, outputs, strict=True)):
         if path == "-" or (path is not None and Path(path).exists() and not Path(path).is_file()):
             raise UsageError(
                 f"with --state the {what} must be a file, so that a run can go on in it; {shown(path)} is none"
@@ -178,9 +198,10 @@ def check_unchanged(old: Identity, new: Identity, origins: dict[str, str], setti
     Raises:
         UsageError: something is; both ways out are named.
     """
-    keys = {"detector": "detector.name", "k": "detector.k", "flagged": "output.flagged", "rejects": "output.rejects"}
+    keys = {"detector": "detector.name", "k": "detector.k"}
+    keys |= {name: f"output.{name}" for name in Outputs._fields}
     for name in Identity.__struct_fields__:
-        before, now = getattr(old, name), getattr(new, name)
+        before, now = ("none" if value is None else value for value in (getattr(old, name), getattr(new, name)))
         if before != now:
             key = keys.get(name, name)
             raise UsageError(

@@ -11,10 +11,11 @@ from peerwatch.runtime.settings import Decisions, Layer, LogFormat, LogLevel
 
 OPTION_KEYS: Final = {
     "D": "D", "T": "T", "k": "detector.k", "shards": "shards", "walkers": "walkers",
-    "rejects": "output.rejects", "strict": "strict", "quiet": "quiet",
+    "rejects": "output.rejects", "verdicts": "output.verdicts", "strict": "strict", "quiet": "quiet",
     "log_format": "logs.format", "log_level": "logs.level", "log_file": "logs.file",
     "decisions": "logs.decisions", "log_user": "logs.users", "log_sample": "logs.sample",
     "follow": "follow", "idle_exit": "idle_exit", "state": "state.directory",
+    "shadow": "shadow",
 }  # fmt: skip
 """Which setting each option sets."""
 
@@ -26,6 +27,9 @@ SETTINGS: Final = (
     click.option("--k", type=float, help="Standard deviations above the mean that are still normal. Default: 3."),
 )
 """What verdicts depend on."""
+SHADOW: Final = click.option(
+    "--shadow", type=click.FloatRange(0, 1), metavar="SHARE", help="Recompute this share of decisions by brute force."
+)
 RUNNING: Final = (
     click.option("--shards", type=click.IntRange(1), help="Purchase shards that work in parallel. Default: 1."),
     click.option("--walkers", type=click.IntRange(1), help="Friend graphs that walk in parallel. Default: 2."),
@@ -33,6 +37,8 @@ RUNNING: Final = (
     click.option("--idle-exit", type=click.FloatRange(0), metavar="SECONDS", help="End a follow after a silence."),
     click.option("--state", metavar="DIR", help="Keep checkpoints in DIR, and go on where the last run was."),
     click.option("--rejects", metavar="FILE", help="Where rejected lines go. Default: beside OUTPUT."),
+    click.option("--verdicts", metavar="FILE", help="Write a ledger that `peerwatch bisect` compares."),
+    SHADOW,
     click.option("--strict", is_flag=True, default=None, help="Stop at the first rejected line with exit code 1."),
     click.option("-q", "--quiet", is_flag=True, default=None, help="No progress and no summary."),
     click.option("--log-format", type=click.Choice(get_args(LogFormat)), help="How logs look. Default: console."),
@@ -45,6 +51,12 @@ RUNNING: Final = (
 REPLAY_STATE: Final = click.option(
     "--state", metavar="DIR", help="Begin at the checkpoint in DIR that is nearest; a run may be working with it."
 )
+VERIFY: Final = (
+    SHADOW,
+    click.option("-f", "--follow", is_flag=True, default=None, help="Read STREAM through its rotations to its end."),
+    click.option("--state", metavar="DIR", help="The run's state directory, which tells where its logs began."),
+    click.option("-q", "--quiet", is_flag=True, default=None, help="No progress."),
+)
 
 
 def settings_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -55,6 +67,12 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
 def replay_options(command: Callable[..., None]) -> Callable[..., None]:
     """The arguments and options of the commands that read a run's logs again."""
     return _with(command, click.argument("paths", nargs=-1, metavar="[BATCH] STREAM"), *SETTINGS, REPLAY_STATE)
+
+
+def verify_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The arguments and options of the command that judges a run's logs again."""
+    paths = click.argument("paths", nargs=-1, metavar="[BATCH] STREAM OUTPUT")
+    return _with(command, paths, *SETTINGS, *VERIFY)
 
 
 def _with(command: Callable[..., None], *options: Callable[..., Any]) -> Callable[..., None]:

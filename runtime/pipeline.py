@@ -7,13 +7,14 @@ from typing import Any, Final, NamedTuple
 import anyio
 from anyio.abc import TaskGroup
 
-from peerwatch.actors.coordinator import Coordinator, DecisionLog
+from peerwatch.actors.coordinator import Checking, Coordinator, DecisionLog
 from peerwatch.actors.dispatcher import Caution, Dispatcher, Log, Progress
 from peerwatch.actors.graph import GraphActor
 from peerwatch.actors.mailbox import Depth, Receive, Send, mailbox
-from peerwatch.actors.messages import CoordinatorMessage, GraphMessage, OutputMessage, ShardMessage
+from peerwatch.actors.messages import CoordinatorMessage, GraphMessage, OutputMessage, ShadowMessage, ShardMessage
 from peerwatch.actors.output import OutputActor, Sink
 from peerwatch.actors.purchases import PurchaseShard
+from peerwatch.actors.shadow import ShadowActor, Shadowing, Tally
 from peerwatch.actors.snapshot import Snapshot
 from peerwatch.detectors.judge import Judge
 from peerwatch.detectors.sigma import Sigma
@@ -29,11 +30,19 @@ WINDOW_PURCHASES: Final = 1 << 20
 
 
 class Totals(NamedTuple):
-    """What a run has done so far."""
+    """What a run has done so far.
+
+    `verdicts` is the hash of the `decisions` that are written; `recomputed` counts those that a shadow made again, and
+    `differences` those of them that came out differently.
+    """
 
     progress: Progress
     flagged: int
     friendships: int
+    decisions: int
+    verdicts: str
+    recomputed: int
+    differences: int
 
 
 class Pipeline:
@@ -47,47 +56,67 @@ class Pipeline:
         decisions: DecisionLog,
         flagged: Sink,
         rejects: Sink,
+        ledger: Sink | None = None,
         walkers: int = 1,
         strict: bool = False,
         batch_cap: int = BATCH_CAP,
         due_snapshot: Callable[[int, Any, bool], Snapshot | None] = lambda *_: None,
         caution: Caution | None = None,
+        shadowing: Shadowing | None = None,
     ) -> None:
         graphs = [mailbox(GraphMessage, f"graph {number}") for number in range(walkers)]
         answers = [mailbox(CoordinatorMessage, f"coordinator {number}") for number in range(walkers)]
         to_output, output_inbox = mailbox(OutputMessage, "output")
         boxes = [mailbox(ShardMessage, f"shard {number}") for number in range(len(state.histories))]
         asking = [send.clone() for send, _ in boxes]
+        shadowed = [mailbox(ShadowMessage, "shadow")] if shadowing is not None else []
         state.graph.sizes = decisions.flagged  # a record names the network's size
         self._state = state
-        self._senders = [send for send, _ in (*graphs, *answers, (to_output, output_inbox), *boxes)]
-        inboxes = [inbox for _, inbox in (*graphs, *answers, (to_output, output_inbox), *boxes)]
+        self._senders = [send for send, _ in (*graphs, *answers, (to_output, output_inbox), *boxes, *shadowed)]
+        inboxes = [inbox for _, inbox in (*graphs, *answers, (to_output, output_inbox), *boxes, *shadowed)]
         self._ends: list[Send[Any] | Receive[Any]] = [*self._senders, *asking, *inboxes]
+        self._shadow: ShadowActor | None = None
+        to_shadow, checking = None, None
+        if shadowing is not None:
+            ((to_shadow, shadow_inbox),) = shadowed
+            checking = Checking(shadowing.share, to_shadow.clone())
+            self._ends.append(checking.shadow)
+            self._shadow = ShadowActor(shadowing, shadow_inbox, through=state.progress.events)
         self._dispatcher = Dispatcher(
             state.decoder,
             [send for send, _ in graphs],
             [send for send, _ in boxes],
             batch_cap,
+            to_shadow,
             strict=strict,
             done=state.progress,
             due_snapshot=due_snapshot,
             caution=caution,
             wait_settled=self._wait_settled,
         )
-        self._output = OutputActor(output_inbox, flagged, rejects, written=state.flagged, through=state.progress.events)
+        self._output = OutputActor(
+            output_inbox,
+            flagged,
+            rejects,
+            ledger,
+            verdicts=state.verdicts,
+            written=state.flagged,
+            through=state.progress.events,
+        )
         judge = Judge(detector, state.large)
         most = max(1, WINDOW_PURCHASES // (state.T * len(boxes)))
-        self._actors: list[GraphActor | Coordinator | OutputActor | PurchaseShard] = [
+        self._actors: list[GraphActor | Coordinator | OutputActor | PurchaseShard | ShadowActor] = [
             *(
                 GraphActor(state.graph, inbox, answer, most, number, walkers)
                 for number, ((_, inbox), (answer, _)) in enumerate(zip(graphs, answers, strict=True))
             ),
-            Coordinator(judge, state.T, decisions, [inbox for _, inbox in answers], asking, to_output),
+            Coordinator(judge, state.T, decisions, [inbox for _, inbox in answers], asking, to_output, checking),
             self._output,
             *(
                 PurchaseShard(number, history, inbox)
                 for number, (history, (_, inbox)) in enumerate(zip(state.histories, boxes, strict=True))
             ),
+            *([self._shadow] if self._shadow is not None else []),
         ]
 
     @property
@@ -98,7 +127,8 @@ class Pipeline:
     @property
     def through(self) -> int:
         """All events up to this sequence number are in every actor's state, and what they gave is written."""
-        return min(self._output.through, *(history.applied for history in self._state.histories))
+        shadow = [self._shadow.through] if self._shadow is not None else []
+        return min(self._output.through, *(history.applied for history in self._state.histories), *shadow)
 
     def mailboxes(self) -> dict[str, Depth]:
         """How full each mailbox is, and how full it has been."""
@@ -110,7 +140,17 @@ class Pipeline:
 
     def statistics(self) -> Totals:
         """What has been done so far."""
-        return Totals(self._dispatcher.statistics(), self._output.written, self._state.graph.friendships)
+        verdicts = self._output.verdicts
+        tally = self._shadow.tally if self._shadow is not None else Tally()
+        return Totals(
+            self._dispatcher.statistics(),
+            self._output.written,
+            self._state.graph.friendships,
+            verdicts.decisions,
+            verdicts.digest(),
+            tally.recomputed,
+            tally.differences,
+        )
 
     def stop(self) -> None:
         """Read no more; what has been read is still judged and written."""
@@ -130,6 +170,8 @@ class Pipeline:
         finally:
             for end in self._ends:
                 end.close()  # an actor that failed or was cancelled may have left its own open
+        if self._shadow is not None:
+            await self._shadow.finish()
         if self._dispatcher.stopped_by is not None:
             raise self._dispatcher.stopped_by
         return self.statistics()

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from anyio.to_thread import run_sync
 
+from peerwatch.detectors.shadow import Difference
 from peerwatch.network.errors import UsageError
 from peerwatch.runtime.console import Console
 from peerwatch.runtime.logs import open_logger
@@ -26,7 +27,7 @@ from peerwatch.runtime.opening import (
 )  # fmt: skip
 from peerwatch.runtime.pipeline import Totals
 from peerwatch.runtime.settings import Layer, Settings, resolve
-from peerwatch.runtime.sinks import FileSink, is_flagged_line, is_reject_line
+from peerwatch.runtime.sinks import FileSink, Sinks, is_flagged_line, is_ledger_line, is_reject_line
 from peerwatch.runtime.supervisor import Supervisor
 from peerwatch.runtime.tail import look_at
 
@@ -34,7 +35,8 @@ from peerwatch.runtime.tail import look_at
 class Report(NamedTuple):
     """What a run did, where it wrote, and the signal that ended its reading early, if one did.
 
-    `resumable` says that the next run goes on where this one was.
+    `resumable` says that the next run goes on where this one was; `first_difference` is the first decision that came
+    out differently when it was recomputed.
     """
 
     totals: Totals
@@ -42,6 +44,7 @@ class Report(NamedTuple):
     rejects: str
     interrupted_by: signal.Signals | None
     resumable: bool
+    first_difference: Difference | None
 
 
 async def run(
@@ -76,14 +79,23 @@ async def run(
         identity = await run_sync(identity_of, settings, D, T, paths)
         if checkpoint is not None:
             check_unchanged(checkpoint.envelope.identity, identity, origins, settings)
-        sinks = FileSink(paths[0]), FileSink(paths[1])
-        for sink, is_own in zip(sinks, (is_flagged_line, is_reject_line), strict=True):
+        ledger = FileSink(paths.verdicts) if paths.verdicts is not None else None
+        sinks = Sinks(FileSink(paths.flagged), FileSink(paths.rejects), ledger)
+        for sink, is_own in zip(sinks, (is_flagged_line, is_reject_line, is_ledger_line), strict=True):
+            if sink is None:
+                continue
             await sink.open(stack)
             if checkpoint is None and not force:
                 await sink.check_own(is_own)
-        supervisor = Supervisor(settings, D, T, directory, identity, sinks, logger, console, beginning, reset=reset)
+        supervisor = Supervisor(
+            layers, settings, D, T, directory, identity, sinks, logger, console, beginning, reset=reset
+        )
         await run_sync(partial(logger.info, "run started", D=D, T=T, shards=settings.shards, k=settings.detector.k))
         totals = await supervisor.run(checkpoint, logs)
-        await run_sync(partial(logger.info, "run finished", **totals.progress._asdict(), flagged=totals.flagged))
+        done = totals.progress._asdict() | totals._asdict()
+        del done["progress"]
+        await run_sync(partial(logger.info, "run finished", **done))
         resumable = directory is not None or settings.follow
-        return Report(totals, settings, paths[1], supervisor.interrupted_by, resumable)
+        return Report(
+            totals, settings, paths.rejects, supervisor.interrupted_by, resumable, supervisor.first_difference
+        )

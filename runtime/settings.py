@@ -40,6 +40,7 @@ class Output(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     flagged: str | None = None
     rejects: str | None = None
+    verdicts: str | None = None
 
 
 class Detector(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -84,6 +85,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     quiet: bool = False
     follow: bool = False
     idle_exit: Seconds | None = None
+    shadow: Share = 0.0
     input: Input = Input()
     output: Output = Output()
     detector: Detector = Detector()

@@ -6,11 +6,13 @@ import stat
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import aiofiles
+import msgspec
 from anyio.to_thread import run_sync
 
+from peerwatch.detectors.verdicts import decode_entry
 from peerwatch.network.errors import BadEvent, SinkError, UsageError
 from peerwatch.network.events import parse_object
 from peerwatch.network.rejects import decode_reject
@@ -143,6 +145,14 @@ def _advice(path: Path, error: OSError) -> str:
     return error.strerror or str(error)
 
 
+class Sinks(NamedTuple):
+    """The files of one run."""
+
+    flagged: FileSink
+    rejects: FileSink
+    ledger: FileSink | None
+
+
 def is_flagged_line(line: bytes) -> bool:
     """Whether a line is one that flagged purchases are written as; an empty file is as good."""
     try:
@@ -156,4 +166,12 @@ def is_reject_line(line: bytes) -> bool:
     try:
         return not line or bool(decode_reject(line))
     except BadEvent:
+        return False
+
+
+def is_ledger_line(line: bytes) -> bool:
+    """Whether a line is a ledger's entry; an empty file is as good."""
+    try:
+        return not line or bool(decode_entry(line))
+    except msgspec.MsgspecError:
         return False

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from peerwatch.actors.dispatcher import NOTHING_DONE, Progress
 from peerwatch.actors.purchases import COLUMNS
 from peerwatch.actors.snapshot import Arrays
+from peerwatch.detectors.verdicts import VerdictHash
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import PurchaseColumns, PurchaseHistory
@@ -44,6 +45,8 @@ class Facts(msgspec.Struct, frozen=True):
     flagged: int
     flagged_bytes: int
     rejects_bytes: int
+    verdicts: VerdictHash
+    verdicts_bytes: int
     shards: int
     unseen: list[int]
     began: Position
@@ -61,6 +64,7 @@ class State:
     large: list[int] = field(default_factory=list)
     progress: Progress = NOTHING_DONE
     flagged: int = 0
+    verdicts: VerdictHash = field(default_factory=VerdictHash)
     facts: Facts | None = None
 
     @classmethod
@@ -90,7 +94,8 @@ class State:
         seq, timestamp = (np.concatenate([getattr(part, name) for part in parts]) for name in ("seq", "timestamp"))
         order = np.argsort(seq)
         graph.remember(seq[order], user[order], timestamp[order])
-        return cls(D, T, decoder, graph, histories, list(large), facts.progress, facts.flagged, facts)
+        verdicts = facts.verdicts.copy()
+        return cls(D, T, decoder, graph, histories, list(large), facts.progress, facts.flagged, verdicts, facts)
 
 
 def _dealt(parts: list[PurchaseColumns], users: int, shards: int) -> list[PurchaseColumns]:

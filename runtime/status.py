@@ -75,12 +75,16 @@ def describe(status: Status, *, running: bool, as_json: bool) -> str:
         state += "; it ended without stopping, the next start goes on from the last checkpoint"
     written = f"{time.time() - status.checkpoint:.1f} s ago" if status.checkpoint else "none by this run"
     boxes = ", ".join(f"{name} {depth.now} ({depth.peak})" for name, depth in status.mailboxes.items())
+    differ = f", {totals['differences']:,} of {totals['recomputed']:,} recomputed ones differ" * bool(
+        totals["recomputed"]
+    )
     return "\n".join((
         f"state        {state}",
         f"sequence     {status.through:,} events are judged and written",
         f"lag          {status.lag_bytes:,} bytes, {lag_seconds:.1f} s",
         f"checkpoint   {written}",
         f"counts       {totals['judged']:,} judged, {totals['flagged']:,} flagged, {totals['rejected']:,} rejected",
+        f"verdicts     {totals['decisions']:,} decisions, hash {totals['verdicts']}{differ}",
         f"network      {totals['users']:,} users, {totals['friendships']:,} friendships",
         f"restarts     {status.restarts}",
         f"mailboxes    {boxes}: messages now (and at most)",

@@ -13,15 +13,18 @@ from anyio.abc import TaskGroup
 from anyio.to_thread import run_sync
 
 from peerwatch.actors.dispatcher import Caution
+from peerwatch.actors.shadow import Shadowing, Tally
+from peerwatch.detectors.shadow import Difference
 from peerwatch.detectors.sigma import Sigma
 from peerwatch.network.errors import PeerwatchError, RunError
 from peerwatch.runtime.checkpoints import Checkpoint, Checkpointer, Identity, StateDirectory
 from peerwatch.runtime.console import Console
-from peerwatch.runtime.logs import DecisionLogger
+from peerwatch.runtime.logs import DecisionLogger, DifferenceLogger
 from peerwatch.runtime.opening import AnyLog, open_logs, take_header
 from peerwatch.runtime.pipeline import Pipeline, Totals, task_group
-from peerwatch.runtime.settings import Settings
-from peerwatch.runtime.sinks import FileSink
+from peerwatch.runtime.settings import Layer, Settings
+from peerwatch.runtime.shadowing import shadow_of
+from peerwatch.runtime.sinks import Sinks
 from peerwatch.runtime.sources import LogFile
 from peerwatch.runtime.state import State
 from peerwatch.runtime.status import STATUS_SECONDS, Status, write_status
@@ -41,18 +44,20 @@ class Supervisor:
 
     def __init__(
         self,
+        layers: Sequence[Layer],
         settings: Settings,
         D: int,
         T: int,
         directory: StateDirectory | None,
         identity: Identity,
-        sinks: tuple[FileSink, FileSink],
+        sinks: Sinks,
         logger: Any,
         console: Console,
         beginning: Beginning,
         *,
         reset: bool,
     ) -> None:
+        self._layers = layers
         self._settings = settings
         self._D, self._T = D, T
         self._directory = directory
@@ -64,7 +69,13 @@ class Supervisor:
         self._beginning = beginning
         self._reset = reset
         self._restarts = 0
+        self._tally = Tally()
         self.interrupted_by: signal.Signals | None = None
+
+    @property
+    def first_difference(self) -> Difference | None:
+        """The first decision that came out differently when it was recomputed."""
+        return self._tally.first
 
     async def run(self, checkpoint: Checkpoint | None, logs: Sequence[AnyLog]) -> Totals:
         """Judge to the end, with as many restarts as it takes.
@@ -119,10 +130,10 @@ class Supervisor:
         if self._reset and self._directory is not None:
             await run_sync(self._directory.reset)
             self._reset = False
-        for sink, length in zip(
-            self._sinks, (facts.flagged_bytes, facts.rejects_bytes) if facts else (0, 0), strict=True
-        ):
-            await sink.start(length)
+        lengths = (facts.flagged_bytes, facts.rejects_bytes, facts.verdicts_bytes) if facts else (0, 0, 0)
+        for sink, length in zip(self._sinks, lengths, strict=True):
+            if sink is not None:
+                await sink.start(length)
         if checkpoint is None or facts is None:
             state = State.fresh(self._D, self._T, settings.shards, named)
         else:
@@ -145,15 +156,22 @@ class Supervisor:
             state,
             Sigma(settings.detector.exact_k()),
             decisions=DecisionLogger(self._logger, settings.logs, settings.detector, state.decoder.named),
-            flagged=self._sinks[0],
-            rejects=self._sinks[1],
+            flagged=self._sinks.flagged,
+            rejects=self._sinks.rejects,
+            ledger=self._sinks.ledger,
             walkers=settings.walkers,
             strict=settings.strict,
             due_snapshot=self._checkpointer.due if self._checkpointer is not None else lambda *_: None,
             caution=self._caution,
+            shadowing=await self._shadowing(state) if settings.shadow else None,
         )
         if self.interrupted_by is not None:
             self._pipeline.stop()
+
+    async def _shadowing(self, state: State) -> Shadowing:
+        k, alarm = self._settings.detector.exact_k(), DifferenceLogger(self._logger).write
+        shadow = await shadow_of(state, self._layers, k, self._logger.warning)
+        return Shadowing(shadow, list(state.large), self._settings.shadow, alarm, self._tally)
 
     async def _attempt(self) -> None:
         async with task_group() as work:

@@ -16,6 +16,7 @@ import anyio
 import asyncinotify  # noqa: F401 (or every child would import it anew)
 from support import befriend, purchase
 
+from peerwatch.detectors import verdicts
 from peerwatch.runtime import checkpoints, durable, runner, sinks
 from peerwatch.runtime.console import Console
 from peerwatch.runtime.settings import Layer
@@ -94,11 +95,13 @@ class WalkedFile:
 
 def run(directory: Path, *, state: bool = True) -> None:
     """Judge the logs in the directory; many small blocks, a checkpoint behind each."""
+    verdicts.GROUP = 8  # type: ignore[misc]  # so that the ledger grows beside the output
     for source in (LogFile, FollowedLog):
         source.__init__.__kwdefaults__["chunk"] = CHUNK  # type: ignore[index]
     values: dict[str, Any] = {
         "D": 1, "T": 4, "input.batch": str(directory / "batch"), "input.stream": str(directory / "stream"),
         "output.flagged": str(directory / "flagged"), "output.rejects": str(directory / "rejects"),
+        "output.verdicts": str(directory / "ledger"),
     }  # fmt: skip
     if state:
         values |= {"follow": True, "idle_exit": 0.0, "state.directory": str(directory / "state"), "state.events": 1}
@@ -127,10 +130,10 @@ def prepared(directory: Path) -> Path:
     return directory
 
 
-def outputs(directory: Path) -> tuple[bytes, bytes]:
+def outputs(directory: Path) -> tuple[bytes, bytes, bytes]:
     """What the run wrote; the rejects name the log by its path."""
-    flagged, rejects = ((directory / name).read_bytes() for name in ("flagged", "rejects"))
-    return flagged, rejects.replace(str(directory).encode(), b"")
+    flagged, rejects, ledger = ((directory / name).read_bytes() for name in ("flagged", "rejects", "ledger"))
+    return flagged, rejects.replace(str(directory).encode(), b""), ledger
 
 
 def dying_run(directory: Path, walker: Walker, note: Path) -> None:
@@ -145,6 +148,7 @@ def main(root: Path) -> None:
     assert in_child(partial(run, prepared(root / "expected"), state=False)) == 0
     expected = outputs(root / "expected")
     assert expected[0].count(b"\n") >= 3
+    assert expected[2].count(b"\n") >= 3
     died: Counter[str] = Counter()
     assert in_child(partial(dying_run, prepared(root / "whole"), Walker(0), root / "calls")) == 0
     assert outputs(root / "whole") == expected

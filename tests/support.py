@@ -14,7 +14,9 @@ import numpy as np
 
 from peerwatch.actors.dispatcher import Block
 from peerwatch.actors.messages import Questions
+from peerwatch.actors.shadow import Shadowing
 from peerwatch.detectors.judge import Decision, Mask
+from peerwatch.detectors.shadow import Difference, Shadow
 from peerwatch.detectors.sigma import Sigma
 from peerwatch.network.rejects import RejectedLine, decode_reject
 from peerwatch.runtime.pipeline import Pipeline, Totals
@@ -99,8 +101,15 @@ def judge_files(
     chunk: int = 1 << 18,
     k: Fraction = Fraction(3),
     strict: bool = False,
+    shadow: float = 0.0,
 ) -> Result:
-    """Run the actors over real files that hold the logs (without a header line)."""
+    """Run the actors over real files that hold the logs (without a header line).
+
+    A share of the decisions is recomputed by a `shadow`; all have to come out the same.
+    """
+
+    def differ(differences: Sequence[Difference]) -> None:
+        raise AssertionError(differences)
 
     async def judge(directory: Path) -> Totals:
         async with AsyncExitStack() as stack:
@@ -117,6 +126,7 @@ def judge_files(
             pipeline = Pipeline(
                 State.fresh(D, T, shards), Sigma(k), decisions=SilentLog(), flagged=sinks[0], rejects=sinks[1],
                 strict=strict, batch_cap=batch_cap, walkers=walkers,
+                shadowing=Shadowing(Shadow(D, T, k), [], shadow, differ) if shadow else None,
             )  # fmt: skip
             totals = await pipeline.run(logs)
         assert asyncio.all_tasks() == {asyncio.current_task()}, "a task was left behind"

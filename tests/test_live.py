@@ -70,8 +70,9 @@ def test_a_soak_in_short_form(tmp_path: Path) -> None:
 def test_every_fault_point_of_a_write_is_survived(tmp_path: Path) -> None:
     """Death at each write (half done), fsync, rename, truncation and unlink of checkpoints and outputs, one by one."""
     command = [sys.executable, str(ROOT / "tests" / "fault_walk.py"), str(tmp_path)]
+    sources = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
     result = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": str(ROOT / "tests")}, capture_output=True, text=True, check=False
+        command, env=os.environ | {"PYTHONPATH": sources}, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
     died = json.loads(result.stdout.replace("'", '"'))

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from peerwatch.network.errors import RunError
 from peerwatch.runtime.options import layers_of, settings_options
 from peerwatch.runtime.settings import resolve
 
@@ -31,14 +32,15 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool
     \b
     Exit codes:
       0         all judged; also a --follow, or a run with --state, that a signal has stopped
-      1         stopped by a rejected line (--strict), a failing disk, or an output nobody reads
+      1         stopped by a rejected line (--strict), a failing disk, or an output nobody reads;
+                or all judged, but not every decision came out the same again (--shadow)
       2         a wrong option, config, header or file; nothing has been written
       130, 143  interrupted; what had been read has been judged
     """  # noqa: D301 (click wants the character \b before text that is not to be wrapped)
     gc.disable()  # what imports make stays; looking for garbage in it takes a tenth of the start
     layers = layers_of(paths, config, options)
     settings, _ = resolve(*layers)
-    from peerwatch.runtime.console import Console  # noqa: PLC0415 (--help and mistakes answer at once)
+    from peerwatch.runtime.console import Console, different  # noqa: PLC0415 (--help and mistakes answer at once)
 
     logs_on_terminal = settings.logs.file is None and settings.logs.level in {"debug", "info"}
     console = Console(quiet=settings.quiet, bar=not logs_on_terminal)
@@ -55,5 +57,7 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool
         backend_options={"use_uvloop": sys.platform != "win32"},  # which has no uvloop
     )
     console.report(report)
+    if report.first_difference is not None:
+        raise RunError(different(report.totals, report.first_difference))
     if report.interrupted_by is not None and not report.resumable:
         sys.exit(128 + report.interrupted_by)

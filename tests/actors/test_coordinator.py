@@ -90,8 +90,8 @@ async def test_verdicts_come_from_the_merged_windows_in_order() -> None:
     older = partial(windows, 9, 9)
     newer = partial(windows, 0, 0, 50_000_000, 50_000_000)
     found = await coordinate([questions(["1", "60"], 1), questions(["70"], 3)], [older, newer])
-    assert [[flagged.line for flagged in results.flagged] for results in found] == [
-        [purchase(0, "60").rstrip(b"\n")], [purchase(0, "70").rstrip(b"\n")],
+    assert [[flagged.text + b"\n" for flagged in results.flagged] for results in found] == [
+        [purchase(0, "60")], [purchase(0, "70")],
     ]  # fmt: skip
     assert found[0].flagged[0].statistics.mean() == "50.00"
 

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 from support import MemorySink
 
 from peerwatch.actors.mailbox import mailbox
 from peerwatch.actors.messages import Flagged, Results
 from peerwatch.actors.output import OutputActor, flagged_line
+from peerwatch.detectors.verdicts import Verdict
 from peerwatch.network.errors import SinkError
 from peerwatch.network.rejects import RejectedLine, decode_reject
 from peerwatch.network.statistics import Statistics
@@ -25,7 +27,7 @@ STATISTICS = Statistics.of([29_100_000, 29_100_000])
 )
 def test_a_flagged_line_keeps_its_own_text(line: bytes, written: bytes) -> None:
     """The two fields stand before the object's closing brace; nothing else changes but the line end."""
-    assert flagged_line(Flagged(line, STATISTICS)) == written
+    assert flagged_line(line, Verdict(1, 1, "29.10", "0.00")) == written
 
 
 async def run_actor(results: list[Results], flagged: Any, rejects: Any) -> OutputActor:
@@ -43,11 +45,18 @@ async def test_results_are_written_in_order() -> None:
     """Flagged purchases and rejects go to their own sinks."""
     flagged, rejects = MemorySink(), MemorySink()
     bad = [RejectedLine("log", i, i, "why", b"\xff") for i in range(2)]
-    lines = [Flagged(f'{{"id": {i}}}'.encode(), STATISTICS) for i in range(3)]
+    lines = [Flagged(seq, seq, f'{{"id": {seq}}}'.encode(), STATISTICS) for seq in (3, 5, 8)]
     actor = await run_actor(
-        [Results(lines[:2], [], 5), Results([], bad, 7), Results(lines[2:], [], 9)], flagged, rejects
+        [
+            Results(np.array([3, 5]), lines[:2], [], 5),
+            Results(np.zeros(0, np.int64), [], bad, 7),
+            Results(np.array([8, 9]), lines[2:], [], 9),
+        ],
+        flagged,
+        rejects,
     )
-    assert flagged.data == b"".join(map(flagged_line, lines))
+    verdicts = [Verdict(one.seq, one.line, "29.10", "0.00") for one in lines]
+    assert flagged.data == b"".join(map(flagged_line, [one.text for one in lines], verdicts))
     assert [decode_reject(line) for line in rejects.data.splitlines()] == bad
     assert (actor.written, actor.through) == (3, 9)
 
@@ -60,4 +69,4 @@ async def test_a_failing_sink_fails_the_actor() -> None:
             raise SinkError(f"cannot write out: No space left on device for {len(data)} bytes")
 
     with pytest.raises(SinkError, match="No space left"):
-        await run_actor([Results([Flagged(b"{}", STATISTICS)], [], 1)], Full(), MemorySink())
+        await run_actor([Results(np.array([1]), [Flagged(1, 1, b"{}", STATISTICS)], [], 1)], Full(), MemorySink())

@@ -1,7 +1,7 @@
 """The pipeline as a whole: failures surface, nothing hangs, the loop stays free, kernels run where they should."""
 
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -12,6 +12,8 @@ from support import MemoryLog, MemorySink, SilentLog, befriend, purchase
 
 from peerwatch.actors import mailbox
 from peerwatch.actors.dispatcher import Block
+from peerwatch.actors.shadow import Shadowing
+from peerwatch.detectors.shadow import Difference, Shadow
 from peerwatch.detectors.sigma import Sigma
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.errors import SinkError, SourceError
@@ -35,12 +37,21 @@ def pipeline_of(flagged: Any = None, rejects: Any = None, **options: Any) -> tup
     )  # fmt: skip
 
 
+def shadowing() -> Shadowing:
+    """A shadow that recomputes every decision; none may differ, nor be missed when a run fails or is cancelled."""
+
+    def differ(differences: Sequence[Difference]) -> None:
+        raise AssertionError(differences)
+
+    return Shadowing(Shadow(1, 3, Fraction(3)), [], 1.0, differ)
+
+
 async def test_it_judges_to_the_end_and_counts() -> None:
     """Totals tell events, judged, flagged, users and friendships."""
     pipeline, sink = pipeline_of()
     totals = await pipeline.run([MemoryLog(STREAM[: len(befriend(1, 2))], STREAM[len(befriend(1, 2)) :])])
     assert sink.data == judge(None, STREAM, 1, 3).flagged
-    assert totals == ((len(STREAM), 52, 51, 0, 2), sink.data.count(b"\n"), 1)
+    assert totals[:4] == ((len(STREAM), 52, 51, 0, 2), sink.data.count(b"\n"), 1, 51)
 
 
 class FullSink(MemorySink):
@@ -76,7 +87,13 @@ async def test_a_failing_log_ends_the_run_with_its_own_error() -> None:
 
 @pytest.mark.parametrize(
     ("owner", "method"),
-    [(FriendGraph, "walk"), (PurchaseHistory, "append"), (PurchaseHistory, "windows"), (Sigma, "screen")],
+    [
+        (FriendGraph, "walk"),
+        (PurchaseHistory, "append"),
+        (PurchaseHistory, "windows"),
+        (Sigma, "screen"),
+        (Shadow, "follow"),
+    ],
 )
 async def test_a_bug_in_any_actor_surfaces_and_nothing_hangs(
     owner: type, method: str, monkeypatch: pytest.MonkeyPatch
@@ -87,7 +104,7 @@ async def test_a_bug_in_any_actor_surfaces_and_nothing_hangs(
         raise ZeroDivisionError(method)
 
     monkeypatch.setattr(owner, method, broken)
-    pipeline, _ = pipeline_of(batch_cap=3)
+    pipeline, _ = pipeline_of(batch_cap=3, shadowing=shadowing())
     with pytest.raises(ZeroDivisionError, match=method):
         await pipeline.run([MemoryLog(*[STREAM] * 50)])
 
@@ -103,7 +120,7 @@ async def test_it_can_be_cancelled_at_any_await() -> None:
 
     for batch_cap in (1, 2, 7, 1000):
         with anyio.CancelScope() as scope:
-            pipeline, sink = pipeline_of(flagged=Cancelling(), batch_cap=batch_cap)
+            pipeline, sink = pipeline_of(flagged=Cancelling(), batch_cap=batch_cap, shadowing=shadowing())
             await pipeline.run([MemoryLog(*[STREAM] * 20)])
         assert scope.cancelled_caught
         assert sink.data

@@ -1,0 +1,26 @@
+"""`peerwatch bisect`."""
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("a", type=Path)
+@click.argument("b", type=Path)
+def bisect(a: Path, b: Path) -> None:
+    """Name the first decision on which two runs differ, by the ledgers A and B that they wrote with --verdicts.
+
+    \b
+    Exit codes:
+      0  every verdict is the same
+      1  one differs, or one ledger ends before the other
+      2  a file is no ledger
+    """  # noqa: D301 (click wants the character \b before text that is not to be wrapped)
+    from peerwatch.runtime.ledger import Ledger, compare  # noqa: PLC0415
+
+    found = compare(Ledger(a), Ledger(b))
+    click.echo(found.text)
+    if not found.same:
+        sys.exit(1)
