@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 import anyio
 import numpy as np
@@ -52,6 +52,21 @@ class Progress(NamedTuple):
 
 
 NOTHING_DONE: Final = Progress()
+MARK_EVENTS: Final = 1 << 16
+"""Events between two marks at least..."""
+MARK_SHARE: Final = 128
+"""...and this part of all events so far: the number of marks grows with the logarithm."""
+
+
+Where = TypeVar("Where")
+
+
+class Mark(NamedTuple, Generic[Where]):
+    """A place at which reading can begin again: behind how many events, in which log, and its own word for where."""
+
+    events: int
+    judged: bool
+    position: Where
 
 
 class Place(NamedTuple):
@@ -94,6 +109,7 @@ class Dispatcher:
         due_snapshot: Callable[[int, Any, bool], Snapshot | None] = lambda *_: None,
         caution: Caution | None = None,
         wait_settled: Callable[[int], Awaitable[None]] | None = None,
+        marks: Sequence[Mark[Any]] = (),
     ) -> None:
         """`due_snapshot` is asked for a snapshot to send along after each block: events, position, whether the last."""
         self._decoder = decoder
@@ -107,6 +123,7 @@ class Dispatcher:
         self._caution = caution or Caution()
         self._poison = dict(self._caution.poison)
         self._wait_settled = wait_settled
+        self._marks = list(marks)
         self._shared = len(graphs) == 1
         """Whether all graph actors have a graph of their own."""
         self._reading = anyio.CancelScope()
@@ -131,6 +148,7 @@ class Dispatcher:
                 while (block := await self._next(blocks)) is not None:
                     if block.content:
                         await self._take(block, log)
+                        self._mark(log, block.position)
                     closing = log, block.position
                     await self._snapshot(*closing, last=False)
             if self._reading.cancel_called:
@@ -143,6 +161,12 @@ class Dispatcher:
             shard.close()
         if self._shadow is not None:
             self._shadow.close()
+
+    def _mark(self, log: Log, position: Any) -> None:
+        """Remember how far it has come, now and then."""
+        events = self._done.events
+        if not self._marks or events - self._marks[-1].events >= max(MARK_EVENTS, events // MARK_SHARE):
+            self._marks.append(Mark(events, log.judged, position))
 
     async def _next(self, blocks: AsyncIterator[Block]) -> Block | None:
         if not self._reading.cancel_called:
@@ -161,6 +185,7 @@ class Dispatcher:
                 progress=self.statistics(),
                 large=large,
                 unseen=unseen,
+                marks=list(self._marks),
                 judged=log.judged,
                 position=position,
             )

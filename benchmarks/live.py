@@ -91,8 +91,10 @@ def checkpoint_seconds(
         "amount0": rng.integers(0, 10**9, purchases),
     }
     progress = Progress(0, purchases, 0, 0, users)
-    facts = Facts(progress, [], judged=True, position=Position(), flagged=0, flagged_bytes=0, rejects_bytes=0,
-                  verdicts=VerdictHash(), verdicts_bytes=0, shards=1, unseen=[], began=Position())  # fmt: skip
+    facts = Facts(
+        progress, [], judged=True, position=Position(), flagged=0, flagged_bytes=0, rejects_bytes=0,
+        verdicts=VerdictHash(), verdicts_bytes=0, shards=1, unseen=[], marks=[], began=Position(),
+    )  # fmt: skip
     state = State.restored(2, 50, 1, [], arrays, facts)
     began = time.perf_counter()
     taken = state.arrays()

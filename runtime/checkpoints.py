@@ -257,7 +257,7 @@ class Checkpointer:
         """Write down the fresh state, so that a run killed before its first checkpoint knows where it began."""
         nothing = {"progress": NOTHING_DONE, "large": [], "judged": False, "position": Position(), "flagged": 0}
         nothing |= {"flagged_bytes": 0, "rejects_bytes": 0, "verdicts_bytes": 0, "verdicts": VerdictHash()}
-        await self._write(self._state.arrays(), nothing | {"unseen": []})
+        await self._write(self._state.arrays(), nothing | {"unseen": [], "marks": []})
 
     async def _write(self, arrays: Arrays, facts: dict[str, Any]) -> None:
         complete = Facts(**facts, shards=self._shards, began=self._began)

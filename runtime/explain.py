@@ -125,7 +125,7 @@ async def explained(
         large = then.state.decoder.large
         found = await run_sync(explain, then.state.graph, columns, buyer, amount, opened.T, k, large, then.key)
     seqs = np.array([then.seq, *(bought.seq for bought in found.window)], np.int64)
-    places = await places_of(layers, seqs, then.lines, warn)
+    places = await places_of(opened, seqs, then.lines, warn)
     return _record(then, found, places, opened.D, opened.T, detector.name)
 
 

@@ -93,6 +93,7 @@ class Pipeline:
             due_snapshot=due_snapshot,
             caution=caution,
             wait_settled=self._wait_settled,
+            marks=state.facts.marks if state.facts is not None else (),
         )
         self._output = OutputActor(
             output_inbox,

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
 
-from peerwatch.actors.dispatcher import Block
+from peerwatch.actors.dispatcher import Block, Mark
 from peerwatch.network.decoder import Decoder, Events, Rejected
 from peerwatch.network.errors import UsageError
 from peerwatch.network.events import Kind
@@ -20,8 +20,8 @@ from peerwatch.runtime.checkpoints import Checkpoint, Envelope, envelopes, read_
 from peerwatch.runtime.names import shown
 from peerwatch.runtime.opening import NOT_SET, AnyLog, open_logs, required, take_header
 from peerwatch.runtime.settings import Layer, Settings, resolve
-from peerwatch.runtime.state import Facts, State
-from peerwatch.runtime.tail import Beginning, look_at
+from peerwatch.runtime.state import Facts, Position, State
+from peerwatch.runtime.tail import Beginning, identity_of, look_at
 
 
 class Part(NamedTuple):
@@ -90,6 +90,17 @@ class Opened(NamedTuple):
     T: int
     checkpoint: Checkpoint | None
     logs: list[AnyLog]
+    beginning: Beginning
+    newest: Envelope | None
+    """Of the state directory's newest checkpoint."""
+
+    @property
+    def marks(self) -> list[Mark[Position]]:
+        """Places at which reading can begin."""
+        if self.newest is None:
+            return []
+        facts = self.newest.facts
+        return [*facts.marks, Mark(facts.progress.events, facts.judged, facts.position)]
 
 
 class Past(NamedTuple):
@@ -150,7 +161,8 @@ async def open_replay(
     if settings.input.stream is None:
         raise UsageError(NOT_SET.format(key="input.stream", what="the stream log", option="STREAM"))
     await run_sync(_check_readable_again, settings)
-    settings = msgspec.structs.replace(settings, idle_exit=0.0)
+    layers = [Layer({"idle_exit": 0.0}, {}), *layers]
+    settings, origins = resolve(*layers)
     envelope, checkpoint = await run_sync(_choose, settings, suits)
     beginning = await run_sync(look_at, Path(settings.input.stream or ""))
     if envelope is not None:
@@ -169,7 +181,7 @@ async def open_replay(
     built = {"D": known.D, "T": known.T, "detector.k": known.k} if known is not None else {}
     settings, _ = resolve(*layers, Layer(built, {}), header)
     D, T = required(settings)
-    return Opened(settings, D, T, checkpoint, logs)
+    return Opened(settings, D, T, checkpoint, logs, beginning, envelope)
 
 
 def _check_readable_again(settings: Settings) -> None:
@@ -258,21 +270,69 @@ def apply(state: State, events: Events, seq: int) -> None:
     history.settle()
 
 
-async def places_of(
-    layers: Sequence[Layer], seqs: Int64s, lines: Lines, warn: Callable[[str], None]
-) -> dict[int, Where]:
-    """Where events stand: those that `lines` does not know are looked for in the logs."""
+async def places_of(opened: Opened, seqs: Int64s, lines: Lines, warn: Callable[[str], None]) -> dict[int, Where]:
+    """Where events stand: those that `lines` does not know are looked for between the marks around them.
+
+    Raises:
+        UsageError: the logs are not those that the state directory was built from.
+        SourceError: a log could not be read any further.
+    """
     found = {seq: where for seq in seqs.tolist() if (where := lines.where(seq)) is not None}
     missing = sorted(set(seqs.tolist()) - found.keys())
-    if not missing:
-        return found
+    while missing:
+        mark = next((mark for mark in reversed(opened.marks) if mark.events < missing[0]), None)
+        behind = next((mark for mark in opened.marks if mark.events >= missing[0]), None)
+        through = behind.events if behind is not None else missing[-1]
+        here = [seq for seq in missing if seq <= through]
+        missing = missing[len(here) :]
+        known = await run_sync(_counted, opened, mark, behind, here)
+        found |= known or await _read(opened, mark, here, warn)
+    return found
+
+
+def _counted(
+    opened: Opened, mark: Mark[Position] | None, behind: Mark[Position] | None, seqs: Sequence[int]
+) -> dict[int, Where]:
+    """Where events between two marks stand if every line there is an event; nothing if that is not so."""
+    if mark is None or behind is None or mark.judged != behind.judged:
+        return {}
+    begin, end, settings = mark.position, behind.position, opened.settings
+    path = (settings.input.stream if mark.judged else settings.input.batch) or ""
+    same = (begin.device, begin.inode) == (end.device, end.inode) == identity_of(Path(path))
+    if not same or end.line - begin.line != behind.events - mark.events:
+        return {}
+    return {seq: Where(shown(path), begin.line + seq - mark.events - 1) for seq in seqs}
+
+
+async def _read(
+    opened: Opened, mark: Mark[Position] | None, seqs: Sequence[int], warn: Callable[[str], None]
+) -> dict[int, Where]:
+    """Where events behind a mark stand, by reading on from there."""
+    lines = Lines()
     async with AsyncExitStack() as stack:
-        opened = await open_replay(layers, lambda facts: facts.progress.events < missing[0], warn, stack)
-        begun = opened.checkpoint.envelope.facts.progress.events if opened.checkpoint is not None else 0
-        earlier = Lines()
-        async with aclosing(parts(opened.logs, Decoder(), begun)) as read:
+        logs = await _open_at(opened, mark, warn, stack)
+        async with aclosing(parts(logs, Decoder(), mark.events if mark is not None else 0)) as read:
             async for part in read:
-                earlier.add(part)
-                if part.seq + len(part.events) > missing[-1]:
+                lines.add(part)
+                if part.seq + len(part.events) > seqs[-1]:
                     break
-    return found | {seq: where for seq in missing if (where := earlier.where(seq)) is not None}
+    found = {seq: where for seq in seqs if (where := lines.where(seq)) is not None}
+    if len(found) < len(seqs):
+        raise UsageError(
+            f"event {seqs[-1]:,} is not in the logs; they are not those that the state in"
+            f" {opened.settings.state.directory} was built from"
+        )
+    return found
+
+
+async def _open_at(
+    opened: Opened, mark: Mark[Position] | None, warn: Callable[[str], None], stack: AsyncExitStack
+) -> list[AnyLog]:
+    """The logs from a mark on, or from their beginning."""
+    if opened.newest is not None and mark is not None:
+        facts = msgspec.structs.replace(opened.newest.facts, judged=mark.judged, position=mark.position)
+        there = Checkpoint({}, msgspec.structs.replace(opened.newest, facts=facts))
+        return await open_logs(opened.settings, there, opened.beginning, warn, stack)
+    logs = await open_logs(opened.settings, None, opened.beginning, warn, stack)
+    take_header(logs, opened.settings)
+    return logs

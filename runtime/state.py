@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from peerwatch.actors.dispatcher import NOTHING_DONE, Progress
+from peerwatch.actors.dispatcher import NOTHING_DONE, Mark, Progress
 from peerwatch.actors.purchases import COLUMNS
 from peerwatch.actors.snapshot import Arrays
 from peerwatch.detectors.verdicts import VerdictHash
@@ -35,7 +35,8 @@ class Position(msgspec.Struct, frozen=True):
 class Facts(msgspec.Struct, frozen=True):
     """What a checkpoint holds besides arrays: counts, and `position` in the log that is `judged` or in the batch log.
 
-    `began` is where the stream log stood when everything began: what was rotated since then is not older.
+    `began` is where the stream log stood when everything began: what was rotated since then is not older. `marks` stand
+    along all the logs.
     """
 
     progress: Progress
@@ -49,6 +50,7 @@ class Facts(msgspec.Struct, frozen=True):
     verdicts_bytes: int
     shards: int
     unseen: list[int]
+    marks: list[Mark[Position]]
     began: Position
 
 

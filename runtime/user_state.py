@@ -69,7 +69,7 @@ async def state_of(layers: Sequence[Layer], warn: Callable[[str], None], user: s
     members = members_of(then.state.graph, dense, opened.D, then.key)
     own = latest_of(columns, {dense}, opened.T, large)
     statistics = Statistics.of([each.amount for each in latest_of(columns, set(members), opened.T, large)])
-    places = await places_of(layers, np.array([each.seq for each in own], np.int64), then.lines, warn)
+    places = await places_of(opened, np.array([each.seq for each in own], np.int64), then.lines, warn)
     known = statistics.n > 0
     return UserState(
         seq=then.seq - 1,

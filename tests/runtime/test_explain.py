@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 from naive_explanation import Bought, World, comparable, events_of, explained
 from strategies import logs
 
+from peerwatch.actors import dispatcher
 from peerwatch.runtime import explain
 from peerwatch.runtime.cli import cli
 from peerwatch.runtime.settings import Layer
+from peerwatch.runtime.sources import LogFile
 
 SHARED = Path(__file__).parents[3] / "shared"
 HEADER = b'{"D":"2", "T":"3"}\n'
@@ -73,6 +75,33 @@ def test_every_field_is_that_of_a_plain_recomputation(batch: bytes, stream: byte
                 way = {"seq": this.seq} if number % 8 == 1 else {"line": this.line}
                 record = record_of(layer(*paths, D, T, k), **way)
                 assert comparable(record) == comparable(explained(world, this, D, T, Fraction(k)))
+
+
+@settings(
+    max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(batch=logs(30), stream=logs(30), more=logs(20))
+def test_a_checkpoint_and_its_marks_give_the_same_explanation(
+    batch: bytes, stream: bytes, more: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where purchases before the checkpoint stand is counted from the marks where every line is an event."""
+    monkeypatch.setattr(dispatcher, "MARK_EVENTS", 2)
+    monkeypatch.setitem(LogFile.__init__.__kwdefaults__, "chunk", 100)
+    with tempfile.TemporaryDirectory() as name:
+        paths = Path(name) / "batch", Path(name) / "stream"
+        for path, content in zip(paths, (batch, stream + b"\n"), strict=True):
+            path.write_bytes(content)
+        files = [*map(str, paths), str(Path(name) / "flagged")]
+        state = Path(name) / "state"
+        run = peerwatch("run", *files, "--D", "2", "--T", "4", "--state", str(state))
+        assert run.exit_code == 0, run.stderr
+        before = max((this.seq for _, this in worlds(*paths)), default=0)
+        with paths[1].open("ab") as file:
+            file.write(more)
+        later = [this.seq for _, this in worlds(*paths) if this.seq > before]
+        for seq in later[:3]:
+            fresh = record_of(layer(*paths, 2, 4, "3"), seq=seq)
+            assert record_of(layer(*paths, 2, 4, "3", state), seq=seq) == fresh
 
 
 @pytest.fixture(scope="module")
