@@ -7,7 +7,7 @@ import pytest
 from click import Option
 
 from peerwatch.network.errors import UsageError
-from peerwatch.runtime.cli import run
+from peerwatch.runtime.commands.run import run
 from peerwatch.runtime.config import read_config
 from peerwatch.runtime.options import OPTION_KEYS
 from peerwatch.runtime.settings import Layer, Settings, keys, resolve, value_of
