@@ -14,6 +14,7 @@ from peerwatch.runtime.commands.generate import generate
 from peerwatch.runtime.commands.rejects import rejects
 from peerwatch.runtime.commands.run import run
 from peerwatch.runtime.commands.status import status
+from peerwatch.runtime.commands.sweep import sweep
 from peerwatch.runtime.names import shown
 
 EXIT_STOPPED: Final = 1
@@ -64,5 +65,5 @@ def cli() -> None:
     """
 
 
-for command in (run, status, explain, rejects, config, generate):
+for command in (run, status, explain, sweep, rejects, config, generate):
     cli.add_command(command)
