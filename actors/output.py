@@ -75,8 +75,8 @@ class OutputActor:
     async def _write(self, results: Results) -> None:
         verdicts = [Verdict(one.seq, one.line, one.statistics.mean(), one.statistics.sd()) for one in results.flagged]
         if verdicts:
-            texts = [one.text for one in results.flagged]
-            await self._flagged.write(b"".join(map(flagged_line, texts, verdicts)))
+            pairs = zip(results.flagged, verdicts, strict=True)
+            await self._flagged.write(b"".join(flagged_line(one.text, each.mean, each.sd) for one, each in pairs))
             self.written += len(verdicts)
         if results.rejected:
             await self._rejects.write(b"".join(map(encode_reject, results.rejected)))
@@ -88,9 +88,9 @@ class OutputActor:
             await self._ledger.write(b"".join(map(encode_entry, entries)))
 
 
-def flagged_line(text: bytes, verdict: Verdict) -> bytes:
+def flagged_line(text: bytes, mean: str, sd: str) -> bytes:
     """The line's own text, byte for byte, with `mean` and `sd` before its closing brace."""
     text = text.removesuffix(b"\r")
     brace = text.rindex(b"}")
-    fields = f', "mean": "{verdict.mean}", "sd": "{verdict.sd}"'
+    fields = f', "mean": "{mean}", "sd": "{sd}"'
     return text[:brace] + fields.encode() + text[brace:] + b"\n"

@@ -13,6 +13,7 @@ from typing import Any
 
 import latency
 import live
+import sweep
 from cases import CASES, SHARED
 from plot import plot
 from throughput import cores, judging_cost, machine, measure
@@ -20,6 +21,7 @@ from yardsticks import compiled_yardstick
 
 HERE = Path(__file__).parent
 RATES = (1000, 10_000)
+SWEPT = ("stream", "real D=2")
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -77,6 +79,7 @@ def report(results: dict[str, Any]) -> str:
             latency_table(results),
         ]
     parts += results["live"]
+    parts += sweep.lines(results.get("sweep", {}))
     return "\n\n".join(parts) + "\n"
 
 
@@ -118,6 +121,10 @@ def main() -> None:
             print(table(results["cases"][-1:]).splitlines()[-1], flush=True)
         if "deep" in built and (deep := built["deep"])[1] is not None:
             results["cores"] = cores(deep[0], deep[1], arguments.runs, root)
+        results["sweep"] = {
+            case.name: sweep.measure(directory, arguments.runs, root) for case, directory in built.values()
+            if directory is not None and case.name in SWEPT
+        }  # fmt: skip
         if not arguments.cases:
             results["huge"] = {
                 case.name: judging_cost(case, directory, root) for case, directory in built.values()

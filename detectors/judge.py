@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from peerwatch.detectors.sigma import FLAGGED, NORMAL, Sigma
+from peerwatch.detectors.sigma import FLAGGED, NORMAL, UNDECIDED, Sigma
 from peerwatch.network.history import Windows
 from peerwatch.network.kernels import Int64s
 from peerwatch.network.statistics import Statistics
@@ -49,12 +49,24 @@ class Judge:
         )
         return [decision for decision in decisions if decision.flagged or wanted[decision.place]]
 
+    def flags(self, windows: Windows, amount: Int64s) -> Mask:
+        """Which of q purchases are flagged: the verdicts of `judge`, without its reasons. Shape [q]."""
+        codes = self.detector.screen(windows.offsets, windows.amount, amount)
+        flagged: Mask = codes == FLAGGED
+        for place in np.flatnonzero(codes == UNDECIDED).tolist():
+            exact = self._exact(int(amount[place]))
+            flagged[place] = self.statistics(windows, place).exceeded_by(exact, self.detector.k)
+        return flagged
+
+    def statistics(self, windows: Windows, place: int) -> Statistics:
+        """The exact statistics of one window."""
+        return Statistics.of([self._exact(held) for held in windows.amount[windows.window(place)].tolist()])
+
     def _decide(self, place: int, code: int, windows: Windows, amount: int) -> Decision:
-        window = windows.window(place)
-        statistics = Statistics.of([self._exact(held) for held in windows.amount[window].tolist()])
+        statistics = self.statistics(windows, place)
         exact = self._exact(amount)
         flagged = code == FLAGGED or (code != NORMAL and statistics.exceeded_by(exact, self.detector.k))
-        times = windows.timestamp[window]
+        times = windows.timestamp[windows.window(place)]
         oldest, newest = (int(times.min()), int(times.max())) if len(times) else (None, None)
         return Decision(place, flagged, exact, statistics, oldest, newest)
 

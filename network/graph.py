@@ -143,9 +143,9 @@ class FriendGraph:
         graph.tally[USED], graph.tally[FRIENDSHIPS] = len(friends), len(friends) // 2
         return graph
 
-    def copy(self) -> "FriendGraph":
-        """Another graph of its own that is the same."""
-        other = FriendGraph(self.D, self.T, sizes=self.sizes, recent=self.recent, costs=self.costs.tolist())
+    def copy(self, D: int | None = None) -> "FriendGraph":
+        """Another graph of its own that is the same, but for networks of `D` hops if that is given."""
+        other = FriendGraph(D or self.D, self.T, sizes=self.sizes, recent=self.recent, costs=self.costs.tolist())
         other.users = self.users
         for name in ("stretch", "pool", "tally", "seen", "ring"):
             setattr(other, name, getattr(self, name).copy())

@@ -1,5 +1,6 @@
 """Everyone's latest purchases, and the T latest of any group of users as of any event."""
 
+from copy import copy
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -169,6 +170,13 @@ class PurchaseHistory:
         chain(history.arrival, history.recent, history.tally)
         history.bought, history.low = held, through + 1
         return history
+
+    def view(self) -> "PurchaseHistory":
+        """The same purchases, to be asked from another thread at the same time; good until more are appended here."""
+        self.settle()  # then asking changes nothing but the scratch
+        view = copy(self)
+        view.scratch = np.zeros(0, np.int64)
+        return view
 
     def windows(self, seq: Int64s, networks: Networks) -> Windows:
         """For each of q decisions the T latest purchases in its network before event `seq[i]`, of those held here.
@@ -462,14 +470,22 @@ def merged(parts: list[Windows], T: int) -> Windows:
         return parts[0]
     counts = sum(np.diff(part.offsets) for part in parts)
     gathered = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    columns = np.empty((4, int(gathered[-1]) + 1), np.int64)
-    ends = np.zeros(len(gathered), np.int64)
+    columns = np.empty((3, int(gathered[-1])), np.int64)
     filled = gathered[:-1].copy()
     for part in parts:
         gather(part.offsets, filled, part.seq, part.timestamp, part.amount, columns[0], columns[1], columns[2])
-    merge(gathered, T, columns[0], columns[1], columns[2], columns[3], ends)
+    return shortened(Windows(gathered, columns[0], columns[1], columns[2]), T)
+
+
+def shortened(windows: Windows, T: int) -> Windows:
+    """Of each window the T latest purchases, kept in the memory of the given windows, which are used up."""
+    longest = int(np.diff(windows.offsets).max(initial=0))
+    if longest <= T:
+        return windows
+    ends, scratch = np.zeros(len(windows.offsets), np.int64), np.empty(longest + 1, np.int64)
+    merge(windows.offsets, T, windows.seq, windows.timestamp, windows.amount, scratch, ends)
     taken = ends[-1]
-    return Windows(ends, columns[0, :taken], columns[1, :taken], columns[2, :taken])
+    return Windows(ends, windows.seq[:taken], windows.timestamp[:taken], windows.amount[:taken])
 
 
 @kernel

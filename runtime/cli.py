@@ -16,6 +16,7 @@ from peerwatch.runtime.commands.rejects import rejects
 from peerwatch.runtime.commands.run import run
 from peerwatch.runtime.commands.state import state
 from peerwatch.runtime.commands.status import status
+from peerwatch.runtime.commands.sweep import sweep
 from peerwatch.runtime.commands.verify import verify
 from peerwatch.runtime.names import shown
 
@@ -67,5 +68,5 @@ def cli() -> None:
     """
 
 
-for command in (run, status, explain, state, verify, bisect, rejects, config, generate):
+for command in (run, status, explain, state, sweep, verify, bisect, rejects, config, generate):
     cli.add_command(command)

@@ -49,11 +49,14 @@ class Console:
             yield
 
     def progressed(self, totals: "Totals") -> None:
-        """Move the bar."""
+        """Move the bar of a run."""
+        done = totals.progress
+        self.moved(done.bytes, f"{done.events:,} events, {totals.flagged:,} flagged")
+
+    def moved(self, done: int, counts: str) -> None:
+        """Move the bar to `done` bytes, and say beside it what they held."""
         if self._progress is not None:
-            done = totals.progress
-            counts = f"{done.events:,} events, {totals.flagged:,} flagged"
-            self._progress.update(self._task, completed=done.bytes, counts=counts)
+            self._progress.update(self._task, completed=done, counts=counts)
 
     def interrupted(self) -> None:
         """A signal has ended the reading."""

@@ -5,9 +5,19 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 import click
+import msgspec
 
 from peerwatch.network.errors import UsageError
-from peerwatch.runtime.settings import Decisions, Layer, LogFormat, LogLevel
+from peerwatch.runtime.settings import (
+    Decisions,
+    Deviations,
+    Hops,
+    Layer,
+    LogFormat,
+    LogLevel,
+    WindowSize,
+    expected,
+)  # fmt: skip
 
 OPTION_KEYS: Final = {
     "D": "D", "T": "T", "k": "detector.k", "shards": "shards", "walkers": "walkers",
@@ -20,8 +30,29 @@ OPTION_KEYS: Final = {
 """Which setting each option sets."""
 
 
+def numbers(hint: Any) -> Callable[[click.Context, click.Parameter, str | None], list[Any]]:
+    """Reads an option's values with commas between them, each of the type `hint`: sorted, each once; none if not given.
+
+    Raises:
+        click.BadParameter: one of them is no number, or an impossible one.
+    """
+
+    def read(ctx: click.Context, param: click.Parameter, value: str | None) -> list[Any]:
+        found = set()
+        for text in map(str.strip, value.split(",") if value is not None else ()):
+            try:
+                found.add(msgspec.convert(text, hint, strict=False))
+            except msgspec.ValidationError as error:
+                why = f"{text!r} in {value!r}: expected {expected(error)}, and commas between them"
+                raise click.BadParameter(why, ctx, param) from None
+        return sorted(found)
+
+    return read
+
+
+CONFIG: Final = click.option("-c", "--config", type=Path, metavar="FILE", help="Read settings from a YAML file.")
 SETTINGS: Final = (
-    click.option("-c", "--config", type=Path, metavar="FILE", help="Read settings from a YAML file."),
+    CONFIG,
     click.option("--D", "D", type=click.IntRange(1), help="Hops a user's network reaches. Default: the header's."),
     click.option("--T", "T", type=click.IntRange(2), help="Purchases in a window. Default: the header's."),
     click.option("--k", type=float, help="Standard deviations above the mean that are still normal. Default: 3."),
@@ -30,6 +61,14 @@ SETTINGS: Final = (
 SHADOW: Final = click.option(
     "--shadow", type=click.FloatRange(0, 1), metavar="SHARE", help="Recompute this share of decisions by brute force."
 )
+GRID: Final = (
+    click.option("--D", "D", callback=numbers(Hops), metavar="D,...", help="Hops to try. Default: the header's D."),
+    click.option(
+        "--T", "T", callback=numbers(WindowSize), metavar="T,...", help="Windows to try. Default: the header's T."
+    ),
+    click.option("--k", callback=numbers(Deviations), metavar="K,...", help="Standard deviations to try. Default: 3."),
+)
+"""Several values of what verdicts depend on."""
 RUNNING: Final = (
     click.option("--shards", type=click.IntRange(1), help="Purchase shards that work in parallel. Default: 1."),
     click.option("--walkers", type=click.IntRange(1), help="Friend graphs that walk in parallel. Default: 2."),
@@ -73,6 +112,11 @@ def verify_options(command: Callable[..., None]) -> Callable[..., None]:
     """The arguments and options of the command that judges a run's logs again."""
     paths = click.argument("paths", nargs=-1, metavar="[BATCH] STREAM OUTPUT")
     return _with(command, paths, *SETTINGS, *VERIFY)
+
+
+def sweep_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The arguments and options of the command that tries many settings."""
+    return _with(command, click.argument("paths", nargs=-1, metavar="[BATCH] STREAM"), CONFIG, *GRID)
 
 
 def _with(command: Callable[..., None], *options: Callable[..., Any]) -> Callable[..., None]:

@@ -19,7 +19,7 @@ from peerwatch.network.kernels import Int64s
 from peerwatch.runtime.checkpoints import Checkpoint, Envelope, envelopes, read_checkpoint
 from peerwatch.runtime.names import shown
 from peerwatch.runtime.opening import NOT_SET, AnyLog, open_logs, required, take_header
-from peerwatch.runtime.settings import Layer, Settings, resolve
+from peerwatch.runtime.settings import NOTHING_SET, Layer, Settings, resolve
 from peerwatch.runtime.state import Facts, Position, State
 from peerwatch.runtime.tail import Beginning, identity_of, look_at
 
@@ -149,10 +149,13 @@ async def open_replay(
     suits: Callable[[Facts], bool],
     warn: Callable[[str], None],
     stack: AsyncExitStack,
+    *,
+    fallback: Layer = NOTHING_SET,
 ) -> Opened:
     """Open the logs that settings name to read them again, from the newest checkpoint that `suits`, or all of them.
 
-    A state directory is only looked at: it may be that of a run that is going on.
+    A state directory is only looked at: it may be that of a run that is going on. What neither the layers nor the
+    header nor that state set, `fallback` does.
 
     Raises:
         UsageError: something is missing, cannot be read, or is not what the state directory was built with.
@@ -170,7 +173,7 @@ async def open_replay(
     logs = await open_logs(settings, checkpoint, beginning, warn, stack)
     known = envelope.identity if envelope is not None else None
     begun = checkpoint is not None and checkpoint.envelope.facts.position.offset > 0
-    header = take_header(logs, settings, begun=begun)
+    header = take_header(logs, resolve(*layers, fallback)[0], begun=begun)
     if known is not None:
         for key, before, now in (("D", known.D, settings.D), ("T", known.T, settings.T)):
             if now not in {None, before}:
@@ -179,7 +182,7 @@ async def open_replay(
                     f" {before}; leave --{key} out, or leave the state directory out and go through the whole logs"
                 )
     built = {"D": known.D, "T": known.T, "detector.k": known.k} if known is not None else {}
-    settings, _ = resolve(*layers, Layer(built, {}), header)
+    settings, _ = resolve(*layers, Layer(built, {}), header, fallback)
     D, T = required(settings)
     return Opened(settings, D, T, checkpoint, logs, beginning, envelope)
 
@@ -260,14 +263,20 @@ def _begun(opened: Opened, named: Sequence[bytes]) -> tuple[State, int]:
 def apply(state: State, events: Events, seq: int) -> None:
     """Let events, the first of them number `seq`, change the state; none of them is judged."""
     graph, history = state.graph, state.histories[0]
-    users, through = len(state.decoder.interner), seq + len(events) - 1
+    users = len(state.decoder.interner)
     graph.reserve(users)
-    history.reserve(users)
     graph.walk(events.kind, events.user, events.friend, events.timestamp, seq, 0, 0)
-    bought = np.flatnonzero(events.kind == Kind.PURCHASE)
-    history.append(seq + bought, events.user[bought], events.timestamp[bought], events.amount[bought], through)
-    history.low = through + 1
+    append(history, events, seq, users)
+    history.low = seq + len(events)
     history.settle()
+
+
+def append(history: PurchaseHistory, events: Events, seq: int, users: int) -> None:
+    """Give a history the purchases among events, the first of them number `seq`, of `users` users."""
+    history.reserve(users)
+    bought = np.flatnonzero(events.kind == Kind.PURCHASE)
+    through = seq + len(events) - 1
+    history.append(seq + bought, events.user[bought], events.timestamp[bought], events.amount[bought], through)
 
 
 async def places_of(opened: Opened, seqs: Int64s, lines: Lines, warn: Callable[[str], None]) -> dict[int, Where]:

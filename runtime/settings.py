@@ -104,6 +104,9 @@ class Layer:
     origins: Mapping[str, str]
 
 
+NOTHING_SET: Final = Layer({}, {})
+
+
 def keys(kind: type[Struct] = Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every dotted key that can be set, with its type."""
     for name, hint in get_type_hints(kind, include_extras=True).items():
@@ -150,6 +153,11 @@ def _check(key: str, value: Any, hint: Any, origin: str) -> None:
         msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
         choices = get_args(hint) if getattr(hint, "__origin__", None) is Literal else ()
-        expected = f"one of {', '.join(choices)}" if choices else str(error).partition(", got")[0].partition(" - at")[0]
-        expected = expected.removeprefix("Expected ").replace("`", "").replace(" | null", "")
-        raise UsageError(f'{origin}: "{key}" is {value!r}; expected {expected}') from None
+        wanted = f"one of {', '.join(choices)}" if choices else expected(error)
+        raise UsageError(f'{origin}: "{key}" is {value!r}; expected {wanted}') from None
+
+
+def expected(error: msgspec.ValidationError) -> str:
+    """What a value should have been, in words."""
+    words = str(error).partition(", got")[0].partition(" - at")[0]
+    return words.removeprefix("Expected ").replace("`", "").replace(" | null", "")

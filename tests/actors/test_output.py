@@ -9,7 +9,6 @@ from support import MemorySink
 from peerwatch.actors.mailbox import mailbox
 from peerwatch.actors.messages import Flagged, Results
 from peerwatch.actors.output import OutputActor, flagged_line
-from peerwatch.detectors.verdicts import Verdict
 from peerwatch.network.errors import SinkError
 from peerwatch.network.rejects import RejectedLine, decode_reject
 from peerwatch.network.statistics import Statistics
@@ -27,7 +26,7 @@ STATISTICS = Statistics.of([29_100_000, 29_100_000])
 )
 def test_a_flagged_line_keeps_its_own_text(line: bytes, written: bytes) -> None:
     """The two fields stand before the object's closing brace; nothing else changes but the line end."""
-    assert flagged_line(line, Verdict(1, 1, "29.10", "0.00")) == written
+    assert flagged_line(line, "29.10", "0.00") == written
 
 
 async def run_actor(results: list[Results], flagged: Any, rejects: Any) -> OutputActor:
@@ -55,8 +54,7 @@ async def test_results_are_written_in_order() -> None:
         flagged,
         rejects,
     )
-    verdicts = [Verdict(one.seq, one.line, "29.10", "0.00") for one in lines]
-    assert flagged.data == b"".join(map(flagged_line, [one.text for one in lines], verdicts))
+    assert flagged.data == b"".join(flagged_line(one.text, "29.10", "0.00") for one in lines)
     assert [decode_reject(line) for line in rejects.data.splitlines()] == bad
     assert (actor.written, actor.through) == (3, 9)
 

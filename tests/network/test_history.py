@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peerwatch.network.graph import Networks, Plan
-from peerwatch.network.history import HELD, PurchaseHistory, Windows, merged
+from peerwatch.network.history import HELD, PurchaseHistory, Windows, merged, shortened
 from peerwatch.network.latest import kth_largest
 
 USERS = 9
@@ -187,6 +187,24 @@ def test_merged_shards_give_what_one_shard_gives(
     windows = merged(parts, T)
     for i, network in enumerate(networks):
         assert rows_of(windows, i) == expected(purchases, seqs[i], network, T)
+
+
+@given(
+    purchases=PURCHASES, networks=NETWORKS, T=st.lists(st.integers(1, 30), min_size=1, max_size=4),
+    cuts=st.lists(st.integers(0, 200), max_size=3), seqs=st.lists(st.integers(0, 260), min_size=12, max_size=12),
+)  # fmt: skip
+def test_the_windows_of_a_view_cut_shorter_are_those_of_the_smaller_T(
+    purchases: list[tuple[int, int]], networks: list[set[int]], T: list[int], cuts: list[int], seqs: list[int]
+) -> None:
+    """From the largest T down, each cut gives what a history of that T would have answered; so does a view."""
+    T.sort(reverse=True)
+    seqs = seqs[: len(networks)]
+    history = filled(purchases, T[0], cuts, low=min(seqs))
+    windows = ask(history.view(), seqs, networks)
+    for most in T:
+        windows = shortened(windows, most)
+        for i, (seq, network) in enumerate(zip(seqs, networks, strict=True)):
+            assert rows_of(windows, i) == expected(purchases, seq, network, most)
 
 
 @settings(max_examples=300)

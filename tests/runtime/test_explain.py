@@ -86,7 +86,7 @@ def test_a_checkpoint_and_its_marks_give_the_same_explanation(
 ) -> None:
     """Where purchases before the checkpoint stand is counted from the marks where every line is an event."""
     monkeypatch.setattr(dispatcher, "MARK_EVENTS", 2)
-    monkeypatch.setitem(LogFile.__init__.__kwdefaults__, "chunk", 100)
+    monkeypatch.setattr(LogFile.__init__, "__kwdefaults__", {"chunk": 100, "position": None})
     with tempfile.TemporaryDirectory() as name:
         paths = Path(name) / "batch", Path(name) / "stream"
         for path, content in zip(paths, (batch, stream + b"\n"), strict=True):

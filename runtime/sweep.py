@@ -1,0 +1,404 @@
+"""What other choices of D, T and k would have flagged: all of them in one pass over the logs."""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, aclosing
+from functools import partial
+from itertools import chain, product
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import anyio
+import msgspec
+import numpy as np
+from anyio.to_thread import run_sync
+from numpy.typing import NDArray
+
+from peerwatch.actors.graph import MOST_MEMBERS
+from peerwatch.actors.output import flagged_line
+from peerwatch.detectors.grid import Verdicts, judge_grid
+from peerwatch.network.decoder import Events
+from peerwatch.network.errors import SinkError, UsageError
+from peerwatch.network.events import Kind
+from peerwatch.network.graph import FriendGraph
+from peerwatch.network.history import PurchaseHistory
+from peerwatch.network.kernels import Int64s
+from peerwatch.network.statistics import Statistics
+from peerwatch.runtime.console import Console
+from peerwatch.runtime.names import shown
+from peerwatch.runtime.pipeline import BATCH_CAP, WINDOW_PURCHASES, task_group
+from peerwatch.runtime.replay import Opened, Part, append, apply, open_replay, parts
+from peerwatch.runtime.settings import Count, Detector, Layer
+from peerwatch.runtime.state import State
+
+WIDTH: Final = 1000
+"""Columns that the table may take: no cell is cut."""
+
+
+class Grid(NamedTuple):
+    """Which settings are tried: every D with every T and every k, each ascending."""
+
+    D: Sequence[int]
+    T: Sequence[int]
+    k: Sequence[float]
+
+    def settings(self) -> "list[Setting]":
+        """All of them, in the order in which verdicts are counted."""
+        return [Setting(*setting) for setting in product(*self)]
+
+
+class Setting(NamedTuple):
+    """One choice."""
+
+    D: int
+    T: int
+    k: float
+
+    @property
+    def shown_k(self) -> str:
+        """The k as a person writes it."""
+        return str(int(self.k)) if self.k.is_integer() else repr(self.k)
+
+    @property
+    def file_name(self) -> str:
+        """What its file of flagged purchases is called."""
+        return f"D{self.D}-T{self.T}-k{self.shown_k}.json"
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """What one setting flags, of the purchases that were judged.
+
+    `shared` are those that the current setting flags as well, `jaccard` is their share of what either flags (1 where
+    neither flags any). Of what is flagged `precision` is labelled, of what is labelled `recall` is flagged; null where
+    that is a share of nothing, and without labels.
+    """
+
+    D: int
+    T: int
+    k: float
+    flagged: int
+    share: float
+    shared: int
+    jaccard: float
+    precision: float | None
+    recall: float | None
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """What all settings flag. `current` is the place among them of the one that the others are compared with.
+
+    `shared[i][j]` purchases are flagged by both settings i and j, `jaccard[i][j]` is their share of what either flags.
+    """
+
+    judged: int
+    labelled: int | None
+    current: int
+    settings: list[Cell]
+    shared: list[list[int]]
+    jaccard: list[list[float]]
+
+
+class Label(msgspec.Struct, frozen=True):
+    """A line of the labels: it names a line of the stream log, from 1."""
+
+    line: Count
+
+
+async def sweep(
+    layers: Sequence[Layer],
+    wanted: Grid,
+    console: Console,
+    *,
+    labels: Path | None = None,
+    output: Path | None = None,
+    force: bool = False,
+) -> Record:
+    """Judge the stream log with every wanted setting; of what is not wanted, the one value that is set.
+
+    With `output` each setting's flagged purchases are written into that directory.
+
+    Raises:
+        UsageError: something is missing or cannot be used, nothing is there to judge, or a label names no purchase.
+        SourceError: a log could not be read any further.
+        SinkError: an output could not be written.
+    """
+    named = await run_sync(read_labels, labels) if labels is not None else {}
+    fallback = Layer({key: values[0] for key, values in (("D", wanted.D), ("T", wanted.T)) if values}, {})
+    async with AsyncExitStack() as stack:
+        opened = await open_replay(layers, lambda _: False, console.warning, stack, fallback=fallback)
+        own = Setting(opened.D, opened.T, opened.settings.detector.k)
+        grid = Grid(wanted.D or [own.D], wanted.T or [own.T], wanted.k or [own.k])
+        settings, stream = grid.settings(), opened.logs[-1].name
+        files = FlaggedFiles(output, settings) if output is not None else None
+        if files is not None:
+            stack.push_async_callback(files.discard)
+            await run_sync(partial(files.begin, force=force))
+        going = Sweep(opened, grid, named, files)
+        sizes = [log.size for log in opened.logs]
+        with console.progress(None if None in sizes else sum(size or 0 for size in sizes)):
+            await going.run(console.moved)
+        if going.judged == 0:
+            raise UsageError(f"{stream} holds no purchase: there is nothing to judge")
+        if unknown := sorted((named[line], line) for line in named.keys() - going.found):
+            place, line = unknown[0]
+            raise UsageError(f"{shown(labels or '')}:{place}: line {line} of {stream} is no judged purchase")
+        if files is not None:
+            await run_sync(files.finish)
+        return _record(settings, own, going.judged, going.shared, has_labels=labels is not None)
+
+
+class Sweep:
+    """One pass over the logs: they are decoded once, and one history of the largest T serves every D."""
+
+    def __init__(self, opened: Opened, grid: Grid, labels: dict[int, int], files: "FlaggedFiles | None") -> None:
+        self._opened, self._grid, self._files = opened, grid, files
+        self._state = State.fresh(grid.D[0], grid.T[-1], 1)
+        self._lanes: list[Lane] = []
+        self._limiter = anyio.CapacityLimiter(opened.settings.walkers)
+        self._labels: Int64s = np.array(sorted(labels), np.int64)
+        self.found: set[int] = set()
+        """Labelled lines that are judged purchases."""
+        self.judged = 0
+        count = len(grid.D) * len(grid.T) * len(grid.k) + 1
+        self.shared: Int64s = np.zeros((count, count), np.int64)
+        """How many purchases each two settings flag; the labels stand behind the settings like one more."""
+
+    async def run(self, progressed: Callable[[int, str], None]) -> None:
+        """Go through the logs; tells how many bytes and events are done."""
+        read = 0
+        async with aclosing(parts(self._opened.logs, self._state.decoder, 0)) as found:
+            async for part in found:
+                if part.judged:
+                    await self._judge(part)
+                else:
+                    await run_sync(apply, self._state, part.events, part.seq)
+                read += len(part.block.content)
+                events = part.seq + len(part.events) - 1
+                progressed(read, f"{events:,} events, {self.judged:,} judged")
+
+    async def _judge(self, part: Part) -> None:
+        if not self._lanes:
+            self._lanes = self._opened_lanes()
+        history, users = self._state.histories[0], len(self._state.decoder.interner)
+        for begin in range(0, len(part.events), BATCH_CAP):
+            events, seq = part.events[begin : begin + BATCH_CAP], part.seq + begin
+            history.low = seq
+            append(history, events, seq, users)
+            verdicts: list[list[Verdicts]] = [[] for _ in self._lanes]
+            async with task_group() as tasks:
+                for lane in reversed(range(len(self._lanes))):  # the largest networks first: they take longest
+                    tasks.start_soon(self._ask, lane, events, seq, verdicts)
+            await run_sync(self._count, part, events[events.kind == Kind.PURCHASE], [*chain(*verdicts)])
+
+    async def _ask(self, lane: int, events: Events, seq: int, verdicts: list[list[Verdicts]]) -> None:
+        state, judge = self._state, self._lanes[lane].judge
+        history, decoder = state.histories[0].view(), state.decoder
+        users = len(decoder.interner)
+        verdicts[lane] = await run_sync(judge, history, events, seq, users, decoder.large, limiter=self._limiter)
+
+    def _opened_lanes(self) -> "list[Lane]":
+        graph, grid = self._state.graph, self._grid
+        graphs = [graph, *(graph.copy(D) for D in grid.D[1:])]
+        return [Lane(graph, grid.T, grid.k, reasons=self._files is not None) for graph in graphs]
+
+    def _count(self, part: Part, purchases: Events, verdicts: list[Verdicts]) -> None:
+        """Count and write what a batch of purchases has come to; `verdicts` has an item for each D and T."""
+        labelled = np.zeros(len(purchases), np.bool_)
+        if part.file == self._opened.logs[-1].name:
+            labelled = np.isin(purchases.line, self._labels)
+            self.found.update(purchases.line[labelled].tolist())
+        flagged = np.vstack([*(each.flagged for each in verdicts), labelled])
+        rows = flagged.astype(np.float32)  # floats multiply quickest, and hold a batch's counts exactly
+        self.shared += (rows @ rows.T).astype(np.int64)
+        self.judged += len(purchases)
+        if self._files is not None:
+            content, start, end = part.block.content, purchases.start.tolist(), purchases.end.tolist()
+            for row, each in enumerate(verdicts):
+                lines = {
+                    place: flagged_line(content[start[place] : end[place]], statistics.mean(), statistics.sd())
+                    for place, statistics in each.statistics.items()
+                }
+                for column, places in enumerate(map(np.flatnonzero, each.flagged)):
+                    number = row * len(self._grid.k) + column
+                    self._files.append(number, b"".join(lines[place] for place in places.tolist()))
+
+
+class Lane:
+    """Judges with one D and many T and k, by a friend graph of its own."""
+
+    def __init__(self, graph: FriendGraph, T: Sequence[int], k: Sequence[float], *, reasons: bool) -> None:
+        self._graph, self._T, self._reasons = graph, T[::-1], reasons
+        self._k = [Detector(k=each).exact_k() for each in k]
+        self._most = max(1, WINDOW_PURCHASES // T[-1])
+
+    def judge(
+        self, history: PurchaseHistory, events: Events, seq: int, users: int, large: Sequence[int]
+    ) -> list[Verdicts]:
+        """The verdicts of each T, ascending, on the events' purchases; the first event is number `seq`."""
+        self._graph.reserve(users)
+        bought = np.flatnonzero(events.kind == Kind.PURCHASE)
+        flagged = np.zeros((len(self._T), len(self._k), len(bought)), np.bool_)
+        statistics: list[dict[int, Statistics]] = [{} for _ in self._T]
+        gone = answered = 0
+        while gone < len(events):
+            rest, most = events[gone:], min(self._most, len(bought) - answered)
+            done, networks = self._graph.walk(
+                rest.kind, rest.user, rest.friend, rest.timestamp, seq + gone, most, MOST_MEMBERS
+            )
+            new = slice(answered, answered + len(networks.plan))
+            windows, amount = history.windows(seq + bought[new], networks), events.amount[bought[new]]
+            parts = judge_grid(windows, amount, self._T, self._k, large, reasons=self._reasons)
+            for row, part in enumerate(parts):
+                flagged[row, :, new] = part.flagged
+                statistics[row] |= {answered + place: found for place, found in part.statistics.items()}
+            gone, answered = gone + done, new.stop
+        return [*map(Verdicts, flagged, statistics)][::-1]
+
+
+def read_labels(path: Path) -> dict[int, int]:
+    """The lines of the stream log that labels name, each with the line that names it first.
+
+    Raises:
+        UsageError: the file cannot be read, or a line of it names no line.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise UsageError(f"cannot read the labels {shown(path)}: {error.strerror}") from None
+    named: dict[int, int] = {}
+    for place, text in enumerate(lines, 1):
+        try:
+            named.setdefault(msgspec.json.decode(text, type=Label).line, place)
+        except msgspec.DecodeError:
+            raise UsageError(
+                f'{shown(path)}:{place}: no label; expected an object that names a line of STREAM, like {{"line": 188}}'
+            ) from None
+    return named
+
+
+class FlaggedFiles:
+    """A file of flagged purchases for each setting: all of them are there at the end, or none."""
+
+    def __init__(self, directory: Path, settings: Sequence[Setting]) -> None:
+        self._directory = directory
+        self._places = [directory / setting.file_name for setting in settings]
+        self._unfinished: list[Path] = []
+
+    def begin(self, *, force: bool) -> None:
+        """Make the directory and empty files.
+
+        Raises:
+            UsageError: a file is there already and `force` is not set, or the directory cannot be used.
+        """
+        there = [shown(path) for path in self._places if path.exists()]
+        if there and not force:
+            raise UsageError(f"{there[0]} is there already; name another directory, or add --force")
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            for place in self._places:
+                path = place.with_name(f"{place.name}.part")
+                path.write_bytes(b"")
+                self._unfinished.append(path)
+        except OSError as error:
+            raise UsageError(f"cannot write into {shown(self._directory)}: {error.strerror}") from None
+
+    def append(self, number: int, lines: bytes) -> None:
+        """Write what a setting flags next.
+
+        Raises:
+            SinkError: it could not be written.
+        """
+        try:
+            with self._unfinished[number].open("ab") as file:
+                file.write(lines)
+        except OSError as error:
+            name = shown(self._places[number])
+            raise SinkError(f"cannot write {name}: {error.strerror}; mend that and sweep again") from None
+
+    def finish(self) -> None:
+        """Give the files their names."""
+        for path, place in zip(self._unfinished, self._places, strict=True):
+            path.replace(place)
+
+    async def discard(self) -> None:
+        """Remove what is not finished."""
+        with anyio.CancelScope(shield=True):
+            for path in self._unfinished:
+                await run_sync(partial(path.unlink, missing_ok=True))
+
+
+def _record(settings: Sequence[Setting], own: Setting, judged: int, shared: Int64s, *, has_labels: bool) -> Record:
+    flagged = np.diag(shared)
+    jaccard = _jaccard(shared)
+    current = settings.index(own) if own in settings else 0
+    cells = [
+        Cell(
+            D=setting.D,
+            T=setting.T,
+            k=setting.k,
+            flagged=int(flagged[i]),
+            share=int(flagged[i]) / judged,
+            shared=int(shared[i, current]),
+            jaccard=float(jaccard[i, current]),
+            precision=int(shared[i, -1]) / int(flagged[i]) if has_labels and flagged[i] else None,
+            recall=int(shared[i, -1]) / int(flagged[-1]) if has_labels and flagged[-1] else None,
+        )
+        for i, setting in enumerate(settings)
+    ]
+    return Record(
+        judged=judged,
+        labelled=int(flagged[-1]) if has_labels else None,
+        current=current,
+        settings=cells,
+        shared=shared[:-1, :-1].tolist(),
+        jaccard=jaccard[:-1, :-1].tolist(),
+    )
+
+
+def _jaccard(shared: Int64s) -> NDArray[np.float64]:
+    """Of each two sets the share that both have of what either has, from how much they have in common."""
+    size = np.diag(shared)
+    either = size[:, None] + size - shared
+    return np.where(either, shared / np.maximum(either, 1), 1.0)
+
+
+COLUMNS: Final = ("D", "T", "k", "flagged", "share", "shared", "jaccard", "precision", "recall")
+
+
+def as_text(record: Record) -> str:
+    """The settings as a table for a person, the current one marked."""
+    from rich.console import Console as RichConsole  # noqa: PLC0415 (slow to import)
+    from rich.table import Table  # noqa: PLC0415
+
+    names = COLUMNS if record.labelled is not None else COLUMNS[:-2]
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    for name in names:
+        table.add_column(name, justify="right")
+    table.add_column()
+    for place, cell in enumerate(record.settings):
+        texts = {
+            "k": Setting(cell.D, cell.T, cell.k).shown_k, "flagged": f"{cell.flagged:,}", "share": f"{cell.share:.2%}",
+            "shared": f"{cell.shared:,}", "jaccard": f"{cell.jaccard:.3f}",
+            "precision": _ratio(cell.precision), "recall": _ratio(cell.recall),
+        }  # fmt: skip
+        row = [texts.get(name, str(getattr(cell, name))) for name in names]
+        table.add_row(*row, "current" if place == record.current else "")
+    out = io.StringIO()
+    RichConsole(file=out, width=WIDTH, highlight=False).print(table)
+    labelled = f", {record.labelled:,} of them labelled" if record.labelled is not None else ""
+    lines = [f"{record.judged:,} purchases judged{labelled}", "", *out.getvalue().splitlines()]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def as_csv(record: Record) -> str:
+    """The settings as comma-separated values with a header line."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([getattr(cell, name) for name in COLUMNS] for cell in record.settings)
+    return out.getvalue().removesuffix("\n")
