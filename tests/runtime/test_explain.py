@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from naive_explanation import Bought, World, comparable, events_of, explained
 from strategies import NOISE, purchases, ties
-from support import befriend
+from support import befriend, purchase
 
 from peerwatch.actors import dispatcher
 from peerwatch.runtime import explain
@@ -108,6 +108,24 @@ def test_a_checkpoint_and_its_marks_give_the_same_explanation(
         for seq in later[:3]:
             fresh = record_of(layer(*paths, 2, 4, "3"), seq=seq)
             assert record_of(layer(*paths, 2, 4, "3", state), seq=seq) == fresh
+
+
+def test_rejected_lines_between_marks_are_not_counted_as_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every other line is no event: the lines of purchases before the checkpoint are read, not counted."""
+    monkeypatch.setattr(dispatcher, "MARK_EVENTS", 2)
+    monkeypatch.setattr(LogFile.__init__, "__kwdefaults__", {"chunk": 100, "position": None})
+    paths = tmp_path / "batch", tmp_path / "stream"
+    paths[0].write_bytes(befriend(1, 2) + b"".join(purchase(2, str(i)) + b"none\n" for i in range(1, 9)))
+    paths[1].write_bytes(purchase(3, "1") + b"none\n")
+    files = [*map(str, paths), str(tmp_path / "flagged")]
+    state = tmp_path / "state"
+    assert peerwatch("run", *files, "--D", "2", "--T", "4", "--state", str(state)).exit_code == 0
+    with paths[1].open("ab") as file:
+        file.write(purchase(1, "100"))
+    record = record_of(layer(*paths, 2, 4, "3", state), seq=11)
+    assert [bought["line"] for bought in record["window"]] == [16, 14, 12, 10]
 
 
 @pytest.fixture(scope="module")
