@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 
 from peerwatch.network.errors import UsageError
+from peerwatch.runtime.comparison import Record as Sweep
 from peerwatch.runtime.explain import Record
 from peerwatch.runtime.names import shown
-from peerwatch.runtime.sweep import Record as Sweep
 
 FORMATS: Final = (".svg", ".png")
 MAGNITUDES: Final = 30
