@@ -11,8 +11,8 @@ from peerwatch.network.errors import UsageError
 from peerwatch.runtime.names import shown
 
 if TYPE_CHECKING:
+    from peerwatch.runtime.comparison import Record as Sweep
     from peerwatch.runtime.explain import Record
-    from peerwatch.runtime.sweep import Record as Sweep
 
 FORMATS: Final = (".svg", ".png")
 MOST_DRAWN: Final = 1000

@@ -14,7 +14,7 @@ from peerwatch.runtime.options import layers_of, sweep_options
 @click.command()
 @sweep_options
 @click.option("--labels", type=Path, metavar="FILE", help="Lines of STREAM that should be flagged, as generate writes.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
+@click.option("--csv", is_flag=True, help="Print comma-separated values.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with how any two settings overlap.")
 @click.option("--plot", type=Path, metavar="FILE", help="Draw the shares, too: FILE.svg or FILE.png.")
 @click.option("-o", "--output", type=Path, metavar="DIR", help="Write what each setting flags into DIR.")
@@ -27,7 +27,7 @@ def sweep(
     T: list[int],
     k: list[float],
     labels: Path | None,
-    as_csv: bool,
+    csv: bool,
     as_json: bool,
     plot: Path | None,
     output: Path | None,
@@ -43,7 +43,7 @@ def sweep(
     peerwatch sweep batch_log.json stream_log.json --k 2,2.5,3 --labels labels.json --plot sweep.svg
     peerwatch sweep --config configs/live.yaml --T 20,50 --output flagged/ --csv
     """  # noqa: D301 (click wants the character \b before text that is not to be wrapped)
-    if as_csv and as_json:
+    if csv and as_json:
         raise UsageError("--csv and --json are two ways to print the same; choose one")
     layers = layers_of(paths, config, {}, output=False)
     from peerwatch.runtime import plots  # noqa: PLC0415 (--help and mistakes answer at once)
@@ -55,6 +55,7 @@ def sweep(
 
     from peerwatch.network import kernels  # noqa: PLC0415
     from peerwatch.runtime import sweep as work  # noqa: PLC0415
+    from peerwatch.runtime.comparison import Grid, as_csv, as_text  # noqa: PLC0415
     from peerwatch.runtime.console import Console  # noqa: PLC0415
 
     console = Console(quiet=False, bar=True)
@@ -62,7 +63,7 @@ def sweep(
     signal.signal(signal.SIGINT, signal.default_int_handler)  # unfinished files and the bar go before the process ends
     try:
         record = anyio.run(
-            partial(work.sweep, layers, work.Grid(D, T, k), console, labels=labels, output=output, force=force)
+            partial(work.sweep, layers, Grid(D, T, k), console, labels=labels, output=output, force=force)
         )
     except KeyboardInterrupt:
         console.warning("interrupted; nothing has been written")
@@ -70,6 +71,6 @@ def sweep(
     if as_json:
         click.echo(msgspec.json.encode(record))
     else:
-        click.echo(work.as_csv(record) if as_csv else work.as_text(record))
+        click.echo(as_csv(record) if csv else as_text(record))
     if plot is not None:
         plots.draw_sweep(record, plot)

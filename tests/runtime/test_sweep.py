@@ -24,10 +24,10 @@ from support import befriend, purchase
 from peerwatch.network.errors import UsageError
 from peerwatch.runtime import sweep as work
 from peerwatch.runtime.cli import cli
+from peerwatch.runtime.comparison import Grid, Record, Setting
 from peerwatch.runtime.console import Console
 from peerwatch.runtime.generate import Recipe, write_logs
 from peerwatch.runtime.options import layers_of
-from peerwatch.runtime.sweep import Grid, Record, Setting
 
 HEADER = b'{"D":"2", "T":"3"}\n'
 BATCH = befriend(1, 2) + befriend(2, 3) + purchase(2, "10") + purchase(3, "12") + purchase(3, "11")
