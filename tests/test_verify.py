@@ -21,7 +21,9 @@ from support import befriend, judge_files, purchase
 from peerwatch.detectors import verdicts
 from peerwatch.detectors.verdicts import NOTHING
 from peerwatch.network.graph import FriendGraph
+from peerwatch.network.history import PurchaseHistory
 from peerwatch.network.interner import ids_of
+from peerwatch.network.kernels import Int32s, Int64s
 from peerwatch.runtime import supervisor
 from peerwatch.runtime.checkpoints import read_checkpoint
 from peerwatch.runtime.cli import cli
@@ -201,6 +203,28 @@ def test_a_corrupted_state_is_caught_and_the_first_wrong_decision_named(
     seq = due[place][0]
     assert f"out:{place + 1} differs; it should be event {seq}, stream line {seq - len(BATCH)}, " in result.stdout
     assert peerwatch("verify", "batch", "stream", "clean").exit_code == 0
+
+
+def test_a_state_that_goes_wrong_in_memory_is_caught(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One amount is stored a millionth too high: the first decision whose window holds it is the one reported."""
+    original = PurchaseHistory.append
+    wrong = len(BATCH) + 1 + next(place for place, line in enumerate(STREAM) if b"purchase" in line)
+
+    def append(
+        history: PurchaseHistory, seq: Int64s, user: Int32s, timestamp: Int64s, amount: Int64s, *rest: int
+    ) -> None:
+        original(history, seq, user, timestamp, amount + (seq == wrong), *rest)
+
+    monkeypatch.setattr(PurchaseHistory, "append", append)
+    assert peerwatch("run", "batch", "stream", "out", "--shadow", "0").exit_code == 0
+    result = peerwatch("run", "batch", "stream", "out", "--shadow", "1")
+    assert result.exit_code == 1
+    line = STREAM[wrong - 1 - len(BATCH)]
+    other = re.sub(rb'"amount": "([^"]*)"', rb'"amount": "\g<1>0001"', line)
+    held = decisions([*BATCH, *(other if one == line else one for one in STREAM)])
+    first = next(seq for seq, pair in enumerate(zip(RIGHT, held, strict=True), 1) if pair[0] != pair[1])
+    assert f"differ, the first on event {first} (stream:{first - len(BATCH)}); each is in the log" in result.stderr
+    assert (logs / "out").exists()
 
 
 def test_the_hash_tells_in_one_line_whether_two_runs_agree(logs: Path) -> None:
