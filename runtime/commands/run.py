@@ -33,7 +33,7 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool
     Exit codes:
       0         all judged; also a --follow, or a run with --state, that a signal has stopped
       1         stopped by a rejected line (--strict), a failing disk, or an output nobody reads;
-                or all judged, but not every decision came out the same again (--shadow)
+                or all judged, but a decision came out differently when recomputed (--shadow)
       2         a wrong option, config, header or file; nothing has been written
       130, 143  interrupted; what had been read has been judged
     """  # noqa: D301 (click wants the character \b before text that is not to be wrapped)

@@ -228,7 +228,17 @@ def test_config_show_prints_every_setting_with_its_origin(logs: Path) -> None:
 
 def test_help_is_there_for_every_command() -> None:
     """Each command has a help text, with the exit codes at `run`."""
-    for arguments in ([], ["run"], ["config"], ["config", "show"], ["generate"], ["rejects"], ["rejects", "show"]):
+    for arguments in (
+        [],
+        ["run"],
+        ["config"],
+        ["config", "show"],
+        ["generate"],
+        ["rejects"],
+        ["rejects", "show"],
+        ["verify"],
+        ["bisect"],
+    ):
         result = peerwatch(*arguments, "--help")
         assert result.exit_code == 0
         assert len(result.stdout) > 100
