@@ -66,3 +66,8 @@ def decimal(micros: int) -> str:
     """Millionths >= 0 as a decimal number with 2 to 6 decimals: 16830000 gives 16.83."""
     whole, fraction = divmod(micros, 1_000_000)
     return f"{whole}.{f'{fraction:06d}'.rstrip('0').ljust(2, '0')}"
+
+
+def shown_k(k: Fraction) -> str:
+    """A number of standard deviations as a person writes it."""
+    return str(k) if k.denominator == 1 else repr(float(k))

@@ -166,15 +166,8 @@ def files_in(directory: Path) -> list[Path]:
 
 
 def envelopes(directory: Path) -> Iterator[tuple[Path, Envelope]]:
-    """The checkpoints that are in a state directory now, the newest first; what is damaged or just gone is left out.
-
-    Raises:
-        UsageError: there is no such directory, or it holds no checkpoint.
-    """
-    files = files_in(directory)
-    if not files:
-        raise UsageError(f"no checkpoints in the state directory {directory}; name the one the run was given")
-    for path in reversed(files):
+    """The checkpoints that are in a state directory now, the newest first; what is damaged or just gone is left out."""
+    for path in reversed(files_in(directory)):
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 envelope = _envelope(archive["facts"].tobytes())

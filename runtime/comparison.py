@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
+from fractions import Fraction
 from itertools import product
 from typing import Final, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peerwatch.network.kernels import Int64s
+from peerwatch.network.statistics import shown_k
 
 WIDTH: Final = 1000
 """Columns that the table may take: no cell is cut."""
@@ -40,7 +42,7 @@ class Setting(NamedTuple):
     @property
     def shown_k(self) -> str:
         """The k as a person writes it."""
-        return str(int(self.k)) if self.k.is_integer() else repr(self.k)
+        return shown_k(Fraction(repr(self.k)))
 
     @property
     def file_name(self) -> str:

@@ -1,10 +1,8 @@
 """`peerwatch explain`: one decision with everything it rests on, from the logs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing
 from fractions import Fraction
-from textwrap import fill
-from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -15,17 +13,13 @@ from peerwatch.network.decoder import Decoder
 from peerwatch.network.errors import UsageError
 from peerwatch.network.events import Kind
 from peerwatch.network.neighbourhood import path_to
-from peerwatch.network.statistics import CENT, decimal
+from peerwatch.network.statistics import CENT, decimal, shown_k
 from peerwatch.runtime.logs import moment
-from peerwatch.runtime.names import shown
+from peerwatch.runtime.names import readable, shown
 from peerwatch.runtime.replay import Past, Where, open_replay, parts, past, places_of
 from peerwatch.runtime.settings import Layer, resolve
-from peerwatch.runtime.targets import ByLine, BySeq, Purchases, time_of
-
-WIDTH: Final = 110
-"""Columns of text."""
-LISTED: Final = 60
-"""Members of a network that text lists for each hop."""
+from peerwatch.runtime.targets import ByLine, BySeq, Purchases, id_of, time_of
+from peerwatch.runtime.text import aligned, by_hop, listed, rows, short
 
 
 class NetworkMember(msgspec.Struct, frozen=True):
@@ -96,7 +90,6 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 async def explained(
     layers: Sequence[Layer],
-    warn: Callable[[str], None],
     *,
     seq: int | None = None,
     line: int | None = None,
@@ -112,11 +105,11 @@ async def explained(
     if sum(ways) != 1 or (user is None) != (at is None):
         raise UsageError("name one decision: --seq N, --line N, or --user ID with --at TIME")
     if user is not None and at is not None:
-        seq = await _seq_of(layers, warn, user, at)
+        seq = await _seq_of(layers, user, at)
     settings, _ = resolve(*layers)
     target = BySeq(seq) if seq is not None else ByLine(line or 0, shown(settings.input.stream or ""))
     async with AsyncExitStack() as stack:
-        opened = await open_replay(layers, target.suits, warn, stack)
+        opened = await open_replay(layers, target.suits, stack)
         then = await past(opened, target)
         detector = opened.settings.detector
         amount = _purchase(then)
@@ -125,15 +118,15 @@ async def explained(
         large = then.state.decoder.large
         found = await run_sync(explain, then.state.graph, columns, buyer, amount, opened.T, k, large, then.key)
     seqs = np.array([then.seq, *(bought.seq for bought in found.window)], np.int64)
-    places = await places_of(opened, seqs, then.lines, warn)
+    places = await places_of(opened, seqs, then.lines)
     return _record(then, found, places, opened.D, opened.T, detector.name)
 
 
-async def _seq_of(layers: Sequence[Layer], warn: Callable[[str], None], user: str, at: str) -> int:
-    wanted, decoder = Purchases(user, time_of(at)), Decoder([user.encode()])
+async def _seq_of(layers: Sequence[Layer], user: str, at: str) -> int:
+    wanted, decoder = Purchases(user, time_of(at)), Decoder([id_of(user)])
     async with AsyncExitStack() as stack:
-        opened = await open_replay(layers, lambda _: False, warn, stack)
-        async with aclosing(parts(opened.logs, decoder, 0)) as found:
+        opened = await open_replay(layers, lambda _: False, stack)
+        async with aclosing(parts(opened.logs, decoder, 0, opened.marks)) as found:
             async for part in found:
                 wanted.look(part, int(decoder.named[0]))
     return wanted.seq()
@@ -170,7 +163,7 @@ def _record(then: Past, found: Explanation, places: dict[int, Where], D: int, T:
         amount=decimal(found.amount),
         D=D,
         T=T,
-        k=str(k) if k.denominator == 1 else str(float(k)),
+        k=shown_k(k),
         detector=detector,
         verdict=_verdict(flagged=found.flagged),
         n=statistics.n,
@@ -234,106 +227,72 @@ def _verdict(*, flagged: bool) -> str:
 
 def as_text(record: Record) -> str:
     """The explanation for a person."""
-    sections = [_head(record), _flips(record), _network(record)]
-    if record.window:
-        sections.append(_window(record))
-    return "\n".join(sections)
+    return "\n".join([rows([*_head(record), *_flips(record)]), *_network(record), *_window(record)])
 
 
-def _head(record: Record) -> str:
+def _head(record: Record) -> list[tuple[str, str]]:
     p, q = Fraction(record.k).as_integer_ratio()
     left, right = ("d*d", f"{p * p}*(n*Q - S*S)") if q == 1 else (f"{q * q}*d*d", f"{p * p}*(n*Q - S*S)")
-    rows = [
-        ("purchase", f"user {record.user} paid {record.amount} at {short(record.timestamp)}"),
+    hops = by_hop(member.hop for member in record.network)
+    head = [
+        ("purchase", f"user {readable(record.user)} paid {record.amount} at {short(record.timestamp)}"),
         ("", f"{record.file}:{record.line}, event {record.seq:,}"),
         ("verdict", f"{record.verdict.upper()} by {record.detector} with D={record.D} T={record.T} k={record.k}"),
-        ("network", f"{len(record.network):,} users{_by_hop(record)}"),
+        ("network", f"{len(record.network):,} users{hops}"),
     ]
     if record.n:
-        rows += [
+        head += [
             ("window", f"n = {record.n} latest purchases of the network; mean {record.mean}, sd {record.sd}"),
             ("", f"S = {record.S}  Q = {record.Q}  (sums of amounts and of their squares, in millionths)"),
         ]
     else:
-        rows.append(("window", "empty: nobody in the network had bought anything"))
-    if record.n >= 2:
-        sign = ">" if int(record.left) > int(record.right) else "<="
-        rows += [
-            (
-                "rule",
-                f"flagged above mean + k*sd = {record.threshold}, that is if d = n*x - S > 0 and {left} > {right}",
-            ),
-            ("", f"d = {record.d}"),
-            ("", f"{record.left} {sign} {record.right}" + (", but d is not above 0" if int(record.d) <= 0 else "")),
-        ]
-    else:
-        rows.append(("rule", "a window of fewer than two purchases never flags"))
-    return _rows(rows)
+        head.append(("window", "empty: nobody in the network had bought anything"))
+    if record.n < 2:
+        return [*head, ("rule", "a window of fewer than two purchases never flags")]
+    sign = ">" if int(record.left) > int(record.right) else "<="
+    return [
+        *head,
+        ("rule", f"flagged above mean + k*sd = {record.threshold}, that is if d = n*x - S > 0 and {left} > {right}"),
+        ("", f"d = {record.d}"),
+        ("", f"{record.left} {sign} {record.right}" + (", but d is not above 0" if int(record.d) <= 0 else "")),
+    ]
 
 
-def _by_hop(record: Record) -> str:
-    hops = [member.hop for member in record.network]
-    counts = [f"{hops.count(hop):,} at hop {hop}" for hop in sorted(set(hops))]
-    return f": {', '.join(counts)}" if counts else ""
-
-
-def _flips(record: Record) -> str:
+def _flips(record: Record) -> list[tuple[str, str]]:
     other = "normal" if record.verdict == "flagged" else "flagged"
-    rows = []
     if record.flips_at is None:
-        rows.append(("flips", f"no amount would be {other}"))
+        found = [("flips", f"no amount would be {other}")]
     else:
         cents = f"{record.cents_away:,} cent{'s' * (record.cents_away != 1)}"
         less = "less" if record.verdict == "flagged" else "more"
-        rows.append(("flips", f"at {record.flips_at} it would be {other}: {cents} {less}"))
+        found = [("flips", f"at {record.flips_at} it would be {other}: {cents} {less}")]
     places = {bought.seq: bought for bought in record.window}
     for way in record.without:
         then = f"window {way.window_size}, mean {way.mean}, sd {way.sd}"
         if way.friendship is not None:
-            rows.append(
-                ("", f"without the friendship of {way.friendship[0]} and {way.friendship[1]}: {other} ({then})")
-            )
+            a, b = map(readable, way.friendship)
+            found.append(("", f"without the friendship of {a} and {b}: {other} ({then})"))
         elif way.purchase is not None:
             bought = places[way.purchase]
-            rows.append(
-                ("", f"without {bought.user}'s purchase of {bought.amount} (event {bought.seq:,}): {other} ({then})")
-            )
+            what = f"{readable(bought.user)}'s purchase of {bought.amount} (event {bought.seq:,})"
+            found.append(("", f"without {what}: {other} ({then})"))
     if not record.without:
-        rows.append(("", f"no single friendship or purchase less would make it {other}"))
-    return _rows(rows)
+        found.append(("", f"no single friendship or purchase less would make it {other}"))
+    return found
 
 
-def _network(record: Record) -> str:
-    lines = []
-    for hop in sorted({member.hop for member in record.network}):
-        members = [member.user for member in record.network if member.hop == hop]
-        more = (
-            f" and {len(members) - LISTED:,} more (--json names all, with their paths)" if len(members) > LISTED else ""
-        )
-        text = f"hop {hop}      {' '.join(members[:LISTED])}{more}"
-        lines.append(fill(text, WIDTH, subsequent_indent=" " * 11, break_long_words=False, break_on_hyphens=False))
-    return "\n".join(lines)
+def _network(record: Record) -> list[str]:
+    hops = sorted({member.hop for member in record.network})
+    return [listed(f"hop {hop}", [member.user for member in record.network if member.hop == hop]) for hop in hops]
 
 
-def _window(record: Record) -> str:
-    paths = {member.user: " - ".join(member.path) for member in record.network}
+def _window(record: Record) -> list[str]:
+    if not record.window:
+        return []
+    paths = {member.user: " - ".join(map(readable, member.path)) for member in record.network}
     table = [("when", "amount", "event", "where", "who, by which friendships")]
     table += [
         (short(bought.timestamp), bought.amount, f"{bought.seq:,}", f"{bought.file}:{bought.line}", paths[bought.user])
         for bought in record.window
     ]
-    widths = [max(len(row[column]) for row in table) for column in range(4)]
-    lines = (
-        f"{when:<{widths[0]}}  {amount:>{widths[1]}}  {seq:>{widths[2]}}  {where:<{widths[3]}}  {who}".rstrip()
-        for when, amount, seq, where, who in table
-    )
-    return "\n" + "\n".join(lines)
-
-
-def short(timestamp: str) -> str:
-    """A timestamp without a fraction of nothing."""
-    return timestamp.replace(".000000Z", "Z")
-
-
-def _rows(rows: Sequence[tuple[str, Any]]) -> str:
-    return "\n".join(f"{what:<11}{text}" for what, text in rows)
+    return ["", *aligned(table, right=(1, 2))]

@@ -90,9 +90,12 @@ RUNNING: Final = (
 REPLAY_STATE: Final = click.option(
     "--state", metavar="DIR", help="Begin at the checkpoint in DIR that is nearest; a run may be working with it."
 )
+ROTATED: Final = click.option(
+    "-f", "--follow", is_flag=True, default=None, help="Read STREAM through its rotations to its end."
+)
 VERIFY: Final = (
     SHADOW,
-    click.option("-f", "--follow", is_flag=True, default=None, help="Read STREAM through its rotations to its end."),
+    ROTATED,
     click.option("--state", metavar="DIR", help="The run's state directory, which tells where its logs began."),
     click.option("-q", "--quiet", is_flag=True, default=None, help="No progress."),
 )
@@ -105,7 +108,7 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def replay_options(command: Callable[..., None]) -> Callable[..., None]:
     """The arguments and options of the commands that read a run's logs again."""
-    return _with(command, click.argument("paths", nargs=-1, metavar="[BATCH] STREAM"), *SETTINGS, REPLAY_STATE)
+    return _with(command, click.argument("paths", nargs=-1, metavar="[BATCH] STREAM"), *SETTINGS, ROTATED, REPLAY_STATE)
 
 
 def verify_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from peerwatch.network.errors import UsageError
-from peerwatch.runtime.names import shown
+from peerwatch.runtime.names import readable, shown
 
 if TYPE_CHECKING:
     from peerwatch.runtime.comparison import Record as Sweep
@@ -56,16 +56,17 @@ def save(figure: Any, path: Path) -> None:
 
 def draw_explanation(record: "Record", path: Path) -> None:
     """The buyer's network by hops with the purchases that count, and the amount beside the window's amounts."""
+    import matplotlib as mpl  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    figure = Figure(figsize=(13, 6.2), layout="constrained")
-    network, window = figure.subplots(1, 2)
-    figure.suptitle(
-        f"User {record.user} paid {record.amount} on {record.timestamp[:10]}: {record.verdict}", fontsize=15
-    )
-    _draw_network(network, record)
-    _draw_window(window, record)
-    save(figure, path)
+    with mpl.rc_context({"text.parse_math": False}):  # an id may have dollar signs
+        figure = Figure(figsize=(13, 6.2), layout="constrained")
+        network, window = figure.subplots(1, 2)
+        who = f"User {readable(record.user)} paid {record.amount}"
+        figure.suptitle(f"{who} on {record.timestamp[:10]}: {record.verdict}", fontsize=15)
+        _draw_network(network, record)
+        _draw_window(window, record)
+        save(figure, path)
 
 
 def _draw_network(axes: Any, record: "Record") -> None:
@@ -108,7 +109,7 @@ def _draw_network(axes: Any, record: "Record") -> None:
         else:  # inside, where there are fewer lines
             place, side, turned = -2 * NAME_POINTS, "center", 0.0
         axes.annotate(
-            user, (x, y), xytext=(place * cos(angle), place * sin(angle)), textcoords="offset points",
+            readable(user), (x, y), xytext=(place * cos(angle), place * sin(angle)), textcoords="offset points",
             rotation=turned, rotation_mode="anchor", fontsize=9, color=INK, ha=side, va="center", zorder=5,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
         )  # fmt: skip

@@ -16,12 +16,12 @@ from peerwatch.network.errors import UsageError
 from peerwatch.network.events import Kind
 from peerwatch.network.history import PurchaseHistory
 from peerwatch.network.kernels import Int64s
-from peerwatch.runtime.checkpoints import Checkpoint, Envelope, envelopes, read_checkpoint
+from peerwatch.runtime.checkpoints import Checkpoint, Envelope, envelopes, files_in, read_checkpoint
 from peerwatch.runtime.names import shown
 from peerwatch.runtime.opening import NOT_SET, AnyLog, open_logs, required, take_header
 from peerwatch.runtime.settings import NOTHING_SET, Layer, Settings, resolve
 from peerwatch.runtime.state import Facts, Position, State
-from peerwatch.runtime.tail import Beginning, identity_of, look_at
+from peerwatch.runtime.tail import Beginning, holds, look_at
 
 
 class Part(NamedTuple):
@@ -147,44 +147,42 @@ class Past(NamedTuple):
 async def open_replay(
     layers: Sequence[Layer],
     suits: Callable[[Facts], bool],
-    warn: Callable[[str], None],
     stack: AsyncExitStack,
     *,
     fallback: Layer = NOTHING_SET,
 ) -> Opened:
     """Open the logs that settings name to read them again, from the newest checkpoint that `suits`, or all of them.
 
-    A state directory is only looked at: it may be that of a run that is going on. What neither the layers nor the
-    header nor that state set, `fallback` does.
+    A state directory is only looked at: it may be that of a run that is going on. What neither the layers nor that
+    state nor the header set, `fallback` does; with another D or T than the state's its checkpoints are left alone.
 
     Raises:
-        UsageError: something is missing, cannot be read, or is not what the state directory was built with.
+        UsageError: something is missing or cannot be read. A log that has lost something raises it while it is read.
     """
+    layers = [Layer({"idle_exit": 0.0}, {}), *layers]
     settings, origins = resolve(*layers)
     if settings.input.stream is None:
         raise UsageError(NOT_SET.format(key="input.stream", what="the stream log", option="STREAM"))
     await run_sync(_check_readable_again, settings)
-    layers = [Layer({"idle_exit": 0.0}, {}), *layers]
-    settings, origins = resolve(*layers)
-    envelope, checkpoint = await run_sync(_choose, settings, suits)
-    beginning = await run_sync(look_at, Path(settings.input.stream or ""))
+    must = origins["state.directory"].startswith("--")  # a config may name one that no run has made yet
+    envelope, checkpoint = await run_sync(_choose, settings, suits, must)
+    beginning = await run_sync(look_at, Path(settings.input.stream))
+    built = NOTHING_SET
     if envelope is not None:
-        beginning = Beginning(envelope.facts.began)
-    logs = await open_logs(settings, checkpoint, beginning, warn, stack)
-    known = envelope.identity if envelope is not None else None
+        beginning, known = Beginning(envelope.facts.began), envelope.identity
+        built = Layer({"D": known.D, "T": known.T, "detector.k": known.k}, {})
+        if settings.D not in {None, known.D} or settings.T not in {None, known.T}:
+            checkpoint = None
+    logs = await open_logs(settings, checkpoint, beginning, _refuse, stack)
     begun = checkpoint is not None and checkpoint.envelope.facts.position.offset > 0
-    header = take_header(logs, resolve(*layers, fallback)[0], begun=begun)
-    if known is not None:
-        for key, before, now in (("D", known.D, settings.D), ("T", known.T, settings.T)):
-            if now not in {None, before}:
-                raise UsageError(
-                    f'{origins[key]}: "{key}" is {now}, but the state in {settings.state.directory} was built with'
-                    f" {before}; leave --{key} out, or leave the state directory out and go through the whole logs"
-                )
-    built = {"D": known.D, "T": known.T, "detector.k": known.k} if known is not None else {}
-    settings, _ = resolve(*layers, Layer(built, {}), header, fallback)
+    header = take_header(logs, resolve(*layers, built, fallback)[0], begun=begun)
+    settings, _ = resolve(*layers, built, header, fallback)
     D, T = required(settings)
     return Opened(settings, D, T, checkpoint, logs, beginning, envelope)
+
+
+def _refuse(lost: str) -> None:
+    raise UsageError(f"the logs cannot be gone through again: {lost}")
 
 
 def _check_readable_again(settings: Settings) -> None:
@@ -194,12 +192,18 @@ def _check_readable_again(settings: Settings) -> None:
             raise UsageError(f"{shown(path)} cannot be read again; name a log that is a file")
 
 
-def _choose(settings: Settings, suits: Callable[[Facts], bool]) -> tuple[Envelope | None, Checkpoint | None]:
+def _choose(
+    settings: Settings,
+    suits: Callable[[Facts], bool],
+    must: bool,  # noqa: FBT001 (run_sync has no keywords)
+) -> tuple[Envelope | None, Checkpoint | None]:
     """Any checkpoint's envelope, for what all of them have in common, and the newest checkpoint that suits."""
     if settings.state.directory is None:
         return None, None
-    newest: Envelope | None = None
-    for path, envelope in envelopes(Path(settings.state.directory)):
+    directory, newest = Path(settings.state.directory), None
+    if must and not files_in(directory):
+        raise UsageError(f"no checkpoints in the state directory {directory}; name the one the run was given")
+    for path, envelope in envelopes(directory):
         newest = newest or envelope
         if suits(envelope.facts):
             try:
@@ -209,16 +213,40 @@ def _choose(settings: Settings, suits: Callable[[Facts], bool]) -> tuple[Envelop
     return newest, None
 
 
-async def parts(logs: Sequence[AnyLog], decoder: Decoder, events: int) -> AsyncGenerator[Part, None]:
-    """The logs' events behind the first `events`, decoded, in order."""
+async def parts(
+    logs: Sequence[AnyLog], decoder: Decoder, events: int, marks: Sequence[Mark[Position]] = ()
+) -> AsyncGenerator[Part, None]:
+    """The logs' events behind the first `events`, decoded, in order.
+
+    Raises:
+        UsageError: a mark shows that they are not numbered as they were: something is missing.
+        SourceError: a log could not be read any further.
+    """
     seq = events + 1
     for log in logs:
         async with aclosing(log.blocks()) as blocks:
             async for block in blocks:
                 if block.content:
                     decoded = await run_sync(decoder.decode, block.content, block.line)
-                    yield Part(log.file, log.judged, seq, decoded.events, decoded.rejected, block)
+                    part = Part(log.file, log.judged, seq, decoded.events, decoded.rejected, block)
+                    _check_numbers(part, marks)
+                    yield part
                     seq += len(decoded.events)
+
+
+def _check_numbers(part: Part, marks: Sequence[Mark[Position]]) -> None:
+    """See that each mark in the part is behind as many events as it was when it was made."""
+    begin, end = part.block.offset, part.block.position
+    for mark in marks:
+        there = mark.position
+        is_here = (there.device, there.inode) == (end.device, end.inode) and begin < there.offset <= end.offset
+        if mark.judged == part.judged and is_here:
+            before = part.seq - 1 + int(np.count_nonzero(part.events.start < there.offset - begin))
+            if before != mark.events:
+                raise UsageError(
+                    f"{part.file}, byte {there.offset:,}: {before:,} events stand before it, but {mark.events:,} did"
+                    " when the run read it; what stood before has been changed or is gone"
+                )
 
 
 async def past(opened: Opened, target: Target, named: Sequence[bytes] = ()) -> Past:
@@ -230,7 +258,7 @@ async def past(opened: Opened, target: Target, named: Sequence[bytes] = ()) -> P
     """
     state, events = _begun(opened, named)
     lines, unseen = Lines(), frozenset(state.decoder.unseen)
-    async with aclosing(parts(opened.logs, state.decoder, events)) as found:
+    async with aclosing(parts(opened.logs, state.decoder, events, opened.marks)) as found:
         async for part in found:
             place = target.place(part)
             lines.add(part)
@@ -279,7 +307,7 @@ def append(history: PurchaseHistory, events: Events, seq: int, users: int) -> No
     history.append(seq + bought, events.user[bought], events.timestamp[bought], events.amount[bought], through)
 
 
-async def places_of(opened: Opened, seqs: Int64s, lines: Lines, warn: Callable[[str], None]) -> dict[int, Where]:
+async def places_of(opened: Opened, seqs: Int64s, lines: Lines) -> dict[int, Where]:
     """Where events stand: those that `lines` does not know are looked for between the marks around them.
 
     Raises:
@@ -295,7 +323,7 @@ async def places_of(opened: Opened, seqs: Int64s, lines: Lines, warn: Callable[[
         here = [seq for seq in missing if seq <= through]
         missing = missing[len(here) :]
         known = await run_sync(_counted, opened, mark, behind, here)
-        found |= known or await _read(opened, mark, here, warn)
+        found |= known or await _read(opened, mark, here)
     return found
 
 
@@ -307,20 +335,19 @@ def _counted(
         return {}
     begin, end, settings = mark.position, behind.position, opened.settings
     path = (settings.input.stream if mark.judged else settings.input.batch) or ""
-    same = (begin.device, begin.inode) == (end.device, end.inode) == identity_of(Path(path))
+    same = (begin.device, begin.inode) == (end.device, end.inode) and holds(Path(path), end)
     if not same or end.line - begin.line != behind.events - mark.events:
         return {}
     return {seq: Where(shown(path), begin.line + seq - mark.events - 1) for seq in seqs}
 
 
-async def _read(
-    opened: Opened, mark: Mark[Position] | None, seqs: Sequence[int], warn: Callable[[str], None]
-) -> dict[int, Where]:
+async def _read(opened: Opened, mark: Mark[Position] | None, seqs: Sequence[int]) -> dict[int, Where]:
     """Where events behind a mark stand, by reading on from there."""
     lines = Lines()
     async with AsyncExitStack() as stack:
-        logs = await _open_at(opened, mark, warn, stack)
-        async with aclosing(parts(logs, Decoder(), mark.events if mark is not None else 0)) as read:
+        logs = await _open_at(opened, mark, stack)
+        begun = mark.events if mark is not None else 0
+        async with aclosing(parts(logs, Decoder(), begun, opened.marks)) as read:
             async for part in read:
                 lines.add(part)
                 if part.seq + len(part.events) > seqs[-1]:
@@ -334,14 +361,12 @@ async def _read(
     return found
 
 
-async def _open_at(
-    opened: Opened, mark: Mark[Position] | None, warn: Callable[[str], None], stack: AsyncExitStack
-) -> list[AnyLog]:
+async def _open_at(opened: Opened, mark: Mark[Position] | None, stack: AsyncExitStack) -> list[AnyLog]:
     """The logs from a mark on, or from their beginning."""
     if opened.newest is not None and mark is not None:
         facts = msgspec.structs.replace(opened.newest.facts, judged=mark.judged, position=mark.position)
         there = Checkpoint({}, msgspec.structs.replace(opened.newest, facts=facts))
-        return await open_logs(opened.settings, there, opened.beginning, warn, stack)
-    logs = await open_logs(opened.settings, None, opened.beginning, warn, stack)
+        return await open_logs(opened.settings, there, opened.beginning, _refuse, stack)
+    logs = await open_logs(opened.settings, None, opened.beginning, _refuse, stack)
     take_header(logs, opened.settings)
     return logs

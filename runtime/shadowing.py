@@ -25,7 +25,7 @@ async def shadow_of(state: State, layers: Sequence[Layer], k: Fraction, warn: Ca
         return Shadow(state.D, state.T, k)
     shadow = Shadow(state.D, state.T, k)
     try:
-        if await _follow(shadow, layers, state.facts, warn):
+        if await _follow(shadow, layers, state.facts):
             return shadow
         why = "the logs no longer hold what it was built from"
     except PeerwatchError as error:
@@ -34,7 +34,7 @@ async def shadow_of(state: State, layers: Sequence[Layer], k: Fraction, warn: Ca
     return await run_sync(taken_from, state, k)
 
 
-async def _follow(shadow: Shadow, layers: Sequence[Layer], facts: Facts, warn: Callable[[str], None]) -> bool:
+async def _follow(shadow: Shadow, layers: Sequence[Layer], facts: Facts) -> bool:
     """Let everything pass that had been read then; whether it is as much as then, and ends where it did then."""
     events, size, end = 0, facts.progress.bytes, 0
     decoder, names = Decoder(), list[bytes]()
@@ -45,8 +45,8 @@ async def _follow(shadow: Shadow, layers: Sequence[Layer], facts: Facts, warn: C
         shadow.follow(part.events, part.seq, part.file, names, decoder.large, chosen)
 
     async with AsyncExitStack() as stack:
-        opened = await open_replay(layers, lambda _: False, warn, stack)
-        async with aclosing(parts(opened.logs, decoder, 0)) as read:
+        opened = await open_replay(layers, lambda _: False, stack)
+        async with aclosing(parts(opened.logs, decoder, 0, opened.marks)) as read:
             async for part in read:
                 before = part._replace(events=part.events[part.events.start < size])
                 await run_sync(follow, before)

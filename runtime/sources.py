@@ -163,7 +163,8 @@ class LogFile:
         """Go on where the checkpoint was taken, in the same file."""
         if self._status.st_size < position.offset or not self._head.startswith(position.head):
             raise UsageError(
-                f"{self.name} is not the file that the checkpoint was taken in; bring it back, or use --reset"
+                f"{self.name} is not the file that the checkpoint was taken in; bring it back, add --follow if"
+                " it has been rotated, or begin anew with --reset"
             )
         os.lseek(self._file.fileno(), position.offset, os.SEEK_SET)
 

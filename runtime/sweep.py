@@ -57,7 +57,7 @@ async def sweep(
     named = await run_sync(read_labels, labels) if labels is not None else {}
     fallback = Layer({key: values[0] for key, values in (("D", wanted.D), ("T", wanted.T)) if values}, {})
     async with AsyncExitStack() as stack:
-        opened = await open_replay(layers, lambda _: False, console.warning, stack, fallback=fallback)
+        opened = await open_replay(layers, lambda _: False, stack, fallback=fallback)
         own = Setting(opened.D, opened.T, opened.settings.detector.k)
         grid = Grid(wanted.D or [own.D], wanted.T or [own.T], wanted.k or [own.k])
         settings, stream = grid.settings(), opened.logs[-1].name
@@ -98,7 +98,7 @@ class Sweep:
     async def run(self, progressed: Callable[[int, str], None]) -> None:
         """Go through the logs; tells how many bytes and events are done."""
         read = 0
-        async with aclosing(parts(self._opened.logs, self._state.decoder, 0)) as found:
+        async with aclosing(parts(self._opened.logs, self._state.decoder, 0, self._opened.marks)) as found:
             async for part in found:
                 if part.judged:
                     await self._judge(part)

@@ -300,6 +300,18 @@ def look_at(path: Path) -> Beginning:
         file.close()
 
 
+def holds(path: Path, position: Position) -> bool:
+    """Whether what stands at the path is the file that a position is in, as far as that had been read."""
+    try:
+        file = Generation(path)
+    except OSError:
+        return False
+    try:
+        return file.identity == (position.device, position.inode) and file.holds(position.head, position.offset)
+    finally:
+        file.close()
+
+
 def identity_of(path: Path) -> tuple[int, int] | None:
     """Device and inode of the file at the path, None if there is none."""
     try:

@@ -1,7 +1,6 @@
 """How a decision, or a moment, is named."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -11,8 +10,10 @@ from peerwatch.network.decoder import line_feeds
 from peerwatch.network.errors import BadEvent, UsageError
 from peerwatch.network.events import Kind, parse_timestamp
 from peerwatch.runtime.logs import moment
+from peerwatch.runtime.names import readable
 from peerwatch.runtime.replay import Part
-from peerwatch.runtime.state import Facts, Position
+from peerwatch.runtime.state import Facts
+from peerwatch.runtime.tail import holds
 
 NEAREST = 3
 """Purchases that are offered where none is at the time asked for."""
@@ -51,13 +52,8 @@ class ByLine:
 
     def suits(self, facts: Facts) -> bool:
         """A checkpoint in the batch log, or before the line in the same file."""
-        return not facts.judged or (self._is_in(facts.position) and facts.position.line <= self._line)
-
-    def _is_in(self, position: Position) -> bool:
-        with suppress(OSError):
-            status = Path(self._file).stat()
-            return (status.st_dev, status.st_ino) == (position.device, position.inode)
-        return False
+        position = facts.position
+        return not facts.judged or (position.line <= self._line and holds(Path(self._file), position))
 
     def place(self, part: Part) -> int | None:
         """Where it is, if the block has the line."""
@@ -127,11 +123,13 @@ class Purchases:
             return exact[0][1]
         when = moment(self._time)
         if exact:
-            raise UsageError(f"user {self._user} bought {len(exact)} times at {when}; name one: {_listed(exact)}")
+            raise UsageError(
+                f"user {readable(self._user)} bought {len(exact)} times at {when}; name one: {_listed(exact)}"
+            )
         if not self._found:
-            raise UsageError(f"user {self._user} has no purchase in the stream log")
+            raise UsageError(f"user {readable(self._user)} has no purchase in the stream log")
         nearest = sorted(sorted(self._found)[:NEAREST], key=lambda found: found[1])
-        raise UsageError(f"user {self._user} bought nothing at {when}; the nearest are {_listed(nearest)}")
+        raise UsageError(f"user {readable(self._user)} bought nothing at {when}; the nearest are {_listed(nearest)}")
 
 
 def _listed(found: Sequence[tuple[int, int, str, int]]) -> str:
@@ -146,5 +144,20 @@ def time_of(text: str) -> int:
     """
     try:
         return parse_timestamp({"timestamp": msgspec.Raw(msgspec.json.encode(text))})
-    except BadEvent as error:
+    except (BadEvent, UnicodeEncodeError) as error:
         raise UsageError(str(error)) from None
+
+
+def id_of(text: str) -> bytes:
+    """A user's id as the logs hold it.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        user = text.encode()
+    except UnicodeEncodeError:
+        raise UsageError("the user's id is not UTF-8") from None
+    if not user:
+        raise UsageError("the user's id is empty")
+    return user

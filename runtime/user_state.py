@@ -1,8 +1,8 @@
 """`peerwatch state`: one user as of any moment, from the logs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from textwrap import fill
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -11,12 +11,17 @@ from anyio.to_thread import run_sync
 from peerwatch.detectors.explanation import latest_of
 from peerwatch.network.errors import UsageError
 from peerwatch.network.neighbourhood import members_of, path_to
-from peerwatch.network.statistics import Statistics, decimal
-from peerwatch.runtime.explain import LISTED, WIDTH, Names, NetworkMember, short
+from peerwatch.network.statistics import Statistics, decimal, shown_k
+from peerwatch.runtime.explain import Names, NetworkMember
 from peerwatch.runtime.logs import moment
+from peerwatch.runtime.names import readable
 from peerwatch.runtime.replay import Target, open_replay, past, places_of
 from peerwatch.runtime.settings import Layer
-from peerwatch.runtime.targets import BySeq, ByTime, time_of
+from peerwatch.runtime.targets import BySeq, ByTime, id_of, time_of
+from peerwatch.runtime.text import aligned, by_hop, listed, rows, short
+
+LONGEST_SEQ: Final = 20
+"""Digits that no sequence number has."""
 
 
 class HeldPurchase(msgspec.Struct, frozen=True):
@@ -50,33 +55,37 @@ class UserState(msgspec.Struct, frozen=True, kw_only=True):
     threshold: str | None
 
 
-async def state_of(layers: Sequence[Layer], warn: Callable[[str], None], user: str, at: str) -> UserState:
+async def state_of(layers: Sequence[Layer], user: str, at: str) -> UserState:
     """What was known of a user after event number `at`, or before the first event later than the timestamp `at`.
 
     Raises:
         UsageError: the user did not exist then, or there is no such moment.
     """
-    target: Target = BySeq(int(at) + 1, end=True) if at.isascii() and at.isdigit() else ByTime(time_of(at))
+    target: Target = (
+        BySeq(int(at) + 1, end=True) if at.isascii() and at.isdigit() and len(at) < LONGEST_SEQ else ByTime(time_of(at))
+    )
     async with AsyncExitStack() as stack:
-        opened = await open_replay(layers, target.suits, warn, stack)
-        then = await past(opened, target, [user.encode()])
+        opened = await open_replay(layers, target.suits, stack)
+        then = await past(opened, target, [id_of(user)])
         dense = int(then.state.decoder.named[0])
         columns = await run_sync(then.history.columns)
         if dense in then.unseen:
-            raise UsageError(f"user {user} does not exist as of event {then.seq - 1:,}: no event has named it yet")
+            raise UsageError(
+                f"user {readable(user)} does not exist as of event {then.seq - 1:,}: no event has named it yet"
+            )
     k = opened.settings.detector.exact_k()
     large, name = then.state.decoder.large, Names(then)
     members = members_of(then.state.graph, dense, opened.D, then.key)
     own = latest_of(columns, {dense}, opened.T, large)
     statistics = Statistics.of([each.amount for each in latest_of(columns, set(members), opened.T, large)])
-    places = await places_of(opened, np.array([each.seq for each in own], np.int64), then.lines, warn)
+    places = await places_of(opened, np.array([each.seq for each in own], np.int64), then.lines)
     known = statistics.n > 0
     return UserState(
         seq=then.seq - 1,
         user=user,
         D=opened.D,
         T=opened.T,
-        k=str(k) if k.denominator == 1 else str(float(k)),
+        k=shown_k(k),
         friends=[name[friend] for friend, member in members.items() if member.hop == 1],
         network=[
             NetworkMember(name[other], member.hop, [name[step] for step in path_to(other, members)])
@@ -98,34 +107,25 @@ async def state_of(layers: Sequence[Layer], warn: Callable[[str], None], user: s
 
 def as_text(state: UserState) -> str:
     """The state for a person."""
-    names = state.friends[:LISTED]
-    more = f" and {len(state.friends) - LISTED:,} more (--json names all)" if len(state.friends) > LISTED else ""
-    hops = [member.hop for member in state.network]
-    counts = ", ".join(f"{hops.count(hop):,} at hop {hop}" for hop in sorted(set(hops)))
+    hops = by_hop(member.hop for member in state.network)
     if state.window_size >= 2:
-        next_one = (
+        window = (
             f"{state.window_size} purchases, mean {state.mean}, sd {state.sd}: a purchase above {state.threshold}"
             f" would be flagged (T={state.T}, k={state.k})"
         )
     else:
-        next_one = "fewer than two purchases: nothing would be flagged"
-    lines = [
-        f"user       {state.user}, as of event {state.seq:,}",
-        fill(
-            f"friends    {len(state.friends):,}: {' '.join(names)}{more}" if names else "friends    none",
-            WIDTH, subsequent_indent=" " * 11, break_long_words=False, break_on_hyphens=False,
-        ),
-        f"network    {len(state.network):,} users within {state.D} hops" + (f": {counts}" if counts else ""),
-        f"window     {next_one}",
-        f"purchases  the {len(state.purchases):,} latest" if state.purchases else "purchases  none",
-    ]  # fmt: skip
+        window = "fewer than two purchases: nothing would be flagged"
     table = [
         (short(each.timestamp), each.amount, f"event {each.seq:,}", f"{each.file}:{each.line}")
         for each in state.purchases
     ]
-    widths = [max((len(row[column]) for row in table), default=0) for column in range(3)]
-    lines += [
-        f"           {when:<{widths[0]}}  {amount:>{widths[1]}}  {seq:>{widths[2]}}  {where}"
-        for when, amount, seq, where in table
-    ]
-    return "\n".join(lines)
+    return "\n".join([
+        rows([("user", f"{readable(state.user)}, as of event {state.seq:,}")]),
+        listed("friends", state.friends, before=f"{len(state.friends):,}: " if state.friends else "none"),
+        rows([
+            ("network", f"{len(state.network):,} users within {state.D} hops{hops}"),
+            ("window", window),
+            ("purchases", f"the {len(table):,} latest" if table else "none"),
+            *(("", line) for line in aligned(table, right=(1, 2))),
+        ]),
+    ])  # fmt: skip

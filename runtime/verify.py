@@ -142,7 +142,7 @@ async def verified(layers: Sequence[Layer], console: Console) -> Verified:
         settings, _ = resolve(*layers)
         if settings.output.flagged is None:
             raise UsageError(NOT_SET.format(key="output.flagged", what="the output", option="OUTPUT"))
-        opened = await open_replay(layers, lambda _: False, console.warning, stack)
+        opened = await open_replay(layers, lambda _: False, stack)
         output = ComparingSink(settings.output.flagged)
         await output.open(stack)
         ledger, tally, k = FlaggedPlace(output), Tally(), opened.settings.detector.exact_k()

@@ -54,7 +54,7 @@ def explain(
 
     console = Console(quiet=False, bar=False)
     kernels.load(console.compiling)
-    record = anyio.run(partial(explained, layers, console.warning, seq=seq, line=line, user=user, at=at))
+    record = anyio.run(partial(explained, layers, seq=seq, line=line, user=user, at=at))
     click.echo(msgspec.json.encode(record).decode() if as_json else as_text(record))
     if plot is not None:
         plots.draw_explanation(record, plot)

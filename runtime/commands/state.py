@@ -34,5 +34,5 @@ def state(paths: tuple[str, ...], config: Path | None, *, user: str, at: str, as
 
     console = Console(quiet=False, bar=False)
     kernels.load(console.compiling)
-    found = anyio.run(partial(state_of, layers, console.warning, user, at))
+    found = anyio.run(partial(state_of, layers, user, at))
     click.echo(msgspec.json.encode(found).decode() if as_json else as_text(found))

@@ -51,7 +51,7 @@ def record_of(settings: Layer, **named: Any) -> dict[str, Any]:
     """The explanation as `--json` has it."""
 
     async def ask() -> explain.Record:
-        return await explain.explained([settings], pytest.fail, **named)
+        return await explain.explained([settings], **named)
 
     found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(anyio.run(ask)))
     return found

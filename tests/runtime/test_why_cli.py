@@ -118,21 +118,78 @@ def test_each_wrong_log_gets_its_sentence(paths: list[str], sentence: str) -> No
 
 
 def test_a_state_directory_answers_for_what_it_was_built_with(logs: Path) -> None:
-    """D, T and k are its own; another D is refused; a decision before its checkpoint is explained from the logs."""
+    """D, T and k are its own; with another D the logs are gone through from their beginning."""
     command = ["--D", "1", "--k", "2", "--state", "state"]
     assert peerwatch("run", "batch", "stream", "out", *command).exit_code == 0
     record = json.loads(explain("--seq", "7", "--state", "state", "--json").stdout)
     assert (record["D"], record["T"], record["k"]) == (1, 3, "2")
     assert record["mean"] == "10.00"
-    result = explain("--seq", "7", "--state", "state", "--D", "2")
-    assert result.exit_code == 2
-    assert '"D" is 2, but the state in state was built with 1' in result.stderr
     with (logs / "stream").open("ab") as stream:
         stream.write(purchase(2, "800"))
     later = [json.loads(explain("--seq", "11", "--D", "1", "--k", "2", "--json", *more).stdout)
              for more in ([], ["--state", "state"])]  # fmt: skip
     assert later[0] == later[1]
     assert [bought["line"] for bought in later[0]["window"]] == [7, 4, 1]
+    other = explain("--seq", "11", "--D", "2", "--k", "3", "--json", "--state", "state")
+    assert other.stdout == explain("--seq", "11", "--json").stdout
+
+
+def test_a_config_may_name_a_state_directory_that_no_run_has_made_yet(logs: Path) -> None:
+    """The logs are read from their beginning then; a directory named on the command line must be there."""
+    (logs / "c.yaml").write_text("input: {batch: batch, stream: stream}\nstate: {directory: nowhere}\n")
+    assert peerwatch("explain", "--config", "c.yaml", "--seq", "7").exit_code == 0
+    assert peerwatch("sweep", "--config", "c.yaml", "--k", "2,3").exit_code == 0
+
+
+@pytest.fixture
+def rotated(logs: Path) -> list[str]:
+    """The options for a log that a run has followed through a rotation, event 9 being in the first file."""
+    arguments = ["batch", "stream", "out", "--state", "state", "--follow", "--idle-exit", "0"]
+    assert peerwatch("run", *arguments).exit_code == 0
+    (logs / "stream").rename("stream.1")
+    (logs / "stream").write_bytes(purchase(2, "800") + purchase(1, "9", "2017-06-14 00:00:00"))
+    assert peerwatch("run", *arguments).exit_code == 0
+    return ["batch", "stream", "--follow", "--state", "state"]
+
+
+def test_what_a_rotation_has_taken_away_is_not_explained_as_something_else(logs: Path, rotated: list[str]) -> None:
+    """Without the first file other events would have these numbers: refused, whichever way it is asked."""
+    known = peerwatch("explain", *rotated, "--user", "1", "--at", "2017-06-14 00:00:00")
+    assert "stream:2, event 12" in known.stdout
+    (logs / "stream.1").unlink()
+    for command in (
+        ["explain", *rotated, "--seq", "7"],
+        ["explain", *rotated, "--user", "1", "--at", "2017-06-14 00:00:00"],
+        ["state", *rotated, "--user", "1", "--at", "2017-06-14 00:00:00"],
+        ["verify", "batch", "stream", "out", *rotated[2:]],
+    ):
+        result = peerwatch(*command)
+        assert (result.exit_code, result.stdout) == (2, ""), command
+        assert "the logs cannot be gone through again" in result.stderr
+
+
+def test_a_log_that_has_been_changed_is_noticed_by_its_marks(logs: Path) -> None:
+    """A line taken out before what the run had read: the numbers would be others."""
+    assert peerwatch("run", "batch", "stream", "out", "--state", "state").exit_code == 0
+    lines = (logs / "batch").read_bytes().splitlines(keepends=True)
+    (logs / "batch").write_bytes(b"".join(lines[:2] + lines[3:]) + b" " * len(lines[2]))
+    result = explain("--seq", "7", "--state", "state")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "5 events stand before it" in result.stderr or "4 events stand before it" in result.stderr
+
+
+def test_lines_are_named_in_the_file_they_are_in_after_a_copytruncate(logs: Path) -> None:
+    """The file at the path has the same inode, but other lines."""
+    run = ["batch", "stream", "out", "--state", "state", "--follow", "--idle-exit", "0"]
+    assert peerwatch("run", *run).exit_code == 0
+    copy = (logs / "stream").read_bytes()
+    (logs / "stream.1").write_bytes(copy)
+    (logs / "stream").write_bytes(purchase(1, "13", "2017-06-13 12:00:00"))
+    result = peerwatch(
+        "state", "batch", "stream", "--follow", "--state", "state", "--user", "1", "--at", "10", "--json"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert {bought["file"] for bought in json.loads(result.stdout)["purchases"]} == {"stream.1"}
 
 
 def test_a_followed_log_is_explained_through_its_rotations(logs: Path) -> None:
@@ -163,6 +220,38 @@ def test_pictures_are_drawn_and_always_the_same(logs: Path) -> None:
     alone = peerwatch("explain", "alone", "--D", "1", "--T", "2", "--seq", "1", "--plot", "alone.svg")
     assert alone.exit_code == 0
     assert "empty: nobody in the network had bought anything" in alone.stdout
+
+
+def test_unusual_ids_are_shown_so_that_nothing_is_mistaken(logs: Path) -> None:
+    """Spaces, line feeds, escape sequences, dollar signs; also in a picture."""
+    ids = ["a b", "x\\ny", "\\u001b[31m", "$x^{$", "ü"]
+    (logs / "odd").write_bytes(
+        b"".join(befriend("me", user) + purchase(user, "5") for user in ids) + purchase("me", "900")
+    )
+    result = peerwatch("explain", "odd", "--D", "1", "--T", "9", "--seq", "11", "--plot", "odd.svg")
+    assert result.exit_code == 0, result.stderr
+    assert "\x1b" not in result.stdout
+    for text in ('"a b"', '"x\\ny"', '"\\u001b[31m"', "$x^{$", "ü"):
+        assert text in result.stdout
+    assert "$x^{$" in (logs / "odd.svg").read_text()
+
+
+@pytest.mark.usefixtures("logs")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["state", "batch", "stream", "--user", "\udcff", "--at", "7"],
+        ["state", "batch", "stream", "--user", "", "--at", "7"],
+        ["state", "batch", "stream", "--user", "1", "--at", "\udcff"],
+        ["state", "batch", "stream", "--user", "1", "--at", "9" * 5000],
+        ["explain", "batch", "stream", "--user", "\udcff", "--at", "2017-06-13 11:33:05"],
+    ],
+)
+def test_values_that_are_no_text_get_a_sentence(arguments: list[str]) -> None:
+    """Exit code 2, no traceback."""
+    result = peerwatch(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("peerwatch: ")
 
 
 @pytest.mark.usefixtures("logs")
