@@ -325,7 +325,7 @@ def test_a_restart_begins_a_new_shadow(logs: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_verify_names_the_first_line_that_is_wrong(logs: Path) -> None:
-    """Changed, missing, or one too many; right is right, whatever the share."""
+    """Changed, missing, one too many, or a blank one among them; right is right, whatever the share."""
     whole = peerwatch("run", "batch", "stream", "out")
     right = (logs / "out").read_bytes()
     lines = right.splitlines(keepends=True)
@@ -339,6 +339,8 @@ def test_verify_names_the_first_line_that_is_wrong(logs: Path) -> None:
         (3, b"".join(lines[:3]), "is missing; it should be"),
         (2, right.replace(lines[2], b""), "differs; it should be"),
         (4, b"".join([*lines[:4], lines[4][:9]]), "differs; it should be"),
+        (0, b"\n" + right, "differs; it should be"),
+        (3, b"".join([*lines[:3], b"\n", *lines[3:]]), "differs; it should be"),
     ):
         (logs / "out").write_bytes(content)
         result = peerwatch("verify", "batch", "stream", "out")
@@ -346,10 +348,12 @@ def test_verify_names_the_first_line_that_is_wrong(logs: Path) -> None:
         assert (
             f"out:{place + 1} {words} event {due[place][0]}, stream line {due[place][0] - len(BATCH)}" in result.stdout
         )
-    (logs / "out").write_bytes(right + lines[0])
-    result = peerwatch("verify", "batch", "stream", "out", "--shadow", "0")
-    assert result.exit_code == 1
-    assert f"out:{len(lines) + 1} should not be there; nothing more is flagged:\n  {{" in result.stdout
+    assert result.stdout.endswith(", and is\n  (a blank line)\n")
+    for more, shown in ((lines[0], "{"), (b"\n", "(a blank line)\n")):
+        (logs / "out").write_bytes(right + more)
+        result = peerwatch("verify", "batch", "stream", "out", "--shadow", "0")
+        assert result.exit_code == 1
+        assert f"out:{len(lines) + 1} should not be there; nothing more is flagged:\n  {shown}" in result.stdout
     (logs / "out").unlink()
     result = peerwatch("verify", "batch", "stream", "out")
     assert (result.exit_code, result.stderr) == (
