@@ -20,6 +20,7 @@ from support import befriend, judge_files, purchase
 
 from peerwatch.detectors import verdicts
 from peerwatch.detectors.verdicts import NOTHING
+from peerwatch.network import kernels
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import PurchaseHistory
 from peerwatch.network.interner import ids_of
@@ -360,6 +361,17 @@ def test_verify_names_the_first_line_that_is_wrong(logs: Path) -> None:
         2,
         "peerwatch: cannot read the output out: No such file or directory\n",
     )
+
+
+def test_verify_is_as_quiet_as_the_config_says(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`quiet: true` is worth as much as --quiet: nothing on standard error, the result where it belongs."""
+    assert peerwatch("run", "batch", "stream", "out").exit_code == 0
+    monkeypatch.setattr(kernels, "load", lambda compiling: compiling())
+    for quiet in (False, True):
+        (logs / "c.yaml").write_text(f"quiet: {str(quiet).lower()}\n")
+        result = peerwatch("verify", "batch", "stream", "out", "-c", "c.yaml")
+        assert (result.exit_code, "every one as in out" in result.stdout) == (0, True)
+        assert (result.stderr == "") == quiet
 
 
 def test_bisect_tells_a_beginning_from_a_difference(logs: Path) -> None:
