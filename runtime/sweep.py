@@ -188,7 +188,7 @@ class Lane:
 
 
 def read_labels(path: Path) -> dict[int, int]:
-    """The lines of the stream log that labels name, each with the line that names it first.
+    """The lines of the stream log that labels name, each with the line that names it first; blank lines are skipped.
 
     Raises:
         UsageError: the file cannot be read, or a line of it names no line.
@@ -199,6 +199,8 @@ def read_labels(path: Path) -> dict[int, int]:
         raise UsageError(f"cannot read the labels {shown(path)}: {error.strerror}") from None
     named: dict[int, int] = {}
     for place, text in enumerate(lines, 1):
+        if not text.strip():
+            continue
         try:
             named.setdefault(msgspec.json.decode(text, type=Label).line, place)
         except msgspec.DecodeError:

@@ -211,6 +211,15 @@ def test_mistakes_are_told_in_a_sentence_and_leave_nothing(directory: Path, argu
     assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == files
 
 
+def test_blank_lines_among_the_labels_are_skipped(directory: Path) -> None:
+    """As in the logs; what is wrong behind them is still named by its line."""
+    (directory / "labels").write_bytes(b'\n{"line": 2}\r\n \t\n\r\n{"line": 4}\n\n')
+    record = json.loads(peerwatch("sweep", "batch", "stream", "--labels", "labels", "--json").stdout)
+    assert record["labelled"] == 2
+    (directory / "labels").write_bytes(b"\n\nx\n")
+    assert "labels:3: no label" in peerwatch("sweep", "batch", "stream", "--labels", "labels").stderr
+
+
 @pytest.mark.parametrize(
     ("stream", "sentence"),
     [
