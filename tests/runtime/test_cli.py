@@ -369,6 +369,24 @@ def test_a_full_disk_is_one_sentence(logs: Path) -> None:
     assert (logs / "full.rejects.json").exists()
 
 
+@pytest.mark.usefixtures("logs")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["explain", "batch", "stream", "--line", "1"],
+        ["sweep", "batch", "stream", "--k", "2,3"],
+        ["verify", "batch", "stream", "out"],
+        ["config", "show"],
+    ],
+)
+def test_a_full_disk_behind_standard_output_is_a_failing_disk(arguments: list[str]) -> None:
+    """Exit code 1 and one sentence from commands that print: nothing the user named is wrong."""
+    assert peerwatch("run", "batch", "stream", "out").exit_code == 0
+    with Path("/dev/full").open("wb") as full:
+        result = subprocess.run([*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (result.returncode, result.stderr) == (1, b"peerwatch: No space left on device\n")
+
+
 def test_a_damaged_kernel_cache_is_done_without(logs: Path) -> None:
     """One flipped bit in the machine code: the kernels are compiled anew, with a word, and the verdicts are right."""
     own = kernels.cache_file()
