@@ -120,6 +120,22 @@ def test_empty_logs_are_judged_too(logs: Path) -> None:
             "the batch log and the stream log cannot both be standard input; name a file for one of them",
         ),
         (
+            ["run", "batch", "stream", "-", "--verdicts", "-"],
+            "the output and the ledger cannot both be standard output; name a file for one of them",
+        ),
+        (
+            ["run", "batch", "stream", "/dev/stdout", "--rejects", "-"],
+            "the output and the rejects file cannot both be standard output; name a file for one of them",
+        ),
+        (
+            ["run", "batch", "stream", "out", "--rejects", "-", "--verdicts", "/dev/fd/1"],
+            "the rejects file and the ledger cannot both be standard output; name a file for one of them",
+        ),
+        (
+            ["run", "batch", "stream", "-", "--log-file", "/dev/stdout"],
+            "the output and the log file cannot both be standard output; name a file for one of them",
+        ),
+        (
             ["run", "--D", "1", "--T", "2", "batch", "stream"],
             "stream holds something that peerwatch has not written; name another file, or add --force",
         ),
@@ -261,6 +277,16 @@ def test_standard_output_and_standard_input(logs: Path) -> None:
     assert result.stdout == FLAGGED
     assert b"flagged" in result.stderr
     assert (logs / "stdout.rejects.json").exists()
+
+
+def test_any_one_output_can_be_standard_output(logs: Path) -> None:
+    """Rejected lines, or the ledger, may go there instead of the flagged purchases."""
+    (logs / "stream").write_bytes(STREAM + b"oops\n")
+    command = [*COMMAND, "run", "batch", "stream", "out", "--rejects", "bad", "--verdicts", "ledger"]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b""
+    for option, name in (("--rejects", "bad"), ("--verdicts", "ledger")):
+        printed = subprocess.run([*command, option, "-"], capture_output=True, check=True).stdout
+        assert printed == (logs / name).read_bytes() != b""
 
 
 @pytest.mark.usefixtures("logs")
