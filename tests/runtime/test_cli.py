@@ -15,6 +15,7 @@ from support import befriend, purchase
 from peerwatch.network import kernels
 from peerwatch.network.rejects import decode_reject
 from peerwatch.runtime.cli import cli
+from peerwatch.runtime.generate import Recipe, write_logs
 
 HEADER = b'{"D":"2", "T":"3"}\n'
 BATCH = befriend(1, 2) + befriend(2, 3) + purchase(2, "10") + purchase(3, "12") + purchase(3, "11")
@@ -340,6 +341,23 @@ def test_a_second_signal_ends_a_run_that_cannot_write() -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait() == 130
         assert b"Ended at once" in process.stderr.read()
+
+
+def test_a_second_signal_ends_a_run_that_has_much_to_recompute(logs: Path) -> None:
+    """After the first, brute force is still at what has been read; the second does not wait for it."""
+    write_logs(logs, Recipe(users=1000, batch_events=5000, stream_events=20_000, mean_degree=6), force=True)
+    arguments = [*COMMAND, "run", "batch_log.json", "stream_log.json", "out", "--shadow", "1"]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        while not (logs / "out").exists() or not (logs / "out").stat().st_size:
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.readline().startswith(b"Stopping:")
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == 130
+        assert process.stderr.read() == b"Ended at once: the output stops where it was.\n"
 
 
 @pytest.mark.usefixtures("logs")
