@@ -1,5 +1,6 @@
 """The command line."""
 
+import errno
 import os
 import signal
 from contextlib import suppress
@@ -22,6 +23,8 @@ from peerwatch.runtime.names import shown
 
 EXIT_STOPPED: Final = 1
 EXIT_USAGE: Final = 2
+FAILING: Final = {errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC}
+"""What a disk fails with, whatever the user has named."""
 
 
 class Group(click.Group):
@@ -39,7 +42,7 @@ class Group(click.Group):
             raise SystemExit(EXIT_STOPPED) from None
         except OSError as error:
             _say(f"{shown(error.filename)}: {error.strerror}" if error.filename is not None else str(error.strerror))
-            raise SystemExit(EXIT_USAGE) from None
+            raise SystemExit(EXIT_STOPPED if error.errno in FAILING else EXIT_USAGE) from None
 
 
 def _say(sentence: str) -> None:

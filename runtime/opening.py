@@ -126,13 +126,14 @@ def output_paths(settings: Settings) -> Outputs:
     Raises:
         UsageError: no output is set.
     """
-    flagged = settings.output.flagged
-    flagged = "-" if flagged in STANDARD_OUTPUT else flagged
+    named = settings.output
+    flagged, rejects, ledger = (
+        "-" if path in STANDARD_OUTPUT else path for path in (named.flagged, named.rejects, named.verdicts)
+    )
     if flagged is None:
         raise UsageError(NOT_SET.format(key="output.flagged", what="the output", option="OUTPUT"))
-    ledger = settings.output.verdicts
-    if settings.output.rejects is not None:
-        return Outputs(flagged, settings.output.rejects, ledger)
+    if rejects is not None:
+        return Outputs(flagged, rejects, ledger)
     path = Path("stdout" if flagged == "-" else flagged)
     beside = path.parent if path.is_file() or not path.exists() else Path()
     return Outputs(flagged, str(beside / f"{path.stem}.rejects.json"), ledger)
@@ -150,7 +151,7 @@ def _absolute(path: str) -> str:
 
 
 def check_distinct(settings: Settings, config: Path | None, outputs: Outputs) -> None:
-    """No file may be read and written, or written twice; devices may.
+    """No file may be read and written, or written twice; devices may, but only one thing goes to standard output.
 
     Raises:
         UsageError: one is.
@@ -164,6 +165,8 @@ def check_distinct(settings: Settings, config: Path | None, outputs: Outputs) ->
     ]
     if settings.input.batch == settings.input.stream == "-":
         raise UsageError("the batch log and the stream log cannot both be standard input; name a file for one of them")
+    if len(printed := [what for what, path in written if path in STANDARD_OUTPUT]) > 1:
+        raise UsageError(f"{printed[0]} and {printed[1]} cannot both be standard output; name a file for one of them")
     for place, (what, path) in enumerate(written):
         for other, taken in (*read, *written[:place]):
             if path is not None and taken is not None and _is_same(Path(path), Path(taken)):

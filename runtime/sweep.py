@@ -1,10 +1,14 @@
 """What other choices of D, T and k would have flagged: all of them in one pass over the logs."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, aclosing
+import errno
+import fcntl
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing, suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from signal import SIGINT, SIGTERM, Signals
 
 import anyio
 import msgspec
@@ -44,10 +48,11 @@ async def sweep(
     labels: Path | None = None,
     output: Path | None = None,
     force: bool = False,
-) -> Record:
+) -> Record | Signals:
     """Judge the stream log with every wanted setting; of what is not wanted, the one value that is set.
 
-    With `output` each setting's flagged purchases are written into that directory.
+    With `output` each setting's flagged purchases are written into that directory. A signal that comes meanwhile ends
+    it with nothing written, and is returned.
 
     Raises:
         UsageError: something is missing or cannot be used, nothing is there to judge, or a label names no purchase.
@@ -62,13 +67,16 @@ async def sweep(
         grid = Grid(wanted.D or [own.D], wanted.T or [own.T], wanted.k or [own.k])
         settings, stream = grid.settings(), opened.logs[-1].name
         files = FlaggedFiles(output, settings) if output is not None else None
+        signals = stack.enter_context(anyio.open_signal_receiver(SIGINT, SIGTERM))
         if files is not None:
-            stack.push_async_callback(files.discard)
+            stack.push_async_callback(run_sync, files.discard)
             await run_sync(partial(files.begin, force=force))
         going = Sweep(opened, grid, named, files)
         sizes = [log.size for log in opened.logs]
         with console.progress(None if None in sizes else sum(size or 0 for size in sizes)):
-            await going.run(console.moved)
+            interrupted_by = await _until_signal(partial(going.run, console.moved), signals)
+        if interrupted_by is not None:
+            return interrupted_by
         if going.judged == 0:
             raise UsageError(f"{stream} holds no purchase: there is nothing to judge")
         if unknown := sorted((named[line], line) for line in named.keys() - going.found):
@@ -77,6 +85,21 @@ async def sweep(
         if files is not None:
             await run_sync(files.finish)
         return compared(settings, own, going.judged, going.shared, has_labels=labels is not None)
+
+
+async def _until_signal(work: Callable[[], Awaitable[None]], signals: AsyncIterator[Signals]) -> Signals | None:
+    """Work to the end, or up to a signal, which is returned."""
+    received: list[Signals] = []
+    async with task_group() as tasks:
+
+        async def watch() -> None:
+            received.append(await anext(signals))
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(watch)
+        await work()
+        tasks.cancel_scope.cancel()
+    return received[0] if received else None
 
 
 class Sweep:
@@ -188,7 +211,7 @@ class Lane:
 
 
 def read_labels(path: Path) -> dict[int, int]:
-    """The lines of the stream log that labels name, each with the line that names it first.
+    """The lines of the stream log that labels name, each with the line that names it first; blank lines are skipped.
 
     Raises:
         UsageError: the file cannot be read, or a line of it names no line.
@@ -199,6 +222,8 @@ def read_labels(path: Path) -> dict[int, int]:
         raise UsageError(f"cannot read the labels {shown(path)}: {error.strerror}") from None
     named: dict[int, int] = {}
     for place, text in enumerate(lines, 1):
+        if not text.strip():
+            continue
         try:
             named.setdefault(msgspec.json.decode(text, type=Label).line, place)
         except msgspec.DecodeError:
@@ -215,24 +240,43 @@ class FlaggedFiles:
         self._directory = directory
         self._places = [directory / setting.file_name for setting in settings]
         self._unfinished: list[Path] = []
+        self._made: list[Path] = []
+        self._lock: int | None = None
 
     def begin(self, *, force: bool) -> None:
-        """Make the directory and empty files.
+        """Make the directory, lock it against another sweep, and make empty files.
 
         Raises:
             UsageError: a file is there already and `force` is not set, or the directory cannot be used.
         """
-        there = [shown(path) for path in self._places if path.exists()]
-        if there and not force:
-            raise UsageError(f"{there[0]} is there already; name another directory, or add --force")
         try:
+            self._made = [path for path in (self._directory, *self._directory.parents) if not path.exists()]
             self._directory.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._take(self._lock)
+            self._check(force=force)
             for place in self._places:
                 path = place.with_name(f"{place.name}.part")
                 path.write_bytes(b"")
                 self._unfinished.append(path)
         except OSError as error:
             raise UsageError(f"cannot write into {shown(self._directory)}: {error.strerror}") from None
+
+    def _take(self, lock: int) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno == errno.EWOULDBLOCK:  # another errno: directories cannot be locked there, as on NFS
+                raise UsageError(
+                    f"another sweep is writing into {shown(self._directory)}; name another directory"
+                ) from None
+
+    def _check(self, *, force: bool) -> None:
+        for place in self._places:
+            if place.is_dir():
+                raise UsageError(f"cannot write {shown(place)}: it is a directory; name another DIR")
+            if place.exists() and not force:
+                raise UsageError(f"{shown(place)} is there already; name another directory, or add --force")
 
     def append(self, number: int, lines: bytes) -> None:
         """Write what a setting flags next.
@@ -244,16 +288,30 @@ class FlaggedFiles:
             with self._unfinished[number].open("ab") as file:
                 file.write(lines)
         except OSError as error:
-            name = shown(self._places[number])
-            raise SinkError(f"cannot write {name}: {error.strerror}; mend that and sweep again") from None
+            raise self._failed(number, error) from None
 
     def finish(self) -> None:
-        """Give the files their names."""
-        for path, place in zip(self._unfinished, self._places, strict=True):
-            path.replace(place)
+        """Give the files their names.
 
-    async def discard(self) -> None:
-        """Remove what is not finished."""
-        with anyio.CancelScope(shield=True):
-            for path in self._unfinished:
-                await run_sync(partial(path.unlink, missing_ok=True))
+        Raises:
+            SinkError: it could not be done.
+        """
+        for number, (path, place) in enumerate(zip(self._unfinished, self._places, strict=True)):
+            try:
+                path.replace(place)
+            except OSError as error:
+                raise self._failed(number, error) from None
+
+    def _failed(self, number: int, error: OSError) -> SinkError:
+        name = shown(self._places[number])
+        return SinkError(f"cannot write {name}: {error.strerror}; mend that and sweep again")
+
+    def discard(self) -> None:
+        """Remove what is not finished, and directories that were made for nothing; let go of the lock."""
+        for path in self._unfinished:
+            path.unlink(missing_ok=True)
+        for path in self._made:
+            with suppress(OSError):  # not empty: it has not been made for nothing
+                path.rmdir()
+        if self._lock is not None:
+            os.close(self._lock)

@@ -181,11 +181,11 @@ def _wrong(output: ComparingSink, verdict: Verdict | None) -> str | None:
     if not output.differs:
         return None
     where = f"{output.name}:{output.same + 1}"
-    found = output.found.rstrip(b"\n").decode(errors="backslashreplace")
+    found = output.found.rstrip(b"\n").decode(errors="backslashreplace") or "(a blank line)"
     if verdict is None:
         return f"{where} should not be there; nothing more is flagged:\n  {found}"
     due = f"event {verdict.seq:,}, stream line {verdict.line:,}, with mean {verdict.mean} and sd {verdict.sd}"
-    if not found:
+    if not output.found:
         return f"{where} is missing; it should be {due}"
     return f"{where} differs; it should be {due}, and is\n  {found}"
 

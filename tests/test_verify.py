@@ -20,6 +20,7 @@ from support import befriend, judge_files, purchase
 
 from peerwatch.detectors import verdicts
 from peerwatch.detectors.verdicts import NOTHING
+from peerwatch.network import kernels
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import PurchaseHistory
 from peerwatch.network.interner import ids_of
@@ -325,7 +326,7 @@ def test_a_restart_begins_a_new_shadow(logs: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_verify_names_the_first_line_that_is_wrong(logs: Path) -> None:
-    """Changed, missing, or one too many; right is right, whatever the share."""
+    """Changed, missing, one too many, or a blank one among them; right is right, whatever the share."""
     whole = peerwatch("run", "batch", "stream", "out")
     right = (logs / "out").read_bytes()
     lines = right.splitlines(keepends=True)
@@ -339,6 +340,8 @@ def test_verify_names_the_first_line_that_is_wrong(logs: Path) -> None:
         (3, b"".join(lines[:3]), "is missing; it should be"),
         (2, right.replace(lines[2], b""), "differs; it should be"),
         (4, b"".join([*lines[:4], lines[4][:9]]), "differs; it should be"),
+        (0, b"\n" + right, "differs; it should be"),
+        (3, b"".join([*lines[:3], b"\n", *lines[3:]]), "differs; it should be"),
     ):
         (logs / "out").write_bytes(content)
         result = peerwatch("verify", "batch", "stream", "out")
@@ -346,16 +349,29 @@ def test_verify_names_the_first_line_that_is_wrong(logs: Path) -> None:
         assert (
             f"out:{place + 1} {words} event {due[place][0]}, stream line {due[place][0] - len(BATCH)}" in result.stdout
         )
-    (logs / "out").write_bytes(right + lines[0])
-    result = peerwatch("verify", "batch", "stream", "out", "--shadow", "0")
-    assert result.exit_code == 1
-    assert f"out:{len(lines) + 1} should not be there; nothing more is flagged:\n  {{" in result.stdout
+    assert result.stdout.endswith(", and is\n  (a blank line)\n")
+    for more, shown in ((lines[0], "{"), (b"\n", "(a blank line)\n")):
+        (logs / "out").write_bytes(right + more)
+        result = peerwatch("verify", "batch", "stream", "out", "--shadow", "0")
+        assert result.exit_code == 1
+        assert f"out:{len(lines) + 1} should not be there; nothing more is flagged:\n  {shown}" in result.stdout
     (logs / "out").unlink()
     result = peerwatch("verify", "batch", "stream", "out")
     assert (result.exit_code, result.stderr) == (
         2,
         "peerwatch: cannot read the output out: No such file or directory\n",
     )
+
+
+def test_verify_is_as_quiet_as_the_config_says(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`quiet: true` is worth as much as --quiet: nothing on standard error, the result where it belongs."""
+    assert peerwatch("run", "batch", "stream", "out").exit_code == 0
+    monkeypatch.setattr(kernels, "load", lambda compiling: compiling())
+    for quiet in (False, True):
+        (logs / "c.yaml").write_text(f"quiet: {str(quiet).lower()}\n")
+        result = peerwatch("verify", "batch", "stream", "out", "-c", "c.yaml")
+        assert (result.exit_code, "every one as in out" in result.stdout) == (0, True)
+        assert (result.stderr == "") == quiet
 
 
 def test_bisect_tells_a_beginning_from_a_difference(logs: Path) -> None:

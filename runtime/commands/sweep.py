@@ -60,14 +60,10 @@ def sweep(
 
     console = Console(quiet=False, bar=True)
     kernels.load(console.compiling)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # unfinished files and the bar go before the process ends
-    try:
-        record = anyio.run(
-            partial(work.sweep, layers, Grid(D, T, k), console, labels=labels, output=output, force=force)
-        )
-    except KeyboardInterrupt:
+    record = anyio.run(partial(work.sweep, layers, Grid(D, T, k), console, labels=labels, output=output, force=force))
+    if isinstance(record, signal.Signals):
         console.warning("interrupted; nothing has been written")
-        sys.exit(128 + signal.SIGINT)
+        sys.exit(128 + record)
     if as_json:
         click.echo(msgspec.json.encode(record))
     else:

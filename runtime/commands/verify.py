@@ -9,7 +9,7 @@ import click
 
 from peerwatch.network.errors import RunError
 from peerwatch.runtime.options import layers_of, verify_options
-from peerwatch.runtime.settings import Layer
+from peerwatch.runtime.settings import Layer, resolve
 
 
 @click.command()
@@ -31,13 +31,14 @@ def verify(paths: tuple[str, ...], config: Path | None, **options: Any) -> None:
       2  a wrong option, config, header or file
     """  # noqa: D301 (click wants the character \b before text that is not to be wrapped)
     layers = [*layers_of(paths, config, options), Layer({"shadow": 0.01}, {"shadow": "default"})]
+    settings, _ = resolve(*layers)
     import anyio  # noqa: PLC0415 (--help and mistakes answer at once)
 
     from peerwatch.network import kernels  # noqa: PLC0415
     from peerwatch.runtime.console import Console, different  # noqa: PLC0415
     from peerwatch.runtime.verify import as_text, verified  # noqa: PLC0415
 
-    console = Console(quiet=bool(options["quiet"]), bar=True)
+    console = Console(quiet=settings.quiet, bar=True)
     kernels.load(console.compiling)
     found = anyio.run(partial(verified, layers, console), backend_options={"use_uvloop": sys.platform != "win32"})
     click.echo(as_text(found))

@@ -15,6 +15,7 @@ from support import befriend, purchase
 from peerwatch.network import kernels
 from peerwatch.network.rejects import decode_reject
 from peerwatch.runtime.cli import cli
+from peerwatch.runtime.generate import Recipe, write_logs
 
 HEADER = b'{"D":"2", "T":"3"}\n'
 BATCH = befriend(1, 2) + befriend(2, 3) + purchase(2, "10") + purchase(3, "12") + purchase(3, "11")
@@ -118,6 +119,22 @@ def test_empty_logs_are_judged_too(logs: Path) -> None:
         (
             ["run", "-", "-", "out"],
             "the batch log and the stream log cannot both be standard input; name a file for one of them",
+        ),
+        (
+            ["run", "batch", "stream", "-", "--verdicts", "-"],
+            "the output and the ledger cannot both be standard output; name a file for one of them",
+        ),
+        (
+            ["run", "batch", "stream", "/dev/stdout", "--rejects", "-"],
+            "the output and the rejects file cannot both be standard output; name a file for one of them",
+        ),
+        (
+            ["run", "batch", "stream", "out", "--rejects", "-", "--verdicts", "/dev/fd/1"],
+            "the rejects file and the ledger cannot both be standard output; name a file for one of them",
+        ),
+        (
+            ["run", "batch", "stream", "-", "--log-file", "/dev/stdout"],
+            "the output and the log file cannot both be standard output; name a file for one of them",
         ),
         (
             ["run", "--D", "1", "--T", "2", "batch", "stream"],
@@ -263,6 +280,16 @@ def test_standard_output_and_standard_input(logs: Path) -> None:
     assert (logs / "stdout.rejects.json").exists()
 
 
+def test_any_one_output_can_be_standard_output(logs: Path) -> None:
+    """Rejected lines, or the ledger, may go there instead of the flagged purchases."""
+    (logs / "stream").write_bytes(STREAM + b"oops\n")
+    command = [*COMMAND, "run", "batch", "stream", "out", "--rejects", "bad", "--verdicts", "ledger"]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b""
+    for option, name in (("--rejects", "bad"), ("--verdicts", "ledger")):
+        printed = subprocess.run([*command, option, "-"], capture_output=True, check=True).stdout
+        assert printed == (logs / name).read_bytes() != b""
+
+
 @pytest.mark.usefixtures("logs")
 def test_a_reader_that_goes_away_ends_the_run() -> None:
     """As with `| head -0`: exit code 1 and one sentence, no traceback."""
@@ -316,6 +343,23 @@ def test_a_second_signal_ends_a_run_that_cannot_write() -> None:
         assert b"Ended at once" in process.stderr.read()
 
 
+def test_a_second_signal_ends_a_run_that_has_much_to_recompute(logs: Path) -> None:
+    """After the first, brute force is still at what has been read; the second does not wait for it."""
+    write_logs(logs, Recipe(users=1000, batch_events=5000, stream_events=20_000, mean_degree=6), force=True)
+    arguments = [*COMMAND, "run", "batch_log.json", "stream_log.json", "out", "--shadow", "1"]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        while not (logs / "out").exists() or not (logs / "out").stat().st_size:
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.readline().startswith(b"Stopping:")
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == 130
+        assert process.stderr.read() == b"Ended at once: the output stops where it was.\n"
+
+
 @pytest.mark.usefixtures("logs")
 def test_an_interrupt_in_the_batch_log_judges_nothing() -> None:
     """Against half a batch log every verdict would be false: the stream is not begun."""
@@ -367,6 +411,24 @@ def test_a_full_disk_is_one_sentence(logs: Path) -> None:
     assert result.exit_code == 1
     assert result.stderr == "peerwatch: cannot write /dev/full: No space left on device; mend that and run again\n"
     assert (logs / "full.rejects.json").exists()
+
+
+@pytest.mark.usefixtures("logs")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["explain", "batch", "stream", "--line", "1"],
+        ["sweep", "batch", "stream", "--k", "2,3"],
+        ["verify", "batch", "stream", "out"],
+        ["config", "show"],
+    ],
+)
+def test_a_full_disk_behind_standard_output_is_a_failing_disk(arguments: list[str]) -> None:
+    """Exit code 1 and one sentence from commands that print: nothing the user named is wrong."""
+    assert peerwatch("run", "batch", "stream", "out").exit_code == 0
+    with Path("/dev/full").open("wb") as full:
+        result = subprocess.run([*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (result.returncode, result.stderr) == (1, b"peerwatch: No space left on device\n")
 
 
 def test_a_damaged_kernel_cache_is_done_without(logs: Path) -> None:

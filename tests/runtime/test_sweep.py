@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -21,7 +23,7 @@ from reference import judge
 from strategies import logs
 from support import befriend, purchase
 
-from peerwatch.network.errors import UsageError
+from peerwatch.network.errors import SinkError, UsageError
 from peerwatch.runtime import sweep as work
 from peerwatch.runtime.cli import cli
 from peerwatch.runtime.comparison import Grid, Record, Setting
@@ -51,7 +53,9 @@ def peerwatch(*arguments: str) -> Result:
 def swept(directory: Path, grid: Grid, paths: tuple[str, ...], output: Path) -> Record:
     """Sweep the logs in a directory."""
     layers = layers_of(tuple(str(directory / path) for path in paths), None, {}, output=False)
-    return anyio.run(partial(work.sweep, layers, grid, Console(quiet=True, bar=False), output=output))
+    record = anyio.run(partial(work.sweep, layers, grid, Console(quiet=True, bar=False), output=output))
+    assert isinstance(record, Record)
+    return record
 
 
 @settings(max_examples=60)
@@ -197,7 +201,7 @@ def test_lists_serve_where_nothing_is_set(directory: Path) -> None:
     ],
 )
 def test_mistakes_are_told_in_a_sentence_and_leave_nothing(directory: Path, arguments: str, sentence: str) -> None:
-    """Exit code 2, nothing on standard output, no file."""
+    """Exit code 2, nothing on standard output, no file, no directory."""
     (directory / "bad").write_text(f'{{"line": 1}}\n{{"line": {10**20}}}\n')
     (directory / "early").write_text('{"line": 1}\n{"line": 3}\n')
     (directory / "late").write_text('{"line": 99}\n{"line": 3}\n')
@@ -208,7 +212,17 @@ def test_mistakes_are_told_in_a_sentence_and_leave_nothing(directory: Path, argu
                        *arguments.split())  # fmt: skip
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.splitlines()[-1].removeprefix("Error: ") == sentence
+    assert not (directory / "out").exists()
     assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == files
+
+
+def test_blank_lines_among_the_labels_are_skipped(directory: Path) -> None:
+    """As in the logs; what is wrong behind them is still named by its line."""
+    (directory / "labels").write_bytes(b'\n{"line": 2}\r\n \t\n\r\n{"line": 4}\n\n')
+    record = json.loads(peerwatch("sweep", "batch", "stream", "--labels", "labels", "--json").stdout)
+    assert record["labelled"] == 2
+    (directory / "labels").write_bytes(b"\n\nx\n")
+    assert "labels:3: no label" in peerwatch("sweep", "batch", "stream", "--labels", "labels").stderr
 
 
 @pytest.mark.parametrize(
@@ -221,10 +235,11 @@ def test_mistakes_are_told_in_a_sentence_and_leave_nothing(directory: Path, argu
     ],
 )
 def test_a_log_that_cannot_be_judged_is_named(directory: Path, stream: str, sentence: str) -> None:
-    """Missing, a directory, empty, or gone once it is read."""
+    """Missing, a directory, empty, or gone once it is read; directories made for the output go again."""
     (directory / "empty").touch()
-    result = peerwatch("sweep", "batch", stream, "--k", "2,3")
+    result = peerwatch("sweep", "batch", stream, "--k", "2,3", "--output", "deep/out")
     assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"peerwatch: {sentence}\n")
+    assert not (directory / "deep").exists()
 
 
 def test_force_overwrites(directory: Path) -> None:
@@ -235,19 +250,65 @@ def test_force_overwrites(directory: Path) -> None:
     assert (directory / "out" / "D2-T3-k3.json").read_bytes() == judge(BATCH, STREAM, 2, 3).flagged
 
 
-def test_an_interrupt_ends_it_cleanly(directory: Path) -> None:
-    """Ctrl-C: exit code 130, one sentence, no unfinished file."""
+def test_force_does_not_overwrite_a_directory(directory: Path) -> None:
+    """It is refused before the work: that there is nothing to judge would be found only by going through the logs."""
+    (directory / "out" / "D2-T3-k3.json").mkdir(parents=True)
+    (directory / "empty").touch()
+    for force in ([], ["--force"]):
+        result = peerwatch("sweep", "batch", "empty", "--output", "out", *force)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr == "peerwatch: cannot write out/D2-T3-k3.json: it is a directory; name another DIR\n"
+    assert [path.name for path in (directory / "out").iterdir()] == ["D2-T3-k3.json"]
+
+
+def test_a_file_that_cannot_get_its_name_is_told(directory: Path) -> None:
+    """What comes into the way during the work is no mistake of the command: a SinkError, and nothing unfinished."""
+    files = work.FlaggedFiles(directory / "out", [Setting(2, 3, 3.0)])
+    files.begin(force=True)
+    (directory / "out" / "D2-T3-k3.json").mkdir()
+    with pytest.raises(SinkError, match=r"D2-T3-k3.json: Is a directory; mend that and sweep again"):
+        files.finish()
+    files.discard()
+    assert [path.name for path in (directory / "out").iterdir()] == ["D2-T3-k3.json"]
+
+
+@contextmanager
+def long_sweep(directory: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that is in the midst of a long sweep into `out`, with all its files begun."""
     write_logs(directory, Recipe(batch_events=60_000, stream_events=400_000, D=3), force=True)
     command = [sys.executable, "-m", "peerwatch", "sweep", "batch_log.json", "stream_log.json"]
     options = ["--D", "1,2,3,4", "--T", "50,100,200", "--k", "1,2,3", "--output", "out"]
     with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         while not (directory / "out" / "D4-T200-k3.json.part").exists():
             assert process.poll() is None
-        process.send_signal(signal.SIGINT)
+        yield process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly(directory: Path, number: signal.Signals) -> None:
+    """Ctrl-C or kill: exit code 128 + signal, one sentence, no unfinished file, no directory made for nothing."""
+    with long_sweep(directory) as process:
+        process.send_signal(number)
         output, error = process.communicate()
-    assert (process.returncode, output) == (130, b"")
+    assert (process.returncode, output) == (128 + number, b"")
     assert error.decode().splitlines()[-1] == "peerwatch: interrupted; nothing has been written"
+    assert not (directory / "out").exists()
+
+
+def test_two_sweeps_into_one_directory_do_not_mix(directory: Path) -> None:
+    """The second is refused and touches nothing; a directory that was there before stays when the first ends."""
+    (directory / "out").mkdir()
+    with long_sweep(directory) as process:
+        result = peerwatch(
+            "sweep", "batch", "stream", "--D", "1", "--T", "50", "--k", "1", "--output", "out", "--force"
+        )
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr == "peerwatch: another sweep is writing into out; name another directory\n"
+        assert (directory / "out" / "D1-T50-k1.json.part").exists()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 143
     assert list((directory / "out").iterdir()) == []
+    assert peerwatch("sweep", "batch", "stream", "--output", "out").exit_code == 0
 
 
 @pytest.mark.parametrize(("name", "begins"), [("s.svg", b"<?xml"), ("s.png", b"\x89PNG")])
