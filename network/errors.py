@@ -2,6 +2,7 @@
 
 PeerwatchError
  +- BadEvent        a line is not an event; it is rejected and the run goes on
+ +- BadInput        a detector was given parameters or values that it cannot judge; a ValueError, too
  +- UsageError      the command, the config, a header or a file cannot be used; exit 2, nothing written
  +- RunError        the run had to stop; exit 1
      +- StrictError     a line was rejected while --strict was set
@@ -16,6 +17,10 @@ class PeerwatchError(Exception):
 
 class BadEvent(PeerwatchError):  # noqa: N818 (it is what the line is, the run has no error)
     """A line is not an event. The text is the reason, without file and line."""
+
+
+class BadInput(PeerwatchError, ValueError):  # noqa: N818 (it is what was given)
+    """What a detector was given cannot be judged. The text says which parameter or value, and what is expected."""
 
 
 class UsageError(PeerwatchError):

@@ -1,0 +1,232 @@
+"""What every detector is: a judge of windows in the pipeline, an estimator in a notebook.
+
+In the pipeline `judge` gets the windows of many purchases at once. As a library a detector keeps scikit-learn's
+conventions for outlier detectors (`fit`, `predict`, `decision_function`, `score_samples`, `get_params`, `set_params`),
+so that it works in its pipelines and searches; scikit-learn itself is needed only there.
+"""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from peerwatch.network.errors import BadInput
+from peerwatch.network.kernels import Int64s
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Summary = tuple[Floats, ...]
+"""What a rule keeps of m windows: arrays of shape [m, ...]."""
+
+
+class Verdicts(NamedTuple):
+    """Of q purchases: how unusual each is, from which score on it is flagged, and whether it is. Shapes [q].
+
+    The score is NaN where the window has too few purchases; such a purchase is never flagged.
+    """
+
+    score: Floats
+    threshold: Floats
+    flagged: Mask
+
+
+class Detector(ABC):
+    """A rule or model with parameters: the keyword arguments of its constructor, kept under their own names."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def judge(self, offsets: Int64s, window: Floats, amount: Floats) -> Verdicts:
+        """Judge q amounts, the i-th against `window[offsets[i]:offsets[i + 1]]`, which is in order of time.
+
+        Raises:
+            BadInput: an amount is not a finite number.
+        """
+
+    @abstractmethod
+    def check(self) -> None:
+        """See that the parameters make sense.
+
+        Raises:
+            BadInput: one does not; the sentence names it.
+        """
+
+    @abstractmethod
+    def fit(self, X: ArrayLike, y: object = None) -> Self:
+        """Learn from X, shape [n, columns], in order of time.
+
+        Raises:
+            BadInput: X is of another shape, has too few rows, or values that are not finite.
+        """
+
+    @abstractmethod
+    def score_samples(self, X: ArrayLike) -> Floats:
+        """How normal each row of X would be as the next one. Shape [n]."""
+
+    @abstractmethod
+    def decision_function(self, X: ArrayLike) -> Floats:
+        """How far from being flagged each row is: negative if it is. Shape [n]."""
+
+    def predict(self, X: ArrayLike) -> NDArray[np.int64]:
+        """-1 for each row that is flagged, 1 for every other. Shape [n]."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    @abstractmethod
+    def fit_predict(self, X: ArrayLike, y: object = None) -> NDArray[np.int64]:
+        """Look back at the whole of X: -1 for each row that is flagged, 1 for every other. Shape [n]."""
+
+    @classmethod
+    def _names(cls) -> list[str]:
+        return [name for name in inspect.signature(cls).parameters]  # noqa: C416 (a list of its keys, in order)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002, FBT001, FBT002 (scikit-learn's)
+        """The parameters."""
+        return {name: getattr(self, name) for name in self._names()}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change some parameters.
+
+        Raises:
+            BadInput: there is no such parameter.
+        """
+        for name, value in params.items():
+            if name not in self._names():
+                raise BadInput(f'{self.name} has no parameter "{name}"; it has {", ".join(self._names()) or "none"}')
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.get_params().items())})"
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn wants to know; it is imported only when it asks."""
+        from sklearn.utils import InputTags, Tags, TargetTags  # noqa: PLC0415
+
+        return Tags(estimator_type="outlier_detector", target_tags=TargetTags(required=False), input_tags=InputTags())
+
+
+class Rule(Detector):
+    """A detector that learns nothing beyond its window: what it keeps of one is a few numbers.
+
+    As an estimator `fit` takes each column of X as a window; a row's score is that of its most unusual column.
+    """
+
+    least: ClassVar[int] = 2
+    """Purchases that a window needs."""
+
+    @property
+    @abstractmethod
+    def threshold(self) -> float:
+        """The score above which an amount is flagged."""
+
+    @abstractmethod
+    def summarise(self, window: Floats) -> Summary:
+        """What is kept of m windows of n amounts, shape [m, n]."""
+
+    @abstractmethod
+    def score(self, summary: Summary, amount: Floats) -> Floats:
+        """How unusual the next amount is for each window; shapes [m], or a summary of one window for all."""
+
+    def along(self, series: Floats) -> Floats:
+        """How unusual each amount of one series is, looking back at the whole. Shape [n]."""
+        return self.score(self.summarise(series[None, :]), series)
+
+    def judge(self, offsets: Int64s, window: Floats, amount: Floats) -> Verdicts:
+        """Judge q amounts, all whose windows are of the same size at once."""
+        _check_finite(window)
+        _check_finite(amount)
+        score = np.full(len(amount), np.nan)
+        for rows, windows in by_size(offsets, window):
+            if windows.shape[1] >= self.least:
+                score[rows] = self.score(self.summarise(windows), amount[rows])
+        return Verdicts(score, np.full(len(amount), self.threshold), score > self.threshold)
+
+    def fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: ARG002 (scikit-learn's)
+        """Take each column of X, shape [n, columns], in order of time, as a window.
+
+        Raises:
+            BadInput: X is of another shape, has too few rows, or values that are not finite.
+        """
+        self.check()
+        columns = _columns(X)
+        if len(columns) < self.least:
+            raise BadInput(f"{self.name} needs at least {self.least} rows, got {len(columns)}")
+        self.n_features_in_ = columns.shape[1]
+        self.summary_ = self.summarise(np.ascontiguousarray(columns.T))
+        return self
+
+    def score_samples(self, X: ArrayLike) -> Floats:
+        """How normal each row of X would be as the next one: the score, negated. Shape [n]."""
+        return -self._scores(X)
+
+    def decision_function(self, X: ArrayLike) -> Floats:
+        """How far below the threshold each row's score is; negative if it is flagged. Shape [n]."""
+        return self.threshold - self._scores(X)
+
+    def fit_predict(self, X: ArrayLike, y: object = None) -> NDArray[np.int64]:
+        """Look back at a whole series, or at several as columns: -1 for each row that is flagged. Shape [n]."""
+        self.fit(X, y)
+        scores = np.max([self.along(column) for column in np.ascontiguousarray(_columns(X).T)], axis=0)
+        return np.where(scores > self.threshold, -1, 1)
+
+    def _scores(self, X: ArrayLike) -> Floats:
+        if not hasattr(self, "summary_"):
+            raise BadInput(f"{self.name} has not been fitted; call fit first")
+        columns = _columns(X)
+        if columns.shape[1] != self.n_features_in_:
+            raise BadInput(f"{self.name} was fitted on {self.n_features_in_} columns, got {columns.shape[1]}")
+        scores = [
+            self.score(tuple(part[place : place + 1] for part in self.summary_), column)
+            for place, column in enumerate(columns.T)
+        ]
+        return np.max(scores, axis=0)  # type: ignore[no-any-return]
+
+
+def by_size(offsets: Int64s, window: Floats) -> Iterator[tuple[Int64s, Floats]]:
+    """The windows of the same size together: which they are, shape [m], and their amounts, shape [m, n]."""
+    sizes = np.diff(offsets)
+    for size in np.unique(sizes).tolist():
+        rows = np.flatnonzero(sizes == size)
+        yield rows, window[offsets[rows][:, None] + np.arange(size)]
+
+
+def ratio(distance: Floats, spread: Floats) -> Floats:
+    """`distance / spread`; without any spread 0 where there is no distance, infinite where there is."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(distance == 0, 0.0, distance / spread)
+
+
+def positive(name: str, **parameters: float) -> None:
+    """See that parameters are finite numbers above 0.
+
+    Raises:
+        BadInput: one is not.
+    """
+    for parameter, value in parameters.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+            raise BadInput(f'{name}: "{parameter}" is {value!r}; expected a number above 0')
+
+
+def _columns(X: ArrayLike) -> Floats:
+    try:
+        columns = np.asarray(X, np.float64)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"expected numbers: {error}") from None
+    if columns.ndim != 2 or columns.shape[1] == 0:
+        raise BadInput(
+            f"expected a table of shape [rows, columns], got shape {list(columns.shape)}; reshape(-1, 1) makes one of a"
+            " series"
+        )
+    _check_finite(columns)
+    return columns
+
+
+def _check_finite(values: Floats) -> None:
+    bad = np.flatnonzero(~np.isfinite(values.ravel()))
+    if len(bad):
+        raise BadInput(
+            f"value {bad[0] + 1} of {values.size} is {values.ravel()[bad[0]]}; only finite numbers are judged"
+        )

@@ -1,0 +1,81 @@
+"""Every detector keeps the contract."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from contract import checks
+
+from peerwatch.detectors.base import Detector, Floats, Rule, Summary
+from peerwatch.detectors.charts import CHARTS
+from peerwatch.detectors.registry import DETECTORS, find, make
+from peerwatch.detectors.seasonal import METHODS
+from peerwatch.network.errors import BadInput
+
+CASES = [
+    *((name, {}) for name in DETECTORS),
+    *(("spc", {"chart": chart}) for chart in CHARTS[1:]),
+    *(("seasonal", {"method": method, "period": 5}) for method in METHODS),
+]
+
+
+@pytest.mark.parametrize("check", checks(), ids=lambda check: check.__name__)
+@pytest.mark.parametrize(("name", "parameters"), CASES, ids=str)
+def test_every_detector_keeps_the_contract(
+    name: str, parameters: dict[str, Any], check: Callable[[Detector], None]
+) -> None:
+    """Whatever its parameters."""
+    check(make(name, parameters))
+
+
+class Above(Rule):
+    """A user's own rule: more than the largest so far."""
+
+    name = "above"
+
+    def check(self) -> None:
+        """It has no parameters."""
+
+    @property
+    def threshold(self) -> float:
+        """The largest."""
+        return 1.0
+
+    def summarise(self, window: Floats) -> Summary:
+        """The largest."""
+        return (window.max(axis=1),)
+
+    def score(self, summary: Summary, amount: Floats) -> Floats:
+        """As a multiple of the largest."""
+        return amount / summary[0]
+
+
+def test_a_users_own_detector_is_found_by_its_import_path() -> None:
+    """And by nothing that is none."""
+    assert find(f"{__name__}:Above") is Above
+    for name, sentence in (
+        ("z-score", 'there is no detector "z-score"; known are'),
+        ("nowhere.at_all:Rule", "cannot be imported"),
+        ("peerwatch.detectors.rules:Nothing", "has no Nothing"),
+        ("pathlib:Path", "is no detector"),
+    ):
+        with pytest.raises(BadInput, match=sentence):
+            find(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "sentence"),
+    [
+        ("iqr", {"k": 0}, 'iqr: "k" is 0; expected a number above 0'),
+        ("iqr", {"k": "3"}, "expected a number above 0"),
+        ("iqr", {"kk": 3}, 'iqr has no parameter "kk"; it has k'),
+        ("spc", {"chart": "pie"}, "spc: \"chart\" is 'pie'; expected one of individuals, ewma"),
+        ("spc", {"chart": "ewma", "weight": 1.5}, "expected at most 1"),
+        ("seasonal", {"period": 1}, "expected a whole number above 1"),
+        ("seasonal", {"method": "x11"}, "expected one of stl, classical"),
+    ],
+)
+def test_a_wrong_parameter_is_named(name: str, parameters: dict[str, Any], sentence: str) -> None:
+    """With what is expected."""
+    with pytest.raises(BadInput, match=sentence):
+        make(name, parameters)
