@@ -20,7 +20,7 @@ from peerwatch.actors.messages import (
     WindowRequest,
 )  # fmt: skip
 from peerwatch.actors.snapshot import Snapshot
-from peerwatch.detectors.judge import Decision, Judge, Mask
+from peerwatch.detectors.judge import Decision, Judging, Mask
 from peerwatch.detectors.shadow import Outcome
 from peerwatch.network.history import Windows, merged
 from peerwatch.network.sampling import sampled
@@ -61,7 +61,7 @@ class Coordinator:
 
     def __init__(
         self,
-        judge: Judge,
+        judge: Judging,
         T: int,
         log: DecisionLog,
         inboxes: Sequence[Receive[CoordinatorMessage]],
@@ -153,7 +153,7 @@ class Coordinator:
 def _flagged(questions: Questions, decision: Decision) -> Flagged:
     events, place = questions.events, decision.place
     text = questions.content[events.start[place] : events.end[place]]
-    return Flagged(int(questions.seq[place]), int(events.line[place]), text, decision.statistics)
+    return Flagged(int(questions.seq[place]), int(events.line[place]), text, decision.statistics, decision.spoken)
 
 
 def _outcome(questions: Questions, decision: Decision) -> Outcome:

@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 from peerwatch.actors.mailbox import Reply
 from peerwatch.actors.snapshot import Snapshot
+from peerwatch.detectors.judge import Spoken
 from peerwatch.detectors.shadow import Outcome
 from peerwatch.network.decoder import Events
 from peerwatch.network.graph import FriendGraph, Networks
@@ -105,6 +106,7 @@ class Flagged:
     line: int
     text: bytes
     statistics: Statistics
+    spoken: Spoken | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,12 @@
 
 from typing import Protocol
 
+import orjson
+
 from peerwatch.actors.mailbox import Receive
 from peerwatch.actors.messages import OutputMessage, Results
 from peerwatch.actors.snapshot import Snapshot
+from peerwatch.detectors.judge import Spoken
 from peerwatch.detectors.verdicts import Entry, Verdict, VerdictHash, encode_entry
 from peerwatch.network.rejects import encode_reject
 
@@ -76,7 +79,9 @@ class OutputActor:
         verdicts = [Verdict(one.seq, one.line, one.statistics.mean(), one.statistics.sd()) for one in results.flagged]
         if verdicts:
             pairs = zip(results.flagged, verdicts, strict=True)
-            await self._flagged.write(b"".join(flagged_line(one.text, each.mean, each.sd) for one, each in pairs))
+            await self._flagged.write(
+                b"".join(flagged_line(one.text, each.mean, each.sd, one.spoken) for one, each in pairs)
+            )
             self.written += len(verdicts)
         if results.rejected:
             await self._rejects.write(b"".join(map(encode_reject, results.rejected)))
@@ -88,9 +93,15 @@ class OutputActor:
             await self._ledger.write(b"".join(map(encode_entry, entries)))
 
 
-def flagged_line(text: bytes, mean: str, sd: str) -> bytes:
-    """The line's own text, byte for byte, with `mean` and `sd` before its closing brace."""
+def flagged_line(text: bytes, mean: str, sd: str, spoken: Spoken | None = None) -> bytes:
+    """The line's own text, byte for byte, with `mean` and `sd` before its closing brace.
+
+    A detector other than sigma adds its name, the score it gave and its threshold.
+    """
     text = text.removesuffix(b"\r")
     brace = text.rindex(b"}")
     fields = f', "mean": "{mean}", "sd": "{sd}"'
+    if spoken is not None:
+        name = orjson.dumps(spoken.detector).decode()
+        fields += f', "detector": {name}, "score": "{spoken.score:.6g}", "threshold": "{spoken.threshold:.6g}"'
     return text[:brace] + fields.encode() + text[brace:] + b"\n"

@@ -1,7 +1,7 @@
 """Turns windows into verdicts: floats screen, integers decide."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ class Decision(NamedTuple):
     """One verdict with its reasons. `place` is the purchase's place in the judged batch.
 
     `amount` is in millionths; `oldest` and `newest` are the timestamps (microseconds) at the window's ends, None if it
-    is empty.
+    is empty. `spoken` is what a detector other than sigma had to say.
     """
 
     place: int
@@ -27,10 +27,28 @@ class Decision(NamedTuple):
     statistics: Statistics
     oldest: int | None
     newest: int | None
+    spoken: "Spoken | None" = None
+
+
+class Spoken(NamedTuple):
+    """A detector's own words: its name, the score it gave (NaN if the window was too small), and its threshold."""
+
+    detector: str
+    score: float
+    threshold: float
+
+
+class Judging(Protocol):
+    """What turns windows into verdicts. Where a column holds -1 - i, the amount is `large[i]`."""
+
+    large: list[int]
+
+    def judge(self, windows: Windows, amount: Int64s, wanted: Mask) -> list[Decision]:
+        """Judge q purchases, see `Judge.judge`."""
 
 
 class Judge:
-    """A detector and the amounts too large for the columns."""
+    """The rule sigma, decided exactly, and the amounts too large for the columns."""
 
     def __init__(self, detector: Sigma, large: Sequence[int] = ()) -> None:
         self.detector = detector

@@ -39,7 +39,9 @@ def find(name: str) -> type[Detector]:
     path = DETECTORS.get(name, name)
     module, colon, attribute = path.partition(":")
     if not colon:
-        raise BadInput(f'there is no detector "{name}"; known are {", ".join(DETECTORS)}, and package.module:Class')
+        raise BadInput(
+            f'there is no detector "{name}"; known are sigma, {", ".join(DETECTORS)}, and package.module:Class'
+        )
     try:
         kind = getattr(import_module(module), attribute)
     except ImportError as error:

@@ -43,6 +43,7 @@ class Identity(msgspec.Struct, frozen=True):
     T: int
     detector: str
     k: float
+    parameters: dict[str, Any]
     flagged: str
     rejects: str
     verdicts: str | None

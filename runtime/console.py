@@ -78,7 +78,7 @@ class Console:
             (
                 "judged",
                 f"{done.judged:,}",
-                f"stream purchases, D={settings.D} T={settings.T} k={settings.detector.k:g}",
+                f"stream purchases, D={settings.D} T={settings.T} {settings.detector.shown()}",
             ),
             ("flagged", f"{totals.flagged:,}", f"{settings.output.flagged}{share}"),
             ("rejected", f"{done.rejected:,}", f"{report.rejects}" if done.rejected else "every line was an event"),

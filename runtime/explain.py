@@ -14,6 +14,7 @@ from peerwatch.network.errors import UsageError
 from peerwatch.network.events import Kind
 from peerwatch.network.neighbourhood import path_to
 from peerwatch.network.statistics import CENT, decimal, shown_k
+from peerwatch.runtime.detecting import check_sigma
 from peerwatch.runtime.logs import moment
 from peerwatch.runtime.names import readable, shown
 from peerwatch.runtime.replay import Past, Where, open_replay, parts, past, places_of
@@ -110,6 +111,7 @@ async def explained(
     target = BySeq(seq) if seq is not None else ByLine(line or 0, shown(settings.input.stream or ""))
     async with AsyncExitStack() as stack:
         opened = await open_replay(layers, target.suits, stack)
+        check_sigma(opened.settings, "explain")
         then = await past(opened, target)
         detector = opened.settings.detector
         amount = _purchase(then)

@@ -159,7 +159,7 @@ class DecisionLogger:
         events, place, statistics = questions.events, decision.place, decision.statistics
         line = questions.content[events.start[place] : events.end[place]].removesuffix(b"\r")
         known = statistics.n > 0
-        return {
+        record = {
             "seq": int(questions.seq[place]),
             "file": questions.file,
             "line": int(events.line[place]),
@@ -178,6 +178,9 @@ class DecisionLogger:
             "window_oldest": moment(decision.oldest),
             "window_newest": moment(decision.newest),
         }
+        if decision.spoken is not None:
+            record |= {"score": decision.spoken.score, "threshold": decision.spoken.threshold}
+        return record
 
 
 class DifferenceLogger:

@@ -143,7 +143,8 @@ def identity_of(settings: Settings, D: int, T: int, outputs: Outputs) -> Identit
     """What the run's state belongs to."""
     flagged, rejects = (_absolute(path) for path in outputs[:2])
     verdicts = _absolute(outputs.verdicts) if outputs.verdicts is not None else None
-    return Identity(D, T, settings.detector.name, settings.detector.k, flagged, rejects, verdicts)
+    detector = settings.detector
+    return Identity(D, T, detector.name, detector.k, detector.parameters, flagged, rejects, verdicts)
 
 
 def _absolute(path: str) -> str:
@@ -201,7 +202,7 @@ def check_unchanged(old: Identity, new: Identity, origins: dict[str, str], setti
     Raises:
         UsageError: something is; both ways out are named.
     """
-    keys = {"detector": "detector.name", "k": "detector.k"}
+    keys = {"detector": "detector.name", "k": "detector.k", "parameters": "detector.parameters"}
     keys |= {name: f"output.{name}" for name in Outputs._fields}
     for name in Identity.__struct_fields__:
         before, now = ("none" if value is None else value for value in (getattr(old, name), getattr(new, name)))

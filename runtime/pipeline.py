@@ -16,8 +16,7 @@ from peerwatch.actors.output import OutputActor, Sink
 from peerwatch.actors.purchases import PurchaseShard
 from peerwatch.actors.shadow import ShadowActor, Shadowing, Tally
 from peerwatch.actors.snapshot import Snapshot
-from peerwatch.detectors.judge import Judge
-from peerwatch.detectors.sigma import Sigma
+from peerwatch.detectors.judge import Judging
 from peerwatch.network.errors import PeerwatchError
 from peerwatch.runtime.state import State
 
@@ -51,7 +50,7 @@ class Pipeline:
     def __init__(
         self,
         state: State,
-        detector: Sigma,
+        judge: Judging,
         *,
         decisions: DecisionLog,
         flagged: Sink,
@@ -104,7 +103,7 @@ class Pipeline:
             written=state.flagged,
             through=state.progress.events,
         )
-        judge = Judge(detector, state.large)
+        judge.large = list(state.large)
         most = max(1, WINDOW_PURCHASES // (state.T * len(boxes)))
         self._actors: list[GraphActor | Coordinator | OutputActor | PurchaseShard | ShadowActor] = [
             *(

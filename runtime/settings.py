@@ -43,11 +43,22 @@ class Output(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     verdicts: str | None = None
 
 
+SIGMA: Final = "sigma"
+"""The rule that is decided exactly; its k is a key of its own."""
+
+
 class Detector(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The rule that judges a window."""
 
-    name: Literal["sigma"] = "sigma"
+    name: str = SIGMA
     k: Deviations = 3.0
+    parameters: dict[str, Any] = {}
+
+    def shown(self) -> str:
+        """What judges, for a person."""
+        if self.name == SIGMA:
+            return f"k={self.k:g}"
+        return " ".join([self.name, *(f"{key}={value}" for key, value in self.parameters.items())])
 
     def exact_k(self) -> Fraction:
         """`k` as it is written in decimals, not as the nearest binary fraction."""

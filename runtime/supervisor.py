@@ -4,7 +4,7 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -14,8 +14,8 @@ from anyio.to_thread import run_sync
 
 from peerwatch.actors.dispatcher import Caution
 from peerwatch.actors.shadow import Shadowing, Tally
+from peerwatch.detectors.judge import Judging
 from peerwatch.detectors.shadow import Difference
-from peerwatch.detectors.sigma import Sigma
 from peerwatch.network.errors import PeerwatchError, RunError
 from peerwatch.runtime.checkpoints import Checkpoint, Checkpointer, Identity, StateDirectory
 from peerwatch.runtime.console import Console
@@ -48,6 +48,7 @@ class Supervisor:
         settings: Settings,
         D: int,
         T: int,
+        make_judge: Callable[[], Judging],
         directory: StateDirectory | None,
         identity: Identity,
         sinks: Sinks,
@@ -60,6 +61,7 @@ class Supervisor:
         self._layers = layers
         self._settings = settings
         self._D, self._T = D, T
+        self._make_judge = make_judge
         self._directory = directory
         self._identity = identity
         self._sinks = sinks
@@ -154,7 +156,7 @@ class Supervisor:
                 await self._checkpointer.write_beginning()
         self._pipeline = Pipeline(
             state,
-            Sigma(settings.detector.exact_k()),
+            self._make_judge(),
             decisions=DecisionLogger(self._logger, settings.logs, settings.detector, state.decoder.named),
             flagged=self._sinks.flagged,
             rejects=self._sinks.rejects,

@@ -27,6 +27,7 @@ from peerwatch.network.kernels import Int64s
 from peerwatch.network.statistics import Statistics
 from peerwatch.runtime.comparison import Grid, Record, Setting, compared
 from peerwatch.runtime.console import Console
+from peerwatch.runtime.detecting import check_sigma
 from peerwatch.runtime.names import shown
 from peerwatch.runtime.pipeline import BATCH_CAP, WINDOW_PURCHASES, task_group
 from peerwatch.runtime.replay import Opened, Part, append, apply, open_replay, parts
@@ -63,6 +64,7 @@ async def sweep(
     fallback = Layer({key: values[0] for key, values in (("D", wanted.D), ("T", wanted.T)) if values}, {})
     async with AsyncExitStack() as stack:
         opened = await open_replay(layers, lambda _: False, stack, fallback=fallback)
+        check_sigma(opened.settings, "sweep")
         own = Setting(opened.D, opened.T, opened.settings.detector.k)
         grid = Grid(wanted.D or [own.D], wanted.T or [own.T], wanted.k or [own.k])
         settings, stream = grid.settings(), opened.logs[-1].name

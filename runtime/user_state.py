@@ -12,6 +12,7 @@ from peerwatch.detectors.explanation import latest_of
 from peerwatch.network.errors import UsageError
 from peerwatch.network.neighbourhood import members_of, path_to
 from peerwatch.network.statistics import Statistics, decimal, shown_k
+from peerwatch.runtime.detecting import check_sigma
 from peerwatch.runtime.explain import Names, NetworkMember
 from peerwatch.runtime.logs import moment
 from peerwatch.runtime.names import readable
@@ -66,6 +67,7 @@ async def state_of(layers: Sequence[Layer], user: str, at: str) -> UserState:
     )
     async with AsyncExitStack() as stack:
         opened = await open_replay(layers, target.suits, stack)
+        check_sigma(opened.settings, "state")
         then = await past(opened, target, [id_of(user)])
         dense = int(then.state.decoder.named[0])
         columns = await run_sync(then.history.columns)

@@ -10,11 +10,13 @@ import aiofiles
 import anyio
 
 from peerwatch.actors.shadow import Shadowing, Tally
+from peerwatch.detectors.judge import Judge
 from peerwatch.detectors.shadow import Difference, Shadow
 from peerwatch.detectors.sigma import Sigma
 from peerwatch.detectors.verdicts import Verdict, decode_entry
 from peerwatch.network.errors import SourceError, UsageError
 from peerwatch.runtime.console import Console
+from peerwatch.runtime.detecting import check_sigma
 from peerwatch.runtime.logs import DecisionLogger, DifferenceLogger, Logger
 from peerwatch.runtime.names import shown
 from peerwatch.runtime.opening import NOT_SET
@@ -143,6 +145,7 @@ async def verified(layers: Sequence[Layer], console: Console) -> Verified:
         if settings.output.flagged is None:
             raise UsageError(NOT_SET.format(key="output.flagged", what="the output", option="OUTPUT"))
         opened = await open_replay(layers, lambda _: False, stack)
+        check_sigma(opened.settings, "verify")
         output = ComparingSink(settings.output.flagged)
         await output.open(stack)
         ledger, tally, k = FlaggedPlace(output), Tally(), opened.settings.detector.exact_k()
@@ -150,7 +153,7 @@ async def verified(layers: Sequence[Layer], console: Console) -> Verified:
         state = State.fresh(opened.D, opened.T, settings.shards)
         pipeline = Pipeline(
             state,
-            Sigma(k),
+            Judge(Sigma(k)),
             decisions=DecisionLogger(None, Logs(decisions="none"), settings.detector, state.decoder.named),
             flagged=output,
             rejects=NoSink(),

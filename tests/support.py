@@ -15,7 +15,7 @@ import numpy as np
 from peerwatch.actors.dispatcher import Block
 from peerwatch.actors.messages import Questions
 from peerwatch.actors.shadow import Shadowing
-from peerwatch.detectors.judge import Decision, Mask
+from peerwatch.detectors.judge import Decision, Judge, Mask
 from peerwatch.detectors.shadow import Difference, Shadow
 from peerwatch.detectors.sigma import Sigma
 from peerwatch.network.rejects import RejectedLine, decode_reject
@@ -124,7 +124,7 @@ def judge_files(
                 await sink.open(stack)
                 await sink.start()
             pipeline = Pipeline(
-                State.fresh(D, T, shards), Sigma(k), decisions=SilentLog(), flagged=sinks[0], rejects=sinks[1],
+                State.fresh(D, T, shards), Judge(Sigma(k)), decisions=SilentLog(), flagged=sinks[0], rejects=sinks[1],
                 strict=strict, batch_cap=batch_cap, walkers=walkers,
                 shadowing=Shadowing(Shadow(D, T, k), [], shadow, differ) if shadow else None,
             )  # fmt: skip

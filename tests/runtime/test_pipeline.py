@@ -13,6 +13,7 @@ from support import MemoryLog, MemorySink, SilentLog, befriend, purchase
 from peerwatch.actors import mailbox
 from peerwatch.actors.dispatcher import Block
 from peerwatch.actors.shadow import Shadowing
+from peerwatch.detectors.judge import Judge
 from peerwatch.detectors.shadow import Difference, Shadow
 from peerwatch.detectors.sigma import Sigma
 from peerwatch.network.decoder import Decoder
@@ -30,7 +31,7 @@ def pipeline_of(flagged: Any = None, rejects: Any = None, **options: Any) -> tup
     flagged = flagged or MemorySink()
     return (
         Pipeline(
-            State.fresh(1, 3, 2), Sigma(Fraction(3)), decisions=SilentLog(), flagged=flagged,
+            State.fresh(1, 3, 2), Judge(Sigma(Fraction(3))), decisions=SilentLog(), flagged=flagged,
             rejects=rejects or MemorySink(), **options,
         ),
         flagged,

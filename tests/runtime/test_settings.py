@@ -55,7 +55,7 @@ def test_k_is_the_decimal_number_written() -> None:
         ("strict: 1", '{path}:1: "strict" is 1; expected bool'),
         ("input: x.json", '{path}:1: "input" must be a mapping of keys to values'),
         ("input:\n  batch: 5", '{path}:2: "input.batch" is 5; expected str'),
-        ("detector:\n  name: sigmoid", "{path}:2: \"detector.name\" is 'sigmoid'; expected one of sigma"),
+        ("detector:\n  name: 5", '{path}:2: "detector.name" is 5; expected str'),
         ("detector:\n  k: -1", '{path}:2: "detector.k" is -1; expected float >= 0'),
         ("detector:\n  k: .nan", '{path}:2: "detector.k" is nan; expected float >= 0'),
         ("detector:\n  k: .inf", '{path}:2: "detector.k" is inf; expected float <= 1000000'),

@@ -1,0 +1,147 @@
+"""Another detector by a line of YAML: it judges what the reference's windows hold, and mistakes are named."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from naive_explanation import World, events_of
+from strategies import logs as random_logs
+from support import befriend, purchase
+
+from peerwatch.detectors.base import Detector
+from peerwatch.detectors.registry import make
+from peerwatch.runtime.cli import cli
+
+BATCH = befriend(1, 2) + b"".join(purchase(2, f"{10 + 7 * i % 13 / 5:.2f}") for i in range(40))
+STREAM = purchase(1, "11.5") + purchase(1, "500") + purchase(1, "0.01")
+
+
+def peerwatch(*arguments: str) -> Result:
+    """Run the command in this process."""
+    return CliRunner().invoke(cli, arguments)
+
+
+@pytest.fixture
+def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a batch and a stream log; it is the working directory."""
+    (tmp_path / "batch").write_bytes(b'{"D":"1", "T":"40"}\n' + BATCH)
+    (tmp_path / "stream").write_bytes(STREAM)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(logs: Path, detector: str, *options: str) -> Result:
+    """Run with a detector's section of the config."""
+    (logs / "c.yaml").write_text(f"detector: {detector}\n")
+    return peerwatch("run", "--config", "c.yaml", "batch", "stream", "out", *options)
+
+
+@pytest.mark.parametrize("name", ["zscore", "iqr", "mad", "spc", "{name: seasonal, parameters: {period: 4}}"])
+def test_a_line_of_yaml_picks_another_detector(logs: Path, name: str) -> None:
+    """Both the dear and the cheap one are flagged, with the score, the threshold and who spoke."""
+    result = run(logs, name if name.startswith("{") else f"{{name: {name}}}")
+    assert result.exit_code == 0, result.stderr
+    flagged = [json.loads(line) for line in (logs / "out").read_bytes().splitlines()]
+    assert [line["amount"] for line in flagged] == ["500", "0.01"]
+    for line in flagged:
+        assert line["detector"] in name
+        assert float(line["score"]) > float(line["threshold"])
+        assert {"mean", "sd"} < line.keys()
+
+
+def naive(batch: bytes, stream: bytes, D: int, T: int, detector: Detector) -> list[int]:
+    """The stream lines that a detector flags, one window at a time."""
+    world, seq, found = World(), 0, []
+    for content in (batch, stream):
+        for line, _, event in events_of(content):
+            seq += 1
+            if event[0] == "purchase" and content is stream:
+                members = world.hops(event[2], D)
+                window = [
+                    one.amount / 10**6 for one in sorted(one for one in world.purchases if one.user in members)[-T:]
+                ]
+                offsets = np.array([0, len(window)])
+                _, _, flagged = detector.judge(offsets, np.array(window, np.float64), np.array([event[3] / 10**6]))
+                found += [line] * bool(flagged[0])
+            world.apply(event, seq, "", line)
+    return found
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(random_logs(), random_logs(), st.sampled_from(["zscore", "iqr", "mad", "spc"]), st.integers(1, 3))
+def test_a_detector_gets_the_windows_in_order_of_time(batch: bytes, stream: bytes, name: str, shards: int) -> None:
+    """The same lines are flagged as when each purchase is judged on its own, at any number of shards."""
+    with tempfile.TemporaryDirectory() as directory:
+        paths = [Path(directory) / part for part in ("batch", "stream", "out", "c.yaml")]
+        paths[0].write_bytes(batch)
+        paths[1].write_bytes(stream)
+        paths[3].write_text(f"detector: {{name: {name}}}\n")
+        result = peerwatch(
+            "run", "--config", str(paths[3]), *map(str, paths[:3]), "--D", "2", "--T", "9", "--shards", str(shards),
+            "--verdicts", str(Path(directory) / "ledger"),
+        )  # fmt: skip
+        assert result.exit_code == 0, result.stderr
+        entries = [json.loads(line) for line in (Path(directory) / "ledger").read_bytes().splitlines()]
+        lines = [line for entry in entries for _, line, _, _ in entry["flagged"]]
+        assert lines == naive(batch, stream, 2, 9, make(name, {}))
+
+
+def test_a_users_own_detector_judges(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its import path."""
+    (logs / "mine.py").write_text(
+        "from peerwatch.detectors.rules import ZScore\nclass Strict(ZScore):\n    name = 'strict'\n"
+    )
+    monkeypatch.syspath_prepend(logs)
+    assert run(logs, "{name: 'mine:Strict', parameters: {k: 0.1}}").exit_code == 0
+    assert (logs / "out").read_bytes().count(b'"detector": "strict"') == 3
+
+
+@pytest.mark.parametrize(
+    ("detector", "options", "sentence"),
+    [
+        ("{name: sigmoid}", [], 'c.yaml:1: there is no detector "sigmoid"; known are sigma, zscore'),
+        ("{name: iqr, parameters: {kk: 1}}", [], 'c.yaml:1: iqr has no parameter "kk"; it has k'),
+        ("{name: iqr, parameters: {k: -1}}", [], 'c.yaml:1: iqr: "k" is -1; expected a number above 0'),
+        ("{name: iqr, parameters: 3}", [], '"detector.parameters" is 3; expected'),
+        ("{name: sigma, parameters: {k: 3}}", [], 'sigma has no "detector.parameters"; its k is set as "detector.k"'),
+        ("{name: iqr}", ["--k", "2"], '--k: "detector.k" is that of sigma; set those of iqr as "detector.parameters"'),
+        ("{name: iqr}", ["--shadow", "0.5"], "--shadow: a shadow recomputes sigma only"),
+        ("{name: 'nowhere:Rule'}", [], 'the detector "nowhere:Rule" cannot be imported'),
+    ],
+)
+def test_each_mistake_gets_its_sentence(logs: Path, detector: str, options: list[str], sentence: str) -> None:
+    """Exit code 2, and nothing has been written."""
+    result = run(logs, detector, *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert sentence in result.stderr
+    assert not (logs / "out").exists()
+
+
+def test_a_state_directory_belongs_to_its_detector(logs: Path) -> None:
+    """With another detector or other parameters it is refused; what knows only sigma says so."""
+    assert run(logs, "{name: iqr}", "--state", "state").exit_code == 0
+    assert run(logs, "{name: iqr}", "--state", "state").exit_code == 0
+    for other in ("{name: mad}", "{name: iqr, parameters: {k: 2}}"):
+        result = run(logs, other, "--state", "state")
+        assert result.exit_code == 2
+        assert "was built with" in result.stderr
+    result = peerwatch("explain", "batch", "stream", "--seq", "42", "--state", "state")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "explain knows the rule sigma only, and the detector is iqr" in result.stderr
+
+
+def test_decisions_are_logged_with_the_detectors_words(logs: Path) -> None:
+    """Score and threshold are its own."""
+    options = ["--log-level", "info", "--log-format", "json", "--log-file", "log", "--decisions", "all"]
+    assert run(logs, "{name: mad}", *options).exit_code == 0
+    records = [json.loads(line) for line in (logs / "log").read_bytes().splitlines()]
+    decisions = [record for record in records if record["event"] == "decision"]
+    assert [record["verdict"] for record in decisions] == ["normal", "flagged", "flagged"]
+    assert {record["detector"] for record in decisions} == {"mad"}
+    assert {record["threshold"] for record in decisions} == {3.5}
+    assert decisions[1]["score"] > 3.5 > decisions[0]["score"]
