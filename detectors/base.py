@@ -75,8 +75,17 @@ class Detector(ABC):
         return np.where(self.decision_function(X) < 0, -1, 1)
 
     @abstractmethod
+    def look_back(self, X: ArrayLike) -> Verdicts:
+        """Judge each row of X, shape [n, columns], in order of time, knowing all of them.
+
+        Raises:
+            BadInput: X is of another shape, has too few rows, or values that are not finite.
+        """
+
     def fit_predict(self, X: ArrayLike, y: object = None) -> NDArray[np.int64]:
-        """Look back at the whole of X: -1 for each row that is flagged, 1 for every other. Shape [n]."""
+        """Fit, and look back at the whole of X: -1 for each row that is flagged, 1 for every other. Shape [n]."""
+        self.fit(X, y)
+        return np.where(self.look_back(X).flagged, -1, 1)
 
     @classmethod
     def _names(cls) -> list[str]:
@@ -151,9 +160,7 @@ class Rule(Detector):
             BadInput: X is of another shape, has too few rows, or values that are not finite.
         """
         self.check()
-        columns = _columns(X)
-        if len(columns) < self.least:
-            raise BadInput(f"{self.name} needs at least {self.least} rows, got {len(columns)}")
+        columns = self._enough(X)
         self.n_features_in_ = columns.shape[1]
         self.summary_ = self.summarise(np.ascontiguousarray(columns.T))
         return self
@@ -166,11 +173,18 @@ class Rule(Detector):
         """How far below the threshold each row's score is; negative if it is flagged. Shape [n]."""
         return self.threshold - self._scores(X)
 
-    def fit_predict(self, X: ArrayLike, y: object = None) -> NDArray[np.int64]:
-        """Look back at a whole series, or at several as columns: -1 for each row that is flagged. Shape [n]."""
-        self.fit(X, y)
-        scores = np.max([self.along(column) for column in np.ascontiguousarray(_columns(X).T)], axis=0)
-        return np.where(scores > self.threshold, -1, 1)
+    def look_back(self, X: ArrayLike) -> Verdicts:
+        """Judge each row along its column; a row's score is that of its most unusual column."""
+        self.check()
+        columns = self._enough(X)
+        score = np.max([self.along(column) for column in np.ascontiguousarray(columns.T)], axis=0)
+        return Verdicts(score, np.full(len(score), self.threshold), score > self.threshold)
+
+    def _enough(self, X: ArrayLike) -> Floats:
+        columns = _columns(X)
+        if len(columns) < self.least:
+            raise BadInput(f"{self.name} needs at least {self.least} rows, got {len(columns)}")
+        return columns
 
     def _scores(self, X: ArrayLike) -> Floats:
         if not hasattr(self, "summary_"):

@@ -1,0 +1,65 @@
+"""`peerwatch detect` on plain tables, and each mistake's sentence."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from peerwatch.runtime.cli import cli
+
+
+def detect(*arguments: str) -> Result:
+    """Run the command in this process."""
+    return CliRunner().invoke(cli, ["detect", *arguments])
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a table of 60 rows, of which the 31st is odd; it is the working directory."""
+    amounts = np.random.default_rng(1).normal(50, 2, 60).round(2)
+    amounts[30] = 99
+    rows = "".join(f'"user, {place}",{amount}\n' for place, amount in enumerate(amounts))
+    (tmp_path / "t.csv").write_text(f"who,amount\n{rows}\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("table")
+@pytest.mark.parametrize("method", ["zscore", "iqr", "mad", "spc"])
+def test_the_odd_row_is_printed(method: str) -> None:
+    """As CSV, with its score; how many on standard error."""
+    result = detect("t.csv", "--column", "amount", "--method", method, "--set", "k=4")
+    assert result.exit_code == 0, result.stderr
+    header, row = result.stdout.splitlines()
+    assert header == "who,amount,score"
+    assert row.startswith('"user, 30",99.0,')
+    assert float(row.rpartition(",")[2]) > 4
+    assert result.stderr == "1 of 60 rows flagged\n"
+
+
+@pytest.mark.usefixtures("table")
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["t.csv", "--column", "price"], 't.csv:1: there is no column "price"; there are who, amount'),
+        (["t.csv", "--column", "who"], 't.csv:2: "who" is "user, 0"; expected a finite number'),
+        (["t.csv", "--column", "amount", "--method", "zzz"], 'there is no detector "zzz"'),
+        (["t.csv", "--column", "amount", "--set", "k"], "--set k: expected NAME=VALUE"),
+        (["t.csv", "--column", "amount", "--set", "k=x"], "iqr: \"k\" is 'x'; expected a number above 0"),
+        (["t.csv", "--column", "amount", "--set", "q=1"], 'iqr has no parameter "q"; it has k'),
+        (["none.csv", "--column", "amount"], "cannot read the table none.csv: No such file or directory"),
+        ([".", "--column", "amount"], "cannot read the table .: Is a directory"),
+        (["empty", "--column", "amount"], 'empty:1: there is no column "amount"; there are none'),
+        (["short", "--column", "a"], "iqr needs at least 2 rows, got 1"),
+        (["binary", "--column", "a"], "binary is no CSV text"),
+    ],
+)
+def test_each_mistake_gets_its_sentence(table: Path, arguments: list[str], sentence: str) -> None:
+    """Exit code 2, nothing on standard output."""
+    (table / "empty").touch()
+    (table / "short").write_text("a\n1\n")
+    (table / "binary").write_bytes(b"\xff\xfe\x00")
+    result = detect(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert sentence in result.stderr
