@@ -57,7 +57,7 @@ class Order:
         if self.anomalies and total < len(kinds):
             raise UsageError(
                 f"--anomalies {self.anomalies:g} of --rows {self.rows} is {total}, too few for {len(kinds)} kinds;"
-                " raise one of them, or set --anomalies 0 for none"
+                " raise one of them, or set --anomalies 0"
             )
         return [total // len(kinds) + (place < total % len(kinds)) for place in range(len(kinds))]
 
