@@ -179,10 +179,13 @@ def _logs(directory: Path) -> _Read:
                 raise UsageError(f"{shown(stream)}:{place}: {error}") from None
             read.rows += 1
             read.times.append(datetime.fromtimestamp(event.timestamp / MICROS, UTC))
-            if place in named:
-                read.kinds[named[place]] += 1
             if event.kind is Kind.PURCHASE:
-                read.values[place in named].append([event.amount / MICROS])
+                kind = named.pop(place, None)
+                if kind is not None:
+                    read.kinds[kind] += 1
+                read.values[kind is not None].append([event.amount / MICROS])
+    if named:
+        raise UsageError(f"{shown(labels)} names line {min(named)} of {stream.name}, which is no purchase")
     return read
 
 

@@ -274,6 +274,18 @@ def test_the_list_names_every_data_set_and_kind() -> None:
         assert line.endswith("  " + ", ".join(found.kinds))
 
 
+def test_the_page_tells_every_column_and_kind() -> None:
+    """With the unit, in the section of its data set."""
+    page = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text()
+    for name, found in DATASETS.items():
+        section = page.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+        assert f"| {name} | {found.about} | {', '.join(found.kinds)} |" in page
+        assert all(f"- *{kind}*: " in section for kind in found.kinds)
+        rows = [[cell.strip() for cell in line.split("|")] for line in section.splitlines() if line.count("|") == 4]
+        told = {column: row[2] for row in rows for column in row[1].split(", ")}
+        assert {column.name: column.unit for column in found.columns if column.name != "id"}.items() <= told.items()
+
+
 def test_a_table_is_written_once(tmp_path: Path) -> None:
     """As NAME.csv and nothing else, and not a second time without --force."""
     directory = tmp_path / "new" / "data"
@@ -415,3 +427,11 @@ def test_logs_that_are_none_are_refused(tmp_path: Path) -> None:
     assert _peerwatch("datasets", "stats", tmp_path)[2].startswith(
         f'peerwatch: {tmp_path}/stream_log.json:2: unknown "event_type" "sale"'
     )
+    (tmp_path / "stream_log.json").write_text(
+        '{"event_type":"befriend", "timestamp":"2024-01-01 06:00:00", "id1": "1", "id2": "2"}\n'
+    )
+    for line in (1, 2):
+        (tmp_path / "labels.json").write_text(f'{{"line": {line}, "label": "slow climb"}}')
+        assert _peerwatch("datasets", "stats", tmp_path)[2] == (
+            f"peerwatch: {tmp_path}/labels.json names line {line} of stream_log.json, which is no purchase\n"
+        )
