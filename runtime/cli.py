@@ -11,6 +11,7 @@ import click
 from peerwatch.network.errors import PeerwatchError, UsageError
 from peerwatch.runtime.commands.bisect import bisect
 from peerwatch.runtime.commands.config import config
+from peerwatch.runtime.commands.datasets import datasets
 from peerwatch.runtime.commands.detect import detect
 from peerwatch.runtime.commands.explain import explain
 from peerwatch.runtime.commands.generate import generate
@@ -72,5 +73,5 @@ def cli() -> None:
     """
 
 
-for command in (run, status, explain, state, sweep, verify, bisect, detect, rejects, config, generate):
+for command in (run, status, explain, state, sweep, verify, bisect, detect, rejects, config, generate, datasets):
     cli.add_command(command)

@@ -1,7 +1,7 @@
 """Seeded synthetic logs."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -50,6 +50,24 @@ class Recipe:
         return round(self.users * self.mean_degree / 2)
 
 
+@dataclass(frozen=True)
+class Events:
+    """Columns of events in time order, as long as each other; of a purchase `b` means nothing, of the others `cents`.
+
+    `seconds` count from FIRST_SECOND, users from 0.
+    """
+
+    kind: NDArray[np.int8]
+    seconds: NDArray[np.int64]
+    a: NDArray[np.int64]
+    b: NDArray[np.int64]
+    cents: NDArray[np.int64]
+
+    def __getitem__(self, which: slice | NDArray[np.int64]) -> "Events":
+        """Some of them."""
+        return Events(self.kind[which], self.seconds[which], self.a[which], self.b[which], self.cents[which])
+
+
 def write_logs(directory: Path, recipe: Recipe, *, force: bool) -> list[Path]:
     """Write the batch log, the stream log and the labels; returns their paths.
 
@@ -57,7 +75,18 @@ def write_logs(directory: Path, recipe: Recipe, *, force: bool) -> list[Path]:
         UsageError: a file is there already and `force` is not set, or the directory cannot be made.
         RunError: a file could not be written.
     """
-    paths = [directory / name for name in NAMES]
+    paths = vacant(directory, NAMES, force=force)
+    write_files(paths, _generated(recipe))
+    return paths
+
+
+def vacant(directory: Path, names: Sequence[str], *, force: bool) -> list[Path]:
+    """Where files of these names may be written in a directory, which is made.
+
+    Raises:
+        UsageError: a file is there already and `force` is not set, or the directory cannot be made.
+    """
+    paths = [directory / name for name in names]
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -65,13 +94,21 @@ def write_logs(directory: Path, recipe: Recipe, *, force: bool) -> list[Path]:
     there = [str(path) for path in paths if path.exists()]
     if there and not force:
         raise UsageError(f"{', '.join(there)} is there already; name another directory or add --force")
-    try:
-        for path, lines in zip(paths, _generated(recipe), strict=True):
+    return paths
+
+
+def write_files(paths: Sequence[Path], contents: Iterable[Iterable[str]]) -> None:
+    """Write each file's lines, in ASCII.
+
+    Raises:
+        RunError: a file could not be written.
+    """
+    for path, lines in zip(paths, contents, strict=True):
+        try:
             with path.open("w", encoding="ascii") as file:
                 file.writelines(lines)
-    except OSError as error:
-        raise RunError(f"cannot write into {directory}: {error.strerror}") from None
-    return paths
+        except OSError as error:
+            raise RunError(f"cannot write into {path.parent}: {error.strerror}") from None
 
 
 def generate(recipe: Recipe) -> tuple[list[str], list[str], list[str]]:
@@ -82,37 +119,45 @@ def generate(recipe: Recipe) -> tuple[list[str], list[str], list[str]]:
 
 def _generated(recipe: Recipe) -> tuple[Iterator[str], Iterator[str], Iterator[str]]:
     """The same, written as they are asked for: a large log's lines never stand in memory together."""
+    events, _, odd = draw(recipe)
+    labels = ((place, "sudden spender") for place in (odd - recipe.batch_events).tolist())
+    return as_logs(recipe, events, labels)
+
+
+def draw(recipe: Recipe) -> tuple[Events, NDArray[np.float64], NDArray[np.int64]]:
+    """The events of both logs, each user's typical amount in units of money, and the places of the blown-up events."""
     rng = np.random.default_rng(recipe.seed)
-    events = recipe.batch_events + recipe.stream_events
-    kind = np.full(events, PURCHASE, np.int8)
+    count = recipe.batch_events + recipe.stream_events
+    kind = np.full(count, PURCHASE, np.int8)
     early = rng.permutation(recipe.batch_events)[: recipe.befriendings]
     kind[early] = BEFRIEND
     changes = recipe.batch_events + np.flatnonzero(rng.random(recipe.stream_events) < recipe.friend_share)
     kind[changes] = rng.choice((BEFRIEND, UNFRIEND), len(changes))
 
-    a, b = _pairs(rng, recipe.users, events)
+    a, b = _pairs(rng, recipe.users, count)
     ended = np.flatnonzero(kind == UNFRIEND)
     if len(early):
         chosen = rng.choice(early, len(ended))
         a[ended], b[ended] = a[chosen], b[chosen]
 
     typical = rng.lognormal(3.0, 0.7, recipe.users)
-    cents = np.maximum(1, (typical[a] * rng.lognormal(0.0, 0.5, events) * 100).astype(np.int64))
+    cents = np.maximum(1, (typical[a] * rng.lognormal(0.0, 0.5, count) * 100).astype(np.int64))
     judged = np.flatnonzero(kind[recipe.batch_events :] == PURCHASE) + recipe.batch_events
     odd = judged[rng.random(len(judged)) < recipe.anomalies]
     cents[odd] = (cents[odd] * rng.uniform(10, 50, len(odd))).astype(np.int64)
 
-    seconds = np.cumsum(rng.random(events) >= recipe.ties, dtype=np.int64)
+    seconds = np.cumsum(rng.random(count) >= recipe.ties, dtype=np.int64)
+    return Events(kind, seconds, a, b, cents), typical, odd
+
+
+def as_logs(
+    recipe: Recipe, events: Events, labels: Iterable[tuple[int, str]]
+) -> tuple[Iterator[str], Iterator[str], Iterator[str]]:
+    """The lines of the batch log, the stream log and the labels: a place in the stream from 0, and a kind."""
     header = f'{{"D":"{recipe.D}", "T":"{recipe.T}"}}\n'
-    labels = (
-        f'{{"line": {place - recipe.batch_events + 1}, "id": "{a[place] + 1}", "label": "sudden spender"}}\n'
-        for place in odd.tolist()
-    )
-    batch, stream = (
-        _lines(kind[part], seconds[part], a[part] + 1, b[part] + 1, cents[part])
-        for part in (slice(recipe.batch_events), slice(recipe.batch_events, None))
-    )
-    return chain([header], batch), stream, labels
+    stream = events[recipe.batch_events :]
+    named = (f'{{"line": {place + 1}, "id": "{stream.a[place] + 1}", "label": "{label}"}}\n' for place, label in labels)
+    return chain([header], _lines(events[: recipe.batch_events])), _lines(stream), named
 
 
 def _pairs(rng: np.random.Generator, users: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -123,16 +168,13 @@ def _pairs(rng: np.random.Generator, users: int, count: int) -> tuple[NDArray[np
     return a, np.where(a == b, (b + 1) % users, b)
 
 
-def _lines(
-    kind: NDArray[np.int8], seconds: NDArray[np.int64], a: NDArray[np.int64], b: NDArray[np.int64],
-    cents: NDArray[np.int64],
-) -> Iterator[str]:  # fmt: skip
-    for begin in range(0, len(kind), SLICE):
-        part = slice(begin, begin + SLICE)
-        stamps = np.datetime_as_string(FIRST_SECOND + seconds[part]).tolist()
-        users = a[part].tolist(), b[part].tolist()
+def _lines(events: Events) -> Iterator[str]:
+    for begin in range(0, len(events.kind), SLICE):
+        part = events[begin : begin + SLICE]
+        stamps = np.datetime_as_string(FIRST_SECOND + part.seconds).tolist()
+        users = (part.a + 1).tolist(), (part.b + 1).tolist()
         for what, stamp, first, second, amount in zip(
-            kind[part].tolist(), stamps, *users, cents[part].tolist(), strict=True
+            part.kind.tolist(), stamps, *users, part.cents.tolist(), strict=True
         ):
             when = stamp.replace("T", " ")
             if what == PURCHASE:
