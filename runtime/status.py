@@ -13,6 +13,10 @@ from peerwatch.actors.mailbox import Depth
 from peerwatch.network.errors import UsageError
 
 STATUS_SECONDS: Final = 1.0
+SHOWN: Final = {
+    "judged", "flagged", "rejected", "decisions", "verdicts", "recomputed", "differences", "users", "friendships",
+}  # fmt: skip
+"""The totals that a person is told."""
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -53,6 +57,9 @@ def read_status(directory: Path) -> tuple[Status, bool]:
     except (OSError, msgspec.MsgspecError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is damaged"
         raise UsageError(f"no status in the state directory {directory}: {why}") from None
+    if not status.totals.keys() >= SHOWN:
+        os.close(lock)
+        raise UsageError(f"the status in the state directory {directory} was written by another version of peerwatch")
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:

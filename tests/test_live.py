@@ -351,6 +351,19 @@ def test_two_processes_on_one_state_are_refused_and_status_tells(logs: Path) -> 
     assert (logs / "out").read_bytes() == EXPECTED.flagged
 
 
+def test_status_of_another_version(logs: Path) -> None:
+    """Totals that are not there are no reason for a traceback."""
+    arguments = ["run", *(str(logs / name) for name in ("batch", "stream", "out")), "--state", str(logs / "state")]
+    assert CliRunner().invoke(cli, arguments).exit_code == 0
+    file = logs / "state" / "status.json"
+    status = json.loads(file.read_bytes())
+    del status["totals"]["decisions"]
+    file.write_text(json.dumps(status))
+    result = CliRunner().invoke(cli, ["status", str(logs / "state")])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "was written by another version of peerwatch" in result.stderr
+
+
 def test_status_of_nothing(logs: Path) -> None:
     """One sentence, exit code 2."""
     result = peerwatch("status", "nowhere")
