@@ -7,6 +7,7 @@ its facts as JSON in the array `facts`.
 import fcntl
 import os
 import time
+import tokenize
 import zipfile
 import zlib
 from collections import deque
@@ -29,7 +30,8 @@ from peerwatch.runtime.state import Facts, Position, State
 
 VERSION: Final = 3
 DAMAGE: Final = (
-    OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, msgspec.MsgspecError,
+    OSError, ValueError, KeyError, EOFError, RuntimeError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile,
+    zlib.error, msgspec.MsgspecError,
 )  # fmt: skip
 """What reading a damaged archive raises (found by changing bytes at random)."""
 LOCK_ATTEMPTS: Final = 5
