@@ -103,5 +103,6 @@ def flagged_line(text: bytes, mean: str, sd: str, spoken: Spoken | None = None) 
     fields = f', "mean": "{mean}", "sd": "{sd}"'
     if spoken is not None:
         name = orjson.dumps(spoken.detector).decode()
-        fields += f', "detector": {name}, "score": "{spoken.score:.6g}", "threshold": "{spoken.threshold:.6g}"'
+        fields += f', "detector": {name}, "score": "{spoken.score:.6g}"'
+        fields += f', "score_threshold": "{spoken.threshold:.6g}"'
     return text[:brace] + fields.encode() + text[brace:] + b"\n"

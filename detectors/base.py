@@ -8,6 +8,7 @@ so that it works in its pipelines and searches; scikit-learn itself is needed on
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -25,7 +26,8 @@ Summary = tuple[Floats, ...]
 class Verdicts(NamedTuple):
     """Of q purchases: how unusual each is, from which score on it is flagged, and whether it is. Shapes [q].
 
-    The score is NaN where the window has too few purchases; such a purchase is never flagged.
+    The score is NaN where the window has too few purchases, or numbers beyond what floats can square; such a purchase
+    is never flagged.
     """
 
     score: Floats
@@ -46,8 +48,7 @@ class Detector(ABC):
             BadInput: an amount is not a finite number.
         """
 
-    @abstractmethod
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 (a detector may take any parameters, or none)
         """See that the parameters make sense.
 
         Raises:
@@ -88,12 +89,14 @@ class Detector(ABC):
         return np.where(self.look_back(X).flagged, -1, 1)
 
     @classmethod
-    def _names(cls) -> list[str]:
-        return [name for name in inspect.signature(cls).parameters]  # noqa: C416 (a list of its keys, in order)
+    def parameters(cls) -> list[str]:
+        """The names of the parameters."""
+        named = inspect.signature(cls).parameters.values()
+        return [each.name for each in named if each.kind not in {each.VAR_KEYWORD, each.VAR_POSITIONAL}]
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002, FBT001, FBT002 (scikit-learn's)
         """The parameters."""
-        return {name: getattr(self, name) for name in self._names()}
+        return {name: getattr(self, name) for name in self.parameters()}
 
     def set_params(self, **params: Any) -> Self:
         """Change some parameters.
@@ -102,9 +105,12 @@ class Detector(ABC):
             BadInput: there is no such parameter.
         """
         for name, value in params.items():
-            if name not in self._names():
-                raise BadInput(f'{self.name} has no parameter "{name}"; it has {", ".join(self._names()) or "none"}')
+            if name not in self.parameters():
+                raise BadInput(
+                    f'{self.name} has no parameter "{name}"; it has {", ".join(self.parameters()) or "none"}'
+                )
             setattr(self, name, value)
+        vars(self).pop("summary_", None)  # what was fitted was fitted with others
         return self
 
     def __repr__(self) -> str:
@@ -148,9 +154,10 @@ class Rule(Detector):
         _check_finite(window)
         _check_finite(amount)
         score = np.full(len(amount), np.nan)
-        for rows, windows in by_size(offsets, window):
-            if windows.shape[1] >= self.least:
-                score[rows] = self.score(self.summarise(windows), amount[rows])
+        with np.errstate(over="ignore", invalid="ignore"):  # what floats cannot square has no score
+            for rows, windows in by_size(offsets, window):
+                if windows.shape[1] >= self.least:
+                    score[rows] = self.score(self.summarise(windows), amount[rows])
         return Verdicts(score, np.full(len(amount), self.threshold), score > self.threshold)
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: ARG002 (scikit-learn's)
@@ -177,7 +184,8 @@ class Rule(Detector):
         """Judge each row along its column; a row's score is that of its most unusual column."""
         self.check()
         columns = self._enough(X)
-        score = np.max([self.along(column) for column in np.ascontiguousarray(columns.T)], axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            score = np.max([self.along(column) for column in np.ascontiguousarray(columns.T)], axis=0)
         return Verdicts(score, np.full(len(score), self.threshold), score > self.threshold)
 
     def _enough(self, X: ArrayLike) -> Floats:
@@ -220,7 +228,7 @@ def positive(name: str, **parameters: float) -> None:
         BadInput: one is not.
     """
     for parameter, value in parameters.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < float("inf"):
             raise BadInput(f'{name}: "{parameter}" is {value!r}; expected a number above 0')
 
 

@@ -24,9 +24,16 @@ def make(name: str, parameters: Mapping[str, Any]) -> Detector:
         BadInput: there is no such detector, or it does not take these parameters.
     """
     kind = find(name)
-    detector = kind()
-    detector.set_params(**parameters)
-    detector.check()
+    unknown = [each for each in parameters if each not in kind.parameters()]
+    if unknown:
+        raise BadInput(f'{kind.name} has no parameter "{unknown[0]}"; it has {", ".join(kind.parameters()) or "none"}')
+    try:
+        detector = kind(**parameters)
+        detector.check()
+    except BadInput:
+        raise
+    except Exception as error:
+        raise BadInput(f'the detector "{name}" cannot be made: {type(error).__name__}: {error}') from error
     return detector
 
 
@@ -36,18 +43,19 @@ def find(name: str) -> type[Detector]:
     Raises:
         BadInput: there is none.
     """
+    known = f"{', '.join(DETECTORS)}, and package.module:Class"
+    if name == "sigma":
+        raise BadInput(f"sigma judges the windows of a run only; here are {known}")
     path = DETECTORS.get(name, name)
     module, colon, attribute = path.partition(":")
     if not colon:
-        raise BadInput(
-            f'there is no detector "{name}"; known are sigma, {", ".join(DETECTORS)}, and package.module:Class'
-        )
+        raise BadInput(f'there is no detector "{name}"; known are sigma, {known}')
     try:
         kind = getattr(import_module(module), attribute)
-    except ImportError as error:
-        raise BadInput(f'the detector "{name}" cannot be imported: {error}') from None
-    except AttributeError:
-        raise BadInput(f'the detector "{name}" is not there: {module} has no {attribute}') from None
+    except (Exception, SystemExit) as error:
+        raise BadInput(f'the detector "{name}" cannot be imported: {type(error).__name__}: {error}') from error
     if not (isinstance(kind, type) and issubclass(kind, Detector)):
         raise BadInput(f'"{name}" is no detector: derive it from peerwatch.detectors.base.Detector or Rule')
+    if not isinstance(getattr(kind, "name", None), str):
+        raise BadInput(f'"{name}" has no name: give the class one, as in name = "mine"')
     return kind

@@ -6,6 +6,7 @@ import numpy as np
 
 from peerwatch.detectors.base import Detector, Floats
 from peerwatch.detectors.judge import Decision, Mask, Spoken
+from peerwatch.network.errors import RunError
 from peerwatch.network.history import Windows
 from peerwatch.network.kernels import Int64s
 from peerwatch.network.statistics import Statistics
@@ -27,10 +28,18 @@ class RuleJudge:
 
         `amount` and `wanted` have shape [q]. Returns the decisions that are flagged or wanted, in order. Mean and sd
         are exact here, too: they are written whoever judges.
+
+        Raises:
+            RunError: the detector failed.
         """
         owner = np.repeat(np.arange(len(amount)), np.diff(windows.offsets))
         in_time = np.lexsort((windows.seq, windows.timestamp, owner))
-        verdicts = self.detector.judge(windows.offsets, self._floats(windows.amount[in_time]), self._floats(amount))
+        given = windows.offsets, self._floats(windows.amount[in_time]), self._floats(amount)
+        try:
+            verdicts = self.detector.judge(*given)
+        except Exception as error:  # a user's own code: trying again would not help
+            what = f"{type(error).__name__}: {error}"
+            raise RunError(f"the detector {self.detector.name} failed: {what}") from error
         decisions = []
         for place in np.flatnonzero(verdicts.flagged | wanted).tolist():
             window = windows.window(place)

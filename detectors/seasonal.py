@@ -1,5 +1,6 @@
 """What is left of an amount when trend and season are taken away, judged by Tukey's fences."""
 
+from numbers import Integral
 from typing import ClassVar, Final
 
 import numpy as np
@@ -9,14 +10,16 @@ from peerwatch.detectors.base import Floats, Rule, Summary, positive, ratio
 from peerwatch.network.errors import BadInput
 
 METHODS: Final = ("stl", "classical")
+ROUNDING: Final = 1e-6
+"""The share of the largest amount that a residual must exceed to be more than rounding."""
 
 
 class Seasonal(Rule):
     """Flags an amount whose residual lies more than k interquartile ranges outside the residuals' quartiles.
 
-    The next purchase is expected at the window's last trend plus the season of a period ago; the season repeats every
-    `period` purchases. `method` is `stl` (Cleveland et al., 1990; robust, so that outliers do not bend the season) or
-    `classical` (moving averages). Needs statsmodels; a decomposition takes about a millisecond.
+    The next purchase is expected where trend and season lead; the season repeats every `period` purchases. `method` is
+    `stl` (Cleveland et al., 1990; robust, so that outliers do not bend the season) or `classical` (moving averages).
+    Needs statsmodels; a decomposition takes about a millisecond.
     """
 
     name: ClassVar[str] = "seasonal"
@@ -34,7 +37,7 @@ class Seasonal(Rule):
         """
         if self.method not in METHODS:
             raise BadInput(f'{self.name}: "method" is {self.method!r}; expected one of {", ".join(METHODS)}')
-        if isinstance(self.period, bool) or not isinstance(self.period, int) or self.period < 2:
+        if isinstance(self.period, bool) or not isinstance(self.period, Integral) or self.period < 2:
             raise BadInput(f'{self.name}: "period" is {self.period!r}; expected a whole number above 1')
         positive(self.name, k=self.k)
         try:
@@ -53,29 +56,33 @@ class Seasonal(Rule):
         return self.k
 
     def summarise(self, window: Floats) -> Summary:
-        """What is expected next, the last trend and the season of a period ago, and the residuals' quartiles."""
+        """What is expected next, the residuals' quartiles, and what is too little to be more than rounding.
+
+        Expected is the last trend, one step further, plus the season of a period ago.
+        """
         found = [self._expected(series) for series in window]
-        expected, low, high = np.array(found, np.float64).reshape(-1, 3).T
-        return expected, low, high
+        expected, low, high, noise = np.array(found, np.float64).reshape(-1, 4).T
+        return expected, low, high, noise
 
     def score(self, summary: Summary, amount: Floats) -> Floats:
         """Interquartile ranges of the residuals' that what is left of the amount lies outside their quartiles."""
-        expected, low, high = summary
-        return _outside(amount - expected, low, high)
+        expected, low, high, noise = summary
+        return _outside(amount - expected, low, high, noise)
 
     def along(self, series: Floats) -> Floats:
         """The same for each amount of a series, decomposed once; NaN at its ends, where there is no moving average."""
         if np.ptp(series) == 0:
             return np.zeros(len(series))
         _, _, residual = self._decomposed(series, two_sided=True)
-        return _outside(residual, *np.nanquantile(residual, (0.25, 0.75)))
+        low, high = np.nanquantile(residual, (0.25, 0.75))
+        return _outside(residual, low, high, _noise(series))
 
-    def _expected(self, series: Floats) -> tuple[float, float, float]:
+    def _expected(self, series: Floats) -> tuple[float, float, float, float]:
         if np.ptp(series) == 0:
-            return float(series[0]), 0.0, 0.0
+            return float(series[0]), 0.0, 0.0, 0.0
         trend, season, residual = self._decomposed(series, two_sided=False)
         low, high = np.nanquantile(residual, (0.25, 0.75))
-        return float(trend[-1] + season[-self.period]), float(low), float(high)
+        return float(2 * trend[-1] - trend[-2] + season[-self.period]), float(low), float(high), _noise(series)
 
     def _decomposed(self, series: Floats, *, two_sided: bool) -> tuple[Floats, Floats, Floats]:
         from statsmodels.tsa.seasonal import STL, seasonal_decompose  # noqa: PLC0415
@@ -87,6 +94,12 @@ class Seasonal(Rule):
         return found.trend, found.seasonal, found.resid
 
 
-def _outside(residual: Floats, low: ArrayLike, high: ArrayLike) -> Floats:
+def _noise(series: Floats) -> float:
+    """What differs by less is the same: decompositions round, robust ones stop short."""
+    return ROUNDING * float(np.abs(series).max())
+
+
+def _outside(residual: Floats, low: ArrayLike, high: ArrayLike, noise: ArrayLike) -> Floats:
     low, high = np.asarray(low), np.asarray(high)
-    return ratio(np.maximum(np.maximum(low - residual, residual - high), 0.0), high - low)
+    distance = np.maximum(np.maximum(low - residual, residual - high), 0.0)
+    return ratio(np.where(distance <= noise, 0.0, distance), np.where(high - low <= noise, 0.0, high - low))

@@ -45,10 +45,10 @@ class Identity(msgspec.Struct, frozen=True):
     T: int
     detector: str
     k: float
-    parameters: dict[str, Any]
     flagged: str
     rejects: str
     verdicts: str | None
+    parameters: dict[str, Any] = {}
 
 
 class Envelope(msgspec.Struct, frozen=True):

@@ -29,23 +29,33 @@ def read_table(path: Path, column: str) -> Table:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
+            reader = csv.reader(file)
+            lines = [(reader.line_num, row) for row in reader if row]
     except OSError as error:
         raise UsageError(f"cannot read the table {shown(path)}: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{shown(path)} is no CSV text: {error}") from None
+    (first, header), *rows = lines or [(1, [])]
     if column not in header:
-        raise UsageError(f'{shown(path)}:1: there is no column "{column}"; there are {", ".join(header) or "none"}')
+        raise UsageError(
+            f'{shown(path)}:{first}: there is no column "{column}"; there are {", ".join(header) or "none"}'
+        )
+    if header.count(column) > 1:
+        raise UsageError(
+            f'{shown(path)}:{first}: {header.count(column)} columns are called "{column}"; rename all but one'
+        )
     place = header.index(column)
-    rows = [row for row in rows if row]
-    values = np.array([_number(row, place, f"{shown(path)}:{line}", column) for line, row in enumerate(rows, 2)])
-    return Table(header, rows, values)
+    values = []
+    for line, row in rows:
+        if len(row) != len(header):
+            raise UsageError(f"{shown(path)}:{line}: {len(row)} fields; the header has {len(header)}")
+        values.append(_number(row[place], f"{shown(path)}:{line}", column))
+    return Table(header, [row for _, row in rows], np.array(values, np.float64))
 
 
-def _number(row: list[str], place: int, where: str, column: str) -> float:
-    text = row[place] if place < len(row) else ""
+def _number(text: str, where: str, column: str) -> float:
     try:
-        value = float(text)
+        value = float(text) if "_" not in text else np.nan
     except ValueError:
         value = np.nan
     if not np.isfinite(value):

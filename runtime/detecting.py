@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 
+import msgspec
+
 from peerwatch.detectors.judge import Judge, Judging
 from peerwatch.detectors.sigma import Sigma
 from peerwatch.network.errors import BadInput, UsageError
-from peerwatch.runtime.settings import DEFAULT, SIGMA, Settings
+from peerwatch.runtime.settings import SIGMA, Detector, Settings
 
 
 def judge_of(settings: Settings, origins: Mapping[str, str]) -> Judging:
@@ -24,13 +26,22 @@ def judge_of(settings: Settings, origins: Mapping[str, str]) -> Judging:
     from peerwatch.detectors.registry import make  # noqa: PLC0415 (most runs need none of it)
     from peerwatch.detectors.rule_judge import RuleJudge  # noqa: PLC0415
 
-    if origins["detector.k"] != DEFAULT:
+    if detector.k != Detector().k:
         raise UsageError(
             f'{origins["detector.k"]}: "detector.k" is that of sigma; set those of {detector.name} as'
             ' "detector.parameters"'
         )
     if settings.shadow:
         raise UsageError(f"{origins['shadow']}: a shadow recomputes sigma only; leave it out with {detector.name}")
+    try:
+        kept = msgspec.json.decode(msgspec.json.encode(detector.parameters))
+    except (TypeError, ValueError, msgspec.MsgspecError):
+        kept = None
+    if kept != detector.parameters:  # a state directory could not tell whether they are the same
+        raise UsageError(
+            f'{origins["detector.parameters"]}: "detector.parameters" is {detector.parameters}; take finite numbers,'
+            " text, true, false, lists and mappings"
+        )
     try:
         return RuleJudge(make(detector.name, detector.parameters))
     except BadInput as error:

@@ -179,7 +179,8 @@ class DecisionLogger:
             "window_newest": moment(decision.newest),
         }
         if decision.spoken is not None:
-            record |= {"score": decision.spoken.score, "threshold": decision.spoken.threshold}
+            _, score, limit = decision.spoken
+            record |= {"threshold": None, "score": f"{score:.6g}", "score_threshold": f"{limit:.6g}"}
         return record
 
 

@@ -144,7 +144,7 @@ def identity_of(settings: Settings, D: int, T: int, outputs: Outputs) -> Identit
     flagged, rejects = (_absolute(path) for path in outputs[:2])
     verdicts = _absolute(outputs.verdicts) if outputs.verdicts is not None else None
     detector = settings.detector
-    return Identity(D, T, detector.name, detector.k, detector.parameters, flagged, rejects, verdicts)
+    return Identity(D, T, detector.name, detector.k, flagged, rejects, verdicts, detector.parameters)
 
 
 def _absolute(path: str) -> str:

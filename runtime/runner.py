@@ -93,7 +93,8 @@ async def run(
         supervisor = Supervisor(
             layers, settings, D, T, make_judge, directory, identity, sinks, logger, console, beginning, reset=reset
         )
-        await run_sync(partial(logger.info, "run started", D=D, T=T, shards=settings.shards, k=settings.detector.k))
+        detector = settings.detector.described()
+        await run_sync(partial(logger.info, "run started", D=D, T=T, shards=settings.shards, **detector))
         totals = await supervisor.run(checkpoint, logs)
         done = totals.progress._asdict() | totals._asdict()
         del done["progress"]

@@ -54,6 +54,11 @@ class Detector(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     k: Deviations = 3.0
     parameters: dict[str, Any] = {}
 
+    def described(self) -> dict[str, Any]:
+        """What judges, for a record."""
+        own = {"k": self.k} if self.name == SIGMA else {"parameters": self.parameters}
+        return {"detector": self.name} | own
+
     def shown(self) -> str:
         """What judges, for a person."""
         if self.name == SIGMA:

@@ -56,7 +56,7 @@ def test_a_users_own_detector_is_found_by_its_import_path() -> None:
     for name, sentence in (
         ("z-score", 'there is no detector "z-score"; known are'),
         ("nowhere.at_all:Rule", "cannot be imported"),
-        ("peerwatch.detectors.rules:Nothing", "has no Nothing"),
+        ("peerwatch.detectors.rules:Nothing", "has no attribute 'Nothing'"),
         ("pathlib:Path", "is no detector"),
     ):
         with pytest.raises(BadInput, match=sentence):

@@ -1,12 +1,15 @@
 """The rules agree with numpy, scipy and their textbooks."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from peerwatch.detectors.base import Floats
+from peerwatch.detectors.base import Floats, Rule
 from peerwatch.detectors.charts import Spc
 from peerwatch.detectors.rules import Iqr, Mad, ZScore
+from peerwatch.detectors.seasonal import Seasonal
 
 ARRAYS = 10_000
 
@@ -125,3 +128,26 @@ def test_each_western_electric_rule(last: list[float], broken: int) -> None:
     np.testing.assert_allclose([mean[0], sigma[0]], [0, 1], atol=1e-9)
     summary = (mean, sigma, np.array([last[:-1]]))
     assert chart.score(summary, np.array(last[-1:])).tolist() == [broken]
+
+
+@pytest.mark.parametrize("method", ["stl", "classical"])
+@pytest.mark.parametrize("base", [[10.0, 20, 30, 40, 50, 60, 70], [12.34, 9.99, 3.1, 100.7, 5.5, 6.6, 7.7]])
+def test_what_goes_on_as_it_always_did_is_normal(method: str, base: list[float]) -> None:
+    """A season repeated exactly leaves nothing but rounding, which is no spread to measure by."""
+    series = np.array(base * 5)
+    rule = Seasonal(method=method)
+    offsets = np.array([0, 35, 70])
+    _, _, flagged = rule.judge(offsets, np.tile(series, 2), np.array([base[0], base[0] + 5]))
+    assert flagged.tolist() == [False, True]
+    assert not rule.look_back(series[:, None]).flagged.any()
+    line = np.array([1.1 * place for place in range(35)])
+    assert rule.judge(np.array([0, 35]), line, np.array([35 * 1.1])).flagged.tolist() == [False]
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    """As searches give them."""
+    rules: list[tuple[Rule, dict[str, Any]]] = [
+        (Mad(), {"k": np.float32(3)}), (Mad(), {"k": np.int64(3)}), (Seasonal(), {"period": np.int64(7)}),
+    ]  # fmt: skip
+    for rule, parameters in rules:
+        rule.set_params(**parameters).check()

@@ -53,12 +53,21 @@ def test_the_odd_row_is_printed(method: str) -> None:
         (["empty", "--column", "amount"], 'empty:1: there is no column "amount"; there are none'),
         (["short", "--column", "a"], "iqr needs at least 2 rows, got 1"),
         (["binary", "--column", "a"], "binary is no CSV text"),
+        (["twice", "--column", "a"], 'twice:1: 2 columns are called "a"; rename all but one'),
+        (["ragged", "--column", "a"], "ragged:5: 1 fields; the header has 2"),
+        (["ragged", "--column", "b", "--method", "sigma"], "ragged:5"),
+        (
+            ["t.csv", "--column", "amount", "--method", "sigma"],
+            "sigma judges the windows of a run only; here are zscore",
+        ),
     ],
 )
 def test_each_mistake_gets_its_sentence(table: Path, arguments: list[str], sentence: str) -> None:
     """Exit code 2, nothing on standard output."""
     (table / "empty").touch()
     (table / "short").write_text("a\n1\n")
+    (table / "twice").write_text("a,a\n1,2\n")
+    (table / "ragged").write_text("a,b\n\n1,2\n\n3\n")
     (table / "binary").write_bytes(b"\xff\xfe\x00")
     result = detect(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")

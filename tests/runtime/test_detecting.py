@@ -50,7 +50,7 @@ def test_a_line_of_yaml_picks_another_detector(logs: Path, name: str) -> None:
     assert [line["amount"] for line in flagged] == ["500", "0.01"]
     for line in flagged:
         assert line["detector"] in name
-        assert float(line["score"]) > float(line["threshold"])
+        assert float(line["score"]) > float(line["score_threshold"])
         assert {"mean", "sd"} < line.keys()
 
 
@@ -101,12 +101,45 @@ def test_a_users_own_detector_judges(logs: Path, monkeypatch: pytest.MonkeyPatch
     assert (logs / "out").read_bytes().count(b'"detector": "strict"') == 3
 
 
+OWN = """
+from peerwatch.detectors.rules import ZScore
+class Fails(ZScore):
+    name = "fails"
+    def score(self, summary, amount):
+        raise KeyError("oops")
+class Needs(ZScore):
+    name = "needs"
+    def __init__(self, *, k):
+        self.k = k
+class Nameless(ZScore):
+    name = None
+"""
+
+
+def test_a_users_own_detector_that_fails_ends_the_run(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, with exit code 1: trying again would not help. One that cannot be made is a usage error."""
+    (logs / "own.py").write_text(OWN)
+    (logs / "broken.py").write_text("import sys\nsys.exit(3)\n")
+    monkeypatch.syspath_prepend(logs)
+    result = run(logs, "{name: 'own:Fails'}")
+    assert (result.exit_code, result.stderr) == (1, "peerwatch: the detector fails failed: KeyError: 'oops'\n")
+    assert run(logs, "{name: 'own:Needs', parameters: {k: 0.1}}").exit_code == 0
+    for name, sentence in (
+        ("own:Needs", "cannot be made: TypeError"), ("own:Nameless", "has no name"), ("own:", "cannot be imported"),
+        ("broken:X", "cannot be imported: SystemExit"), (":X", "cannot be imported"), (".own:X", "cannot be imported"),
+    ):  # fmt: skip
+        result = run(logs, f"{{name: '{name}'}}", "--force")
+        assert (result.exit_code, result.stdout) == (2, ""), name
+        assert sentence in result.stderr
+
+
 @pytest.mark.parametrize(
     ("detector", "options", "sentence"),
     [
         ("{name: sigmoid}", [], 'c.yaml:1: there is no detector "sigmoid"; known are sigma, zscore'),
         ("{name: iqr, parameters: {kk: 1}}", [], 'c.yaml:1: iqr has no parameter "kk"; it has k'),
         ("{name: iqr, parameters: {k: -1}}", [], 'c.yaml:1: iqr: "k" is -1; expected a number above 0'),
+        ("{name: iqr, parameters: {k: .nan}}", [], "take finite numbers"),
         ("{name: iqr, parameters: 3}", [], '"detector.parameters" is 3; expected'),
         ("{name: sigma, parameters: {k: 3}}", [], 'sigma has no "detector.parameters"; its k is set as "detector.k"'),
         ("{name: iqr}", ["--k", "2"], '--k: "detector.k" is that of sigma; set those of iqr as "detector.parameters"'),
@@ -143,5 +176,6 @@ def test_decisions_are_logged_with_the_detectors_words(logs: Path) -> None:
     decisions = [record for record in records if record["event"] == "decision"]
     assert [record["verdict"] for record in decisions] == ["normal", "flagged", "flagged"]
     assert {record["detector"] for record in decisions} == {"mad"}
-    assert {record["threshold"] for record in decisions} == {3.5}
-    assert decisions[1]["score"] > 3.5 > decisions[0]["score"]
+    assert {(record["threshold"], record["score_threshold"]) for record in decisions} == {(None, "3.5")}
+    assert float(decisions[1]["score"]) > 3.5 > float(decisions[0]["score"])
+    assert records[0]["detector"] == "mad"
