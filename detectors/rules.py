@@ -10,22 +10,32 @@ NORMAL_MAD: float = 0.6745
 """The third quartile of the standard normal distribution: a MAD is that many standard deviations."""
 
 
-class ZScore(Rule):
+class _Distance(Rule):
+    """A rule with one parameter: the distance, in its own measure, that is still normal."""
+
+    k: float
+
+    def check(self) -> None:
+        """See that k is above 0.
+
+        Raises:
+            BadInput: it is not.
+        """
+        positive(self.name, k=self.k)
+
+    @property
+    def threshold(self) -> float:
+        """The distance that is still normal."""
+        return self.k
+
+
+class ZScore(_Distance):
     """Flags an amount more than k population standard deviations from the mean, above or below."""
 
     name: ClassVar[str] = "zscore"
 
     def __init__(self, *, k: float = 3.0) -> None:
         self.k = k
-
-    def check(self) -> None:
-        """K is above 0."""
-        positive(self.name, k=self.k)
-
-    @property
-    def threshold(self) -> float:
-        """K."""
-        return self.k
 
     def summarise(self, window: Floats) -> Summary:
         """Mean and standard deviation."""
@@ -39,22 +49,13 @@ class ZScore(Rule):
         return ratio(np.abs(amount - mean), sd)
 
 
-class Iqr(Rule):
+class Iqr(_Distance):
     """Flags an amount more than k interquartile ranges outside the quartiles: Tukey's fences (1977)."""
 
     name: ClassVar[str] = "iqr"
 
     def __init__(self, *, k: float = 1.5) -> None:
         self.k = k
-
-    def check(self) -> None:
-        """K is above 0."""
-        positive(self.name, k=self.k)
-
-    @property
-    def threshold(self) -> float:
-        """K."""
-        return self.k
 
     def summarise(self, window: Floats) -> Summary:
         """The quartiles, interpolated linearly."""
@@ -67,7 +68,7 @@ class Iqr(Rule):
         return ratio(np.maximum(np.maximum(low - amount, amount - high), 0.0), high - low)
 
 
-class Mad(Rule):
+class Mad(_Distance):
     """Flags an amount whose modified z-score is above k (Iglewicz and Hoaglin, 1993).
 
     The score is 0.6745 times the distance from the median, in median absolute deviations.
@@ -77,15 +78,6 @@ class Mad(Rule):
 
     def __init__(self, *, k: float = 3.5) -> None:
         self.k = k
-
-    def check(self) -> None:
-        """K is above 0."""
-        positive(self.name, k=self.k)
-
-    @property
-    def threshold(self) -> float:
-        """K."""
-        return self.k
 
     def summarise(self, window: Floats) -> Summary:
         """Median and median absolute deviation."""
