@@ -7,7 +7,7 @@ so that it works in its pipelines and searches; scikit-learn itself is needed on
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from numbers import Real
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -35,13 +35,38 @@ class Verdicts(NamedTuple):
     flagged: Mask
 
 
+class Context(NamedTuple):
+    """What else is known of q purchases, for detectors that want it.
+
+    `own[own_offsets[i]:own_offsets[i + 1]]` are the latest amounts that the i-th one's buyer paid before, T at most,
+    in order of time. Of shape [q]: `since`, seconds since the buyer's latest purchase (NaN if there is none); `hour`,
+    hours since midnight UTC; `members`, users in the network.
+    """
+
+    own_offsets: Int64s
+    own: Floats
+    since: Floats
+    hour: Floats
+    members: Int64s
+
+
 class Detector(ABC):
     """A rule or model with parameters: the keyword arguments of its constructor, kept under their own names."""
 
     name: ClassVar[str]
 
+    @property
+    def trains(self) -> bool:
+        """Whether it judges nothing before it has been fitted on rows of `peerwatch.detectors.features`."""
+        return False
+
+    @property
+    def wants_context(self) -> bool:
+        """Whether `judge` makes use of a context."""
+        return False
+
     @abstractmethod
-    def judge(self, offsets: Int64s, window: Floats, amount: Floats) -> Verdicts:
+    def judge(self, offsets: Int64s, window: Floats, amount: Floats, context: Context | None = None) -> Verdicts:
         """Judge q amounts, the i-th against `window[offsets[i]:offsets[i + 1]]`, which is in order of time.
 
         Raises:
@@ -88,6 +113,22 @@ class Detector(ABC):
         self.fit(X, y)
         return np.where(self.look_back(X).flagged, -1, 1)
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What `fit` has learned, as arrays without objects: enough for `restore`.
+
+        Raises:
+            BadInput: it has not been fitted, or cannot be saved.
+        """
+        raise BadInput(f"{self.name} cannot be saved: it has no arrays()")
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> Self:  # noqa: ARG002
+        """Be as fitted as the detector of the same parameters whose `arrays` these are.
+
+        Raises:
+            BadInput: they are not.
+        """
+        raise BadInput(f"{self.name} cannot be restored: it has no restore()")
+
     @classmethod
     def parameters(cls) -> list[str]:
         """The names of the parameters."""
@@ -110,7 +151,8 @@ class Detector(ABC):
                     f'{self.name} has no parameter "{name}"; it has {", ".join(self.parameters()) or "none"}'
                 )
             setattr(self, name, value)
-        vars(self).pop("summary_", None)  # what was fitted was fitted with others
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)  # what was fitted was fitted with others
         return self
 
     def __repr__(self) -> str:
@@ -149,10 +191,10 @@ class Rule(Detector):
         """How unusual each amount of one series is, looking back at the whole. Shape [n]."""
         return self.score(self.summarise(series[None, :]), series)
 
-    def judge(self, offsets: Int64s, window: Floats, amount: Floats) -> Verdicts:
+    def judge(self, offsets: Int64s, window: Floats, amount: Floats, context: Context | None = None) -> Verdicts:  # noqa: ARG002
         """Judge q amounts, all whose windows are of the same size at once."""
-        _check_finite(window)
-        _check_finite(amount)
+        check_finite(window)
+        check_finite(amount)
         score = np.full(len(amount), np.nan)
         with np.errstate(over="ignore", invalid="ignore"):  # what floats cannot square has no score
             for rows, windows in by_size(offsets, window):
@@ -180,6 +222,28 @@ class Rule(Detector):
         """How far below the threshold each row's score is; negative if it is flagged. Shape [n]."""
         return self.threshold - self._scores(X)
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What is kept of each column.
+
+        Raises:
+            BadInput: it has not been fitted.
+        """
+        self._check_fitted()
+        return {f"summary{place}": part for place, part in enumerate(self.summary_)}
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Be as fitted as the one whose `arrays` these are.
+
+        Raises:
+            BadInput: they are of another shape.
+        """
+        parts = tuple(arrays[name] for name in sorted(arrays))
+        expected = [f"summary{place}" for place in range(len(parts))]
+        if sorted(arrays) != expected or not parts or any(part.shape[:1] != parts[0].shape[:1] for part in parts):
+            raise BadInput(f"these are not what a {self.name} has learned")
+        self.summary_, self.n_features_in_ = parts, len(parts[0])
+        return self
+
     def look_back(self, X: ArrayLike) -> Verdicts:
         """Judge each row along its column; a row's score is that of its most unusual column."""
         self.check()
@@ -189,15 +253,18 @@ class Rule(Detector):
         return Verdicts(score, np.full(len(score), self.threshold), score > self.threshold)
 
     def _enough(self, X: ArrayLike) -> Floats:
-        columns = _columns(X)
+        columns = columns_of(X)
         if len(columns) < self.least:
             raise BadInput(f"{self.name} needs at least {self.least} rows, got {len(columns)}")
         return columns
 
-    def _scores(self, X: ArrayLike) -> Floats:
+    def _check_fitted(self) -> None:
         if not hasattr(self, "summary_"):
             raise BadInput(f"{self.name} has not been fitted; call fit first")
-        columns = _columns(X)
+
+    def _scores(self, X: ArrayLike) -> Floats:
+        self._check_fitted()
+        columns = columns_of(X)
         if columns.shape[1] != self.n_features_in_:
             raise BadInput(f"{self.name} was fitted on {self.n_features_in_} columns, got {columns.shape[1]}")
         scores = [
@@ -232,7 +299,12 @@ def positive(name: str, **parameters: float) -> None:
             raise BadInput(f'{name}: "{parameter}" is {value!r}; expected a number above 0')
 
 
-def _columns(X: ArrayLike) -> Floats:
+def columns_of(X: ArrayLike) -> Floats:
+    """A table of finite numbers, shape [rows, columns].
+
+    Raises:
+        BadInput: it is none.
+    """
     try:
         columns = np.asarray(X, np.float64)
     except (TypeError, ValueError) as error:
@@ -242,11 +314,16 @@ def _columns(X: ArrayLike) -> Floats:
             f"expected a table of shape [rows, columns], got shape {list(columns.shape)}; reshape(-1, 1) makes one of a"
             " series"
         )
-    _check_finite(columns)
+    check_finite(columns)
     return columns
 
 
-def _check_finite(values: Floats) -> None:
+def check_finite(values: Floats) -> None:
+    """See that all values are finite.
+
+    Raises:
+        BadInput: one is not.
+    """
     bad = np.flatnonzero(~np.isfinite(values.ravel()))
     if len(bad):
         raise BadInput(
