@@ -13,6 +13,12 @@ DETECTORS: Final = {
     "mad": "peerwatch.detectors.rules:Mad",
     "spc": "peerwatch.detectors.charts:Spc",
     "seasonal": "peerwatch.detectors.seasonal:Seasonal",
+    "isolation_forest": "peerwatch.detectors.learned:IsolationForest",
+    "one_class_svm": "peerwatch.detectors.learned:OneClassSvm",
+    "lof": "peerwatch.detectors.learned:LocalOutlierFactor",
+    "half_space_trees": "peerwatch.detectors.learned:HalfSpaceTrees",
+    "autoencoder": "peerwatch.detectors.learned:Autoencoder",
+    "ensemble": "peerwatch.detectors.ensemble:Ensemble",
 }
 """Where each is; it is imported when it is asked for."""
 

@@ -4,18 +4,20 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from contract import checks
 
 from peerwatch.detectors.base import Detector, Floats, Rule, Summary
 from peerwatch.detectors.charts import CHARTS
+from peerwatch.detectors.checks import checks, keeps_the_contract
 from peerwatch.detectors.registry import DETECTORS, find, make
 from peerwatch.detectors.seasonal import METHODS
 from peerwatch.network.errors import BadInput
 
 CASES = [
-    *((name, {}) for name in DETECTORS),
+    *((name, {}) for name in DETECTORS if name != "ensemble"),
     *(("spc", {"chart": chart}) for chart in CHARTS[1:]),
     *(("seasonal", {"method": method, "period": 5}) for method in METHODS),
+    ("ensemble", {"members": [{"name": "mad"}, {"name": "iqr", "parameters": {"k": 3.0}, "weight": 2}]}),
+    ("ensemble", {"members": [{"name": "one_class_svm"}, {"name": "lof"}]}),
 ]
 
 
@@ -50,6 +52,23 @@ class Above(Rule):
         return amount / summary[0]
 
 
+class Forgetful(Above):
+    """A user's own rule that does not keep what it promises: it flags the usual, not the absurd."""
+
+    name = "forgetful"
+
+    def score(self, summary: Summary, amount: Floats) -> Floats:
+        """The wrong way round."""
+        return 2 * summary[0] / amount
+
+
+def test_a_users_own_detector_can_be_checked() -> None:
+    """All at once; what is wrong is said."""
+    keeps_the_contract(make("mad", {}))
+    with pytest.raises(AssertionError, match="the median of a steady window is flagged"):
+        keeps_the_contract(Forgetful())
+
+
 def test_a_users_own_detector_is_found_by_its_import_path() -> None:
     """And by nothing that is none."""
     assert find(f"{__name__}:Above") is Above
@@ -73,6 +92,14 @@ def test_a_users_own_detector_is_found_by_its_import_path() -> None:
         ("spc", {"chart": "ewma", "weight": 1.5}, "expected at most 1"),
         ("seasonal", {"period": 1}, "expected a whole number above 1"),
         ("seasonal", {"method": "x11"}, "expected one of stl, classical"),
+        ("isolation_forest", {"trees": 0}, 'isolation_forest: "trees" is 0; expected a whole number from 1'),
+        ("isolation_forest", {"seed": -1}, '"seed" is -1; expected a whole number from 0'),
+        ("isolation_forest", {"contamination": 0.6}, '"contamination" is 0.6; expected at most 0.5'),
+        ("one_class_svm", {"nu": 1.1}, '"nu" is 1.1; expected at most 1'),
+        ("lof", {"neighbours": 2.5}, '"neighbours" is 2.5; expected a whole number from 1'),
+        ("half_space_trees", {"height": True}, '"height" is True; expected a whole number from 1'),
+        ("autoencoder", {"hidden": 3}, '"hidden" is 3; expected the sizes of layers'),
+        ("autoencoder", {"hidden": [3, 0]}, '"hidden" is 0; expected a whole number from 1'),
     ],
 )
 def test_a_wrong_parameter_is_named(name: str, parameters: dict[str, Any], sentence: str) -> None:

@@ -1,0 +1,133 @@
+"""An ensemble counts votes."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+
+from peerwatch.detectors.base import Floats
+from peerwatch.detectors.checks import context, keeps_the_contract, ready, windows
+from peerwatch.detectors.ensemble import Ensemble
+from peerwatch.detectors.registry import make
+from peerwatch.network.errors import BadInput
+from peerwatch.network.kernels import Int64s
+
+THREE: list[dict[str, Any]] = [
+    {"name": "zscore", "parameters": {"k": 2.0}},
+    {"name": "mad", "weight": 2},
+    {"name": "spc"},
+]
+
+
+def judged() -> tuple[Int64s, Floats, Floats]:
+    """Purchases with windows of 1 to 30, about every third of them odd."""
+    rng = np.random.default_rng(1)
+    offsets = np.concatenate([[0], np.cumsum(rng.integers(1, 30, 300))])
+    return offsets, rng.lognormal(3, 0.5, offsets[-1]), rng.lognormal(3.5, 0.8, 300)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 0.74])
+def test_votes_are_counted_by_weight(threshold: float) -> None:
+    """Of the members with an answer; those whose window is too small have none."""
+    found = Ensemble(members=THREE, threshold=threshold).judge(*judged())
+    votes = [make(each["name"], each.get("parameters", {})).judge(*judged()) for each in THREE]
+    for place in range(300):
+        given = against = 0.0
+        for weight, vote in zip((1, 2, 1), votes, strict=True):
+            if not np.isnan(vote.score[place]):
+                given += weight
+                against += weight * vote.flagged[place]
+        share = against / given if given else np.nan
+        np.testing.assert_equal(found.score[place], share)
+        assert found.flagged[place] == (share > threshold)
+    assert (found.threshold == threshold).all()
+    assert np.isnan(found.score).any()
+    assert np.isin([0, 0.25, 0.5, 0.75, 1], found.score).all()
+
+
+def test_members_that_have_learned_nothing_do_not_vote() -> None:
+    """Until it has been fitted, an ensemble is its rules."""
+    mixed = Ensemble(members=[{"name": "one_class_svm", "weight": 9}, {"name": "mad"}])
+    assert mixed.trains
+    assert mixed.wants_context
+    mad = make("mad", {}).judge(*windows())
+    found = mixed.judge(*windows(), context())
+    np.testing.assert_array_equal(found.flagged, mad.flagged)
+    np.testing.assert_array_equal(found.score, np.where(np.isnan(mad.score), np.nan, mad.flagged))
+    svm = ready(make("one_class_svm", {})).judge(*windows(), context())
+    np.testing.assert_array_equal(ready(mixed).judge(*windows(), context()).flagged, svm.flagged)
+    assert not Ensemble(members=THREE).trains
+    assert not Ensemble(members=THREE).wants_context
+
+
+def test_ensembles_may_hold_ensembles() -> None:
+    """And keep the contract, with members that learn and members that do not."""
+    inner = {
+        "name": "ensemble",
+        "parameters": {"members": [{"name": "one_class_svm"}, {"name": "zscore"}], "threshold": 0.0},
+    }
+    keeps_the_contract(Ensemble(members=[inner, {"name": "mad"}, {"name": "iqr", "parameters": {"k": 3.0}}]))
+
+
+def test_looking_back_is_every_member_looking_back() -> None:
+    """One vote a member and row."""
+    series = np.random.default_rng(2).normal(50, 3, (80, 1))
+    series[40] = 99
+    found = Ensemble(members=THREE).look_back(series)
+    assert np.flatnonzero(found.flagged).tolist() == [40]
+    np.testing.assert_array_equal(Ensemble(members=THREE).fit_predict(series) == -1, found.flagged)
+
+
+def test_parameters_are_kept_as_given() -> None:
+    """So that scikit-learn can copy them; others make other members."""
+    given = Ensemble(members=THREE)
+    assert given.get_params()["members"] is THREE
+    assert clone(given).get_params() == given.get_params()
+    given.judge(*windows())
+    given.set_params(members=THREE[:1])
+    np.testing.assert_array_equal(given.judge(*windows()).flagged, make("zscore", {"k": 2.0}).judge(*windows()).flagged)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({}, 'ensemble: "members" is (); expected a list'),
+        ({"members": "mad"}, "ensemble: \"members\" is 'mad'; expected a list"),
+        ({"members": ["mad"]}, "ensemble: member 1 is 'mad'; expected a name"),
+        ({"members": [{"name": "mad"}, {"parameters": {}}]}, "member 2 is {'parameters': {}}; expected a name"),
+        ({"members": [{"name": "mad", "k": 3}]}, "expected a name, and perhaps parameters and a weight"),
+        ({"members": [{"name": "mad", "parameters": 3}]}, "member 1: parameters are names with values"),
+        ({"members": [{"name": "mad", "weight": 0}]}, 'member 1: "weight" is 0; expected a number above 0'),
+        ({"members": [{"name": "mad", "parameters": {"k": 0}}]}, 'mad: "k" is 0'),
+        ({"members": [{"name": "sigma"}]}, "sigma judges the windows of a run only"),
+        ({"members": THREE, "threshold": 1}, '"threshold" is 1; expected a number that is at least 0 and below 1'),
+    ],
+)
+def test_each_mistake_gets_its_sentence(parameters: dict[str, Any], sentence: str) -> None:
+    """When it is made."""
+    with pytest.raises(BadInput) as caught:
+        make("ensemble", parameters)
+    assert sentence in str(caught.value)
+
+
+def test_what_is_restored_must_be_what_was_kept() -> None:
+    """Each member's own, and nothing else."""
+    X = np.random.default_rng(3).normal(size=(40, 2))
+    kept = Ensemble(members=THREE).fit(X).arrays()
+    assert sorted(kept) == [
+        "0.summary0",
+        "0.summary1",
+        "1.summary0",
+        "1.summary1",
+        "2.summary0",
+        "2.summary1",
+        "2.summary2",
+    ]
+    for wrong in (
+        kept | {"3.summary0": kept["0.summary0"]},
+        kept | {"summary0": kept["0.summary0"]},
+        {name: array for name, array in kept.items() if not name.startswith("1")},
+    ):
+        with pytest.raises(BadInput, match="has learned"):
+            Ensemble(members=THREE).restore(wrong)

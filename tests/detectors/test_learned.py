@@ -1,0 +1,256 @@
+"""The learned detectors are the libraries' models, and what they have learned is theirs alone."""
+
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as effort
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from river.anomaly import HalfSpaceTrees as RiverTrees
+from sklearn.ensemble import IsolationForest as Forest
+from sklearn.neighbors import LocalOutlierFactor as Factor
+from sklearn.neural_network import MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.svm import OneClassSVM
+
+from peerwatch.detectors.base import Detector, Floats
+from peerwatch.detectors.features import FEATURES, features
+from peerwatch.detectors.learned import (
+    Autoencoder,
+    HalfSpaceTrees,
+    IsolationForest,
+    LocalOutlierFactor,
+    OneClassSvm,
+)
+from peerwatch.detectors.registry import make
+from peerwatch.network.errors import BadInput
+
+SMALL: dict[str, dict[str, Any]] = {
+    "isolation_forest": {"trees": 10},
+    "one_class_svm": {},
+    "lof": {},
+    "half_space_trees": {"trees": 5, "height": 5},
+    "autoencoder": {"hidden": [4], "epochs": 20},
+}
+"""Every learned detector, quick to fit."""
+
+
+def tables(seed: int = 1) -> tuple[Floats, Floats]:
+    """Rows of 5 columns, one of them constant, of which the first hundredth is odd; the second holds more that is."""
+    rng = np.random.default_rng(seed)
+    train, test = rng.normal(10, 3, (600, 5)), rng.normal(10, 5, (300, 5))
+    train[:6] *= 4
+    train[:, 3] = test[:, 3] = 2.5
+    return train, test
+
+
+def test_an_isolation_forest_is_that_of_scikit_learn() -> None:
+    """The same scores and flags, of new rows and of those it learned from."""
+    train, test = tables()
+    ours = IsolationForest(contamination=0.02, seed=7).fit(train)
+    theirs = Forest(contamination=0.02, random_state=7).fit(train)
+    np.testing.assert_array_equal(ours.score_samples(test), theirs.score_samples(test))
+    np.testing.assert_array_equal(ours.predict(test), theirs.predict(test))
+    np.testing.assert_array_equal(ours.fit_predict(train), theirs.predict(train))
+
+
+def test_a_one_class_svm_is_that_of_scikit_learn() -> None:
+    """The same scores; flagged is what scores above the training rows' quantile."""
+    train, test = tables()
+    ours = OneClassSvm(nu=0.1, contamination=0.02).fit(train)
+    theirs = make_pipeline(StandardScaler(), OneClassSVM(nu=0.1)).fit(train)
+    np.testing.assert_array_equal(ours.score_samples(test), theirs.score_samples(test))
+    least = np.percentile(theirs.score_samples(train), 2)
+    np.testing.assert_array_equal(ours.predict(test) == -1, theirs.score_samples(test) < least)
+
+
+def test_a_local_outlier_factor_is_that_of_scikit_learn() -> None:
+    """The same scores and flags, of new rows and of those it learned from."""
+    train, test = tables()
+    ours = LocalOutlierFactor(neighbours=15, contamination=0.02).fit(train)
+    kind = Factor(15, contamination=0.02, novelty=True, algorithm="kd_tree")
+    theirs = make_pipeline(StandardScaler(), kind).fit(train)
+    np.testing.assert_array_equal(ours.score_samples(test), theirs.score_samples(test))
+    np.testing.assert_array_equal(ours.predict(test), theirs.predict(test))
+    looking_back = make_pipeline(StandardScaler(), Factor(15, contamination=0.02, algorithm="kd_tree"))
+    np.testing.assert_array_equal(ours.fit_predict(train), looking_back.fit_predict(train))
+
+
+def test_half_space_trees_are_those_of_river() -> None:
+    """The same scores of rows scaled to their range."""
+    train, test = tables()
+    ours = HalfSpaceTrees(trees=6, height=5, seed=3).fit(train)
+    limits: Any = dict.fromkeys(range(5), (-0.5, 1.5))
+    theirs: Any = RiverTrees(n_trees=6, height=5, window_size=len(train), limits=limits, seed=3)
+    scaler = MinMaxScaler().fit(train)
+    for row in scaler.transform(train).tolist():
+        theirs.learn_one(dict(enumerate(row)))
+    expected = [theirs.score_one(dict(enumerate(row))) for row in scaler.transform(test).tolist()]
+    np.testing.assert_allclose(-ours.score_samples(test), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("columns", [1, 5])
+def test_an_autoencoder_is_a_network_of_scikit_learn(columns: int) -> None:
+    """The mean squared error of what it predicts."""
+    train, test = (table[:, :columns] for table in tables())
+    ours = Autoencoder(hidden=(4, 2, 4), epochs=30, seed=5).fit(train)
+    scaler = StandardScaler().fit(train)
+    scaled, wanted = scaler.transform(train), scaler.transform(test)
+    theirs = MLPRegressor(hidden_layer_sizes=(4, 2, 4), random_state=5)
+    for _ in range(30):
+        theirs.partial_fit(scaled, scaled[:, 0] if columns == 1 else scaled)
+    error = (theirs.predict(wanted).reshape(-1, columns) - wanted) ** 2
+    np.testing.assert_allclose(-ours.score_samples(test), error.mean(axis=1), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "parameters"), SMALL.items())
+def test_about_its_contamination_of_new_rows_is_flagged(name: str, parameters: dict[str, Any]) -> None:
+    """When they come from where the training rows came from."""
+    rng = np.random.default_rng(2)
+    detector = make(name, parameters | {"contamination": 0.1}).fit(rng.normal(size=(1000, 3)))
+    assert 0.05 < (detector.predict(rng.normal(size=(1000, 3))) == -1).mean() < 0.17
+
+
+NUMBERS = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False), st.sampled_from([0.0, 1.0, 1e300, -1e300, 5e-324])
+)
+
+
+@pytest.mark.parametrize(("name", "parameters"), SMALL.items())
+@effort(max_examples=25)
+@given(train=arrays(np.float64, st.tuples(st.integers(2, 30), st.just(2)), elements=NUMBERS), data=st.data())
+def test_any_finite_rows_can_be_learned_and_scored(
+    name: str, parameters: dict[str, Any], train: Floats, data: st.DataObject
+) -> None:
+    """Also the largest and the smallest floats: the score is finite, and alone it is what it is among others."""
+    detector = make(name, parameters).fit(train)
+    rows = data.draw(arrays(np.float64, (5, 2), elements=NUMBERS))
+    scores = detector.score_samples(rows)
+    assert np.isfinite(scores).all()
+    np.testing.assert_array_equal([detector.score_samples(row[None, :])[0] for row in rows], scores)
+
+
+@pytest.mark.parametrize(("name", "parameters"), SMALL.items())
+def test_the_order_of_an_array_in_memory_does_not_matter(name: str, parameters: dict[str, Any]) -> None:
+    """By columns or by rows, every second row or all: the same bits."""
+    train, test = tables()
+    detector, other = make(name, parameters).fit(train), make(name, parameters).fit(np.asfortranarray(train))
+    scores = detector.score_samples(test)
+    np.testing.assert_array_equal(other.score_samples(np.asfortranarray(test)), scores)
+    np.testing.assert_array_equal(detector.score_samples(test[::2, :]), scores[::2])
+
+
+@pytest.mark.parametrize(("name", "parameters"), SMALL.items())
+def test_what_is_restored_must_be_what_was_kept(name: str, parameters: dict[str, Any]) -> None:
+    """Without a part, of another shape or type, of other parameters, with bytes changed: BadInput or a model."""
+    train, test = tables()
+    kept = make(name, parameters).fit(train).arrays()
+    for place, array in kept.items():
+        for wrong in (
+            array.astype(np.float32),
+            array[..., None],
+            array[:0] if array.ndim else array * np.nan,
+            array[None],
+        ):
+            refused(name, parameters, kept | {place: wrong})
+        refused(name, parameters, {key: value for key, value in kept.items() if key != place})
+    refused(name, parameters, kept | {"scale": kept["scale"] * 0})
+    rng = np.random.default_rng(3)
+    for place, array in kept.items():
+        for _ in range(15):
+            raw = np.frombuffer(array.tobytes(), np.uint8).copy()
+            raw[rng.integers(0, len(raw), 3)] = rng.integers(0, 256, 3)
+            changed = raw.view(array.dtype).reshape(array.shape)
+            try:
+                found = make(name, parameters).restore(kept | {place: changed})
+            except BadInput:
+                continue
+            assert found.score_samples(test).shape == (len(test),)
+
+
+def refused(name: str, parameters: dict[str, Any], wrong: dict[str, Any]) -> None:
+    """Restoring is, and nothing has been learned by it."""
+    detector = make(name, parameters)
+    with pytest.raises(BadInput, match=f"not what a {name} has learned"):
+        detector.restore(wrong)
+    with pytest.raises(BadInput, match="has not been fitted"):
+        detector.arrays()
+
+
+def test_a_saved_estimator_is_made_of_known_types_alone() -> None:
+    """Another estimator, another's parameters, a function, a broken tree: refused, and none is called."""
+    import skops.io
+    from sklearn.preprocessing import FunctionTransformer
+
+    train, _ = tables()
+    kept = IsolationForest(trees=3).fit(train).arrays()
+    loop = Forest(n_estimators=3, random_state=1).fit(train)
+    state = loop.estimators_[0].tree_.__getstate__()
+    state["nodes"]["left_child"][0] = 0
+    loop.estimators_[0].tree_.__setstate__(state)
+    outside = Forest(n_estimators=3, random_state=1).fit(train)
+    state = outside.estimators_[0].tree_.__getstate__()
+    state["nodes"]["right_child"][0] = 10**6
+    outside.estimators_[0].tree_.__setstate__(state)
+    for strange, sentence in (
+        (Forest(n_estimators=4, random_state=1).fit(train), "another model"),
+        (Forest(n_estimators=3, random_state=1).fit(train[:, :2]), "its columns"),
+        (OneClassSVM().fit(train), "another model"),
+        (FunctionTransformer(sys.exit), "objects of sys.exit"),
+        (loop, "a tree's branches"),
+        (outside, "a tree's branches"),
+    ):
+        model = np.frombuffer(skops.io.dumps(strange), np.uint8)
+        with pytest.raises(BadInput, match=sentence):
+            IsolationForest(trees=3).restore(kept | {"model": model})
+
+
+def test_a_window_of_two_is_judged_by_its_features() -> None:
+    """As a row of them is; a smaller window is not."""
+    rng = np.random.default_rng(4)
+    offsets = np.concatenate([[0], np.cumsum(rng.integers(0, 9, 400))])
+    window, amount = rng.lognormal(3, 1, offsets[-1]), rng.lognormal(3, 1, 400)
+    rows = features(offsets, window, amount, None)
+    detector = LocalOutlierFactor().fit(rows)
+    score, threshold, _ = detector.judge(offsets, window, amount)
+    enough = np.diff(offsets) >= 2
+    np.testing.assert_array_equal(score, np.where(enough, -detector.score_samples(rows), np.nan))
+    assert (threshold == detector.threshold_).all()
+
+
+def test_one_fitted_on_something_else_judges_no_purchases() -> None:
+    """It says how many columns each has."""
+    detector = OneClassSvm().fit(np.random.default_rng(5).normal(size=(50, 2)))
+    with pytest.raises(BadInput, match=f"was fitted on 2 columns, purchases have {len(FEATURES)}"):
+        detector.judge(np.array([0, 2]), np.array([1.0, 2]), np.array([3.0]))
+
+
+def test_looking_back_forgets_nothing_and_learns_nothing() -> None:
+    """What it was fitted on stays."""
+    train, test = tables()
+    detector = OneClassSvm().fit(train)
+    before = detector.score_samples(test)
+    flagged = detector.look_back(test).flagged
+    np.testing.assert_array_equal(detector.score_samples(test), before)
+    np.testing.assert_array_equal(flagged, OneClassSvm().fit_predict(test) == -1)
+
+
+@pytest.mark.parametrize(
+    ("detector", "module", "package"),
+    [
+        (OneClassSvm(), "sklearn.svm", "scikit-learn"),
+        (HalfSpaceTrees(), "river.anomaly", "river"),
+        (IsolationForest(), "skops.io", "skops"),
+    ],
+)
+def test_a_missing_library_is_named(
+    detector: Detector, module: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the extra that has it."""
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(BadInput, match=rf"needs {package}, which is not installed: pip install 'peerwatch\[learn\]'"):
+        detector.check()
