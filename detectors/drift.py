@@ -28,7 +28,8 @@ PAGE_HINKLEY: Final = {SCORE: (0.05, 5.0), FLAG_RATE: (0.01, 1.0)}
 
 Half of a change that matters is the usual distance: a tenth of the threshold, 2 points of the flag rate. With values of
 variance v a false alarm takes about v / (2 d^2) * exp(2 d s / v) values (Wald's approximation for a random walk with
-drift d): with these sums far more than MOST for scores whose means vary by 0.2, and flag rates up to 0.1.
+drift d): with these sums a million and more while the values of scores have a deviation of up to 0.2, and flag rates
+are up to 0.1.
 """
 
 
