@@ -14,6 +14,7 @@ from peerwatch.runtime.commands.config import config
 from peerwatch.runtime.commands.datasets import datasets
 from peerwatch.runtime.commands.detect import detect
 from peerwatch.runtime.commands.explain import explain
+from peerwatch.runtime.commands.feedback import feedback
 from peerwatch.runtime.commands.generate import generate
 from peerwatch.runtime.commands.rejects import rejects
 from peerwatch.runtime.commands.run import run
@@ -73,5 +74,19 @@ def cli() -> None:
     """
 
 
-for command in (run, status, explain, state, sweep, verify, bisect, detect, rejects, config, generate, datasets):
+for command in (
+    run,
+    status,
+    feedback,
+    explain,
+    state,
+    sweep,
+    verify,
+    bisect,
+    detect,
+    rejects,
+    config,
+    generate,
+    datasets,
+):
     cli.add_command(command)
