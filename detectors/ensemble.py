@@ -64,6 +64,11 @@ class Ensemble(Detector):
         """Whether a member does."""
         return any(member.wants_context for member in self._all())
 
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Those of its members."""
+        return tuple(sorted({library for member in self._all() for library in member.libraries}))
+
     def judge(self, offsets: Int64s, window: Floats, amount: Floats, context: Context | None = None) -> Verdicts:
         """Have each member judge, and count."""
         check_finite(window)

@@ -23,7 +23,10 @@ FEATURES: Final = (
     "own",  # log1p of how many those are
     "since",  # log of the time since the buyer's latest purchase, in days
 )
-"""The columns, in order. Whatever is not known (no context, nothing bought before) is 0, which is nothing unusual."""
+"""The columns, in order. Whatever is not known (no context, nothing bought before) is 0, which is nothing unusual.
+
+Saved models were taught them: with any change `peerwatch.runtime.models.VERSION` goes up.
+"""
 LARGEST: Final = 1e100
 """What is beyond counts as that much: its square is a float."""
 MANY: Final = 1e6

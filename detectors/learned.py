@@ -53,6 +53,11 @@ class Learned(Detector):
         """It does."""
         return True
 
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Those of its modules."""
+        return tuple(sorted({_package(module) for module in self.modules}))
+
     def check(self) -> None:
         """See that the contamination is a share and that the libraries are there.
 
@@ -202,9 +207,8 @@ class Learned(Detector):
         try:
             return import_module(name)
         except ImportError:
-            package = name.partition(".")[0].replace("sklearn", "scikit-learn")
             extra = "pip install 'peerwatch[learn]'"
-            raise BadInput(f"{self.name} needs {package}, which is not installed: {extra}") from None
+            raise BadInput(f"{self.name} needs {_package(name)}, which is not installed: {extra}") from None
 
 
 class _Saved(Learned):
@@ -452,6 +456,10 @@ class Autoencoder(Learned):
         shapes = [(weights.shape, len(biases)) for weights, biases in model]
         _expect(len(arrays) == 2 * len(sizes) and shapes == [(size, size[1]) for size in sizes], "its layers")
         return model
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0].replace("sklearn", "scikit-learn")
 
 
 def _tame(rows: Floats) -> Floats:
