@@ -5,9 +5,8 @@ import io
 from pathlib import Path
 
 import click
-import msgspec
 
-from peerwatch.network.errors import UsageError
+from peerwatch.runtime.options import METHOD_SETTINGS, parameters_of
 
 
 @click.command()
@@ -16,7 +15,7 @@ from peerwatch.network.errors import UsageError
 @click.option(
     "--method", default="iqr", show_default=True, metavar="NAME", help="The detector, as the config names it."
 )
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter of the detector; repeatable.")
+@METHOD_SETTINGS
 def detect(table: Path, *, column: str, method: str, settings: tuple[str, ...]) -> None:
     """Print the rows of a CSV TABLE whose value in one column a detector flags.
 
@@ -27,25 +26,13 @@ def detect(table: Path, *, column: str, method: str, settings: tuple[str, ...]) 
     peerwatch detect purchases.csv --column amount
     peerwatch detect sensors.csv --column pressure --method spc --set chart=ewma --set k=4
     """  # noqa: D301 (click wants the character \b before text that is not to be wrapped)
-    parameters = {}
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals or not name:
-            raise UsageError(f"--set {setting}: expected NAME=VALUE")
-        parameters[name] = _value(value)
-    from peerwatch.runtime.detect import detected, read_table  # noqa: PLC0415 (--help and mistakes answer at once)
+    parameters = parameters_of(settings)
+    from peerwatch.runtime.detect import detected  # noqa: PLC0415 (--help and mistakes answer at once)
+    from peerwatch.runtime.sheets import read_sheet  # noqa: PLC0415
 
-    found = read_table(table, column)
-    rows = detected(found, method, parameters)
+    found = read_sheet(table)
+    rows = detected(found, column, method, parameters)
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(rows)
     click.echo(out.getvalue(), nl=False)
     click.echo(f"{len(rows) - 1:,} of {len(found.rows):,} rows flagged", err=True)
-
-
-def _value(text: str) -> object:
-    """A number if it is written as one, text otherwise."""
-    try:
-        return msgspec.json.decode(text, type=int | float)
-    except msgspec.DecodeError:
-        return text
