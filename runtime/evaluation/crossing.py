@@ -52,8 +52,9 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """What all detectors make of all data, in so many folds."""
+    """What all detectors make of all data: how that was made, and in how many folds."""
 
+    made: str
     folds: int
     sections: list[Section]
 

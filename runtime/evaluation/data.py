@@ -104,7 +104,9 @@ class Measures:
         return judge
 
 
-def measures(sheet: Sheet, *, columns: Sequence[str], label: str | None, kind: str | None = None) -> Measures:
+def measures(
+    name: str, sheet: Sheet, *, columns: Sequence[str], label: str | None, kind: str | None = None
+) -> Measures:
     """Some columns of a sheet, with its labels.
 
     Raises:
@@ -114,7 +116,7 @@ def measures(sheet: Sheet, *, columns: Sequence[str], label: str | None, kind: s
         raise UsageError(f"{sheet.name} has no rows")
     values = np.column_stack([sheet.numbers(column) for column in columns])
     labels = _labels(sheet, label) if label is not None else None
-    return Measures(sheet.name, values, labels, sheet.texts(kind) if kind is not None else [""] * len(values))
+    return Measures(name, values, labels, sheet.texts(kind) if kind is not None else [""] * len(values))
 
 
 def numeric(sheet: Sheet, but: Sequence[str | None]) -> list[str]:
