@@ -20,7 +20,7 @@ ONLY: Final = {
 @click.command()
 @click.argument("paths", nargs=-1, metavar="[FILE.csv | BATCH STREAM]")
 @click.option("--dataset", multiple=True, metavar="NAME", help="Only this data set; repeatable.")
-@click.option("--rows", type=click.IntRange(100), help="Rows of each data set. Default: 10000.")
+@click.option("--rows", type=click.IntRange(500), help="Rows of each data set. Default: 10000.")
 @click.option("--seed", type=click.IntRange(0), help="Seed of the data sets. Default: 1.")
 @click.option("--label", metavar="COLUMN", help="The column of FILE.csv that is 1 in anomalous rows, 0 in others.")
 @click.option("--column", multiple=True, metavar="NAME", help="Only this column of FILE.csv; repeatable.")
@@ -66,24 +66,25 @@ def evaluate(
     from peerwatch.runtime.datasets.table import Order  # noqa: PLC0415
     from peerwatch.runtime.evaluation import evaluate as work  # noqa: PLC0415
     from peerwatch.runtime.evaluation.crossing import FOLDS, Record, check_learn  # noqa: PLC0415
+    from peerwatch.runtime.evaluation.data import Data  # noqa: PLC0415
     from peerwatch.runtime.evaluation.page import as_text, places, write  # noqa: PLC0415
 
     check_learn()
     console = Console(quiet=False, bar=True)
+    data: list[Data]
     if what == "a table":
         made = Path(paths[0]).name
         data = [work.table(Path(paths[0]), options["column"], options["label"])]
+    elif what == "logs":
+        kernels.load(console.compiling)
+        made = Path(paths[-1]).name
+        windows = {name: options[name] for name in ("D", "T")}
+        data = [work.logs(made, paths, windows, options["labels"])]
     else:
         kernels.load(console.compiling)
-        if what == "logs":
-            made = Path(paths[-1]).name
-            windows = {name: options[name] for name in ("D", "T")}
-            data = [work.logs(made, paths, windows, options["labels"])]
-        else:
-            chosen = {name: options[name] if options[name] is not None else DEFAULTS[name] for name in DEFAULTS}
-            order = Order(**chosen)
-            made = f"data sets of {order.rows:,} rows, of which {order.anomalies:.0%} are anomalous; seed {order.seed}"
-            data = [work.data_set(name, order) for name in dict.fromkeys(options["dataset"] or DATASETS)]
+        order = Order(**{name: value if options[name] is None else options[name] for name, value in DEFAULTS.items()})
+        made = f"data sets of {order.rows:,} rows, of which {order.anomalies:.0%} are anomalous; seed {order.seed}"
+        data = [work.data_set(name, order) for name in dict.fromkeys(options["dataset"] or DATASETS)]
     if directory is not None:
         places(directory, [each.name for each in data], force=force)
     crossed = work.evaluate(data, list(dict.fromkeys(method)), parameters, console)

@@ -28,8 +28,8 @@ class Found(msgspec.Struct, frozen=True):
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What one detector makes of the rows that were judged.
 
-    `no_score` rows have none, such as purchases with too small a window. `labelled` is None without labels, `unlabelled`
-    with them. `skipped` tells why there is nothing else.
+    `no_score` rows have none, such as purchases with too small a window. `labelled` is None without labels,
+    `unlabelled` with them. `skipped` tells why there is nothing else.
     """
 
     method: str

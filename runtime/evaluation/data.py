@@ -139,7 +139,7 @@ def _labels(sheet: Sheet, column: str) -> Mask:
     for line, text in zip(sheet.lines, texts, strict=True):
         if text not in {"0", "1"}:
             raise UsageError(f'{sheet.name}:{line}: "{column}" is "{text}"; a label is 0 or 1')
-    return np.array(texts) == "1"
+    return np.array([text == "1" for text in texts])
 
 
 @dataclass(frozen=True)
@@ -180,10 +180,11 @@ class Purchases:
 
     def part(self, begin: int, end: int) -> tuple[Int64s, Floats, Floats, Context]:
         """What a detector is given of the purchases `begin` to `end`."""
-        offsets, window = cut(self.windows.offsets, begin, end), _slice(self.windows.offsets, begin, end)
-        own_offsets, own = cut(self.context.own_offsets, begin, end), _slice(self.context.own_offsets, begin, end)
-        rest = (column[begin:end] for column in self.context[2:])
-        return offsets, self.window[window], self.paid[begin:end], Context(own_offsets, self.context.own[own], *rest)
+        offsets, window = _cut(self.windows.offsets, begin, end)
+        own_offsets, own = _cut(self.context.own_offsets, begin, end)
+        since, hour, members = self.context.since, self.context.hour, self.context.members
+        context = Context(own_offsets, self.context.own[own], since[begin:end], hour[begin:end], members[begin:end])
+        return offsets, self.window[window], self.paid[begin:end], context
 
     def _judged(self, detector: Detector, begin: int, end: int) -> Judged:
         if detector.trains:
@@ -195,7 +196,7 @@ class Purchases:
     def _sigma(self, judge: Judge, begin: int, end: int) -> Judged:
         """The exact verdicts; the score is in floats: standard deviations above the mean."""
         offsets, window, paid, _ = self.part(begin, end)
-        place = _slice(self.windows.offsets, begin, end)
+        _, place = _cut(self.windows.offsets, begin, end)
         held = Windows(offsets, *(column[place] for column in self.windows[1:]))
         score = np.full(len(paid), np.nan)
         for rows, windows in by_size(offsets, window):
@@ -221,10 +222,7 @@ def sigma(parameters: Mapping[str, Any]) -> Sigma:
     return Sigma(Fraction(repr(k)))
 
 
-def cut(offsets: Int64s, begin: int, end: int) -> Int64s:
-    """The offsets of the windows `begin` to `end`, on their own."""
-    return offsets[begin : end + 1] - offsets[begin]
-
-
-def _slice(offsets: Int64s, begin: int, end: int) -> slice:
-    return slice(int(offsets[begin]), int(offsets[end]))
+def _cut(offsets: Int64s, begin: int, end: int) -> tuple[Int64s, slice]:
+    """The offsets of the windows `begin` to `end` on their own, and where these lie in the columns."""
+    first, last = int(offsets[begin]), int(offsets[end])
+    return np.asarray(offsets[begin : end + 1] - first), slice(first, last)

@@ -55,8 +55,6 @@ def table(path: Path, columns: Sequence[str], label: str | None) -> Measures:
         UsageError: it cannot be used.
     """
     sheet = read_sheet(path)
-    if label is not None:
-        sheet.texts(label)  # that it is missing is told before what else is
     return measures(path.name, sheet, columns=columns or numeric(sheet, (*NO_MEASURES, label)), label=label)
 
 

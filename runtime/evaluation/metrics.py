@@ -5,7 +5,7 @@ may compute differently does not show.
 """
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -114,6 +114,6 @@ def unlabelled(flagged: Mask, columns: Floats) -> Unlabelled:
     )
 
 
-def rounded(value: float) -> float | None:
+def rounded(value: Any) -> float | None:
     """A figure as it is kept: None if it is no number."""
     return round(float(value), DECIMALS) if np.isfinite(value) else None

@@ -11,7 +11,9 @@ import msgspec
 from peerwatch.network.errors import RunError
 from peerwatch.runtime.evaluation import pictures
 from peerwatch.runtime.evaluation.crossing import Crossed, Record, Result, Section
+from peerwatch.runtime.evaluation.metrics import Labelled, Unlabelled
 from peerwatch.runtime.generate import vacant
+from peerwatch.runtime.plots import check_installed
 
 PAGE: Final = "evaluation.md"
 TEMPLATE: Final = Path(__file__).with_name("page.md")
@@ -38,29 +40,23 @@ def _about(section: Section) -> list[str]:
 
 
 def _figures(section: Section) -> Grid:
-    results = [result for result in section.results if not result.skipped]
     if section.anomalous is None:
-        header = ("detector", "flagged", "no score", "silhouette", "Calinski-Harabasz", "Davies-Bouldin")
-        return Grid(header, [_unlabelled(result) for result in results])
-    header = (
+        header = ["detector", "flagged", "no score", "silhouette", "Calinski-Harabasz", "Davies-Bouldin"]
+        rows = [_apart(result, result.unlabelled) for result in section.results if result.unlabelled is not None]
+        return Grid(header, rows)
+    header = [
         "detector", "precision", "recall", "F1", "accuracy", "ROC-AUC", "PR-AUC", "F1, folds", "ROC-AUC, folds",
         "TP", "FP", "FN", "TN", "no score",
-    )  # fmt: skip
-    return Grid(header, [_labelled(result) for result in results])
+    ]  # fmt: skip
+    return Grid(header, [_met(result, result.labelled) for result in section.results if result.labelled is not None])
 
 
-def _unlabelled(result: Result) -> list[str]:
-    found = result.unlabelled
-    if found is None:
-        raise ValueError(result)
+def _apart(result: Result, found: Unlabelled) -> list[str]:
     indices = (found.silhouette, found.calinski_harabasz, found.davies_bouldin)
     return [result.method, f"{result.flagged:,}", f"{result.no_score:,}", *map(_shown, indices)]
 
 
-def _labelled(result: Result) -> list[str]:
-    found = result.labelled
-    if found is None:
-        raise ValueError(result)
+def _met(result: Result, found: Labelled) -> list[str]:
     shares = (found.precision, found.recall, found.f1, found.accuracy, found.roc_auc, found.pr_auc)
     counts = (found.true_positives, found.false_positives, found.false_negatives, found.true_negatives, result.no_score)
     folds = (_spread(found.f1_mean, found.f1_sd), _spread(found.roc_auc_mean, found.roc_auc_sd))
@@ -92,6 +88,21 @@ def _false(result: Result) -> int:
     return result.flagged - sum(found.flagged for found in result.kinds)
 
 
+def _overview(record: Record) -> Grid:
+    """F1 and average precision of every detector on all data that have labels."""
+    sections = [section for section in record.sections if section.anomalous is not None]
+    rows: dict[str, dict[str, str]] = {}
+    for section in sections:
+        for result in section.results:
+            if result.labelled is not None:
+                cell = f"{_shown(result.labelled.f1)}, {_shown(result.labelled.pr_auc)}"
+                rows.setdefault(result.method, {})[section.data] = cell
+    names = [section.data for section in sections]
+    return Grid(
+        ["detector", *names], [[method, *(cells.get(name, "") for name in names)] for method, cells in rows.items()]
+    )
+
+
 def _as_text(grid: Grid) -> str:
     from rich.console import Console as RichConsole  # noqa: PLC0415 (slow to import)
     from rich.table import Table  # noqa: PLC0415
@@ -117,11 +128,14 @@ def as_page(record: Record) -> str:
     for section in record.sections:
         about, *skipped = _about(section)
         parts = [f"## {section.data}", about.partition(": ")[2].capitalize() + ".", *skipped]
-        parts += [_as_markdown(_figures(section))]
+        parts.append(_as_markdown(_figures(section)))
         kinds = _kinds(section)
         if kinds.rows:
             parts += ["Flagged rows of each kind:", _as_markdown(kinds)]
         sections.append("\n\n".join([*parts, f"![{section.data}]({_picture(section)})"]))
+    overview = _overview(record)
+    if len(overview.header) > 2:
+        sections.insert(0, f"F1 and PR-AUC:\n\n{_as_markdown(overview)}")
     text = Template(TEMPLATE.read_text(encoding="utf-8"))
     return text.substitute(made=record.made, folds=record.folds, parts=record.folds + 1, sections="\n\n".join(sections))
 
@@ -136,7 +150,7 @@ def places(directory: Path, names: Sequence[str], *, force: bool) -> None:
     Raises:
         UsageError: matplotlib is not installed, a file is there and `force` is not set, or a directory cannot be made.
     """
-    pictures.check_installed()
+    check_installed()
     vacant(directory, [PAGE], force=force)
     vacant(directory / "evaluation", ["results.json", *(f"{Path(name).stem}.png" for name in names)], force=force)
 

@@ -9,9 +9,7 @@ import numpy as np
 from peerwatch.detectors.base import Floats, Mask
 from peerwatch.runtime.evaluation.crossing import Crossed
 from peerwatch.runtime.evaluation.metrics import Judged, ranked
-from peerwatch.runtime.plots import BLUE, GREY, INK, PALE, RED, check_installed, save
-
-__all__ = ["check_installed", "draw"]
+from peerwatch.runtime.plots import BLUE, GREY, INK, PALE, RED, save
 
 BINS: Final = 40
 ROW, COLUMN = 2.0, 2.9
@@ -42,7 +40,7 @@ def draw(crossed: Crossed, path: Path) -> None:
 
 
 def _name_columns(panels: Any, *, labelled: bool) -> None:
-    scores = ("share of rows by score,\n0 is the threshold", "score above the threshold")
+    scores = ("scores", "score above the threshold")
     curves = (("ROC", "false positive rate"), ("precision over recall", "recall"))
     names = (*curves, scores, ("confusion", "")) if labelled else (scores,)
     for axes, (title, _) in zip(panels[0], names, strict=True):
@@ -92,12 +90,11 @@ def _draw_scores(axes: Any, judged: Judged, labels: Mask | None) -> None:
         share = np.histogram(of, bins)[0] / max(1, len(of))
         axes.stairs(share, bins, fill=place == 0, color=PALE if place == 0 else colour, lw=1.4, label=name or None)
     axes.axvline(0, color=INK, lw=0.9, ls="--")
-    decades = [10.0**power for power in range(-9, 160)]
-    steps = [step for step in decades if np.arcsinh(step / unit) > 1]
-    ticks = [-step for step in reversed(steps)] + [0.0] + steps
-    ticks = [tick for tick in ticks if bins[0] <= np.arcsinh(tick / unit) <= bins[-1]]
-    ticks = [*_some([tick for tick in ticks if tick < 0]), 0.0, *_some([tick for tick in ticks if tick > 0])]
-    axes.set_xticks([np.arcsinh(tick / unit) for tick in ticks], [f"{tick:.3g}" for tick in ticks])
+    far = [10.0**power for power in range(-9, 160) if 10.0**power > unit]
+    below = _some([-step for step in far if np.arcsinh(-step / unit) >= bins[0]])
+    above = _some([step for step in far if np.arcsinh(step / unit) <= bins[-1]])
+    ticks = [*below, 0.0, *above]
+    axes.set_xticks([np.arcsinh(tick / unit) for tick in ticks], [f"{tick:,g}" for tick in ticks])
     axes.set_yticks([])
     axes.spines[["top", "right", "left"]].set_visible(False)
     if labels is not None:
@@ -105,13 +102,15 @@ def _draw_scores(axes: Any, judged: Judged, labels: Mask | None) -> None:
 
 
 def _some(ticks: list[float]) -> list[float]:
-    """Three of them at most, evenly."""
-    return ticks[:: max(1, -(-len(ticks) // 3))]
+    """Three of them at most, the last among them."""
+    return ticks[::-1][:: max(1, -(-len(ticks) // 3))]
 
 
 def _draw_confusion(axes: Any, flagged: Mask, labels: Mask) -> None:
     """Rows of each class, by whether they are flagged; shaded by their share of the class."""
-    counts = np.array([[np.count_nonzero((labels == odd) & (flagged == said)) for said in (False, True)] for odd in (False, True)])  # fmt: skip
+    from sklearn.metrics import confusion_matrix  # noqa: PLC0415
+
+    counts = confusion_matrix(labels, flagged, labels=[False, True])
     share = counts / counts.sum(axis=1, keepdims=True)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (row, column), number in np.ndenumerate(counts):
