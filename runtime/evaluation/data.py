@@ -199,11 +199,12 @@ class Purchases:
         _, place = _cut(self.windows.offsets, begin, end)
         held = Windows(offsets, *(column[place] for column in self.windows[1:]))
         score = np.full(len(paid), np.nan)
-        for rows, windows in by_size(offsets, window):
-            if windows.shape[1] >= 2:
-                mean, sd = ZScore().summarise(windows)
-                distance = paid[rows] - mean
-                score[rows] = np.sign(distance) * ratio(np.abs(distance), sd)
+        with np.errstate(over="ignore", invalid="ignore"):  # what floats cannot square has no score
+            for rows, windows in by_size(offsets, window):
+                if windows.shape[1] >= 2:
+                    mean, sd = ZScore().summarise(windows)
+                    distance = paid[rows] - mean
+                    score[rows] = np.sign(distance) * ratio(np.abs(distance), sd)
         return Judged(score - float(judge.detector.k), judge.flags(held, self.amount[begin:end]))
 
 

@@ -40,7 +40,7 @@ def draw(crossed: Crossed, path: Path) -> None:
 
 
 def _name_columns(panels: Any, *, labelled: bool) -> None:
-    scores = ("scores", "score above the threshold")
+    scores = ("scores: grey normal, red anomalous" if labelled else "scores", "score above the threshold")
     curves = (("ROC", "false positive rate"), ("precision over recall", "recall"))
     names = (*curves, scores, ("confusion", "")) if labelled else (scores,)
     for axes, (title, _) in zip(panels[0], names, strict=True):
@@ -84,21 +84,20 @@ def _draw_scores(axes: Any, judged: Judged, labels: Mask | None) -> None:
     unit = float(np.median(np.abs(finite))) or 1.0 if len(finite) else 1.0
     bent = np.arcsinh(np.clip(excess, finite.min(initial=0), finite.max(initial=0)) / unit)
     bins = np.linspace(bent.min(initial=-1), bent.max(initial=1), BINS + 1)
-    groups = [(~labels, GREY, "normal"), (labels, RED, "anomalous")] if labels is not None else [(known, GREY, "")]
-    for place, (rows, colour, name) in enumerate(groups):
+    for rows, look in (
+        (known if labels is None else ~labels, {"fill": True, "color": PALE}),
+        (np.zeros_like(known) if labels is None else labels, {"color": RED, "lw": 1.4}),
+    ):
         of = bent[rows[known]]
-        share = np.histogram(of, bins)[0] / max(1, len(of))
-        axes.stairs(share, bins, fill=place == 0, color=PALE if place == 0 else colour, lw=1.4, label=name or None)
+        axes.stairs(np.histogram(of, bins)[0] / max(1, len(of)), bins, **look)
     axes.axvline(0, color=INK, lw=0.9, ls="--")
-    far = [10.0**power for power in range(-9, 160) if 10.0**power > unit]
+    far = [step for power in range(-9, 160) for step in (10.0**power, 3 * 10.0**power) if step > unit]
     below = _some([-step for step in far if np.arcsinh(-step / unit) >= bins[0]])
     above = _some([step for step in far if np.arcsinh(step / unit) <= bins[-1]])
     ticks = [*below, 0.0, *above]
     axes.set_xticks([np.arcsinh(tick / unit) for tick in ticks], [f"{tick:,g}" for tick in ticks])
     axes.set_yticks([])
     axes.spines[["top", "right", "left"]].set_visible(False)
-    if labels is not None:
-        axes.legend(frameon=False, fontsize=7, handlelength=1)
 
 
 def _some(ticks: list[float]) -> list[float]:
