@@ -88,6 +88,8 @@ def evaluate(
     if directory is not None:
         places(directory, [each.name for each in data], force=force)
     crossed = work.evaluate(data, list(dict.fromkeys(method)), parameters, console)
+    if parameters:
+        made += f"; {method[0]} with {', '.join(f'{name}={value}' for name, value in parameters.items())}"
     record = Record(made=made, folds=FOLDS, sections=[each.section for each in crossed])
     click.echo(msgspec.json.encode(record) if as_json else as_text(record))
     for path in write(directory, record, crossed) if directory is not None else ():

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from peerwatch.detectors.base import Mask
-from peerwatch.network.errors import BadInput, UsageError
+from peerwatch.network.errors import BadInput, RunError, UsageError
 from peerwatch.runtime.evaluation.data import Data, Judging
 from peerwatch.runtime.evaluation.metrics import Judged, Labelled, Unlabelled, labelled, unlabelled
 
@@ -91,6 +91,7 @@ def cross(
 
     Raises:
         UsageError: there are too few rows, or the judged ones are labelled all alike.
+        RunError: a detector failed.
     """
     splits = folds(data)
     begin = splits[0].start
@@ -109,6 +110,8 @@ def cross(
         except BadInput as error:
             results.append(Result(method=method, skipped=str(error)))
             continue
+        except Exception as error:  # a user's own code
+            raise RunError(f"the detector {method} failed: {type(error).__name__}: {error}") from error
         results.append(_result(method, judged, data, splits, labels))
     section = Section(
         data=data.name, rows=len(data), judged=len(data) - begin, results=results,

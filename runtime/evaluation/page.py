@@ -135,7 +135,7 @@ def as_page(record: Record) -> str:
         sections.append("\n\n".join([*parts, f"![{section.data}]({_picture(section)})"]))
     overview = _overview(record)
     if len(overview.header) > 2:
-        sections.insert(0, f"F1 and PR-AUC:\n\n{_as_markdown(overview)}")
+        sections.insert(0, f"## All together\n\nF1 and PR-AUC of each detector:\n\n{_as_markdown(overview)}")
     text = Template(TEMPLATE.read_text(encoding="utf-8"))
     return text.substitute(made=record.made, folds=record.folds, parts=record.folds + 1, sections="\n\n".join(sections))
 

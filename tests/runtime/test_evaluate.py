@@ -22,7 +22,7 @@ from support import befriend, purchase
 
 from peerwatch.detectors.base import Context, Detector, Floats, Verdicts
 from peerwatch.detectors.registry import DETECTORS
-from peerwatch.network.errors import UsageError
+from peerwatch.network.errors import RunError, UsageError
 from peerwatch.network.kernels import Int64s
 from peerwatch.runtime.cli import cli
 from peerwatch.runtime.console import Console
@@ -189,6 +189,17 @@ def test_a_learned_detector_takes_part_in_purchases(past: type[Past]) -> None:
     assert [np.asarray(X).shape for X, _ in past.fits] == [(fold.start, 1) for fold in splits]
     part = len(data) // 6
     assert crossed.judged["past"].flagged.tolist() == expected_of(data.paid, splits[0].start, part)
+
+
+def test_a_detector_that_fails_is_named(past: type[Past], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's own code that raises anything ends it with a sentence."""
+
+    def fail(_: Past, X: ArrayLike) -> Floats:
+        raise KeyError(len(np.asarray(X)))
+
+    monkeypatch.setattr(past, "score_samples", fail)
+    with pytest.raises(RunError, match="the detector past failed: KeyError: 10"):
+        cross(Measures("t", np.zeros((60, 1)), None, [""] * 60), ["past"], {}, lambda _: None)
 
 
 def test_folds_are_in_order_of_time() -> None:
@@ -386,12 +397,15 @@ def test_a_table_of_ones_own() -> None:
 @pytest.mark.usefixtures("directory")
 def test_logs_of_ones_own() -> None:
     """Judged in windows; the labels' kinds are told."""
-    found = evaluated("batch", "stream", "--labels", "labels", "--method", "sigma", "--write", "report", "--json")
+    found = evaluated(
+        "batch", "stream", "--labels", "labels", "--method", "sigma", "--set", "k=2", "--write", "report", "--json"
+    )
     assert found.exit_code == 0, found.stderr
     (section,) = json.loads(found.stdout)["sections"]
     assert (section["data"], section["rows"], section["judged"], section["anomalous"]) == ("stream", 60, 50, 5)
     assert section["results"][0]["kinds"] == [{"kind": "dear", "rows": 5, "flagged": 5}]
     assert Path("report/evaluation/stream.png").stat().st_size > 0
+    assert "from stream; sigma with k=2." in Path("report/evaluation.md").read_text()
     other = evaluated(
         "batch", "stream", "--labels", "labels", "--method", "sigma", "--set", "k=1000", "--T", "2", "--json"
     )
