@@ -2,6 +2,7 @@
 # make test     set up and run every test
 # make soak     100 kills and 20 rotations of a live run; LOGS=DIR for logs of your own
 # make bench    how fast everything is; ARGS='--cases load,stream --runs 3' for some of it
+# make evaluate  how well each detector finds the anomalies of each data set: writes docs/evaluation.md
 # make check    lint and types
 # make constraints   resolve the pinned versions anew
 # make clean    remove the environment and the demo
@@ -22,6 +23,9 @@ soak: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(VENV)/bin/python benchmarks/bench.py $(ARGS)
+
+evaluate: $(VENV)/.dev
+	$(VENV)/bin/peerwatch evaluate --write docs --force
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
@@ -50,4 +54,4 @@ $(VENV)/.dev: $(VENV)/bin/pip pyproject.toml constraints.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.run
 
-.PHONY: run test soak bench check constraints clean
+.PHONY: run test soak bench evaluate check constraints clean

@@ -13,6 +13,7 @@ from peerwatch.runtime.commands.bisect import bisect
 from peerwatch.runtime.commands.config import config
 from peerwatch.runtime.commands.datasets import datasets
 from peerwatch.runtime.commands.detect import detect
+from peerwatch.runtime.commands.evaluate import evaluate
 from peerwatch.runtime.commands.explain import explain
 from peerwatch.runtime.commands.feedback import feedback
 from peerwatch.runtime.commands.generate import generate
@@ -75,18 +76,6 @@ def cli() -> None:
 
 
 for command in (
-    run,
-    status,
-    feedback,
-    explain,
-    state,
-    sweep,
-    verify,
-    bisect,
-    detect,
-    rejects,
-    config,
-    generate,
-    datasets,
-):
+    run, status, feedback, explain, state, sweep, verify, bisect, detect, evaluate, rejects, config, generate, datasets,
+):  # fmt: skip
     cli.add_command(command)

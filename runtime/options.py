@@ -1,6 +1,6 @@
 """The arguments and options of the commands that work on settings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -51,10 +51,14 @@ def numbers(hint: Any) -> Callable[[click.Context, click.Parameter, str | None],
 
 
 CONFIG: Final = click.option("-c", "--config", type=Path, metavar="FILE", help="Read settings from a YAML file.")
-SETTINGS: Final = (
-    CONFIG,
+WINDOWS: Final = (
     click.option("--D", "D", type=click.IntRange(1), help="Hops a user's network reaches. Default: the header's."),
     click.option("--T", "T", type=click.IntRange(2), help="Purchases in a window. Default: the header's."),
+)
+"""What windows depend on."""
+SETTINGS: Final = (
+    CONFIG,
+    *WINDOWS,
     click.option("--k", type=float, help="Standard deviations above the mean that are still normal. Default: 3."),
 )
 """What verdicts depend on."""
@@ -93,6 +97,9 @@ REPLAY_STATE: Final = click.option(
 ROTATED: Final = click.option(
     "-f", "--follow", is_flag=True, default=None, help="Read STREAM through its rotations to its end."
 )
+METHOD_SETTINGS: Final = click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter of the detector; repeatable."
+)
 VERIFY: Final = (
     SHADOW,
     ROTATED,
@@ -120,6 +127,29 @@ def verify_options(command: Callable[..., None]) -> Callable[..., None]:
 def sweep_options(command: Callable[..., None]) -> Callable[..., None]:
     """The arguments and options of the command that tries many settings."""
     return _with(command, click.argument("paths", nargs=-1, metavar="[BATCH] STREAM"), CONFIG, *GRID)
+
+
+def window_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a command that looks at windows."""
+    return _with(command, *WINDOWS)
+
+
+def parameters_of(settings: Sequence[str]) -> dict[str, Any]:
+    """The parameters that `--set NAME=VALUE` names; a value is what it is as JSON, text if it is none.
+
+    Raises:
+        UsageError: one is not of that form.
+    """
+    parameters: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--set {setting}: expected NAME=VALUE")
+        try:
+            parameters[name] = msgspec.json.decode(value, type=int | float | list | dict)
+        except msgspec.DecodeError:
+            parameters[name] = value
+    return parameters
 
 
 def _with(command: Callable[..., None], *options: Callable[..., Any]) -> Callable[..., None]:

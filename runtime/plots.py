@@ -38,6 +38,15 @@ def check(path: Path) -> None:
         raise UsageError(f"{shown(path)}: a picture's name ends in {' or '.join(FORMATS)}")
     if not path.parent.is_dir():
         raise UsageError(f"{shown(path)}: the directory {path.parent} does not exist; create it first")
+    check_installed()
+
+
+def check_installed() -> None:
+    """See that matplotlib is there.
+
+    Raises:
+        UsageError: it is not.
+    """
     if find_spec("matplotlib") is None:
         raise UsageError("pictures need matplotlib, which is not installed: pip install matplotlib")
 

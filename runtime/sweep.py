@@ -3,12 +3,14 @@
 import errno
 import fcntl
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, aclosing, suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from signal import SIGINT, SIGTERM, Signals
+from typing import NamedTuple
 
 import anyio
 import msgspec
@@ -36,9 +38,17 @@ from peerwatch.runtime.state import State
 
 
 class Label(msgspec.Struct, frozen=True):
-    """A line of the labels: it names a line of the stream log, from 1."""
+    """A line of the labels: it names a line of the stream log, from 1, and may call what is there."""
 
     line: Count
+    label: object = None
+
+
+class Named(NamedTuple):
+    """What names a line of the stream log: a line of the labels; and what it calls it, "" if nothing."""
+
+    place: int
+    kind: str
 
 
 async def sweep(
@@ -81,9 +91,7 @@ async def sweep(
             return interrupted_by
         if going.judged == 0:
             raise UsageError(f"{stream} holds no purchase: there is nothing to judge")
-        if unknown := sorted((named[line], line) for line in named.keys() - going.found):
-            place, line = unknown[0]
-            raise UsageError(f"{shown(labels or '')}:{place}: line {line} of {stream} is no judged purchase")
+        check_labels(named, going.found, labels or Path(), stream)
         if files is not None:
             await run_sync(files.finish)
         return compared(settings, own, going.judged, going.shared, has_labels=labels is not None)
@@ -107,7 +115,7 @@ async def _until_signal(work: Callable[[], Awaitable[None]], signals: AsyncItera
 class Sweep:
     """One pass over the logs: they are decoded once, and one history of the largest T serves every D."""
 
-    def __init__(self, opened: Opened, grid: Grid, labels: dict[int, int], files: "FlaggedFiles | None") -> None:
+    def __init__(self, opened: Opened, grid: Grid, labels: Collection[int], files: "FlaggedFiles | None") -> None:
         self._opened, self._grid, self._files = opened, grid, files
         self._state = State.fresh(grid.D[0], grid.T[-1], 1)
         self._lanes: list[Lane] = []
@@ -212,8 +220,8 @@ class Lane:
         return [*map(Verdicts, flagged, statistics)][::-1]
 
 
-def read_labels(path: Path) -> dict[int, int]:
-    """The lines of the stream log that labels name, each with the line that names it first; blank lines are skipped.
+def read_labels(path: Path) -> dict[int, Named]:
+    """The lines of the stream log that labels name, each with what names it first; blank lines are skipped.
 
     Raises:
         UsageError: the file cannot be read, or a line of it names no line.
@@ -222,17 +230,29 @@ def read_labels(path: Path) -> dict[int, int]:
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise UsageError(f"cannot read the labels {shown(path)}: {error.strerror}") from None
-    named: dict[int, int] = {}
+    named: dict[int, Named] = {}
     for place, text in enumerate(lines, 1):
         if not text.strip():
             continue
         try:
-            named.setdefault(msgspec.json.decode(text, type=Label).line, place)
+            found = msgspec.json.decode(text, type=Label)
         except msgspec.DecodeError:
             raise UsageError(
                 f'{shown(path)}:{place}: no label; expected an object that names a line of STREAM, like {{"line": 188}}'
             ) from None
+        named.setdefault(found.line, Named(place, found.label if isinstance(found.label, str) else ""))
     return named
+
+
+def check_labels(named: Mapping[int, Named], judged: AbstractSet[int], labels: Path, stream: str) -> None:
+    """See that every label names one of the judged lines of the stream log.
+
+    Raises:
+        UsageError: one does not.
+    """
+    if unknown := sorted((named[line].place, line) for line in named.keys() - judged):
+        place, line = unknown[0]
+        raise UsageError(f"{shown(labels)}:{place}: line {line} of {stream} is no judged purchase")
 
 
 class FlaggedFiles:

@@ -1,0 +1,229 @@
+"""What detectors are evaluated on: rows of a table, in its plain columns, or purchases with their windows.
+
+Both are in order of time. Detectors are unsupervised: labels are never given to `fit`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy as np
+
+from peerwatch.detectors.base import Context, Detector, Floats, Mask, by_size, ratio
+from peerwatch.detectors.judge import Judge
+from peerwatch.detectors.registry import DETECTORS, make
+from peerwatch.detectors.rules import ZScore
+from peerwatch.detectors.sigma import Sigma
+from peerwatch.network.errors import BadInput, UsageError
+from peerwatch.network.history import Windows
+from peerwatch.network.kernels import Int64s
+from peerwatch.runtime.evaluation.metrics import Judged
+from peerwatch.runtime.settings import SIGMA
+from peerwatch.runtime.settings import Detector as SigmaSettings
+from peerwatch.runtime.sheets import Sheet, number
+
+
+class Judging(Protocol):
+    """Judges the rows `begin` to `end`, knowing those before."""
+
+    def __call__(self, begin: int, end: int) -> Judged:
+        """Verdicts, [end - begin].
+
+        Raises:
+            BadInput: there are too few rows before, or there is what cannot be judged.
+        """
+
+
+class Data(Protocol):
+    """Rows in order of time."""
+
+    @property
+    def name(self) -> str:
+        """What they are called."""
+
+    @property
+    def labels(self) -> Mask | None:
+        """Which of them are anomalous, if that is known. Shape [rows]."""
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        """What kind of anomaly each row is, "" if that is not known."""
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+
+    def columns(self, begin: int, end: int) -> Floats:
+        """Numbers of the rows `begin` to `end`, in which flagged and normal ones may lie apart."""
+
+    def methods(self) -> list[str]:
+        """The detectors that can judge these rows."""
+
+    def judging(self, method: str, parameters: Mapping[str, Any]) -> Judging:
+        """What judges.
+
+        Raises:
+            BadInput: there is no such detector here, or it does not take these parameters.
+        """
+
+
+@dataclass(frozen=True)
+class Measures:
+    """A table: `values` has shape [rows, columns].
+
+    A detector is fitted on the plain columns of all rows before, whoever's they are; nothing is set off for an id.
+    """
+
+    name: str
+    values: Floats
+    labels: Mask | None
+    kinds: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def columns(self, begin: int, end: int) -> Floats:
+        """The table's own."""
+        return self.values[begin:end]
+
+    def methods(self) -> list[str]:
+        """All but sigma, which knows windows only."""
+        return [*DETECTORS]
+
+    def judging(self, method: str, parameters: Mapping[str, Any]) -> Judging:
+        """As an estimator."""
+
+        def judge(begin: int, end: int) -> Judged:
+            detector = make(method, parameters).fit(self.values[:begin])
+            with np.errstate(over="ignore", invalid="ignore"):  # what floats cannot square has no score
+                excess = -detector.decision_function(self.values[begin:end])
+            return Judged(excess, excess > 0)
+
+        make(method, parameters)  # a mistake is told before the work
+        return judge
+
+
+def measures(
+    name: str, sheet: Sheet, *, columns: Sequence[str], label: str | None, kind: str | None = None
+) -> Measures:
+    """Some columns of a sheet, with its labels.
+
+    Raises:
+        UsageError: a column is missing, holds what it should not, or all labels are the same.
+    """
+    if not sheet.rows:
+        raise UsageError(f"{sheet.name} has no rows")
+    values = np.column_stack([sheet.numbers(column) for column in columns])
+    labels = _labels(sheet, label) if label is not None else None
+    return Measures(name, values, labels, sheet.texts(kind) if kind is not None else [""] * len(values))
+
+
+def numeric(sheet: Sheet, but: Sequence[str | None]) -> list[str]:
+    """The columns that begin with a number, but for some.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if not sheet.rows:
+        raise UsageError(f"{sheet.name} has no rows")
+    first = zip(sheet.header, sheet.rows[0], strict=True)
+    found = [column for column, text in first if column not in but and number(text) is not None]
+    if not found:
+        raise UsageError(f"{sheet.name}: no column begins with a number; name those to judge with --column")
+    return found
+
+
+def _labels(sheet: Sheet, column: str) -> Mask:
+    texts = sheet.texts(column)
+    for line, text in zip(sheet.lines, texts, strict=True):
+        if text not in {"0", "1"}:
+            raise UsageError(f'{sheet.name}:{line}: "{column}" is "{text}"; a label is 0 or 1')
+    return np.array([text == "1" for text in texts])
+
+
+@dataclass(frozen=True)
+class Purchases:
+    """Judged purchases with their windows, in order of time; where a column holds -1 - i, the amount is `large[i]`.
+
+    `amount` has shape [q], in millionths; `window` and `paid` are the windows' amounts and these in units of the log.
+    """
+
+    name: str
+    labels: Mask | None
+    kinds: Sequence[str]
+    windows: Windows
+    amount: Int64s
+    large: Sequence[int]
+    window: Floats
+    paid: Floats
+    context: Context
+
+    def __len__(self) -> int:
+        return len(self.amount)
+
+    def columns(self, begin: int, end: int) -> Floats:
+        """The amount alone."""
+        return self.paid[begin:end, None]
+
+    def methods(self) -> list[str]:
+        """All."""
+        return [SIGMA, *DETECTORS]
+
+    def judging(self, method: str, parameters: Mapping[str, Any]) -> Judging:
+        """As in a run: against windows."""
+        if method == SIGMA:
+            judge = Judge(sigma(parameters), self.large)
+            return lambda begin, end: self._sigma(judge, begin, end)
+        make(method, parameters)
+        return lambda begin, end: self._judged(make(method, parameters), begin, end)
+
+    def part(self, begin: int, end: int) -> tuple[Int64s, Floats, Floats, Context]:
+        """What a detector is given of the purchases `begin` to `end`."""
+        offsets, window = _cut(self.windows.offsets, begin, end)
+        own_offsets, own = _cut(self.context.own_offsets, begin, end)
+        since, hour, members = self.context.since, self.context.hour, self.context.members
+        context = Context(own_offsets, self.context.own[own], since[begin:end], hour[begin:end], members[begin:end])
+        return offsets, self.window[window], self.paid[begin:end], context
+
+    def _judged(self, detector: Detector, begin: int, end: int) -> Judged:
+        if detector.trains:
+            features = import_module("peerwatch.detectors.features").features
+            detector.fit(features(*self.part(0, begin)))
+        score, threshold, flagged = detector.judge(*self.part(begin, end))
+        return Judged(score - threshold, flagged)
+
+    def _sigma(self, judge: Judge, begin: int, end: int) -> Judged:
+        """The exact verdicts; the score is in floats: standard deviations above the mean."""
+        offsets, window, paid, _ = self.part(begin, end)
+        _, place = _cut(self.windows.offsets, begin, end)
+        held = Windows(offsets, *(column[place] for column in self.windows[1:]))
+        score = np.full(len(paid), np.nan)
+        with np.errstate(over="ignore", invalid="ignore"):  # what floats cannot square has no score
+            for rows, windows in by_size(offsets, window):
+                if windows.shape[1] >= 2:
+                    mean, sd = ZScore().summarise(windows)
+                    distance = paid[rows] - mean
+                    score[rows] = np.sign(distance) * ratio(np.abs(distance), sd)
+        return Judged(score - float(judge.detector.k), judge.flags(held, self.amount[begin:end]))
+
+
+def sigma(parameters: Mapping[str, Any]) -> Sigma:
+    """The rule sigma with its one parameter.
+
+    Raises:
+        BadInput: there is another parameter, or k is no number from 0 on.
+    """
+    unknown = [name for name in parameters if name != "k"]
+    if unknown:
+        raise BadInput(f'{SIGMA} has no parameter "{unknown[0]}"; it has k')
+    k = parameters.get("k", SigmaSettings().k)
+    if isinstance(k, bool) or not isinstance(k, int | float) or not k >= 0:
+        raise BadInput(f'{SIGMA}: "k" is {k!r}; expected a number from 0 on')
+    return Sigma(Fraction(repr(k)))
+
+
+def _cut(offsets: Int64s, begin: int, end: int) -> tuple[Int64s, slice]:
+    """The offsets of the windows `begin` to `end` on their own, and where these lie in the columns."""
+    first, last = int(offsets[begin]), int(offsets[end])
+    return np.asarray(offsets[begin : end + 1] - first), slice(first, last)
