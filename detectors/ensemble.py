@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,7 +12,9 @@ from peerwatch.detectors.registry import make
 from peerwatch.network.errors import BadInput
 from peerwatch.network.kernels import Int64s
 
-KEYS = {"name", "parameters", "weight"}
+KEYS: Final = {"name", "parameters", "weight"}
+MEMBERS: Final = ({"name": "zscore"}, {"name": "iqr"}, {"name": "mad"})
+"""Who votes if nobody else is named."""
 
 
 class Ensemble(Detector):
@@ -24,7 +26,7 @@ class Ensemble(Detector):
 
     name: ClassVar[str] = "ensemble"
 
-    def __init__(self, *, members: Sequence[Mapping[str, Any]] = (), threshold: float = 0.5) -> None:
+    def __init__(self, *, members: Sequence[Mapping[str, Any]] = MEMBERS, threshold: float = 0.5) -> None:
         self.members = members
         self.threshold = threshold
 

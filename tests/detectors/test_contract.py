@@ -13,7 +13,7 @@ from peerwatch.detectors.seasonal import METHODS
 from peerwatch.network.errors import BadInput
 
 CASES = [
-    *((name, {}) for name in DETECTORS if name != "ensemble"),
+    *((name, {}) for name in DETECTORS),
     *(("spc", {"chart": chart}) for chart in CHARTS[1:]),
     *(("seasonal", {"method": method, "period": 5}) for method in METHODS),
     ("ensemble", {"members": [{"name": "mad"}, {"name": "iqr", "parameters": {"k": 3.0}, "weight": 2}]}),
