@@ -279,7 +279,7 @@ class IsolationForest(_Saved):
         for each in model.estimators_:
             tree = each.tree_
             _expect(tree.node_count == tree.capacity and tree.n_features == columns, "a tree")
-            inner = np.flatnonzero(tree.children_left >= 0)
+            inner = np.flatnonzero(tree.children_left != -1)  # any other number is followed, wherever it leads
             for children in (tree.children_left[inner], tree.children_right[inner]):
                 _expect(bool(((inner < children) & (children < tree.node_count)).all()), "a tree's branches")
             _expect(bool(((tree.feature[inner] >= 0) & (tree.feature[inner] < columns)).all()), "a tree's columns")

@@ -181,6 +181,16 @@ def refused(name: str, parameters: dict[str, Any], wrong: dict[str, Any]) -> Non
         detector.arrays()
 
 
+def bent(train: Floats, **fields: int) -> Forest:
+    """A forest of three whose first tree's root is not what it was: compiled code would follow it anywhere."""
+    forest = Forest(n_estimators=3, random_state=1).fit(train)
+    state = forest.estimators_[0].tree_.__getstate__()
+    for field, value in fields.items():
+        state["nodes"][field][0] = value
+    forest.estimators_[0].tree_.__setstate__(state)
+    return forest
+
+
 def test_a_saved_estimator_is_made_of_known_types_alone() -> None:
     """Another estimator, another's parameters, a function, a broken tree: refused, and none is called."""
     import skops.io
@@ -188,21 +198,15 @@ def test_a_saved_estimator_is_made_of_known_types_alone() -> None:
 
     train, _ = tables()
     kept = IsolationForest(trees=3).fit(train).arrays()
-    loop = Forest(n_estimators=3, random_state=1).fit(train)
-    state = loop.estimators_[0].tree_.__getstate__()
-    state["nodes"]["left_child"][0] = 0
-    loop.estimators_[0].tree_.__setstate__(state)
-    outside = Forest(n_estimators=3, random_state=1).fit(train)
-    state = outside.estimators_[0].tree_.__getstate__()
-    state["nodes"]["right_child"][0] = 10**6
-    outside.estimators_[0].tree_.__setstate__(state)
     for strange, sentence in (
         (Forest(n_estimators=4, random_state=1).fit(train), "another model"),
         (Forest(n_estimators=3, random_state=1).fit(train[:, :2]), "its columns"),
         (OneClassSVM().fit(train), "another model"),
         (FunctionTransformer(sys.exit), "objects of sys.exit"),
-        (loop, "a tree's branches"),
-        (outside, "a tree's branches"),
+        (bent(train, left_child=0), "a tree's branches"),
+        (bent(train, left_child=-5), "a tree's branches"),
+        (bent(train, right_child=10**6), "a tree's branches"),
+        (bent(train, feature=5), "a tree's columns"),
     ):
         model = np.frombuffer(skops.io.dumps(strange), np.uint8)
         with pytest.raises(BadInput, match=sentence):
