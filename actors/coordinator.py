@@ -1,11 +1,14 @@
 """Gathers each decision's window from the shards, has it judged, and logs decisions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from itertools import cycle
-from typing import NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import anyio
+import numpy as np
+from anyio.to_thread import run_sync
+from numpy.typing import NDArray
 
 from peerwatch.actors.mailbox import INLINE_WORK, Receive, Reply, Send, mailbox, run_kernel
 from peerwatch.actors.messages import (
@@ -19,10 +22,15 @@ from peerwatch.actors.messages import (
     ShardMessage,
     WindowRequest,
 )  # fmt: skip
+from peerwatch.actors.seat import Seat, Spoke
 from peerwatch.actors.snapshot import Snapshot
-from peerwatch.detectors.judge import Decision, Judging, Mask
+from peerwatch.actors.trainer import Training
+from peerwatch.detectors.adaptation import News, section
+from peerwatch.detectors.judge import Case, Decision, Judged, Mask
 from peerwatch.detectors.shadow import Outcome
+from peerwatch.network.graph import Networks, alone
 from peerwatch.network.history import Windows, merged
+from peerwatch.network.kernels import Int64s
 from peerwatch.network.sampling import sampled
 
 
@@ -38,12 +46,20 @@ class DecisionLog(Protocol):
     def write(self, questions: Questions, decisions: Sequence[Decision]) -> None:
         """Write one record a decision."""
 
+    def disagree(self, questions: Questions, pairs: Sequence[tuple[Decision, Decision]]) -> None:
+        """Write one record a purchase on which champion and challenger disagree, from their decisions."""
+
+    def tell(self, who: str, news: Sequence[News | Spoke]) -> None:
+        """Write one record of each thing that has happened to the "champion" or the "challenger"."""
+
 
 class Asked(NamedTuple):
     """Questions whose window requests are on their way, and where the shards' replies will come."""
 
     questions: Questions
     replies: list[Reply[Windows]]
+    own: list[Reply[Windows]]
+    """For the buyers' own purchases, if a judge wants them."""
 
 
 class Checking(NamedTuple):
@@ -51,6 +67,40 @@ class Checking(NamedTuple):
 
     share: float
     shadow: Send[ShadowMessage]
+
+
+CHAMPION: Final = "champion"
+CHALLENGER: Final = "challenger"
+DISAGREED: Final = "disagreed"
+
+
+class Bench(NamedTuple):
+    """Who judges: the champion, whose verdicts count, and perhaps a challenger, whose verdicts are compared with them.
+
+    `trainer` is there if one of them learns.
+    """
+
+    champion: Seat
+    challenger: Seat | None = None
+    trainer: Send[Training] | None = None
+
+    def seats(self) -> list[tuple[str, Seat]]:
+        """Those who are there, by name."""
+        both = ((CHAMPION, self.champion), (CHALLENGER, self.challenger))
+        return [(name, seat) for name, seat in both if seat is not None]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All that they remember, as `champion.name`. Copies."""
+        return {f"{who}.{name}": array for who, seat in self.seats() for name, array in seat.judge.arrays().items()}
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Remember what `arrays` held, and let those models speak that spoke then.
+
+        Raises:
+            RunError: one is not there any more, or damaged.
+        """
+        for who, seat in self.seats():
+            seat.restore(section(arrays, who))
 
 
 class Coordinator:
@@ -61,21 +111,27 @@ class Coordinator:
 
     def __init__(
         self,
-        judge: Judging,
+        bench: Bench,
         T: int,
         log: DecisionLog,
         inboxes: Sequence[Receive[CoordinatorMessage]],
         shards: Sequence[Send[ShardMessage]],
         output: Send[OutputMessage],
         checking: Checking | None = None,
+        disagreed: Sequence[int] = (0, 0),
     ) -> None:
-        self._judge = judge
+        """The judges share one list of large amounts. `disagreed` counts from what was judged before."""
+        self._bench = bench
         self._T = T
         self._log = log
         self._inboxes = inboxes
         self._shards = shards
         self._output = output
         self._checking = checking
+        self._wants_context = any(seat.wants_context for _, seat in bench.seats())
+        self._at_once = bench.challenger is None and not bench.champion.stepwise
+        self.disagreed: Int64s = np.array(disagreed, np.int64)
+        """Purchases that the champion alone has flagged so far, and that the challenger alone has."""
 
     async def run(self) -> None:
         """Serve until the mailbox ends and every reply has been judged."""
@@ -101,59 +157,115 @@ class Coordinator:
         if isinstance(message, Snapshot):
             await asked.send(message)
             return False
-        replies = await self._request(message) if len(message.seq) else []
-        await asked.send(Asked(message, replies))
+        replies, own = [], []
+        if len(message.seq):
+            replies = await self._request(message.seq, message.networks)
+            if self._wants_context:
+                own = await self._request(message.seq, alone(message.events.user))
+        await asked.send(Asked(message, replies, own))
         return message.next
 
-    async def _request(self, questions: Questions) -> list[Reply[Windows]]:
+    async def _request(self, seq: Int64s, networks: Networks) -> list[Reply[Windows]]:
         replies: list[Reply[Windows]] = []
         for shard in self._shards:
             replies.append(Reply())
-            await shard.send(WindowRequest(questions.seq, questions.networks, int(questions.seq[0]), replies[-1]))
+            await shard.send(WindowRequest(seq, networks, int(seq[0]), replies[-1]))
         return replies
 
     async def _judge_all(self, asked: Receive[Asked | Snapshot]) -> None:
-        with asked, self._output, self._checking.shadow if self._checking is not None else nullcontext():
+        with ExitStack() as stack:
+            for end in (asked, self._output, self._checking and self._checking.shadow, self._bench.trainer):
+                stack.enter_context(end or nullcontext())
             async for message in asked:
                 if isinstance(message, Snapshot):
+                    message.put({DISAGREED: self.disagreed.copy()} | self._bench.arrays())
                     await self._output.send(message)
                     continue
-                questions, replies = message
-                self._judge.large.extend(questions.large)
-                windows = [await reply.wait_answered() for reply in replies]
-                flagged = await self._flagged(questions, windows) if windows else []
+                questions = message.questions
+                self._bench.champion.judge.large.extend(questions.large)
+                windows = [await reply.wait_answered() for reply in message.replies]
+                own = [await reply.wait_answered() for reply in message.own]
+                flagged = await self._flagged(questions, windows, own) if windows else []
                 await self._output.send(Results(questions.seq, flagged, questions.rejected, questions.through))
 
-    async def _flagged(self, questions: Questions, windows: list[Windows]) -> list[Flagged]:
+    async def _flagged(self, questions: Questions, windows: list[Windows], own: list[Windows]) -> list[Flagged]:
         wanted = self._log.wanted(questions)
         checked = None if self._checking is None else sampled(questions.seq, self._checking.share)
-        work = 8 * sum(len(part.seq) for part in windows)
-        if self._log.flagged or wanted.any():
-            work += INLINE_WORK  # a log may be a file: it is written from a thread
-        flagged, outcomes = await run_kernel(work, self._decide, questions, windows, wanted, checked)
+        if self._at_once:
+            work = 8 * sum(len(part.seq) for part in (*windows, *own))
+            if self._log.flagged or wanted.any():
+                work += INLINE_WORK  # a log may be a file: it is written from a thread
+            flagged, outcomes = await run_kernel(work, self._decide, questions, windows, own, wanted, checked)
+        else:
+            case = await run_sync(self._case, questions, windows, own)
+            judged = [await seat.verdicts(case, self._bench.trainer) for _, seat in self._bench.seats()]
+            flagged, outcomes = await run_sync(self._report, questions, case, judged, wanted, checked)
         if self._checking is not None and outcomes:
             await self._checking.shadow.send(Outcomes(outcomes))
         return flagged
 
     def _decide(
-        self, questions: Questions, windows: list[Windows], wanted: Mask, checked: Mask | None
+        self, questions: Questions, windows: list[Windows], own: list[Windows], wanted: Mask, checked: Mask | None
     ) -> tuple[list[Flagged], list[Outcome]]:
-        """What is flagged, and what was decided on the purchases that are `checked`."""
-        either = wanted if checked is None else wanted | checked
-        decisions = self._judge.judge(merged(windows, self._T), questions.events.amount, either)
+        case = self._case(questions, windows, own)
+        return self._report(questions, case, [self._bench.champion.judge.verdicts(case)], wanted, checked)
+
+    def _case(self, questions: Questions, windows: list[Windows], own: list[Windows]) -> Case:
+        events = questions.events
+        return Case(
+            merged(windows, self._T), questions.seq, events.line, events.amount, events.timestamp,
+            questions.networks.size, merged(own, self._T) if own else None,
+        )  # fmt: skip
+
+    def _report(
+        self, questions: Questions, case: Case, judged: list[Judged], wanted: Mask, checked: Mask | None
+    ) -> tuple[list[Flagged], list[Outcome]]:
+        """What is flagged, and what was decided on the purchases that are `checked`; the rest is logged."""
+        champion = judged[0]
+        which = champion.flagged | wanted
+        if checked is not None:
+            which |= checked
+        if self._bench.challenger is not None:
+            which |= judged[1].flagged
+        decisions = self._bench.champion.judge.decisions(case, champion, which)
+        for who, seat in self._bench.seats():
+            if news := seat.news():
+                self._log.tell(who, news)
         logged = [one for one in decisions if wanted[one.place] or (one.flagged and self._log.flagged)]
         if logged:
             self._log.write(questions, logged)
+        if self._bench.challenger is not None:
+            self._compare(questions, case, decisions, self._bench.challenger, judged[1])
         flagged = [_flagged(questions, decision) for decision in decisions if decision.flagged]
         if checked is None:
             return flagged, []
         return flagged, [_outcome(questions, decision) for decision in decisions if checked[decision.place]]
 
+    def _compare(
+        self, questions: Questions, case: Case, decisions: list[Decision], challenger: Seat, judged: Judged
+    ) -> None:
+        """Count and log where the challenger's verdict is another than the champion's."""
+        differing = [one for one in decisions if one.flagged != judged.flagged[one.place]]
+        alone = sum(one.flagged for one in differing)
+        self.disagreed += (alone, len(differing) - alone)
+        if differing:
+            which = np.zeros(len(case.seq), np.bool_)
+            which[[one.place for one in differing]] = True
+            others = challenger.judge.decisions(case, judged, which)
+            self._log.disagree(questions, list(zip(differing, others, strict=True)))
+
 
 def _flagged(questions: Questions, decision: Decision) -> Flagged:
     events, place = questions.events, decision.place
     text = questions.content[events.start[place] : events.end[place]]
-    return Flagged(int(questions.seq[place]), int(events.line[place]), text, decision.statistics, decision.spoken)
+    return Flagged(
+        int(questions.seq[place]),
+        int(events.line[place]),
+        text,
+        decision.statistics,
+        decision.spoken,
+        decision.severity,
+    )
 
 
 def _outcome(questions: Questions, decision: Decision) -> Outcome:

@@ -76,6 +76,11 @@ class Reply(Generic[Result]):
         self._answer = answer
         self._answered.set()
 
+    @property
+    def answered(self) -> bool:
+        """Whether the answer is there."""
+        return self._answered.is_set()
+
     async def wait_answered(self) -> Result:
         """The answer, once it is there."""
         await self._answered.wait()

@@ -6,6 +6,7 @@ from typing import TypeAlias
 from peerwatch.actors.mailbox import Reply
 from peerwatch.actors.snapshot import Snapshot
 from peerwatch.detectors.judge import Spoken
+from peerwatch.detectors.severity import Level
 from peerwatch.detectors.shadow import Outcome
 from peerwatch.network.decoder import Events
 from peerwatch.network.graph import FriendGraph, Networks
@@ -100,13 +101,17 @@ CoordinatorMessage: TypeAlias = Questions | Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Flagged:
-    """Coordinator to output: one flagged purchase: its number, its line and that line's own text, its window."""
+    """Coordinator to output: one flagged purchase: its number, its line and that line's own text, its window.
+
+    `spoken` is what a detector other than sigma had to say, `severity` how bad it is, if levels are set.
+    """
 
     seq: int
     line: int
     text: bytes
     statistics: Statistics
     spoken: Spoken | None = None
+    severity: Level | None = None
 
 
 @dataclass(frozen=True, slots=True)

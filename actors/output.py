@@ -8,6 +8,7 @@ from peerwatch.actors.mailbox import Receive
 from peerwatch.actors.messages import OutputMessage, Results
 from peerwatch.actors.snapshot import Snapshot
 from peerwatch.detectors.judge import Spoken
+from peerwatch.detectors.severity import Level
 from peerwatch.detectors.verdicts import Entry, Verdict, VerdictHash, encode_entry
 from peerwatch.network.rejects import encode_reject
 
@@ -80,7 +81,7 @@ class OutputActor:
         if verdicts:
             pairs = zip(results.flagged, verdicts, strict=True)
             await self._flagged.write(
-                b"".join(flagged_line(one.text, each.mean, each.sd, one.spoken) for one, each in pairs)
+                b"".join(flagged_line(one.text, each.mean, each.sd, one.spoken, one.severity) for one, each in pairs)
             )
             self.written += len(verdicts)
         if results.rejected:
@@ -93,10 +94,11 @@ class OutputActor:
             await self._ledger.write(b"".join(map(encode_entry, entries)))
 
 
-def flagged_line(text: bytes, mean: str, sd: str, spoken: Spoken | None = None) -> bytes:
+def flagged_line(text: bytes, mean: str, sd: str, spoken: Spoken | None = None, severity: Level | None = None) -> bytes:
     """The line's own text, byte for byte, with `mean` and `sd` before its closing brace.
 
-    A detector other than sigma adds its name, the score it gave and its threshold.
+    A detector other than sigma adds its name, the score it gave, its threshold and, if it learns, its model's version.
+    Where levels are set, one is added.
     """
     text = text.removesuffix(b"\r")
     brace = text.rindex(b"}")
@@ -105,4 +107,7 @@ def flagged_line(text: bytes, mean: str, sd: str, spoken: Spoken | None = None) 
         name = orjson.dumps(spoken.detector).decode()
         fields += f', "detector": {name}, "score": "{spoken.score:.6g}"'
         fields += f', "score_threshold": "{spoken.threshold:.6g}"'
+        fields += f', "model": "{spoken.model}"' if spoken.model is not None else ""
+    if severity is not None:
+        fields += f', "severity": "{severity}"'
     return text[:brace] + fields.encode() + text[brace:] + b"\n"

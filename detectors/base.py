@@ -34,6 +34,10 @@ class Verdicts(NamedTuple):
     threshold: Floats
     flagged: Mask
 
+    def at(self, places: Int64s) -> "Verdicts":
+        """Those on some of the purchases."""
+        return Verdicts(self.score[places], self.threshold[places], self.flagged[places])
+
 
 class Context(NamedTuple):
     """What else is known of q purchases, for detectors that want it.

@@ -7,7 +7,7 @@ Page-Hinkley (Page, 1954) adds up how far values lie beyond their mean. Both fin
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from math import isnan
-from typing import Any, ClassVar, Final, NamedTuple, Self
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,24 +81,17 @@ class Drift:
         return list(self._changes(judged.part(0, whole), done))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All that it knows, as arrays without objects: enough for `restored`."""
+        """All that it knows, as arrays without objects: enough for `restore`."""
         values = {watch.key: np.array(watch.values, np.float64) for watch in self._watches}
         return {"judged": np.array(self._judged)} | self._joined()._asdict() | values
 
-    @classmethod
-    def restored(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """Go on as the one whose `arrays` these are would.
-
-        Raises:
-            BadInput: river is not installed.
-        """
-        drift = cls()
-        drift._judged = int(arrays["judged"])
-        drift._waiting = [_Judged(arrays["score"], arrays["flagged"], arrays["threshold"])]
-        for watch in drift._watches:
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """As new: go on as the one whose `arrays` these are would."""
+        self._judged = int(arrays["judged"])
+        self._waiting = [_Judged(arrays["score"], arrays["flagged"], arrays["threshold"])]
+        for watch in self._watches:
             for value in arrays[watch.key].tolist():
                 watch.update(value)
-        return drift
 
     def _joined(self) -> "_Judged":
         return _Judged(*map(np.concatenate, zip(*self._waiting, strict=True)))

@@ -17,8 +17,6 @@ FEATURES: Final = (
     "spread",  # standard deviations in the mean, as log1p
     "window",  # log1p of the purchases in the window
     "members",  # log1p of the users in the network
-    "hour sin",
-    "hour cos",
     "to own mean",  # log ratio to the mean of what the buyer paid before
     "own",  # log1p of how many those are
     "since",  # log of the time since the buyer's latest purchase, in days
@@ -26,6 +24,7 @@ FEATURES: Final = (
 """The columns, in order. Whatever is not known (no context, nothing bought before) is 0, which is nothing unusual.
 
 Saved models were taught them: with any change `peerwatch.runtime.models.VERSION` goes up.
+The hour of the day is not among them: a busy log's lesson may span minutes, and every later hour would be unheard of.
 """
 LARGEST: Final = 1e100
 """What is beyond counts as that much: its square is a float."""
@@ -70,10 +69,8 @@ def _beside(window: Floats, amount: Floats) -> Floats:
 def _known(amount: Floats, context: Context) -> Floats:
     """The others. Shape [len(FEATURES) - 5, q]."""
     check_finite(context.own)
-    check_finite(context.hour)
     since = np.where(np.isnan(context.since), DAY - 1, context.since)
     check_finite(since)
-    angle = context.hour * (2 * np.pi / 24)
     count = np.diff(context.own_offsets)
     bought = np.flatnonzero(count)  # what reduceat makes of an empty part is not its sum
     own = np.clip(context.own[: context.own_offsets[-1]], -LARGEST, LARGEST)
@@ -83,8 +80,6 @@ def _known(amount: Floats, context: Context) -> Floats:
     return np.array(
         [
             np.log1p(context.members.astype(np.float64)),
-            np.sin(angle),
-            np.cos(angle),
             to_own,
             np.log1p(count.astype(np.float64)),
             np.log((1 + np.maximum(since, 0.0)) / DAY),

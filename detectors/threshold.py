@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from itertools import accumulate
 from math import isnan
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,19 +55,16 @@ class FlagRate:
             self.value = sorted(self._scores, reverse=True)[flagged]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All that it knows, as arrays without objects: enough for `restored`."""
+        """All that it knows, as arrays without objects: enough for `restore`."""
         value = [] if self.value is None else [self.value]
         scores = np.array(self._scores, np.float64)
         return {"judged": np.array(self._judged), "scores": scores, "value": np.array(value, np.float64)}
 
-    @classmethod
-    def restored(cls, target: float, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """Go on as the one of the same target whose `arrays` these are would."""
-        rate = cls(target)
-        rate._judged = int(arrays["judged"])
-        rate._scores.extend(arrays["scores"].tolist())
-        rate.value = next(iter(arrays["value"].tolist()), None)
-        return rate
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """As new: go on as the one of the same target whose `arrays` these are would."""
+        self._judged = int(arrays["judged"])
+        self._scores.extend(arrays["scores"].tolist())
+        self.value = next(iter(arrays["value"].tolist()), None)
 
 
 class Labelled(NamedTuple):
@@ -121,7 +118,7 @@ class Precision:
         return precise[-1] if precise else max(label.score for label in above if not label.anomaly)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All that it knows, as arrays without objects: enough for `restored`."""
+        """All that it knows, as arrays without objects: enough for `restore`."""
         labels = self._labels.values()
         return {
             "seq": np.array([label.seq for label in labels], np.int64),
@@ -129,13 +126,10 @@ class Precision:
             "anomaly": np.array([label.anomaly for label in labels], np.bool_),
         }
 
-    @classmethod
-    def restored(cls, target: float, own: float, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """Go on as the one of the same target and the same detector whose `arrays` these are would."""
-        precision = cls(target, own)
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """As new: go on as the one of the same target and the same detector whose `arrays` these are would."""
         columns = (arrays[name].tolist() for name in Labelled._fields)
-        precision.add(map(Labelled, *columns))
-        return precision
+        self.add(map(Labelled, *columns))
 
 
 def _score(label: Labelled) -> float:

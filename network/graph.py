@@ -78,6 +78,13 @@ class Networks(NamedTuple):
     expected: Int64s
 
 
+def alone(user: Int32s) -> Networks:
+    """Networks in which each user is alone."""
+    q = len(user)
+    plan, expected = np.full(q, Plan.PARTITION, np.int8), np.full((q, COMPARED), -1, np.int64)
+    return Networks(np.arange(q + 1, dtype=np.int64), user, plan, np.ones(q, np.int64), expected)
+
+
 class FriendGraph:
     """Mutual friendships of dense users, as stretches of one pool, and who bought lately.
 

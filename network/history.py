@@ -36,6 +36,12 @@ class Windows(NamedTuple):
         """The places of the i-th window in the columns."""
         return slice(int(self.offsets[i]), int(self.offsets[i + 1]))
 
+    def part(self, begin: int, end: int) -> "Windows":
+        """The windows of the decisions from `begin` on, before `end`; the memory is shared."""
+        taken = slice(int(self.offsets[begin]), int(self.offsets[end]))
+        offsets = self.offsets[begin : end + 1] - self.offsets[begin]
+        return Windows(offsets, self.seq[taken], self.timestamp[taken], self.amount[taken])
+
 
 class PurchaseColumns(NamedTuple):
     """All purchases a history holds: how many each user has, and those one user after the other, the oldest first.

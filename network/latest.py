@@ -1,4 +1,4 @@
-"""The T latest of some purchases."""
+"""The order of time among some purchases: the T latest, and all from the oldest to the newest."""
 
 from typing import Final
 
@@ -66,3 +66,27 @@ def keep_latest(T: int, count: int, seq: Int64s, timestamp: Int64s, amount: Int6
         if kept == T:
             break
     return last
+
+
+@kernel
+def sort_in_time(offsets: Int64s, seq: Int64s, timestamp: Int64s, amount: Int64s) -> None:
+    """Put each window in order of (timestamp, sequence number), in place.
+
+    Shell's sort (CACM 1959) with Knuth's gaps: needs no other memory, and is quick on what is nearly in order.
+    """
+    for q in range(len(offsets) - 1):
+        begin, end = offsets[q], offsets[q + 1]
+        gap = 1
+        while 3 * gap < end - begin:
+            gap = 3 * gap + 1
+        while gap > 0:
+            for i in range(begin + gap, end):
+                at, number, paid = timestamp[i], seq[i], amount[i]
+                to = i
+                while to >= begin + gap and (
+                    timestamp[to - gap] > at or (timestamp[to - gap] == at and seq[to - gap] > number)
+                ):
+                    timestamp[to], seq[to], amount[to] = timestamp[to - gap], seq[to - gap], amount[to - gap]
+                    to -= gap
+                timestamp[to], seq[to], amount[to] = at, number, paid
+            gap //= 3

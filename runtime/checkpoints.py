@@ -28,7 +28,7 @@ from peerwatch.network.errors import SinkError, UsageError
 from peerwatch.runtime.durable import replace_file, unlink
 from peerwatch.runtime.state import Facts, Position, State
 
-VERSION: Final = 3
+VERSION: Final = 4
 DAMAGE: Final = (
     OSError, ValueError, KeyError, EOFError, RuntimeError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile,
     zlib.error, msgspec.MsgspecError,
@@ -39,16 +39,17 @@ LOCK_SECONDS: Final = 0.1
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """What a state directory belongs to: a changed value would change verdicts or lose output."""
+    """What a state directory belongs to: a changed value would change verdicts or lose output.
+
+    `rules` are the settings of all that judge, by dotted key.
+    """
 
     D: int
     T: int
-    detector: str
-    k: float
+    rules: dict[str, Any]
     flagged: str
     rejects: str
     verdicts: str | None
-    parameters: dict[str, Any] = {}
 
 
 class Envelope(msgspec.Struct, frozen=True):
@@ -116,7 +117,7 @@ class StateDirectory:
 
     def reset(self) -> None:
         """Forget all checkpoints."""
-        for path in self._files():
+        for path in (*self._files(), *self.path.glob("journal.jsonl"), *self.path.glob("models/*.npz")):
             unlink(path)
         self._damaged.clear()
 
@@ -227,7 +228,7 @@ class Checkpointer:
         if not last and (self._pending or not is_due or position == self._last_position):
             return None
         self._last_time, self._last_events, self._last_position = now, events, position
-        snapshot = Snapshot(parts=3 + self._shards)
+        snapshot = Snapshot(parts=4 + self._shards)
         self._pending.append(snapshot)
         self._news.set()
         return snapshot
@@ -249,11 +250,14 @@ class Checkpointer:
                 await self._news.wait()
                 self._news = anyio.Event()
 
-    async def write_beginning(self) -> None:
-        """Write down the fresh state, so that a run killed before its first checkpoint knows where it began."""
+    async def write_beginning(self, judging: Arrays) -> None:
+        """Write down the fresh state, with what those who judge remember.
+
+        A run that is killed before its first checkpoint then knows where it began.
+        """
         nothing = {"progress": NOTHING_DONE, "large": [], "judged": False, "position": Position(), "flagged": 0}
         nothing |= {"flagged_bytes": 0, "rejects_bytes": 0, "verdicts_bytes": 0, "verdicts": VerdictHash()}
-        await self._write(self._state.arrays(), nothing | {"unseen": [], "marks": []})
+        await self._write({**self._state.arrays(), **judging}, nothing | {"unseen": [], "marks": []})
 
     async def _write(self, arrays: Arrays, facts: dict[str, Any]) -> None:
         complete = Facts(**facts, shards=self._shards, began=self._began)

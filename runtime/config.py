@@ -47,7 +47,7 @@ def _scalars(node: yaml.Node, path: Path, prefix: str) -> Iterator[tuple[str, An
         where = f'"{prefix.removesuffix(".")}"' if prefix else "the config"
         raise UsageError(f"{origin}: {where} must be a mapping of keys to values")
     known = [key for key, _ in keys()]
-    sections = {key.split(".")[0] for key in known if "." in key}
+    sections = {key[:dot] for key in known for dot, sign in enumerate(key) if sign == "."}
     seen = set()
     for key_node, value_node in node.value:
         origin = f"{path}:{key_node.start_mark.line + 1}"

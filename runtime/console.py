@@ -88,6 +88,12 @@ class Console:
         if totals.recomputed:
             found = f"{totals.differences:,} of them differ" if totals.differences else "every one the same"
             rows.append(("shadow", f"{totals.recomputed:,}", f"decisions recomputed by brute force, {found}"))
+        if settings.challenger.name is not None:
+            alone, others = totals.champion_alone, totals.challenger_alone
+            found = (
+                f"{alone:,} flagged by {settings.detector.name} alone, {others:,} by {settings.challenger.name} alone"
+            )
+            rows.append(("disagreed", f"{alone + others:,}", found))
         width = max(len(count) for _, count, _ in rows)
         self._say("\n".join(f"{what:<10}{count:>{width}}  {more}" for what, count, more in rows))
 

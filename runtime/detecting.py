@@ -1,52 +1,137 @@
-"""The detector that settings name, ready to judge."""
+"""Who judges, as the settings name them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import msgspec
 
+from peerwatch.actors.coordinator import CHALLENGER, CHAMPION, Bench
+from peerwatch.actors.seat import Seat
+from peerwatch.actors.snapshot import Arrays
+from peerwatch.detectors.adaptation import Adaptation
+from peerwatch.detectors.detector_judge import DetectorJudge
+from peerwatch.detectors.drift import Drift
 from peerwatch.detectors.judge import Judge, Judging
+from peerwatch.detectors.learning import Learner
+from peerwatch.detectors.registry import make
+from peerwatch.detectors.severity import Severity
 from peerwatch.detectors.sigma import Sigma
+from peerwatch.detectors.threshold import FlagRate, Precision
 from peerwatch.network.errors import BadInput, UsageError
-from peerwatch.runtime.settings import SIGMA, Detector, Settings
+from peerwatch.runtime.inbox import Inbox
+from peerwatch.runtime.journal import Journal
+from peerwatch.runtime.settings import SIGMA, Adapt, Detector, Learning, Rule, Settings
+from peerwatch.runtime.shelf import Shelf
 
 
-def judge_of(settings: Settings, origins: Mapping[str, str]) -> Judging:
-    """What judges.
+def bench_of(
+    settings: Settings,
+    origins: Mapping[str, str],
+    warn: Callable[[str], None],
+    directory: Path | None = None,
+    arrays: Arrays | None = None,
+) -> Bench:
+    """Who judges: fresh, or as of the checkpoint in a state directory whose arrays these are. `warn` hears of damage.
 
     Raises:
-        UsageError: there is no such detector, or it does not take its parameters.
+        UsageError: there is no such detector, or it does not take its parameters; the journal is damaged.
+        RunError: a model that the checkpoint needs is not there any more.
     """
-    detector = settings.detector
-    if detector.name == SIGMA:
-        if detector.parameters:
-            raise UsageError(
-                f'{origins["detector.parameters"]}: sigma has no "detector.parameters"; its k is set as "detector.k"'
-            )
-        return Judge(Sigma(detector.exact_k()))
-    from peerwatch.detectors.registry import make  # noqa: PLC0415 (most runs need none of it)
-    from peerwatch.detectors.rule_judge import RuleJudge  # noqa: PLC0415
-
-    if detector.k != Detector().k:
+    if settings.shadow and settings.detector.name != SIGMA:
         raise UsageError(
-            f'{origins["detector.k"]}: "detector.k" is that of sigma; set those of {detector.name} as'
-            ' "detector.parameters"'
+            f"{origins['shadow']}: a shadow recomputes sigma only; leave it out with {settings.detector.name}"
         )
-    if settings.shadow:
-        raise UsageError(f"{origins['shadow']}: a shadow recomputes sigma only; leave it out with {detector.name}")
+    detector, challenger = settings.detector, settings.challenger
+    judges: dict[str, Judging] = {CHAMPION: _champion(detector, origins)}
+    if challenger.name is not None:
+        judges[CHALLENGER] = _judge_of("challenger", challenger.name, challenger, detector.learning, origins)
+    journal = Journal(directory) if directory is not None else None
+    seats: dict[str, Seat] = {}
+    for who, judge in judges.items():
+        models = labels = None
+        if directory is not None and journal is not None:
+            models, labels = Shelf(directory, journal, who), Inbox(directory, journal, warn)
+        seats[who] = Seat(judge, models, labels, waits=not settings.follow)
+    bench = Bench(**seats)  # type: ignore[arg-type]
+    if arrays is not None:
+        bench.restore(arrays)
+    return bench
+
+
+def _champion(detector: Detector, origins: Mapping[str, str]) -> Judging:
+    """The judge of the detector, with what goes with it."""
+    judge = _judge_of("detector", detector.name, detector, detector.learning, origins)
+    wanted = {
+        key: value
+        for key, value in (
+            ("adapt.flag_rate", detector.adapt.flag_rate),
+            ("adapt.precision", detector.adapt.precision),
+            ("drift", detector.drift or None),
+            ("severity.critical", detector.severity.critical),
+            ("severity.emergency", detector.severity.emergency),
+        )
+        if value is not None
+    }
+    origin = next((f'{origins[f"detector.{key}"]}: "detector.{key}"' for key in wanted), "")
     try:
-        kept = msgspec.json.decode(msgspec.json.encode(detector.parameters))
+        judge.severity = _severity(detector)
+        adaptation = _adaptation(detector, judge)
+    except BadInput as error:
+        raise UsageError(f"{origin}: {error}") from None
+    if isinstance(judge, DetectorJudge):
+        judge.adaptation = adaptation
+    return judge
+
+
+def _severity(detector: Detector) -> Severity | None:
+    critical, emergency = detector.severity.critical, detector.severity.emergency
+    if critical is None and emergency is None:
+        return None
+    if critical is None or emergency is None:
+        raise BadInput('set both "critical" and "emergency"')
+    return Severity(critical, emergency)
+
+
+def _adaptation(settings: Detector, judge: Judging) -> Adaptation | None:
+    adapt = settings.adapt
+    if adapt == Adapt() and not settings.drift:
+        return None
+    if not isinstance(judge, DetectorJudge):
+        raise BadInput("sigma gives no scores; take zscore, or another detector")
+    if adapt.flag_rate is not None and adapt.precision is not None:
+        raise BadInput('the threshold follows one thing: set "flag_rate" or "precision"')
+    rate = FlagRate(adapt.flag_rate) if adapt.flag_rate is not None else None
+    precision = None
+    if adapt.precision is not None:
+        own = getattr(judge.detector, "threshold", None)
+        if judge.detector.trains or not isinstance(own, int | float):
+            raise BadInput(f"{judge.detector.name} has no threshold that stays the same; take a rule")
+        precision = Precision(adapt.precision, float(own))
+    return Adaptation(rate, precision, Drift() if settings.drift else None)
+
+
+def _judge_of(section: str, name: str, rule: Rule, learning: Learning, origins: Mapping[str, str]) -> Judging:
+    key = f"{section}.parameters"
+    if name == SIGMA:
+        if rule.parameters:
+            raise UsageError(f'{origins[key]}: sigma has no "{key}"; its k is set as "{section}.k"')
+        return Judge(Sigma(rule.exact_k()))
+    if rule.k != Rule().k:
+        raise UsageError(f'{origins[f"{section}.k"]}: "{section}.k" is that of sigma; set those of {name} as "{key}"')
+    try:
+        kept = msgspec.json.decode(msgspec.json.encode(rule.parameters))
     except (TypeError, ValueError, msgspec.MsgspecError):
         kept = None
-    if kept != detector.parameters:  # a state directory could not tell whether they are the same
+    if kept != rule.parameters:  # a state directory could not tell whether they are the same
         raise UsageError(
-            f'{origins["detector.parameters"]}: "detector.parameters" is {detector.parameters}; take finite numbers,'
-            " text, true, false, lists and mappings"
+            f'{origins[key]}: "{key}" is {rule.parameters}; take finite numbers, text, true, false, lists and mappings'
         )
     try:
-        return RuleJudge(make(detector.name, detector.parameters))
+        detector = make(name, rule.parameters)
     except BadInput as error:
-        origin = origins["detector.parameters" if detector.parameters else "detector.name"]
+        origin = origins[key if rule.parameters else f"{section}.name"]
         raise UsageError(f"{origin}: {error}") from None
+    return DetectorJudge(detector, Learner(learning.rows, learning.every) if detector.trains else None)
 
 
 def check_sigma(settings: Settings, what: str) -> None:

@@ -56,6 +56,36 @@ def replace_file(path: Path, fill: Callable[[DurableFile], None]) -> None:
     sync_directory(path.parent)
 
 
+def append(path: Path, data: bytes) -> None:
+    """Add to the end of a file, which is made if need be; afterwards it is there even after a power failure.
+
+    Raises:
+        OSError: it could not be written; a part of `data` may be there.
+    """
+    made = not path.exists()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+    try:
+        DurableFile(descriptor).write(data)
+        fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    if made:
+        sync_directory(path.parent)
+
+
+def cut(path: Path, length: int) -> None:
+    """Cut a file back to `length` bytes.
+
+    Raises:
+        OSError: it could not be done.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        truncate(descriptor, length)
+    finally:
+        os.close(descriptor)
+
+
 def sync_directory(directory: Path) -> None:
     """Make names in a directory survive a power failure."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

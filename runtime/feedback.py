@@ -134,8 +134,10 @@ def _judged(directory: Path) -> int:
     return max(found)
 
 
-def read_feedback(path: Path, offset: int, warn: Callable[[str], None]) -> tuple[list[Label], int]:
-    """The labels behind `offset` bytes, and the offset behind the last of them; none if there is no file yet.
+def read_feedback(
+    path: Path, offset: int, warn: Callable[[str], None], until: int | None = None
+) -> tuple[list[Label], int]:
+    """The labels behind `offset` bytes, up to `until`, and the offset behind the last; none if there is no file yet.
 
     A last line without its end is left for the next time. A damaged one is passed over with a warning.
 
@@ -145,7 +147,7 @@ def read_feedback(path: Path, offset: int, warn: Callable[[str], None]) -> tuple
     try:
         with path.open("rb") as file:
             file.seek(offset)
-            content = file.read()
+            content = file.read() if until is None else file.read(until - offset)
     except FileNotFoundError:
         return [], offset
     labels = []

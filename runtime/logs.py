@@ -11,6 +11,8 @@ import anyio
 import numpy as np
 
 from peerwatch.actors.messages import Questions
+from peerwatch.actors.seat import Spoke
+from peerwatch.detectors.adaptation import Drifted, News
 from peerwatch.detectors.judge import Decision, Mask
 from peerwatch.detectors.shadow import Difference, Outcome
 from peerwatch.network.errors import SinkError, UsageError
@@ -19,7 +21,7 @@ from peerwatch.network.graph import Plan
 from peerwatch.network.kernels import Int32s
 from peerwatch.network.sampling import sampled
 from peerwatch.network.statistics import decimal
-from peerwatch.runtime.settings import Detector, Logs
+from peerwatch.runtime.settings import Challenger, Detector, Logs
 
 COMPARED: Final = ("last_hop", "membership", "scan", "partition")
 """What the planner compares, as `Networks.expected` has it."""
@@ -127,10 +129,13 @@ class DecisionLogger:
     sequence number alone, so that every run logs the same.
     """
 
-    def __init__(self, logger: Any, settings: Logs, detector: Detector, users: Int32s) -> None:
-        """`users` are the dense integers of the named users."""
+    def __init__(
+        self, logger: Any, settings: Logs, detector: Detector, users: Int32s, challenger: Challenger | None = None
+    ) -> None:
+        """`users` are the dense integers of the named users; `challenger` judges besides the detector."""
         self._logger = logger
         self._detector = detector
+        self._challenger = challenger or Challenger()
         enabled = settings.decisions != "none" and LEVELS[settings.level] <= LEVELS["info"]
         self.flagged = enabled
         self._all = enabled and settings.decisions == "all"
@@ -155,11 +160,46 @@ class DecisionLogger:
         for decision in decisions:
             self._logger.info("decision", **self._record(questions, decision))
 
+    def disagree(self, questions: Questions, pairs: Sequence[tuple[Decision, Decision]]) -> None:
+        """Write one record a purchase on which champion and challenger disagree, from their decisions.
+
+        Raises:
+            SinkError: the log could not be written.
+        """
+        if not self.flagged:
+            return
+        for champion, challenger in pairs:
+            events, place = questions.events, champion.place
+            self._logger.info(
+                "disagreement",
+                seq=int(questions.seq[place]),
+                file=questions.file,
+                line=int(events.line[place]),
+                timestamp=moment(int(events.timestamp[place])),
+                amount=decimal(champion.amount),
+                champion=_verdict(champion, self._detector),
+                challenger=_verdict(challenger, self._challenger),
+            )
+
+    def tell(self, who: str, news: Sequence[News | Spoke]) -> None:
+        """Write one record of each thing that has happened to the "champion" or the "challenger".
+
+        Raises:
+            SinkError: the log could not be written.
+        """
+        for one in news:
+            if isinstance(one, Spoke):
+                self._logger.info("model", who=who, **one._asdict())
+            elif isinstance(one, Drifted):
+                self._logger.warning("drift", who=who, seq=one.seq, **one.change._asdict())
+            else:
+                self._logger.info("labels", who=who, **one._asdict())
+
     def _record(self, questions: Questions, decision: Decision) -> dict[str, Any]:
         events, place, statistics = questions.events, decision.place, decision.statistics
         line = questions.content[events.start[place] : events.end[place]].removesuffix(b"\r")
         known = statistics.n > 0
-        record = {
+        return {
             "seq": int(questions.seq[place]),
             "file": questions.file,
             "line": int(events.line[place]),
@@ -170,18 +210,29 @@ class DecisionLogger:
             "window_size": statistics.n,
             "mean": statistics.mean() if known else None,
             "sd": statistics.sd() if known else None,
-            "threshold": statistics.threshold(self._detector.exact_k()) if known else None,
-            "verdict": "flagged" if decision.flagged else "normal",
-            "detector": self._detector.name,
+            **_verdict(decision, self._detector),
             "plan": Plan(int(questions.networks.plan[place])).name.lower(),
             "plan_costs": dict(zip(COMPARED, questions.networks.expected[place].tolist(), strict=True)),
             "window_oldest": moment(decision.oldest),
             "window_newest": moment(decision.newest),
         }
-        if decision.spoken is not None:
-            _, score, limit = decision.spoken
-            record |= {"threshold": None, "score": f"{score:.6g}", "score_threshold": f"{limit:.6g}"}
-        return record
+
+
+def _verdict(decision: Decision, rule: Detector | Challenger) -> dict[str, Any]:
+    """What a rule has decided; sigma's threshold is an amount, that of others a score."""
+    known = decision.statistics.n > 0 and decision.spoken is None
+    record: dict[str, Any] = {
+        "threshold": decision.statistics.threshold(rule.exact_k()) if known else None,
+        "verdict": "flagged" if decision.flagged else "normal",
+        "detector": rule.name,
+    }
+    if decision.spoken is not None:
+        _, score, limit, model = decision.spoken
+        record |= {"score": f"{score:.6g}", "score_threshold": f"{limit:.6g}"}
+        record |= {"model": model} if model is not None else {}
+    if decision.severity is not None:
+        record["severity"] = decision.severity
+    return record
 
 
 class DifferenceLogger:

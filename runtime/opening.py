@@ -1,9 +1,9 @@
 """What a run needs before it begins: its logs, its settings in full, outputs that harm nothing else."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import anyio
 from anyio.to_thread import run_sync
@@ -11,7 +11,7 @@ from anyio.to_thread import run_sync
 from peerwatch.network.errors import UsageError
 from peerwatch.runtime.checkpoints import Checkpoint, Identity, StateDirectory
 from peerwatch.runtime.names import shown
-from peerwatch.runtime.settings import Layer, Settings
+from peerwatch.runtime.settings import Layer, Settings, keys, value_of
 from peerwatch.runtime.sources import LogFile
 from peerwatch.runtime.tail import Beginning, FollowedLog
 
@@ -143,8 +143,8 @@ def identity_of(settings: Settings, D: int, T: int, outputs: Outputs) -> Identit
     """What the run's state belongs to."""
     flagged, rejects = (_absolute(path) for path in outputs[:2])
     verdicts = _absolute(outputs.verdicts) if outputs.verdicts is not None else None
-    detector = settings.detector
-    return Identity(D, T, detector.name, detector.k, flagged, rejects, verdicts, detector.parameters)
+    rules = {key: value_of(settings, key) for key, _ in keys() if key.startswith(("detector.", "challenger."))}
+    return Identity(D, T, rules, flagged, rejects, verdicts)
 
 
 def _absolute(path: str) -> str:
@@ -202,13 +202,20 @@ def check_unchanged(old: Identity, new: Identity, origins: dict[str, str], setti
     Raises:
         UsageError: something is; both ways out are named.
     """
-    keys = {"detector": "detector.name", "k": "detector.k", "parameters": "detector.parameters"}
-    keys |= {name: f"output.{name}" for name in Outputs._fields}
-    for name in Identity.__struct_fields__:
-        before, now = ("none" if value is None else value for value in (getattr(old, name), getattr(new, name)))
+    for key, before, now in _compared(old, new):
         if before != now:
-            key = keys.get(name, name)
+            was, is_ = ("none" if value is None else value for value in (before, now))
             raise UsageError(
-                f'{origins[key]}: "{key}" is {now}, but the state in {settings.state.directory} was built with'
-                f" {before}; go on with {before}, or begin anew with --reset"
+                f'{origins[key]}: "{key}" is {is_}, but the state in {settings.state.directory} was built with {was};'
+                f" go on with {was}, or begin anew with --reset"
             )
+
+
+def _compared(old: Identity, new: Identity) -> Iterator[tuple[str, Any, Any]]:
+    """Each key, what it was and what it is."""
+    for name in ("D", "T"):
+        yield name, getattr(old, name), getattr(new, name)
+    for key in new.rules:
+        yield key, old.rules.get(key), new.rules[key]
+    for name in Outputs._fields:
+        yield f"output.{name}", getattr(old, name), getattr(new, name)

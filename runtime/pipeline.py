@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import anyio
 from anyio.abc import TaskGroup
 
-from peerwatch.actors.coordinator import Checking, Coordinator, DecisionLog
+from peerwatch.actors.coordinator import Bench, Checking, Coordinator, DecisionLog
 from peerwatch.actors.dispatcher import Caution, Dispatcher, Log, Progress
 from peerwatch.actors.graph import GraphActor
 from peerwatch.actors.mailbox import Depth, Receive, Send, mailbox
@@ -16,7 +16,7 @@ from peerwatch.actors.output import OutputActor, Sink
 from peerwatch.actors.purchases import PurchaseShard
 from peerwatch.actors.shadow import ShadowActor, Shadowing, Tally
 from peerwatch.actors.snapshot import Snapshot
-from peerwatch.detectors.judge import Judging
+from peerwatch.actors.trainer import Trainer, Training
 from peerwatch.network.errors import PeerwatchError
 from peerwatch.runtime.state import State
 
@@ -32,7 +32,8 @@ class Totals(NamedTuple):
     """What a run has done so far.
 
     `verdicts` is the hash of the `decisions` that are written; `recomputed` counts those that a shadow made again, and
-    `differences` those of them that came out differently.
+    `differences` those of them that came out differently. `champion_alone` and `challenger_alone` count the purchases
+    that only one of the two has flagged.
     """
 
     progress: Progress
@@ -42,6 +43,8 @@ class Totals(NamedTuple):
     verdicts: str
     recomputed: int
     differences: int
+    champion_alone: int = 0
+    challenger_alone: int = 0
 
 
 class Pipeline:
@@ -50,7 +53,7 @@ class Pipeline:
     def __init__(
         self,
         state: State,
-        judge: Judging,
+        bench: Bench,
         *,
         decisions: DecisionLog,
         flagged: Sink,
@@ -69,10 +72,16 @@ class Pipeline:
         boxes = [mailbox(ShardMessage, f"shard {number}") for number in range(len(state.histories))]
         asking = [send.clone() for send, _ in boxes]
         shadowed = [mailbox(ShadowMessage, "shadow")] if shadowing is not None else []
-        state.graph.sizes = decisions.flagged  # a record names the network's size
+        seats = [seat for _, seat in bench.seats()]
+        training = [mailbox(Training, "trainer")] if any(seat.learns for seat in seats) else []
+        for send, _ in training:
+            bench = bench._replace(trainer=send)
+        # a record names the network's size, and it is a part of the context
+        state.graph.sizes = decisions.flagged or any(seat.wants_context for seat in seats)
         self._state = state
-        self._senders = [send for send, _ in (*graphs, *answers, (to_output, output_inbox), *boxes, *shadowed)]
-        inboxes = [inbox for _, inbox in (*graphs, *answers, (to_output, output_inbox), *boxes, *shadowed)]
+        mailboxes = (*graphs, *answers, (to_output, output_inbox), *boxes, *shadowed, *training)
+        self._senders = [send for send, _ in mailboxes]
+        inboxes = [inbox for _, inbox in mailboxes]
         self._ends: list[Send[Any] | Receive[Any]] = [*self._senders, *asking, *inboxes]
         self._shadow: ShadowActor | None = None
         to_shadow, checking = None, None
@@ -103,20 +112,27 @@ class Pipeline:
             written=state.flagged,
             through=state.progress.events,
         )
-        judge.large = list(state.large)
+        large = list(state.large)
+        for seat in seats:
+            seat.judge.large = large
         most = max(1, WINDOW_PURCHASES // (state.T * len(boxes)))
-        self._actors: list[GraphActor | Coordinator | OutputActor | PurchaseShard | ShadowActor] = [
+        inboxes_of_graphs = [inbox for _, inbox in answers]
+        self._coordinator = Coordinator(
+            bench, state.T, decisions, inboxes_of_graphs, asking, to_output, checking, state.disagreed
+        )
+        self._actors: list[GraphActor | Coordinator | OutputActor | PurchaseShard | ShadowActor | Trainer] = [
             *(
                 GraphActor(state.graph, inbox, answer, most, number, walkers)
                 for number, ((_, inbox), (answer, _)) in enumerate(zip(graphs, answers, strict=True))
             ),
-            Coordinator(judge, state.T, decisions, [inbox for _, inbox in answers], asking, to_output, checking),
+            self._coordinator,
             self._output,
             *(
                 PurchaseShard(number, history, inbox)
                 for number, (history, (_, inbox)) in enumerate(zip(state.histories, boxes, strict=True))
             ),
             *([self._shadow] if self._shadow is not None else []),
+            *(Trainer(inbox) for _, inbox in training),
         ]
 
     @property
@@ -150,6 +166,7 @@ class Pipeline:
             verdicts.digest(),
             tally.recomputed,
             tally.differences,
+            *self._coordinator.disagreed.tolist(),
         )
 
     def stop(self) -> None:

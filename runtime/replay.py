@@ -170,9 +170,7 @@ async def open_replay(
     built = NOTHING_SET
     if envelope is not None:
         beginning, known = Beginning(envelope.facts.began), envelope.identity
-        detector = {"name": known.detector, "k": known.k, "parameters": known.parameters}
-        own = {"D": known.D, "T": known.T} | {f"detector.{key}": value for key, value in detector.items()}
-        built = Layer(own, {})
+        built = Layer({"D": known.D, "T": known.T} | known.rules, {})
         if settings.D not in {None, known.D} or settings.T not in {None, known.T}:
             checkpoint = None
     logs = await open_logs(settings, checkpoint, beginning, _refuse, stack)

@@ -12,7 +12,7 @@ from anyio.to_thread import run_sync
 from peerwatch.detectors.shadow import Difference
 from peerwatch.network.errors import UsageError
 from peerwatch.runtime.console import Console
-from peerwatch.runtime.detecting import judge_of
+from peerwatch.runtime.detecting import bench_of
 from peerwatch.runtime.logs import open_logger
 from peerwatch.runtime.opening import (
     NOT_SET,
@@ -77,8 +77,8 @@ async def run(
             header = take_header(logs, settings, begun=checkpoint.envelope.facts.position.offset > 0)
             settings, origins = resolve(*layers, header, Layer({"D": known.D, "T": known.T}, {}))
         D, T = required(settings)
-        make_judge = partial(judge_of, settings, origins)
-        await run_sync(make_judge)  # a mistake shows before anything is written
+        make_bench = partial(bench_of, settings, origins, logger.warning)
+        await run_sync(make_bench)  # a mistake shows before anything is written
         identity = await run_sync(identity_of, settings, D, T, paths)
         if checkpoint is not None:
             check_unchanged(checkpoint.envelope.identity, identity, origins, settings)
@@ -91,7 +91,7 @@ async def run(
             if checkpoint is None and not force:
                 await sink.check_own(is_own)
         supervisor = Supervisor(
-            layers, settings, D, T, make_judge, directory, identity, sinks, logger, console, beginning, reset=reset
+            layers, settings, D, T, make_bench, directory, identity, sinks, logger, console, beginning, reset=reset
         )
         detector = settings.detector.described()
         await run_sync(partial(logger.info, "run started", D=D, T=T, shards=settings.shards, **detector))

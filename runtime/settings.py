@@ -20,8 +20,11 @@ Shards = Annotated[int, Meta(ge=1, le=256)]
 Walkers = Annotated[int, Meta(ge=1, le=64)]
 Deviations = Annotated[float, Meta(ge=0, le=1_000_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+Part = Annotated[float, Meta(gt=0, lt=1)]
+Score = Annotated[float, Meta(gt=0, le=1e300)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 Count = Annotated[int, Meta(ge=1, le=2**62)]
+Lesson = Annotated[int, Meta(ge=50, le=100_000)]
 Kept = Annotated[int, Meta(ge=2, le=1_000_000)]  # two: should the newest be damaged, the one before serves
 LogFormat = Literal["console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -47,12 +50,46 @@ SIGMA: Final = "sigma"
 """The rule that is decided exactly; its k is a key of its own."""
 
 
-class Detector(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Learning(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """From how many purchases a model learns, and how many there are between two models at most."""
+
+    rows: Lesson = 1000
+    every: Count = 20_000
+
+
+class Adapt(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the threshold adapts to: a share of flagged purchases, or of anomalies among the labelled ones."""
+
+    flag_rate: Part | None = None
+    precision: Part | None = None
+
+
+class Severity(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Above which scores a flagged purchase is worse than a warning; no levels if neither is set."""
+
+    critical: Score | None = None
+    emergency: Score | None = None
+
+
+class Rule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What all that judge have: sigma its k, the others parameters of their own."""
+
+    k: Deviations = 3.0
+    parameters: dict[str, Any] = {}
+
+    def exact_k(self) -> Fraction:
+        """`k` as it is written in decimals, not as the nearest binary fraction."""
+        return Fraction(repr(self.k))
+
+
+class Detector(Rule, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The rule that judges a window."""
 
     name: str = SIGMA
-    k: Deviations = 3.0
-    parameters: dict[str, Any] = {}
+    learning: Learning = Learning()
+    adapt: Adapt = Adapt()
+    drift: bool = False
+    severity: Severity = Severity()
 
     def described(self) -> dict[str, Any]:
         """What judges, for a record."""
@@ -65,9 +102,11 @@ class Detector(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             return f"k={self.k:g}"
         return " ".join([self.name, *(f"{key}={value}" for key, value in self.parameters.items())])
 
-    def exact_k(self) -> Fraction:
-        """`k` as it is written in decimals, not as the nearest binary fraction."""
-        return Fraction(repr(self.k))
+
+class Challenger(Rule, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A second rule, whose verdicts are only compared; none if it has no name."""
+
+    name: str | None = None
 
 
 class Logs(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -105,6 +144,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     input: Input = Input()
     output: Output = Output()
     detector: Detector = Detector()
+    challenger: Challenger = Challenger()
     logs: Logs = Logs()
     state: StateSettings = StateSettings()
 

@@ -1,5 +1,6 @@
 """The state of a run: what the actors own, fresh or from a checkpoint."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,6 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from peerwatch.actors.coordinator import DISAGREED
 from peerwatch.actors.dispatcher import NOTHING_DONE, Mark, Progress
 from peerwatch.actors.purchases import COLUMNS
 from peerwatch.actors.snapshot import Arrays
@@ -68,6 +70,7 @@ class State:
     flagged: int = 0
     verdicts: VerdictHash = field(default_factory=VerdictHash)
     facts: Facts | None = None
+    disagreed: Sequence[int] = (0, 0)
 
     @classmethod
     def fresh(cls, D: int, T: int, shards: int, named: list[bytes] | None = None) -> "State":
@@ -79,6 +82,7 @@ class State:
         arena, ends = self.decoder.interner.columns()
         degree, friends = self.graph.columns()
         arrays: dict[str, NDArray[Any]] = {"arena": arena, "ends": ends, "degree": degree, "friends": friends}
+        arrays[DISAGREED] = np.array(self.disagreed)
         for number, history in enumerate(self.histories):
             arrays |= zip((f"{name}{number}" for name in COLUMNS), history.columns(), strict=True)
         return arrays
@@ -97,7 +101,9 @@ class State:
         order = np.argsort(seq)
         graph.remember(seq[order], user[order], timestamp[order])
         verdicts = facts.verdicts.copy()
-        return cls(D, T, decoder, graph, histories, list(large), facts.progress, facts.flagged, verdicts, facts)
+        state = cls(D, T, decoder, graph, histories, list(large), facts.progress, facts.flagged, verdicts, facts)
+        state.disagreed = arrays[DISAGREED].tolist()
+        return state
 
 
 def _dealt(parts: list[PurchaseColumns], users: int, shards: int) -> list[PurchaseColumns]:

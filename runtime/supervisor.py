@@ -6,15 +6,17 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, Final
 
 import anyio
 from anyio.abc import TaskGroup
 from anyio.to_thread import run_sync
 
+from peerwatch.actors.coordinator import Bench
 from peerwatch.actors.dispatcher import Caution
 from peerwatch.actors.shadow import Shadowing, Tally
-from peerwatch.detectors.judge import Judging
+from peerwatch.actors.snapshot import Arrays
 from peerwatch.detectors.shadow import Difference
 from peerwatch.network.errors import PeerwatchError, RunError
 from peerwatch.runtime.checkpoints import Checkpoint, Checkpointer, Identity, StateDirectory
@@ -48,7 +50,7 @@ class Supervisor:
         settings: Settings,
         D: int,
         T: int,
-        make_judge: Callable[[], Judging],
+        make_bench: Callable[[Path | None, Arrays | None], Bench],
         directory: StateDirectory | None,
         identity: Identity,
         sinks: Sinks,
@@ -61,7 +63,7 @@ class Supervisor:
         self._layers = layers
         self._settings = settings
         self._D, self._T = D, T
-        self._make_judge = make_judge
+        self._make_bench = make_bench
         self._directory = directory
         self._identity = identity
         self._sinks = sinks
@@ -142,6 +144,9 @@ class Supervisor:
             state = State.restored(self._D, self._T, settings.shards, named, checkpoint.arrays, facts)
         self._logs = logs
         self._checkpointer = None
+        arrays = checkpoint.arrays if checkpoint is not None else None
+        directory = self._directory.path if self._directory is not None else None
+        bench = self._bench = await run_sync(self._make_bench, directory, arrays)
         if self._directory is not None:
             every = settings.state
             self._checkpointer = Checkpointer(
@@ -153,11 +158,13 @@ class Supervisor:
                 facts.began if facts else self._beginning.position,
             )
             if checkpoint is None:
-                await self._checkpointer.write_beginning()
+                await self._checkpointer.write_beginning(bench.arrays())
         self._pipeline = Pipeline(
             state,
-            self._make_judge(),
-            decisions=DecisionLogger(self._logger, settings.logs, settings.detector, state.decoder.named),
+            bench,
+            decisions=DecisionLogger(
+                self._logger, settings.logs, settings.detector, state.decoder.named, settings.challenger
+            ),
             flagged=self._sinks.flagged,
             rejects=self._sinks.rejects,
             ledger=self._sinks.ledger,
@@ -231,6 +238,7 @@ class Supervisor:
             self._console.progressed(self._pipeline.statistics())
             if since_status >= STATUS_SECONDS:
                 await self._write_status(running=True)
+                await run_sync(self._bench.champion.look)
                 since_status = 0.0
             await anyio.sleep(every)
             since_status += every

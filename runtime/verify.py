@@ -9,6 +9,8 @@ from typing import Any, Final, NamedTuple
 import aiofiles
 import anyio
 
+from peerwatch.actors.coordinator import Bench
+from peerwatch.actors.seat import Seat
 from peerwatch.actors.shadow import Shadowing, Tally
 from peerwatch.detectors.judge import Judge
 from peerwatch.detectors.shadow import Difference, Shadow
@@ -153,7 +155,7 @@ async def verified(layers: Sequence[Layer], console: Console) -> Verified:
         state = State.fresh(opened.D, opened.T, settings.shards)
         pipeline = Pipeline(
             state,
-            Judge(Sigma(k)),
+            Bench(Seat(Judge(Sigma(k)))),
             decisions=DecisionLogger(None, Logs(decisions="none"), settings.detector, state.decoder.named),
             flagged=output,
             rejects=NoSink(),

@@ -12,9 +12,12 @@ from typing import NamedTuple
 import anyio
 import numpy as np
 
+from peerwatch.actors.coordinator import Bench
 from peerwatch.actors.dispatcher import Block
 from peerwatch.actors.messages import Questions
+from peerwatch.actors.seat import Seat, Spoke
 from peerwatch.actors.shadow import Shadowing
+from peerwatch.detectors.adaptation import News
 from peerwatch.detectors.judge import Decision, Judge, Mask
 from peerwatch.detectors.shadow import Difference, Shadow
 from peerwatch.detectors.sigma import Sigma
@@ -80,6 +83,13 @@ class SilentLog:
         """Never called."""
         raise AssertionError(questions, decisions)
 
+    def tell(self, who: str, news: Sequence[News | Spoke]) -> None:
+        """Nothing."""
+
+    def disagree(self, questions: Questions, pairs: Sequence[tuple[Decision, Decision]]) -> None:
+        """Never called."""
+        raise AssertionError(questions, pairs)
+
 
 class Result(NamedTuple):
     """What a run of the pipeline wrote."""
@@ -102,10 +112,11 @@ def judge_files(
     k: Fraction = Fraction(3),
     strict: bool = False,
     shadow: float = 0.0,
+    bench: Bench | None = None,
 ) -> Result:
     """Run the actors over real files that hold the logs (without a header line).
 
-    A share of the decisions is recomputed by a `shadow`; all have to come out the same.
+    A share of the decisions is recomputed by a `shadow`; all have to come out the same. Without a `bench` sigma judges.
     """
 
     def differ(differences: Sequence[Difference]) -> None:
@@ -124,8 +135,8 @@ def judge_files(
                 await sink.open(stack)
                 await sink.start()
             pipeline = Pipeline(
-                State.fresh(D, T, shards), Judge(Sigma(k)), decisions=SilentLog(), flagged=sinks[0], rejects=sinks[1],
-                strict=strict, batch_cap=batch_cap, walkers=walkers,
+                State.fresh(D, T, shards), bench or Bench(Seat(Judge(Sigma(k)))), decisions=SilentLog(),
+                flagged=sinks[0], rejects=sinks[1], strict=strict, batch_cap=batch_cap, walkers=walkers,
                 shadowing=Shadowing(Shadow(D, T, k), [], shadow, differ) if shadow else None,
             )  # fmt: skip
             totals = await pipeline.run(logs)

@@ -6,19 +6,18 @@ Both are in order of time. Detectors are unsupervised: labels are never given to
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
 
-from peerwatch.detectors.base import Context, Detector, Floats, Mask, by_size, ratio
-from peerwatch.detectors.judge import Judge
+from peerwatch.detectors.base import Detector, Floats, Mask, by_size, ratio
+from peerwatch.detectors.features import features
+from peerwatch.detectors.given import Given
+from peerwatch.detectors.judge import Case, Judge
 from peerwatch.detectors.registry import DETECTORS, make
 from peerwatch.detectors.rules import ZScore
 from peerwatch.detectors.sigma import Sigma
 from peerwatch.network.errors import BadInput, UsageError
-from peerwatch.network.history import Windows
-from peerwatch.network.kernels import Int64s
 from peerwatch.runtime.evaluation.metrics import Judged
 from peerwatch.runtime.settings import SIGMA
 from peerwatch.runtime.settings import Detector as SigmaSettings
@@ -144,27 +143,24 @@ def _labels(sheet: Sheet, column: str) -> Mask:
 
 @dataclass(frozen=True)
 class Purchases:
-    """Judged purchases with their windows, in order of time; where a column holds -1 - i, the amount is `large[i]`.
+    """Judged purchases with their windows, in order of time; where a column of the case holds -1 - i, see `large[i]`.
 
-    `amount` has shape [q], in millionths; `window` and `paid` are the windows' amounts and these in units of the log.
+    `given` is what detectors are handed of all of them.
     """
 
     name: str
     labels: Mask | None
     kinds: Sequence[str]
-    windows: Windows
-    amount: Int64s
+    case: Case
     large: Sequence[int]
-    window: Floats
-    paid: Floats
-    context: Context
+    given: Given
 
     def __len__(self) -> int:
-        return len(self.amount)
+        return len(self.case.seq)
 
     def columns(self, begin: int, end: int) -> Floats:
         """The amount alone."""
-        return self.paid[begin:end, None]
+        return self.given.amount[begin:end, None]
 
     def methods(self) -> list[str]:
         """All."""
@@ -178,26 +174,15 @@ class Purchases:
         make(method, parameters)
         return lambda begin, end: self._judged(make(method, parameters), begin, end)
 
-    def part(self, begin: int, end: int) -> tuple[Int64s, Floats, Floats, Context]:
-        """What a detector is given of the purchases `begin` to `end`."""
-        offsets, window = _cut(self.windows.offsets, begin, end)
-        own_offsets, own = _cut(self.context.own_offsets, begin, end)
-        since, hour, members = self.context.since, self.context.hour, self.context.members
-        context = Context(own_offsets, self.context.own[own], since[begin:end], hour[begin:end], members[begin:end])
-        return offsets, self.window[window], self.paid[begin:end], context
-
     def _judged(self, detector: Detector, begin: int, end: int) -> Judged:
         if detector.trains:
-            features = import_module("peerwatch.detectors.features").features
-            detector.fit(features(*self.part(0, begin)))
-        score, threshold, flagged = detector.judge(*self.part(begin, end))
+            detector.fit(features(*self.given.part(0, begin)))
+        score, threshold, flagged = detector.judge(*self.given.part(begin, end))
         return Judged(score - threshold, flagged)
 
     def _sigma(self, judge: Judge, begin: int, end: int) -> Judged:
         """The exact verdicts; the score is in floats: standard deviations above the mean."""
-        offsets, window, paid, _ = self.part(begin, end)
-        _, place = _cut(self.windows.offsets, begin, end)
-        held = Windows(offsets, *(column[place] for column in self.windows[1:]))
+        offsets, window, paid, _ = self.given.part(begin, end)
         score = np.full(len(paid), np.nan)
         with np.errstate(over="ignore", invalid="ignore"):  # what floats cannot square has no score
             for rows, windows in by_size(offsets, window):
@@ -205,7 +190,7 @@ class Purchases:
                     mean, sd = ZScore().summarise(windows)
                     distance = paid[rows] - mean
                     score[rows] = np.sign(distance) * ratio(np.abs(distance), sd)
-        return Judged(score - float(judge.detector.k), judge.flags(held, self.amount[begin:end]))
+        return Judged(score - float(judge.detector.k), judge.verdicts(self.case.part(begin, end)).flagged)
 
 
 def sigma(parameters: Mapping[str, Any]) -> Sigma:
@@ -221,9 +206,3 @@ def sigma(parameters: Mapping[str, Any]) -> Sigma:
     if isinstance(k, bool) or not isinstance(k, int | float) or not k >= 0:
         raise BadInput(f'{SIGMA}: "k" is {k!r}; expected a number from 0 on')
     return Sigma(Fraction(repr(k)))
-
-
-def _cut(offsets: Int64s, begin: int, end: int) -> tuple[Int64s, slice]:
-    """The offsets of the windows `begin` to `end` on their own, and where these lie in the columns."""
-    first, last = int(offsets[begin]), int(offsets[end])
-    return np.asarray(offsets[begin : end + 1] - first), slice(first, last)

@@ -3,21 +3,22 @@
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from anyio.to_thread import run_sync
 from numpy.typing import NDArray
 
 from peerwatch.actors.graph import MOST_MEMBERS
-from peerwatch.detectors.base import Context, Floats, Mask
-from peerwatch.detectors.rule_judge import UNIT
+from peerwatch.detectors.base import Mask
+from peerwatch.detectors.given import given
+from peerwatch.detectors.judge import Case
 from peerwatch.network.decoder import Decoder, Events
 from peerwatch.network.errors import UsageError
 from peerwatch.network.events import Kind
-from peerwatch.network.graph import COMPARED, FriendGraph, Networks, Plan
+from peerwatch.network.graph import FriendGraph, alone
 from peerwatch.network.history import PurchaseHistory, Windows
-from peerwatch.network.kernels import Int32s, Int64s
+from peerwatch.network.kernels import Int64s
 from peerwatch.runtime.evaluation.data import Purchases
 from peerwatch.runtime.pipeline import BATCH_CAP, WINDOW_PURCHASES
 from peerwatch.runtime.replay import append, apply, open_replay, parts
@@ -25,15 +26,12 @@ from peerwatch.runtime.settings import Layer
 from peerwatch.runtime.state import State
 from peerwatch.runtime.sweep import check_labels, read_labels
 
-MICROS: Final = 1_000_000
-DAY: Final = 86_400 * MICROS
-HOUR: Final = 3_600 * MICROS
-
 
 class _Asked(NamedTuple):
-    """Some purchases: their windows and their buyers' own, in order of time, and the sizes of their networks."""
+    """Some purchases: their numbers, their windows and their buyers' own, and the sizes of their networks."""
 
     events: Events
+    seq: Int64s
     windows: Windows
     own: Windows
     members: Int64s
@@ -80,52 +78,25 @@ def _ask(state: State, events: Events, seq: int) -> list[_Asked]:
             done, networks = graph.walk(rest.kind, rest.user, rest.friend, rest.timestamp, at, most, MOST_MEMBERS)
             bought = np.flatnonzero(rest.kind == Kind.PURCHASE)[: len(networks.plan)]
             purchases, numbers = rest[bought], at + bought
-            windows = in_time(history.windows(numbers, networks))
-            own = in_time(history.windows(numbers, _alone(purchases.user)))
-            asked.append(_Asked(purchases, windows, own, networks.size))
+            windows = history.windows(numbers, networks)
+            own = history.windows(numbers, alone(purchases.user))
+            asked.append(_Asked(purchases, numbers, windows, own, networks.size))
             rest, at = rest[done:], at + done
     return asked
-
-
-def _alone(user: Int32s) -> Networks:
-    """Networks in which each user is alone."""
-    q = len(user)
-    plan, expected = np.full(q, Plan.PARTITION, np.int8), np.full((q, COMPARED), -1, np.int64)
-    return Networks(np.arange(q + 1, dtype=np.int64), user, plan, np.ones(q, np.int64), expected)
-
-
-def in_time(windows: Windows) -> Windows:
-    """The same windows, each in order of (timestamp, sequence number)."""
-    owner = np.repeat(np.arange(len(windows.offsets) - 1), np.diff(windows.offsets))
-    order = np.lexsort((windows.seq, windows.timestamp, owner))
-    return Windows(windows.offsets, *(column[order] for column in windows[1:]))
 
 
 def _kept(
     name: str, asked: Sequence[_Asked], large: Sequence[int], labels: Mask | None, kinds: Sequence[str]
 ) -> Purchases:
     windows, own = _joined([each.windows for each in asked]), _joined([each.own for each in asked])
-    timestamp = np.concatenate([each.events.timestamp for each in asked])
-    amount = np.concatenate([each.events.amount for each in asked])
+    columns = ((each.seq, each.events.line, each.events.amount, each.events.timestamp) for each in asked)
+    seq, line, amount, timestamp = (np.concatenate(column) for column in zip(*columns, strict=True))
     members = np.concatenate([each.members for each in asked])
-    since = np.full(len(amount), np.nan)
-    bought = np.flatnonzero(np.diff(own.offsets))
-    since[bought] = (timestamp[bought] - own.timestamp[own.offsets[bought + 1] - 1]) / MICROS
-    context = Context(own.offsets, units(own.amount, large), since, timestamp % DAY / HOUR, members)
-    return Purchases(
-        name, labels, kinds, windows, amount, large, units(windows.amount, large), units(amount, large), context
-    )
+    case = Case(windows, seq, line, amount, timestamp, members, own)
+    return Purchases(name, labels, kinds, case, large, given(case, large))
 
 
 def _joined(parts: Sequence[Windows]) -> Windows:
     sizes = np.concatenate([np.diff(part.offsets) for part in parts])
     columns: list[NDArray[np.int64]] = [np.concatenate(column) for column in list(zip(*parts, strict=True))[1:]]
     return Windows(np.concatenate([[0], np.cumsum(sizes)]), *columns)
-
-
-def units(held: Int64s, large: Sequence[int]) -> Floats:
-    """Amounts in units of the log, as near as floats come; where -1 - i is held, it is `large[i]`."""
-    amounts = held / UNIT
-    for place in np.flatnonzero(held < 0).tolist():
-        amounts[place] = large[-1 - int(held[place])] // UNIT  # too large for its fraction to matter
-    return amounts

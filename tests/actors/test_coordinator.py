@@ -9,9 +9,10 @@ import anyio
 import numpy as np
 from support import SilentLog, purchase
 
-from peerwatch.actors.coordinator import Coordinator
+from peerwatch.actors.coordinator import Bench, Coordinator
 from peerwatch.actors.mailbox import mailbox
 from peerwatch.actors.messages import Questions, Results, ShardMessage, WindowRequest
+from peerwatch.actors.seat import Seat
 from peerwatch.detectors.judge import Decision, Judge, Mask
 from peerwatch.detectors.sigma import Sigma
 from peerwatch.network.decoder import Decoder
@@ -75,7 +76,12 @@ async def coordinate(asked: list[Questions], shards: list[Any], log: Any = None)
         for message in asked:
             await inbox[0].send(message)
     coordinator = Coordinator(
-        Judge(Sigma(Fraction(3))), 2, log or SilentLog(), [inbox[1]], [send for send, _ in boxes], outbox[0]
+        Bench(Seat(Judge(Sigma(Fraction(3))))),
+        2,
+        log or SilentLog(),
+        [inbox[1]],
+        [send for send, _ in boxes],
+        outbox[0],
     )
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(coordinator.run)

@@ -108,7 +108,8 @@ def test_neither_cuts_nor_restores_change_anything(seed: int, cuts: list[int], r
         for number, (begin, end) in enumerate(zip([0, *cuts], [*cuts, len(score)], strict=True)):
             found += pieces.observe(score[begin:end], flagged[begin:end], threshold[begin:end])
             if number in restored:
-                pieces = Drift.restored(pieces.arrays())
+                arrays, pieces = pieces.arrays(), Drift()
+                pieces.restore(arrays)
     assert {(change.series, change.by) for change in expected} >= {("score", "page_hinkley"), ("score", "adwin")}
     assert found == expected
     mine, other = whole.arrays(), pieces.arrays()

@@ -92,7 +92,7 @@ def test_parameters_are_kept_as_given() -> None:
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
-        ({"members": []}, 'ensemble: "members" is \[\]; expected a list'),
+        ({"members": []}, 'ensemble: "members" is []; expected a list'),
         ({"members": "mad"}, "ensemble: \"members\" is 'mad'; expected a list"),
         ({"members": ["mad"]}, "ensemble: member 1 is 'mad'; expected a name"),
         ({"members": [{"name": "mad"}, {"parameters": {}}]}, "member 2 is {'parameters': {}}; expected a name"),

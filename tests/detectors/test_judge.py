@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from peerwatch.detectors.judge import Judge
+from peerwatch.detectors.judge import Case, Judge
 from peerwatch.detectors.sigma import FLAGGED, NORMAL, UNDECIDED, Sigma
 from peerwatch.network.history import Windows
 from peerwatch.network.statistics import Statistics
@@ -50,19 +50,22 @@ def test_clear_cases_are_decided_by_the_screen() -> None:
     assert screened([*window, -1], 5, Fraction(3)) == UNDECIDED
 
 
-def test_decisions_carry_their_reasons_and_cost_nothing_when_unwanted() -> None:
-    """Only flagged or wanted purchases become decisions, each with the window it was judged by."""
+def test_decisions_carry_their_reasons() -> None:
+    """Those that are asked for become decisions, each with the window it was judged by."""
     windows = Windows(
         np.array([0, 3, 5, 5]), np.arange(1, 6), np.array([30, 10, 20, 5, 5]), np.array([1, 2, 3, -1, 7]) * 10**6
     )
     windows.amount[3] = -1
     judge = Judge(Sigma(Fraction(3)))
     judge.large.append(10**30)
-    decisions = judge.judge(windows, np.array([50, 5, 5]) * 10**6, np.array([False, False, True]))
+    case = Case(windows, np.arange(6, 9), np.arange(3), np.array([50, 5, 5]) * 10**6, np.arange(3), np.arange(3))
+    judged = judge.verdicts(case)
+    assert judged.flagged.tolist() == [True, False, False]
+    decisions = judge.decisions(case, judged, np.array([True, False, True]))
     assert [(d.place, d.flagged, d.amount, d.oldest, d.newest) for d in decisions] == [
         (0, True, 50 * 10**6, 10, 30),
         (2, False, 5 * 10**6, None, None),
     ]
     assert decisions[0].statistics == Statistics(3, 6 * 10**6, 14 * 10**12)
-    (second,) = judge.judge(windows, np.array([0, 5, 5]) * 10**6, np.array([False, True, False]))
+    (second,) = judge.decisions(case, judged, np.array([False, True, False]))
     assert second.statistics.S == 10**30 + 7 * 10**6

@@ -29,7 +29,8 @@ def thresholds(target: float, score: Floats, cuts: list[int], restored: set[int]
             rate.observe(piece)
             place += len(piece)
         if number in restored:
-            rate = FlagRate.restored(target, rate.arrays())
+            arrays, rate = rate.arrays(), FlagRate(target)
+            rate.restore(arrays)
     return used
 
 
@@ -108,7 +109,8 @@ def test_a_precision_is_held_by_the_lowest_threshold_that_does(
     precision = Precision(target, OWN)
     for begin, end in zip([0, *cuts], [*cuts, len(labels)], strict=True):
         precision.add(labels[begin:end])
-        precision = Precision.restored(target, OWN, precision.arrays())
+        arrays, precision = precision.arrays(), Precision(target, OWN)
+        precision.restore(arrays)
     assert precision.value == naive(labels, target)
 
 

@@ -11,7 +11,9 @@ from reference import judge
 from support import MemoryLog, MemorySink, SilentLog, befriend, purchase
 
 from peerwatch.actors import mailbox
+from peerwatch.actors.coordinator import Bench
 from peerwatch.actors.dispatcher import Block
+from peerwatch.actors.seat import Seat
 from peerwatch.actors.shadow import Shadowing
 from peerwatch.detectors.judge import Judge
 from peerwatch.detectors.shadow import Difference, Shadow
@@ -31,7 +33,7 @@ def pipeline_of(flagged: Any = None, rejects: Any = None, **options: Any) -> tup
     flagged = flagged or MemorySink()
     return (
         Pipeline(
-            State.fresh(1, 3, 2), Judge(Sigma(Fraction(3))), decisions=SilentLog(), flagged=flagged,
+            State.fresh(1, 3, 2), Bench(Seat(Judge(Sigma(Fraction(3))))), decisions=SilentLog(), flagged=flagged,
             rejects=rejects or MemorySink(), **options,
         ),
         flagged,

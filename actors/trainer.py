@@ -1,0 +1,49 @@
+"""Trains models away from the flow of events."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from anyio.to_thread import run_sync
+
+from peerwatch.actors.mailbox import Receive, Reply
+from peerwatch.detectors.base import Detector
+from peerwatch.detectors.learning import Lesson
+from peerwatch.network.errors import RunError
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """Coordinator to trainer: `detector`, which is left as it is, is to learn a lesson.
+
+    `keep` is called with the lesson's version and its model before that is handed over: it has to be there again after
+    a crash.
+    """
+
+    detector: Detector
+    lesson: Lesson
+    keep: Callable[[int, Detector], None]
+    reply: Reply[Detector]
+
+
+class Trainer:
+    """Trains one model after the other, each on a thread."""
+
+    def __init__(self, inbox: Receive[Training]) -> None:
+        self._inbox = inbox
+
+    async def run(self) -> None:
+        """Train until the mailbox ends."""
+        with self._inbox:
+            async for training in self._inbox:
+                training.reply.put(await run_sync(_train, training))
+
+
+def _train(training: Training) -> Detector:
+    detector, lesson = training.detector, training.lesson
+    try:
+        model = type(detector)(**detector.get_params()).fit(lesson.rows)
+    except Exception as error:  # a user's own code, or a lesson that nothing can be learned from
+        what = f"{type(error).__name__}: {error}"
+        raise RunError(f"the detector {detector.name} could not be trained (model {lesson.version}): {what}") from error
+    training.keep(lesson.version, model)
+    return model

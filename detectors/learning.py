@@ -1,0 +1,108 @@
+"""When a detector that learns is trained, on what, and from when on its new model speaks."""
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peerwatch.detectors.base import Floats
+from peerwatch.detectors.features import FEATURES
+
+TALLY: Final = "tally"
+GATHERED: Final = "gathered"
+LESSON: Final = "lesson"
+
+
+class Lesson(NamedTuple):
+    """What model number `version` learns from: rows of features, shape [n, features]."""
+
+    version: int
+    rows: Floats
+
+
+class Learner:
+    """Gathers what the next model learns from, and counts.
+
+    The first lesson is what has been learned from the first `rows` purchases. Then there is one whenever as many
+    purchases have been judged again as had been before, and from `every` on one every `every` purchases; each is the
+    last `rows` of them. A lesson's model is expected half-way to the next lesson: that is how long training may take
+    before anybody has to wait for it.
+    """
+
+    def __init__(self, rows: int, every: int) -> None:
+        self.rows, self.every = rows, every
+        self.count = 0
+        """Purchases seen: those whose windows say something."""
+        self.version = 0
+        """The model that speaks; 0 before the first."""
+        self.lesson: Lesson | None = None
+        """What the next model learns from, until that model speaks."""
+        self.next = rows
+        """The count at which the next lesson is complete."""
+        self.expected = 0
+        """The count at which the lesson's model is expected to speak."""
+        self._gathered: list[Floats] = []
+
+    @property
+    def due(self) -> bool:
+        """Whether a model is expected to speak now."""
+        return self.lesson is not None and self.count >= self.expected
+
+    def room(self) -> int:
+        """How many purchases may be seen before something happens."""
+        until = self.next
+        if self.lesson is not None and self.expected > self.count:
+            until = min(until, self.expected)
+        return until - self.count
+
+    def unwanted(self, count: int) -> int:
+        """How many of the next `count` purchases no lesson needs."""
+        return min(count, max(0, self.next - self.rows - self.count))
+
+    def see(self, count: int, rows: Floats) -> None:
+        """Count so many purchases, `room` at most; `rows` are the features of those that are wanted."""
+        self.count += count
+        if len(rows):
+            self._gathered.append(rows)
+        if self.count == self.next:
+            self._complete()
+
+    def take_up(self) -> None:
+        """The lesson's model speaks from now on."""
+        if self.lesson is None:
+            raise ValueError("there is no lesson whose model could speak")
+        self.version, self.lesson = self.lesson.version, None
+
+    def hurry(self) -> None:
+        """What was learned may no longer hold: learn from the next `rows` purchases."""
+        soon = self.count + self.rows
+        if soon < self.next:
+            self.next = soon
+            self._gathered.clear()
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All it remembers. Copies."""
+        nothing = np.zeros((0, len(FEATURES)))
+        learning = self.lesson.version if self.lesson is not None else 0
+        return {
+            TALLY: np.array([self.count, self.version, self.next, self.expected, learning], np.int64),
+            GATHERED: np.concatenate([nothing, *self._gathered]),
+            LESSON: self.lesson.rows if self.lesson is not None else nothing,
+        }
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Remember what `arrays` held."""
+        self.count, self.version, self.next, self.expected, learning = arrays[TALLY].tolist()
+        self._gathered = [arrays[GATHERED]]
+        self.lesson = Lesson(learning, arrays[LESSON]) if learning else None
+
+    def _complete(self) -> None:
+        step = min(self.every, self.next)
+        if self.lesson is None:
+            self.lesson = Lesson(self.version + 1, np.concatenate(self._gathered))
+            self.expected = self.next + step // 2
+            self.next += max(step, self.rows)
+        else:
+            self.next += self.rows  # the last one is still being learned
+        self._gathered.clear()

@@ -1,0 +1,84 @@
+"""The models that a run keeps in its state directory, and since which event each speaks."""
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from peerwatch.detectors.base import Detector
+from peerwatch.detectors.detector_judge import LEARNER
+from peerwatch.detectors.learning import TALLY
+from peerwatch.network.errors import BadInput, RunError, SinkError, UsageError
+from peerwatch.runtime import durable, models
+from peerwatch.runtime.checkpoints import DAMAGE, files_in
+from peerwatch.runtime.journal import Entry, Journal
+
+MODELS: Final = "models"
+KEPT: Final = 1000
+"""Models that are kept at least; what the kept checkpoints need is kept in any case."""
+
+
+class Shelf:
+    """The models of one who judges, "champion" or "challenger"."""
+
+    def __init__(self, directory: Path, journal: Journal, who: str) -> None:
+        self._directory = directory
+        self._models = directory / MODELS
+        self._journal = journal
+        self._who = who
+
+    def since(self, version: int) -> int | None:
+        """The event from which on a model speaks; None if that is not written down."""
+        return self._journal.since(self._who, version)
+
+    def load(self, version: int, like: Detector) -> Detector:
+        """A model that has been kept, of the same parameters as `like`.
+
+        Raises:
+            RunError: it is not there, damaged, or of other parameters.
+        """
+        try:
+            return models.load(self._path(version), like)
+        except UsageError as error:
+            raise RunError(
+                f"model {version}, which this state needs, cannot be used: {error}; bring it back, or begin anew with"
+                " --reset"
+            ) from None
+
+    def keep(self, version: int, model: Detector) -> None:
+        """Keep a model that does not speak yet, and let go of those that nobody needs any more.
+
+        Raises:
+            RunError: the detector cannot be saved.
+            SinkError: it could not be written.
+        """
+        try:
+            self._models.mkdir(exist_ok=True)
+            models.save(model, self._path(version), version=version)
+            oldest = min(version - KEPT, self._needed())
+            for path in self._models.glob(f"{self._who}-*.npz"):
+                if path < self._path(oldest):
+                    durable.unlink(path)
+        except BadInput as error:
+            raise RunError(f"a run with a state directory keeps its models, but {error}") from None
+        except OSError as error:
+            raise SinkError(f"cannot keep model {version} in {self._models}: {error.strerror}") from None
+
+    def speaks(self, version: int, seq: int) -> None:
+        """Write down that a model speaks from event `seq` on.
+
+        Raises:
+            SinkError: it could not be written.
+        """
+        self._journal.add(Entry(seq, self._who, version))
+
+    def _path(self, version: int) -> Path:
+        return self._models / f"{self._who}-{max(version, 0):08d}.npz"
+
+    def _needed(self) -> int:
+        """The model that the oldest checkpoint needs."""
+        try:
+            with np.load(files_in(self._directory)[0], allow_pickle=False) as archive:
+                return int(archive[f"{self._who}.{LEARNER}.{TALLY}"][1])
+        except (IndexError, *DAMAGE):
+            return 0
