@@ -157,7 +157,7 @@ class Seat:
             seq = int(case.seq[begin])
             if judge.learner is not None and trainer is not None:
                 await self._attend(judge, judge.learner, seq, trainer)
-            if judge.adaptation is not None:
+            if judge.adaptation is not None and judge.adaptation.precision is not None:
                 await self._listen(judge.adaptation, seq)
             rest = case.part(begin, q)
             end = begin + min(judge.until(rest), self._until_written_down(judge, rest.seq))

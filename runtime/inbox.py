@@ -31,7 +31,7 @@ class Inbox:
 
     def since(self, heard: int) -> int | None:
         """The event before which what is behind `heard` bytes was heard, None if that is not written down."""
-        entry = self._next(heard)
+        entry = self._journal.next(HEARD, heard)
         return entry.seq if entry is not None else None
 
     def has_more(self, heard: int) -> bool:
@@ -45,7 +45,7 @@ class Inbox:
             RunError: the labels cannot be read.
             SinkError: it could not be written down.
         """
-        entry = self._next(heard)
+        entry = self._journal.next(HEARD, heard)
         try:
             labels, through = read_feedback(self._path, heard, self._warn, entry.value if entry is not None else None)
         except OSError as error:
@@ -57,6 +57,3 @@ class Inbox:
         else:
             self._journal.add(Entry(seq, HEARD, through))
         return labels, through
-
-    def _next(self, heard: int) -> Entry | None:
-        return next((one for one in self._journal.entries if one.what == HEARD and one.value > heard), None)

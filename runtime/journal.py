@@ -4,6 +4,8 @@ That a model was ready, or an analyst's labels came, is up to the clock. Written
 happened, it happens there again in every restart and replay.
 """
 
+from bisect import bisect_right
+from collections import defaultdict
 from pathlib import Path
 from typing import Final
 
@@ -33,11 +35,16 @@ class Journal:
             UsageError: it cannot be read, or is damaged.
         """
         self._path = directory / FILE
-        self.entries, self._whole = _read(self._path)
+        entries, self._whole = _read(self._path)
+        self._known: defaultdict[str, list[Entry]] = defaultdict(list)
+        for entry in entries:
+            self._known[entry.what].append(entry)
 
-    def since(self, what: str, value: int) -> int | None:
-        """The event from which on this holds, None if nothing is written down."""
-        return next((one.seq for one in self.entries if (one.what, one.value) == (what, value)), None)
+    def next(self, what: str, value: int) -> Entry | None:
+        """The first entry on this that is above a value, None if nothing is written down; values only grow."""
+        known = self._known[what]
+        place = bisect_right(known, value, key=_value)
+        return known[place] if place < len(known) else None
 
     def add(self, entry: Entry) -> None:
         """Write an entry down.
@@ -54,7 +61,11 @@ class Journal:
             raise SinkError(
                 f"cannot write the journal {self._path}: {error.strerror}; mend that and run again"
             ) from None
-        self.entries.append(entry)
+        self._known[entry.what].append(entry)
+
+
+def _value(entry: Entry) -> int:
+    return entry.value
 
 
 def _read(path: Path) -> tuple[list[Entry], int | None]:

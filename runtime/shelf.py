@@ -29,7 +29,8 @@ class Shelf:
 
     def since(self, version: int) -> int | None:
         """The event from which on a model speaks; None if that is not written down."""
-        return self._journal.since(self._who, version)
+        entry = self._journal.next(self._who, version - 1)
+        return entry.seq if entry is not None and entry.value == version else None
 
     def load(self, version: int, like: Detector) -> Detector:
         """A model that has been kept, of the same parameters as `like`.

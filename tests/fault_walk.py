@@ -1,11 +1,12 @@
 """Walks every system call of checkpoint and output writes: dies at each one in turn, goes on, and compares.
 
-A script of its own, because it forks: `python tests/fault_walk.py DIRECTORY`. Prints how many calls of each kind it has
-died at.
+A script of its own, because it forks: `python tests/fault_walk.py DIRECTORY [learned]`. Prints how many calls of each
+kind it has died at. With `learned` the judge learns, and the walk is that of its models and the journal.
 """
 
 import os
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -17,19 +18,21 @@ import asyncinotify  # noqa: F401 (or every child would import it anew)
 from support import befriend, purchase
 
 from peerwatch.detectors import verdicts
-from peerwatch.runtime import checkpoints, durable, runner, sinks
+from peerwatch.runtime import checkpoints, durable, journal, runner, shelf, sinks
 from peerwatch.runtime.console import Console
 from peerwatch.runtime.settings import Layer
 from peerwatch.runtime.sources import LogFile
 from peerwatch.runtime.tail import FollowedLog
 
 DIED = 9
-CHUNK = 700
 CALLS = ("write", "fsync", "replace", "truncate", "unlink")
 BATCH = b"".join(befriend(a, b) for a in range(6) for b in range(a)) + purchase(1, "5") + purchase(2, "6")
+LEARNED = sys.argv[2:] == ["learned"]
 STREAM = b"".join(
-    purchase(i % 6, str(3 + i % 4)) + (purchase(0, "99") + b"not an event\n" if i % 5 == 4 else b"") for i in range(18)
+    purchase(i % 6, str(3 + i % 4)) + (purchase(0, "99") + b"not an event\n" if i % 5 == 4 else b"")
+    for i in range(150 if LEARNED else 18)
 )
+CHUNK = 5000 if LEARNED else 700
 
 
 class Walker:
@@ -39,9 +42,13 @@ class Walker:
         self.at = at
         self.count = 0
         self.names: list[str] = []
+        self.here = threading.local()
+        """Has the attribute `keeping` on the thread that is just keeping a model, or writing in the journal."""
 
     def reached(self, name: str) -> bool:
         """Whether this is the call to die at."""
+        if LEARNED and not hasattr(self.here, "keeping"):
+            return False
         self.count += 1
         self.names.append(name)
         return self.count == self.at
@@ -59,12 +66,24 @@ class Walker:
 
         return walked
 
+    def kept(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The call, whose calls belong to the walk of who learns."""
+
+        def keeping(*arguments: Any) -> Any:
+            self.here.keeping = True
+            call(*arguments)
+            del self.here.keeping
+
+        return keeping
+
     def install(self) -> None:
         """Put the walk between peerwatch and the system."""
         for module in (durable, checkpoints, sinks):
             for name in CALLS:
                 if hasattr(module, name):
                     setattr(module, name, self.wrapped(name, getattr(module, name)))
+        shelf.Shelf.keep = self.kept(shelf.Shelf.keep)  # type: ignore[method-assign]
+        journal.Journal.add = self.kept(journal.Journal.add)  # type: ignore[method-assign]
         opened = sinks.FileSink.open
 
         async def open_walked(sink: sinks.FileSink, stack: Any) -> None:
@@ -103,8 +122,12 @@ def run(directory: Path, *, state: bool = True) -> None:
         "output.flagged": str(directory / "flagged"), "output.rejects": str(directory / "rejects"),
         "output.verdicts": str(directory / "ledger"),
     }  # fmt: skip
+    if LEARNED:
+        values |= {"detector.name": "typical:Typical", "detector.learning.rows": 50, "detector.learning.every": 50}
     if state:
-        values |= {"follow": True, "idle_exit": 0.0, "state.directory": str(directory / "state"), "state.events": 1}
+        values |= {"state.directory": str(directory / "state"), "state.events": 1}
+    if state and not LEARNED:  # or it would be up to the clock where models speak
+        values |= {"follow": True, "idle_exit": 0.0}
     layer = Layer(values, dict.fromkeys(values, "test"))
     anyio.run(partial(runner.run, [layer], Console(quiet=True, bar=False)))
 

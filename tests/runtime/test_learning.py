@@ -2,7 +2,7 @@
 
 import json
 import re
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from support import befriend, judge_files, purchase
 from typical import Typical
 
 from peerwatch.actors.coordinator import Bench
+from peerwatch.actors.mailbox import Reply
 from peerwatch.actors.seat import Seat
 from peerwatch.detectors.detector_judge import DetectorJudge
 from peerwatch.detectors.judge import Judge
@@ -129,13 +130,17 @@ def test_a_model_that_has_spoken_is_not_learned_again(logs: Path) -> None:
     assert set(Typical.trained) == {50}
 
 
-def test_a_live_run_says_the_same_after_a_crash(logs: Path) -> None:
+def test_a_live_run_says_the_same_after_a_crash(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When a model was ready is written down, and it speaks there again when the events are judged anew."""
+    expected = expected_of(logs)
+    asks = count()
+    monkeypatch.setattr(Reply, "answered", property(lambda _: next(asks) % 3 == 2))  # ready at the third look
     for cut in (9000, 20000, len(STREAM)):
         (logs / "stream").write_bytes(until(cut))
         assert run("--state", "state", "--follow", "--idle-exit", "0").exit_code == 0
     said = (logs / "out").read_bytes()
-    assert models_of(said)[-1] > 1
+    assert models_of(said)[-1] > 2
+    assert said != expected
     checkpoints = sorted((logs / "state").glob("checkpoint-*.npz"))
     journal = (logs / "state" / "journal.jsonl").read_bytes()
     checkpoints[-1].unlink()  # as if the run had died before it was written
