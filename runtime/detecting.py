@@ -116,7 +116,7 @@ def _judge_of(section: str, name: str, rule: Rule, learning: Learning, origins: 
         if rule.parameters:
             raise UsageError(f'{origins[key]}: sigma has no "{key}"; its k is set as "{section}.k"')
         return Judge(Sigma(rule.exact_k()))
-    if rule.k != Rule().k:
+    if rule.k != Detector().k:
         raise UsageError(f'{origins[f"{section}.k"]}: "{section}.k" is that of sigma; set those of {name} as "{key}"')
     try:
         kept = msgspec.json.decode(msgspec.json.encode(rule.parameters))

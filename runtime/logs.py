@@ -21,7 +21,7 @@ from peerwatch.network.graph import Plan
 from peerwatch.network.kernels import Int32s
 from peerwatch.network.sampling import sampled
 from peerwatch.network.statistics import decimal
-from peerwatch.runtime.settings import Challenger, Detector, Logs
+from peerwatch.runtime.settings import Challenger, Detector, Logs, Rule
 
 COMPARED: Final = ("last_hop", "membership", "scan", "partition")
 """What the planner compares, as `Networks.expected` has it."""
@@ -218,7 +218,7 @@ class DecisionLogger:
         }
 
 
-def _verdict(decision: Decision, rule: Detector | Challenger) -> dict[str, Any]:
+def _verdict(decision: Decision, rule: Rule) -> dict[str, Any]:
     """What a rule has decided; sigma's threshold is an amount, that of others a score."""
     known = decision.statistics.n > 0 and decision.spoken is None
     record: dict[str, Any] = {

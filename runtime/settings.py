@@ -7,7 +7,7 @@ A command-line option beats the YAML config, which beats the batch log's header 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated, Any, Final, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -71,21 +71,12 @@ class Severity(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     emergency: Score | None = None
 
 
-class Rule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What all that judge have: sigma its k, the others parameters of their own."""
-
-    k: Deviations = 3.0
-    parameters: dict[str, Any] = {}
-
-    def exact_k(self) -> Fraction:
-        """`k` as it is written in decimals, not as the nearest binary fraction."""
-        return Fraction(repr(self.k))
-
-
-class Detector(Rule, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Detector(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The rule that judges a window."""
 
     name: str = SIGMA
+    k: Deviations = 3.0
+    parameters: dict[str, Any] = {}
     learning: Learning = Learning()
     adapt: Adapt = Adapt()
     drift: bool = False
@@ -102,11 +93,24 @@ class Detector(Rule, frozen=True, forbid_unknown_fields=True, kw_only=True):
             return f"k={self.k:g}"
         return " ".join([self.name, *(f"{key}={value}" for key, value in self.parameters.items())])
 
+    def exact_k(self) -> Fraction:
+        """`k` as it is written in decimals, not as the nearest binary fraction."""
+        return Fraction(repr(self.k))
 
-class Challenger(Rule, frozen=True, forbid_unknown_fields=True, kw_only=True):
+
+class Challenger(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A second rule, whose verdicts are only compared; none if it has no name."""
 
     name: str | None = None
+    k: Deviations = 3.0
+    parameters: dict[str, Any] = {}
+
+    def exact_k(self) -> Fraction:
+        """`k` as it is written in decimals, not as the nearest binary fraction."""
+        return Fraction(repr(self.k))
+
+
+Rule: TypeAlias = Detector | Challenger
 
 
 class Logs(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

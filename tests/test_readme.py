@@ -65,10 +65,14 @@ def test_the_two_commands_run_in_a_fresh_clone(clone: Path) -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    """Every relative link in the user's documents is a file."""
+    """Every relative link in the user's documents is a file, or a heading in one."""
     for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for link in re.findall(r"\]\(([^)]+)\)", document.read_text()):
-            assert (document.parent / link).exists(), f"{document.name} links to {link}"
+            name, _, heading = link.partition("#")
+            target = document.parent / name if name else document
+            assert target.exists(), f"{document.name} links to {link}"
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if heading else []
+            assert not heading or heading in {title.lower().replace(" ", "-") for title in headings}, link
 
 
 def test_the_example_lines_are_events() -> None:

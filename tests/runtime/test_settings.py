@@ -104,16 +104,16 @@ def test_an_unreadable_config_is_named(tmp_path: Path) -> None:
 def test_the_default_config_explains_every_key_and_gives_its_default() -> None:
     """configs/default.yaml and the settings hold the same keys; each has a comment above it and its true default."""
     text = DEFAULT_YAML.read_text()
-    section, commented, found = "", False, []
-    sections = {key.partition(".")[0] for key, _ in keys() if "." in key}
+    path: list[str] = []
+    commented, found = False, []
+    sections = {key[:dot] for key, _ in keys() for dot, sign in enumerate(key) if sign == "."}
     for line in text.splitlines():
         if line.lstrip().startswith("#"):
             commented = True
         elif match := re.fullmatch(r"( *)(\w+):.*", line):
-            if not match[1] and match[2] in sections:
-                section = f"{match[2]}."
-            else:
-                found.append((section if match[1] else "") + match[2])
+            path = [*path[: len(match[1]) // 2], match[2]]
+            if ".".join(path) not in sections:
+                found.append(".".join(path))
                 assert commented, f"{found[-1]} has no comment"
             commented = False
     assert found == [key for key, _ in keys()]
