@@ -28,6 +28,9 @@ MOST: Final = 2**31
 BESIDE: Final = 0.5
 """What half-space trees know of on either side of the rows they learned from, as a share of their range."""
 
+RATE: Final = 0.01
+"""How fast an autoencoder learns: with it 50 epochs of a lesson get as far as 200 at scikit-learn's 0.001."""
+
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -454,7 +457,7 @@ class Autoencoder(Learned):
     modules: ClassVar[tuple[str, ...]] = ("sklearn.neural_network",)
 
     def __init__(
-        self, *, hidden: Sequence[int] = (8, 4, 8), epochs: int = 200, contamination: float = 0.01, seed: int = 1
+        self, *, hidden: Sequence[int] = (8, 4, 8), epochs: int = 50, contamination: float = 0.01, seed: int = 1
     ) -> None:
         self.hidden = hidden
         self.epochs = epochs
@@ -473,7 +476,7 @@ class Autoencoder(Learned):
 
     def _learn(self, rows: Floats) -> tuple[Any, Floats]:
         kind = self._module("sklearn.neural_network").MLPRegressor
-        network = kind(hidden_layer_sizes=tuple(self.hidden), random_state=self.seed)
+        network = kind(hidden_layer_sizes=tuple(self.hidden), learning_rate_init=RATE, random_state=self.seed)
         wanted = rows[:, 0] if rows.shape[1] == 1 else rows
         for _ in range(self.epochs):
             network.partial_fit(rows, wanted)

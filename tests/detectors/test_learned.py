@@ -100,7 +100,7 @@ def test_an_autoencoder_is_a_network_of_scikit_learn(columns: int) -> None:
     ours = Autoencoder(hidden=(4, 2, 4), epochs=30, seed=5).fit(train)
     scaler = StandardScaler().fit(train)
     scaled, wanted = scaler.transform(train), scaler.transform(test)
-    theirs = MLPRegressor(hidden_layer_sizes=(4, 2, 4), random_state=5)
+    theirs = MLPRegressor(hidden_layer_sizes=(4, 2, 4), learning_rate_init=0.01, random_state=5)
     for _ in range(30):
         theirs.partial_fit(scaled, scaled[:, 0] if columns == 1 else scaled)
     error = (theirs.predict(wanted).reshape(-1, columns) - wanted) ** 2
