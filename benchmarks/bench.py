@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import judges
 import latency
 import live
 import sweep
@@ -80,6 +81,7 @@ def report(results: dict[str, Any]) -> str:
         ]
     parts += results["live"]
     parts += sweep.lines(results.get("sweep", {}))
+    parts += judges.lines(results.get("judges", {}))
     return "\n\n".join(parts) + "\n"
 
 
@@ -125,6 +127,8 @@ def main() -> None:
             case.name: sweep.measure(directory, arguments.runs, root) for case, directory in built.values()
             if directory is not None and case.name in SWEPT
         }  # fmt: skip
+        if "stream" in built and (stream := built["stream"])[1] is not None:
+            results["judges"] = judges.measure(stream[0], stream[1], arguments.runs, root)
         if not arguments.cases:
             results["huge"] = {
                 case.name: judging_cost(case, directory, root) for case, directory in built.values()
