@@ -1,6 +1,8 @@
 """Another detector by a line of YAML: it judges what the reference's windows hold, and mistakes are named."""
 
 import json
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -179,3 +181,25 @@ def test_decisions_are_logged_with_the_detectors_words(logs: Path) -> None:
     assert {(record["threshold"], record["score_threshold"]) for record in decisions} == {(None, "3.5")}
     assert float(decisions[1]["score"]) > 3.5 > float(decisions[0]["score"])
     assert records[0]["detector"] == "mad"
+
+
+HEAVY = {"sklearn", "river", "skops", "statsmodels", "scipy", "matplotlib", "pandas"}
+LOADED = """
+import sys
+from peerwatch.runtime.cli import main
+sys.argv[0] = "peerwatch"
+try:
+    main()
+finally:
+    print(*sorted(set(sys.modules) & set({heavy})))
+"""
+
+
+@pytest.mark.parametrize(("name", "loaded"), [("sigma", set()), ("mad", set()), ("half_space_trees", {"river"})])
+def test_heavy_libraries_load_only_where_a_detector_needs_them(logs: Path, name: str, loaded: set[str]) -> None:
+    """A run by sigma or a rule imports none of them."""
+    (logs / "c.yaml").write_text(f"detector: {{name: {name}}}\n")
+    command = [sys.executable, "-c", LOADED.format(heavy=HEAVY), "run", "--config", "c.yaml", "batch", "stream", "out"]
+    result = subprocess.run(command, cwd=logs, capture_output=True, text=True, check=True)
+    found = set(result.stdout.split())
+    assert found == loaded if not loaded else found >= loaded
