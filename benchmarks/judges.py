@@ -38,7 +38,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     head = ["| detector | wall s | to sigma | µs a purchase more |", "|---|--:|--:|--:|"]
     return [
         (
-            "What other detectors cost on `stream`, with the import of their libraries and all training; `seasonal`, which"
+            "What other detectors cost on `stream`, imports of libraries and all training included; `seasonal`, which"
             " takes a millisecond a purchase, is not measured:"
         ),
         "\n".join([*head, *rows]),

@@ -20,7 +20,7 @@ from peerwatch.detectors.threshold import FlagRate, Precision
 from peerwatch.network.errors import BadInput, UsageError
 from peerwatch.runtime.inbox import Inbox
 from peerwatch.runtime.journal import Journal
-from peerwatch.runtime.settings import SIGMA, Adapt, Detector, Learning, Rule, Settings
+from peerwatch.runtime.settings import SIGMA, Adapt, Challenger, Detector, Learning, Rule, Settings
 from peerwatch.runtime.shelf import Shelf
 
 
@@ -42,6 +42,7 @@ def bench_of(
             f"{origins['shadow']}: a shadow recomputes sigma only; leave it out with {settings.detector.name}"
         )
     detector, challenger = settings.detector, settings.challenger
+    _check(settings, origins)
     judges: dict[str, Judging] = {CHAMPION: _champion(detector, origins)}
     if challenger.name is not None:
         judges[CHALLENGER] = _judge_of("challenger", challenger.name, challenger, detector.learning, origins)
@@ -56,6 +57,19 @@ def bench_of(
     if arrays is not None:
         bench.restore(arrays)
     return bench
+
+
+def _check(settings: Settings, origins: Mapping[str, str]) -> None:
+    """See that nothing is set that would not count."""
+    learning, challenger = settings.detector.learning, settings.challenger
+    if learning.every < learning.rows:
+        key = "detector.learning.every"
+        raise UsageError(
+            f'{origins[key]}: "{key}" is {learning.every}; expected at least {learning.rows}, "detector.learning.rows"'
+        )
+    if challenger.name is None and challenger != Challenger():
+        key = "challenger.k" if challenger.k != Challenger().k else "challenger.parameters"
+        raise UsageError(f'{origins[key]}: "{key}" is set, but no challenger; name one as "challenger.name"')
 
 
 def _champion(detector: Detector, origins: Mapping[str, str]) -> Judging:

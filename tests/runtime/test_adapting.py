@@ -159,6 +159,8 @@ def test_levels_are_written_with_what_is_flagged(logs: Path) -> None:
         ("{severity: {critical: 5}}", 'set both "critical" and "emergency"'),
         ("{severity: {critical: 5, emergency: 4}}", 'severity: "critical" is 5.0; expected at most 4.0'),
         ("{name: mad, learning: {rows: 3}}", '"detector.learning.rows" is 3; expected'),
+        ("{name: lof, learning: {every: 300}}", '"detector.learning.every" is 300; expected at least 1000'),
+        ("{name: mad}\nchallenger: {k: 2}", 'c.yaml:2: "challenger.k" is set, but no challenger; name one'),
     ],
 )
 def test_what_does_not_go_together_is_told(logs: Path, detector: str, sentence: str) -> None:
