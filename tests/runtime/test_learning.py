@@ -1,9 +1,14 @@
 """Models in a run: they speak from the same event on, whatever the machine does, and after any restart."""
 
 import json
+import os
 import re
+import subprocess
+import sys
+import time
 from itertools import count, pairwise
 from pathlib import Path
+from random import Random
 
 import pytest
 from click.testing import CliRunner, Result
@@ -253,3 +258,47 @@ def test_sigma_may_be_challenged_and_challenge(logs: Path) -> None:
     assert alone in result.stderr
     (logs / "c.yaml").write_text("D: 1\nT: 9\nchallenger: {name: sigma, k: 2}\ndetector: {name: iqr}\n")
     assert run().exit_code == 0
+
+
+def test_what_a_killed_live_run_has_said_stays_said(logs: Path) -> None:
+    """Killed with SIGKILL while models come in: whatever could be read is in the output of the runs after it."""
+    sources = os.pathsep.join(str(Path(__file__).parents[up] / name) for up, name in ((2, ""), (1, "")))
+    command = [
+        sys.executable,
+        "-m",
+        "peerwatch",
+        "run",
+        "--config",
+        "c.yaml",
+        "batch",
+        "stream",
+        "out",
+        "--state",
+        "state",
+    ]
+    environment = os.environ | {"PYTHONPATH": sources}
+    lines, rng = (STREAM * 20).splitlines(keepends=True), Random(4)
+    (logs / "c.yaml").write_text(CONFIG + "state: {seconds: 0.3}\n")
+    (logs / "stream").write_bytes(b"")
+    said = []
+    for kill in range(5):
+        with subprocess.Popen([*command, "--follow"], cwd=logs, env=environment, stderr=subprocess.DEVNULL) as run_:
+            stop = time.monotonic() + rng.uniform(1.2, 2.2)
+            part = lines[len(lines) * kill // 6 : len(lines) * (kill + 1) // 6]
+            while time.monotonic() < stop:
+                with (logs / "stream").open("ab") as stream:
+                    stream.write(b"".join(part[:100]))
+                del part[:100]
+                time.sleep(0.02)
+            run_.kill()
+        with (logs / "stream").open("ab") as stream:
+            stream.write(b"".join(part))
+        said.append((logs / "out").read_bytes() if (logs / "out").exists() else b"")
+    with (logs / "stream").open("ab") as stream:
+        stream.write(b"".join(lines[len(lines) * 5 // 6 :]))
+    subprocess.run(command, cwd=logs, env=environment, check=True, capture_output=True)
+    final = (logs / "out").read_bytes()
+    assert models_of(final)[-1] > 5
+    assert any(said)
+    for written in said:
+        assert final.startswith(written)
