@@ -129,12 +129,18 @@ class Dispatcher:
         self._reading = anyio.CancelScope()
         self.reached = done.bytes
         """Bytes of all logs that have been taken in hand."""
+        self._caught_up: int | None = None
+        """How many events there were when there was nothing left to read for the first time."""
         self.stopped_by: StrictError | None = None
         """The rejected line that ended a strict run."""
 
     def statistics(self) -> Progress:
         """How far it has come."""
         return self._done._replace(users=self._decoder.users)
+
+    def is_new(self, seq: int) -> bool:
+        """Whether an event that has been sent on cannot have been there before this run began."""
+        return self._caught_up is not None and seq > self._caught_up
 
     def stop(self) -> None:
         """Read no more; what has been read is still judged."""
@@ -149,6 +155,8 @@ class Dispatcher:
                     if block.content:
                         await self._take(block, log)
                         self._mark(log, block.position)
+                    elif self._caught_up is None:
+                        self._caught_up = self._done.events
                     closing = log, block.position
                     await self._snapshot(*closing, last=False)
             if self._reading.cancel_called:

@@ -1,6 +1,6 @@
 """One who judges, and the models that come to it while it does."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -95,12 +95,24 @@ class Seat:
 
     With `waits` the flow of events waits for a model at the count at which it is expected, so that every run has it
     there; otherwise the model speaks from whatever event it is ready for. What has been written down holds either way.
+
+    With `holds` verdicts on the next events may have been read before, in a run that died: until `is_new` says that an
+    event cannot have been judged then, nothing changes at a moment of its own that is not written down.
     """
 
     def __init__(
-        self, judge: Judging, models: Models | None = None, labels: Labels | None = None, *, waits: bool = True
+        self,
+        judge: Judging,
+        models: Models | None = None,
+        labels: Labels | None = None,
+        *,
+        waits: bool = True,
+        holds: bool = False,
     ) -> None:
         self.judge = judge
+        self.is_new: Callable[[int], bool] = lambda _: False
+        """Whether an event cannot have been judged before."""
+        self._holds = holds
         self._models = models or NoModels()
         self._labels = labels
         self._waits = waits
@@ -179,7 +191,7 @@ class Seat:
             if self._ordered is None:
                 self._ordered = Reply()
                 await trainer.send(Training(judge.detector, lesson, self._models.keep, self._ordered))
-            if not (learner.due if self._waits else self._ordered.answered):
+            if not (learner.due if self._waits else self._ordered.answered and self._may_change(seq)):
                 return
             model = await self._ordered.wait_answered()
             await run_sync(self._models.speaks, lesson.version, seq)
@@ -192,12 +204,18 @@ class Seat:
         if self._labels is None:
             return
         since = self._labels.since(adaptation.heard)
-        while (since is not None and seq >= since) or (since is None and self._labels.has_more(adaptation.heard)):
+        while (
+            (seq >= since) if since is not None else (self._labels.has_more(adaptation.heard) and self._may_change(seq))
+        ):
             labels, through = await run_sync(self._labels.hear, seq, adaptation.heard)
             if through == adaptation.heard:
                 break
             adaptation.hear(seq, labels, through)
             since = self._labels.since(adaptation.heard)
+
+    def _may_change(self, seq: int) -> bool:
+        """Whether nobody can have read a verdict on event `seq` by what there was before."""
+        return not self._holds or self.is_new(seq)
 
     def _until_written_down(self, judge: DetectorJudge, seq: Int64s) -> int:
         """How many of the events `seq` come before the next thing that is written down."""

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from peerwatch.actors.coordinator import CHALLENGER, CHAMPION, Bench
 from peerwatch.actors.seat import Seat
-from peerwatch.actors.snapshot import Arrays
 from peerwatch.detectors.adaptation import Adaptation
 from peerwatch.detectors.detector_judge import DetectorJudge
 from peerwatch.detectors.drift import Drift
@@ -18,10 +18,14 @@ from peerwatch.detectors.severity import Severity
 from peerwatch.detectors.sigma import Sigma
 from peerwatch.detectors.threshold import FlagRate, Precision
 from peerwatch.network.errors import BadInput, UsageError
+from peerwatch.runtime.checkpoints import Checkpoint
 from peerwatch.runtime.inbox import Inbox
-from peerwatch.runtime.journal import Journal
+from peerwatch.runtime.journal import Entry, Journal
 from peerwatch.runtime.settings import SIGMA, Adapt, Challenger, Detector, Learning, Rule, Settings
 from peerwatch.runtime.shelf import Shelf
+
+READ: Final = "read"
+"""Of the journal: verdicts on this event and those behind it may have been read, and have been cut off since."""
 
 
 def bench_of(
@@ -29,9 +33,12 @@ def bench_of(
     origins: Mapping[str, str],
     warn: Callable[[str], None],
     directory: Path | None = None,
-    arrays: Arrays | None = None,
+    checkpoint: Checkpoint | None = None,
+    read: bool = False,  # noqa: FBT001, FBT002 (run_sync has no keywords)
 ) -> Bench:
-    """Who judges: fresh, or as of the checkpoint in a state directory whose arrays these are. `warn` hears of damage.
+    """Who judges: fresh, or as of the checkpoint in a state directory. `warn` hears of damage.
+
+    `read` says that verdicts on what is behind the checkpoint have been written, and may have been read.
 
     Raises:
         UsageError: there is no such detector, or it does not take its parameters; the journal is damaged.
@@ -47,15 +54,19 @@ def bench_of(
     if challenger.name is not None:
         judges[CHALLENGER] = _judge_of("challenger", challenger.name, challenger, detector.learning, origins)
     journal = Journal(directory) if directory is not None else None
+    begun = checkpoint.envelope.facts.progress.events if checkpoint is not None else 0
+    if journal is not None and read and any(isinstance(judge, DetectorJudge) for judge in judges.values()):
+        journal.add(Entry(begun + 1, READ, begun + 1))  # they will be gone when this run dies, too
+    holds = journal is not None and journal.next(READ, begun) is not None
     seats: dict[str, Seat] = {}
     for who, judge in judges.items():
         models = labels = None
         if directory is not None and journal is not None:
             models, labels = Shelf(directory, journal, who), Inbox(directory, journal, warn)
-        seats[who] = Seat(judge, models, labels, waits=not settings.follow)
+        seats[who] = Seat(judge, models, labels, waits=not settings.follow, holds=holds)
     bench = Bench(**seats)  # type: ignore[arg-type]
-    if arrays is not None:
-        bench.restore(arrays)
+    if checkpoint is not None:
+        bench.restore(checkpoint.arrays)
     return bench
 
 

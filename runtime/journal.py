@@ -4,7 +4,7 @@ That a model was ready, or an analyst's labels came, is up to the clock. Written
 happened, it happens there again in every restart and replay.
 """
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections import defaultdict
 from pathlib import Path
 from typing import Final
@@ -38,10 +38,10 @@ class Journal:
         entries, self._whole = _read(self._path)
         self._known: defaultdict[str, list[Entry]] = defaultdict(list)
         for entry in entries:
-            self._known[entry.what].append(entry)
+            insort(self._known[entry.what], entry, key=_value)
 
     def next(self, what: str, value: int) -> Entry | None:
-        """The first entry on this that is above a value, None if nothing is written down; values only grow."""
+        """The entry on this with the next value, None if none is written down."""
         known = self._known[what]
         place = bisect_right(known, value, key=_value)
         return known[place] if place < len(known) else None
@@ -61,7 +61,7 @@ class Journal:
             raise SinkError(
                 f"cannot write the journal {self._path}: {error.strerror}; mend that and run again"
             ) from None
-        self._known[entry.what].append(entry)
+        insort(self._known[entry.what], entry, key=_value)
 
 
 def _value(entry: Entry) -> int:

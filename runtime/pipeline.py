@@ -103,6 +103,8 @@ class Pipeline:
             wait_settled=self._wait_settled,
             marks=state.facts.marks if state.facts is not None else (),
         )
+        for seat in seats:
+            seat.is_new = self._dispatcher.is_new
         self._output = OutputActor(
             output_inbox,
             flagged,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import aiofiles
+import anyio
 import msgspec
 from anyio.to_thread import run_sync
 
@@ -61,6 +62,10 @@ class FileSink:
     def _first_line(self) -> bytes:
         with Path(self._path).open("rb") as file:
             return file.readline(LONGEST_LINE)
+
+    async def has_more(self, length: int) -> bool:
+        """Whether there is something behind `length` bytes, which somebody may have read."""
+        return self._regular and (await anyio.Path(self._path).stat()).st_size > length
 
     async def start(self, length: int = 0) -> None:
         """Cut the file to `length` bytes and go on behind them: the run begins there.

@@ -16,7 +16,6 @@ from anyio.to_thread import run_sync
 from peerwatch.actors.coordinator import Bench
 from peerwatch.actors.dispatcher import Caution
 from peerwatch.actors.shadow import Shadowing, Tally
-from peerwatch.actors.snapshot import Arrays
 from peerwatch.detectors.shadow import Difference
 from peerwatch.network.errors import PeerwatchError, RunError
 from peerwatch.runtime.checkpoints import Checkpoint, Checkpointer, Identity, StateDirectory
@@ -50,7 +49,7 @@ class Supervisor:
         settings: Settings,
         D: int,
         T: int,
-        make_bench: Callable[[Path | None, Arrays | None], Bench],
+        make_bench: Callable[[Path | None, Checkpoint | None, bool], Bench],
         directory: StateDirectory | None,
         identity: Identity,
         sinks: Sinks,
@@ -134,6 +133,9 @@ class Supervisor:
         if self._reset and self._directory is not None:
             await run_sync(self._directory.reset)
             self._reset = False
+        read = checkpoint is not None and await self._sinks.flagged.has_more(checkpoint.envelope.facts.flagged_bytes)
+        directory = self._directory.path if self._directory is not None else None
+        bench = self._bench = await run_sync(self._make_bench, directory, checkpoint, read)
         lengths = (facts.flagged_bytes, facts.rejects_bytes, facts.verdicts_bytes) if facts else (0, 0, 0)
         for sink, length in zip(self._sinks, lengths, strict=True):
             if sink is not None:
@@ -144,9 +146,6 @@ class Supervisor:
             state = State.restored(self._D, self._T, settings.shards, named, checkpoint.arrays, facts)
         self._logs = logs
         self._checkpointer = None
-        arrays = checkpoint.arrays if checkpoint is not None else None
-        directory = self._directory.path if self._directory is not None else None
-        bench = self._bench = await run_sync(self._make_bench, directory, arrays)
         if self._directory is not None:
             every = settings.state
             self._checkpointer = Checkpointer(

@@ -1,5 +1,6 @@
 """A small detector that learns: what is usual is how far amounts usually lie from their window's mean."""
 
+import time
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -81,3 +82,14 @@ class Hopeless(Typical):
     def fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: ARG002
         """Fails."""
         raise ValueError("nothing to be learned here")
+
+
+class Slow(Typical):
+    """Takes its time to learn."""
+
+    name = "slow"
+
+    def fit(self, X: ArrayLike, y: object = None) -> Self:
+        """As long as some hundred purchases take to come."""
+        time.sleep(0.3)
+        return super().fit(X, y)
