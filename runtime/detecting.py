@@ -25,7 +25,10 @@ from peerwatch.runtime.settings import SIGMA, Adapt, Challenger, Detector, Learn
 from peerwatch.runtime.shelf import Shelf
 
 READ: Final = "read"
-"""Of the journal: verdicts on this event and those behind it may have been read, and have been cut off since."""
+LIVE: Final = "live"
+BATCH: Final = "batch"
+"""Of the journal: verdicts on this event and those behind it may have been read, and have been cut off since; a run
+begins here, the n-th, that follows the log, or that judges what there is."""
 
 
 def bench_of(
@@ -55,9 +58,7 @@ def bench_of(
         judges[CHALLENGER] = _judge_of("challenger", challenger.name, challenger, detector.learning, origins)
     journal = Journal(directory) if directory is not None else None
     begun = checkpoint.envelope.facts.progress.events if checkpoint is not None else 0
-    if journal is not None and read and any(isinstance(judge, DetectorJudge) for judge in judges.values()):
-        journal.add(Entry(begun + 1, READ, begun + 1))  # they will be gone when this run dies, too
-    holds = journal is not None and journal.next(READ, begun) is not None
+    holds = journal is not None and _begin(journal, begun, judges, settings, read=read)
     seats: dict[str, Seat] = {}
     for who, judge in judges.items():
         models = labels = None
@@ -68,6 +69,27 @@ def bench_of(
     if checkpoint is not None:
         bench.restore(checkpoint.arrays)
     return bench
+
+
+def _begin(journal: Journal, begun: int, judges: Mapping[str, Judging], settings: Settings, *, read: bool) -> bool:
+    """Write down that a run begins behind `begun` events; whether verdicts on the next ones may have been read.
+
+    Raises:
+        UsageError: they may have been, and now models would speak elsewhere.
+    """
+    if not any(isinstance(judge, DetectorJudge) and judge.stepwise for judge in judges.values()):
+        return False
+    if read:
+        journal.add(Entry(begun + 1, READ, begun + 1))  # this run will cut them off, and may die, too
+    holds, live, batch = journal.next(READ, begun) is not None, journal.last(LIVE), journal.last(BATCH)
+    learns = any(isinstance(judge, DetectorJudge) and judge.learner is not None for judge in judges.values())
+    if holds and learns and live > batch and not settings.follow:
+        raise UsageError(
+            f"the last run on the state in {settings.state.directory} followed the log and died, and what it wrote"
+            " depends on when its models were ready; go on with --follow once, or begin anew with --reset"
+        )
+    journal.add(Entry(begun + 1, LIVE if settings.follow else BATCH, max(live, batch) + 1))
+    return holds
 
 
 def _check(settings: Settings, origins: Mapping[str, str]) -> None:

@@ -46,6 +46,11 @@ class Journal:
         place = bisect_right(known, value, key=_value)
         return known[place] if place < len(known) else None
 
+    def last(self, what: str) -> int:
+        """The largest value on this, 0 if none is written down."""
+        known = self._known[what]
+        return known[-1].value if known else 0
+
     def add(self, entry: Entry) -> None:
         """Write an entry down.
 
