@@ -62,6 +62,12 @@ def peerwatch(*arguments: str) -> Result:
     return CliRunner().invoke(cli, arguments)
 
 
+def cap_batches(monkeypatch: pytest.MonkeyPatch, cap: int) -> None:
+    """Let batches hold `cap` events at most."""
+    defaults = {**(Pipeline.__init__.__kwdefaults__ or {}), "batch_cap": cap}
+    monkeypatch.setattr(Pipeline.__init__, "__kwdefaults__", defaults)
+
+
 @pytest.fixture
 def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with both logs, and no pause between restarts."""
@@ -69,7 +75,7 @@ def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "stream").write_bytes(STREAM)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(supervisor, "BACKOFF_SECONDS", 0.0)
-    monkeypatch.setitem(Pipeline.__init__.__kwdefaults__, "batch_cap", 64)
+    cap_batches(monkeypatch, 64)
     return tmp_path
 
 
@@ -205,7 +211,7 @@ def live(logs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return asked[0] % 7 == 0
 
     monkeypatch.setattr(Reply, "answered", property(answered))
-    monkeypatch.setitem(Pipeline.__init__.__kwdefaults__, "batch_cap", 5)
+    cap_batches(monkeypatch, 5)
     configure(LEARNING, more="follow: true\nidle_exit: 0\n")
     for cut in (20000, 40000, len(STREAM)):
         run("--state", "state", until=cut)
@@ -307,6 +313,18 @@ def test_another_rule_than_the_runs_judges_from_the_beginning() -> None:
         found = explain(seq, "--state", "state")
         assert found.exit_code == 0, found.stderr
         assert found.stdout == explain(seq).stdout
+
+
+@pytest.mark.usefixtures("logs")
+def test_a_challenger_changes_nothing() -> None:
+    """What it wants to know a champion that does not want it is not told."""
+    configure(LEARNING.replace("Typical", "Unaware"))
+    alone = run()
+    Path("out").unlink()
+    configure(LEARNING.replace("Typical", "Unaware"), more="challenger: {name: 'typical:Typical'}\n")
+    assert run("--state", "state") == alone != b""
+    check(some(4))
+    check(some(4, seed=2), "--state", "state")
 
 
 @pytest.mark.usefixtures("logs")
