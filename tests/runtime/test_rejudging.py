@@ -235,6 +235,22 @@ def test_a_live_run_is_explained_by_its_record(live: Path) -> None:
     assert content_of(live / "state") == before
 
 
+@pytest.mark.parametrize("detector", ["name: mad", LEARNING])
+def test_a_followed_log_is_explained_through_its_rotations(logs: Path, detector: str) -> None:
+    """From the checkpoint, whose file has another name by now, and from the beginning; so is it verified."""
+    configure(detector, more="follow: true\nidle_exit: 0\n")
+    half = STREAM.rfind(b"\n", 0, len(STREAM) // 2) + 1
+    run("--state", "state", until=half)
+    (logs / "stream").rename("stream.1")
+    (logs / "stream").write_bytes(STREAM[half:])
+    options = ["--config", "c.yaml", "batch", "stream", "out", *LOGGED, "--state", "state"]
+    assert peerwatch("run", *options).exit_code == 0
+    for seq in (60, 300, max(decisions())):
+        check([seq], "--state", "state")
+    result = verify("--state", "state")
+    assert result.exit_code == 0, result.stdout + result.stderr
+
+
 def test_a_live_run_without_its_record_is_not_explained(live: Path) -> None:
     """Not without the state directory, not with that of other settings, and not what it has not judged yet."""
     result = explain(300)
@@ -285,6 +301,11 @@ def test_thresholds_that_labels_have_moved_are_known() -> None:
     result = explain(flagged[0])
     assert (result.exit_code, result.stdout) == (2, "")
     assert "only its state directory tells of this run which labels it has heard" in result.stderr
+    labels = Path("state/feedback.jsonl")
+    labels.write_bytes(labels.read_bytes().splitlines(keepends=True)[0])
+    result = explain(max(logged), "--state", "state")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert re.search(r"labels that were heard before event \d+ are not in state/feedback.jsonl any more", result.stderr)
 
 
 @pytest.mark.usefixtures("logs")
