@@ -63,7 +63,8 @@ class DetectorJudge(Judging):
         Raises:
             RunError: the detector failed.
         """
-        handed, ripe = given(case, self.large), np.flatnonzero(_ripe(case))
+        known = case if self.detector.wants_context else case._replace(own=None)  # another may want it
+        handed, ripe = given(known, self.large), np.flatnonzero(_ripe(case))
         try:
             own = self.detector.judge(*handed)
             rows = self._lesson(handed, ripe)

@@ -9,9 +9,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from peerwatch.detectors.features import FEATURES, features
+from peerwatch.detectors.given import given
+from peerwatch.detectors.judge import Case
+from peerwatch.network.decoder import LARGEST_AMOUNT
 from peerwatch.network.events import Kind
 from peerwatch.network.graph import FriendGraph
-from peerwatch.network.history import PurchaseColumns
+from peerwatch.network.history import PurchaseColumns, Windows
 from peerwatch.network.kernels import Int64s
 from peerwatch.network.neighbourhood import Member, members_of, path_to
 from peerwatch.network.statistics import Statistics
@@ -42,20 +46,29 @@ class Without:
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """One verdict, on `amount` (millionths) of dense `user`, with everything it rests on.
+class Grounds:
+    """What any verdict on `amount` (millionths) of dense `user` rests on.
 
-    `window` holds the T latest purchases of the network, the newest first. `flips_at` is the nearest amount with the
-    other verdict: None if none has it. `flipped_by` are the single friendships and purchases whose absence gives the
-    other verdict.
+    `window` holds the T latest purchases of the network, the newest first.
     """
 
     user: int
     amount: int
-    k: Fraction
     members: dict[int, Member]
     window: list[Bought]
     statistics: Statistics
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Sigma's verdict with its `grounds`, and what would have made it another.
+
+    `flips_at` is the nearest amount with the other verdict: None if none has it. `flipped_by` are the single
+    friendships and purchases whose absence gives the other verdict.
+    """
+
+    grounds: Grounds
+    k: Fraction
     flagged: bool
     flips_at: int | None
     flipped_by: list[Without]
@@ -63,33 +76,65 @@ class Explanation:
     @property
     def d(self) -> int:
         """N times the amount, less S."""
-        return self.statistics.n * self.amount - self.statistics.S
+        return self.grounds.statistics.n * self.grounds.amount - self.grounds.statistics.S
+
+
+def grounds_of(
+    graph: FriendGraph, held: PurchaseColumns, user: int, amount: int, T: int, large: Sequence[int],
+    key: Callable[[int], tuple[int, bytes]],
+) -> Grounds:  # fmt: skip
+    """What a purchase is judged by as of the state given, found by the plainest means.
+
+    Nothing of the selection's machinery is used: whoever is in the network is found by breadth-first search, the window
+    by sorting all the network's purchases. `large` are the amounts too large for a column; `key` orders users.
+    """
+    members = members_of(graph, user, graph.D, key)
+    window = latest_of(held, members, T, large)
+    return Grounds(user, amount, members, window, Statistics.of([bought.amount for bought in window]))
 
 
 def explain(
-    graph: FriendGraph, held: PurchaseColumns, user: int, amount: int, T: int, k: Fraction, large: Sequence[int],
-    key: Callable[[int], tuple[int, bytes]],
-) -> Explanation:  # fmt: skip
-    """Judge a purchase as of the state given, by the plainest means, and look for what its verdict hangs on.
+    graph: FriendGraph, held: PurchaseColumns, grounds: Grounds, T: int, k: Fraction, large: Sequence[int]
+) -> Explanation:
+    """Judge a purchase by sigma, and look for what its verdict hangs on.
 
-    Nothing of the selection's machinery is used: whoever is in the network is found by breadth-first search, the window
-    by sorting all the network's purchases. `held` has at least T + 1 purchases of whoever bought as many. `large` are
-    the amounts too large for a column; `key` orders users. The graph's memory of recent purchases is spoilt.
+    `held` has at least T + 1 purchases of whoever bought as many. The graph's memory of recent purchases is spoilt.
     """
-    members = members_of(graph, user, graph.D, key)
-    purchases = _latest_first(held, members, large)
-    window = purchases.top(T)
-    statistics = Statistics.of([bought.amount for bought in window])
-    flagged = statistics.exceeded_by(amount, k)
-    explanation = Explanation(
-        user, amount, k, members, window, statistics, flagged, flip_amount(statistics, flagged=flagged, k=k), []
-    )
+    purchases, statistics = _latest_first(held, grounds.members, large), grounds.statistics
+    flagged = statistics.exceeded_by(grounds.amount, k)
     alternatives = [
-        *_without_purchases(window, purchases.top(T + 1)),
-        *_without_friendships(graph, explanation, purchases, T),
+        *_without_purchases(grounds.window, purchases.top(T + 1)),
+        *_without_friendships(graph, grounds, purchases, T),
     ]
-    explanation.flipped_by.extend(other for other in alternatives if other.statistics.exceeded_by(amount, k) != flagged)
-    return explanation
+    flipped_by = [other for other in alternatives if other.statistics.exceeded_by(grounds.amount, k) != flagged]
+    flips_at = flip_amount(statistics, flagged=flagged, k=k)
+    return Explanation(grounds, k, flagged, flips_at, flipped_by)
+
+
+def features_of(grounds: Grounds, timestamp: int, own: Sequence[Bought] | None) -> dict[str, float]:
+    """What a learned detector sees of a purchase at `timestamp` (microseconds), by name.
+
+    `own` are the buyer's own latest purchases, the newest first; None if the detector wants no context.
+    """
+    large: list[int] = []
+    bought = Bought(0, grounds.user, timestamp, grounds.amount)
+    (amount,) = _windows([bought], large).amount
+    case = Case(
+        _windows(grounds.window, large), np.zeros(1, np.int64), np.zeros(1, np.int64), np.array([amount]),
+        np.array([timestamp]), np.array([len(grounds.members)]), None if own is None else _windows(own, large),
+    )  # fmt: skip
+    return dict(zip(FEATURES, features(*given(case, large))[0].tolist(), strict=True))
+
+
+def _windows(bought: Sequence[Bought], large: list[int]) -> Windows:
+    """One window, held as a run holds it; amounts too large for a column are added to `large`."""
+    amounts = []
+    for one in bought:
+        if one.amount >= LARGEST_AMOUNT:
+            large.append(one.amount)
+        amounts.append(one.amount if one.amount < LARGEST_AMOUNT else -len(large))
+    columns = ([one.seq for one in bought], [one.timestamp for one in bought], amounts)
+    return Windows(np.array([0, len(bought)]), *(np.array(column, np.int64) for column in columns))
 
 
 def latest_of(held: PurchaseColumns, users: Collection[int], count: int, large: Sequence[int]) -> list[Bought]:
@@ -145,19 +190,19 @@ def _without_purchases(window: list[Bought], latest: list[Bought]) -> list[Witho
     ]
 
 
-def _without_friendships(graph: FriendGraph, explanation: Explanation, purchases: _Purchases, T: int) -> list[Without]:
+def _without_friendships(graph: FriendGraph, grounds: Grounds, purchases: _Purchases, T: int) -> list[Without]:
     """Without each friendship that the window can hang on.
 
     The absence of a friendship changes the window only if it takes a buyer of it out of the network; then it is on
     every path to that buyer, so also on the one shown.
     """
-    members = explanation.members
-    buyers = dict.fromkeys(bought.user for bought in explanation.window)
+    members = grounds.members
+    buyers = dict.fromkeys(bought.user for bought in grounds.window)
     edges = list(
         dict.fromkeys(edge for buyer in buyers for path in (path_to(buyer, members),) for edge in pairwise(path))
     )
     found = []
-    for edge, rest in zip(edges, _networks_without(graph, explanation.user, edges), strict=True):
+    for edge, rest in zip(edges, _networks_without(graph, grounds.user, edges), strict=True):
         lost = np.ones(graph.users, np.bool_)
         lost[rest] = False
         if any(lost[buyer] for buyer in buyers):

@@ -47,13 +47,10 @@ def bench_of(
         UsageError: there is no such detector, or it does not take its parameters; the journal is damaged.
         RunError: a model that the checkpoint needs is not there any more.
     """
-    if settings.shadow and settings.detector.name != SIGMA:
-        raise UsageError(
-            f"{origins['shadow']}: a shadow recomputes sigma only; leave it out with {settings.detector.name}"
-        )
+    check_shadow(settings, origins)
     detector, challenger = settings.detector, settings.challenger
     _check(settings, origins)
-    judges: dict[str, Judging] = {CHAMPION: _champion(detector, origins)}
+    judges: dict[str, Judging] = {CHAMPION: champion_of(detector, origins)}
     if challenger.name is not None:
         judges[CHALLENGER] = _judge_of("challenger", challenger.name, challenger, detector.learning, origins)
     journal = Journal(directory) if directory is not None else None
@@ -105,8 +102,12 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
         raise UsageError(f'{origins[key]}: "{key}" is set, but no challenger; name one as "challenger.name"')
 
 
-def _champion(detector: Detector, origins: Mapping[str, str]) -> Judging:
-    """The judge of the detector, with what goes with it."""
+def champion_of(detector: Detector, origins: Mapping[str, str]) -> Judging:
+    """The judge whose verdicts count, fresh, with what goes with it.
+
+    Raises:
+        UsageError: there is no such detector, or it does not take its parameters.
+    """
     judge = _judge_of("detector", detector.name, detector, detector.learning, origins)
     wanted = {
         key: value
@@ -181,8 +182,20 @@ def _judge_of(section: str, name: str, rule: Rule, learning: Learning, origins: 
     return DetectorJudge(detector, Learner(learning.rows, learning.every) if detector.trains else None)
 
 
+def check_shadow(settings: Settings, origins: Mapping[str, str]) -> None:
+    """See that there is no shadow of any detector but sigma.
+
+    Raises:
+        UsageError: there is to be one.
+    """
+    if settings.shadow and settings.detector.name != SIGMA:
+        raise UsageError(
+            f"{origins['shadow']}: a shadow recomputes sigma only; leave it out with {settings.detector.name}"
+        )
+
+
 def check_sigma(settings: Settings, what: str) -> None:
-    """See that sigma judges: what explains and compares knows no other rule.
+    """See that sigma judges: a sweep knows no other rule.
 
     Raises:
         UsageError: another detector does.

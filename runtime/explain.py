@@ -3,22 +3,33 @@
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing
 from fractions import Fraction
+from typing import Any
 
 import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
 
-from peerwatch.detectors.explanation import Bought, Explanation, Without, explain
+from peerwatch.detectors.explanation import (
+    Bought,
+    Explanation,
+    Grounds,
+    Without,
+    explain,
+    features_of,
+    grounds_of,
+    latest_of,
+)
+from peerwatch.detectors.severity import Level
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.errors import UsageError
 from peerwatch.network.events import Kind
 from peerwatch.network.neighbourhood import path_to
 from peerwatch.network.statistics import CENT, decimal, shown_k
-from peerwatch.runtime.detecting import check_sigma
 from peerwatch.runtime.logs import moment
 from peerwatch.runtime.names import readable, shown
-from peerwatch.runtime.replay import Past, Where, open_replay, parts, past, places_of
-from peerwatch.runtime.settings import Layer, resolve
+from peerwatch.runtime.rejudging import Again, judged_again
+from peerwatch.runtime.replay import Opened, Past, Where, open_replay, parts, past, places_of
+from peerwatch.runtime.settings import SIGMA, Layer, resolve
 from peerwatch.runtime.targets import ByLine, BySeq, Purchases, id_of, time_of
 from peerwatch.runtime.text import aligned, by_hop, listed, rows, short
 
@@ -57,6 +68,8 @@ class Alternative(msgspec.Struct, frozen=True):
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One decision, explained. Integers that may not fit into 64 bits are written as strings.
 
+    What only sigma has is None for other detectors: `k`, `threshold` (an amount), and all from `d` to `without`.
+
     `S` is the sum of the window's amounts in millionths, `Q` that of their squares; with k = p / q the purchase is
     flagged if d > 0 and `left` = (q d)^2 > `right` = p^2 (n Q - S^2), where d = n x - S. `flips_at` is the nearest
     amount with the other verdict, `cents_away` how many whole cents lead there; null if no amount does.
@@ -70,7 +83,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     amount: str
     D: int
     T: int
-    k: str
+    k: str | None
     detector: str
     verdict: str
     n: int
@@ -79,14 +92,30 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     mean: str | None
     sd: str | None
     threshold: str | None
-    d: str
-    left: str
-    right: str
+    d: str | None
+    left: str | None
+    right: str | None
     flips_at: str | None
     cents_away: int | None
-    without: list[Alternative]
+    without: list[Alternative] | None
     network: list[NetworkMember]
     window: list[WindowPurchase]
+
+
+class Scored(Record, frozen=True, kw_only=True):
+    """A decision of another detector than sigma.
+
+    `score` and `score_threshold` are as in a decision log. `model` is the version of the model that spoke, 0 for none,
+    from event `model_since` on; None for a detector that learns nothing. `features` is what a model sees of a purchase.
+    """
+
+    parameters: dict[str, Any]
+    score: str
+    score_threshold: str
+    model: int | None
+    model_since: int | None
+    severity: Level | None
+    features: dict[str, float] | None
 
 
 async def explained(
@@ -111,17 +140,22 @@ async def explained(
     target = BySeq(seq) if seq is not None else ByLine(line or 0, shown(settings.input.stream or ""))
     async with AsyncExitStack() as stack:
         opened = await open_replay(layers, target.suits, stack)
-        check_sigma(opened.settings, "explain")
         then = await past(opened, target)
-        detector = opened.settings.detector
         amount = _purchase(then)
         columns = await run_sync(then.history.columns)
-        buyer, k = int(then.found.events.user[then.place]), detector.exact_k()
-        large = then.state.decoder.large
-        found = await run_sync(explain, then.state.graph, columns, buyer, amount, opened.T, k, large, then.key)
-    seqs = np.array([then.seq, *(bought.seq for bought in found.window)], np.int64)
+        buyer, large = int(then.found.events.user[then.place]), then.state.decoder.large
+        grounds = await run_sync(grounds_of, then.state.graph, columns, buyer, amount, opened.T, large, then.key)
+        if opened.settings.detector.name == SIGMA:
+            k = opened.settings.detector.exact_k()
+            said = _by_sigma(await run_sync(explain, then.state.graph, columns, grounds, opened.T, k, large), then)
+            kind: type[Record] = Record
+        else:
+            again = await judged_again(opened, then)
+            own = latest_of(columns, {buyer}, opened.T, large) if again.seat.wants_context else None
+            said, kind = _by_another(again, grounds, _timestamp(then), own), Scored
+    seqs = np.array([then.seq, *(bought.seq for bought in grounds.window)], np.int64)
     places = await places_of(opened, seqs, then.lines)
-    return _record(then, found, places, opened.D, opened.T, detector.name)
+    return kind(**_shared(opened, then, grounds, places), **said)
 
 
 async def _seq_of(layers: Sequence[Layer], user: str, at: str) -> int:
@@ -151,41 +185,68 @@ def _purchase(then: Past) -> int:
     return amount if amount >= 0 else then.state.decoder.large[-1 - amount]
 
 
-def _record(then: Past, found: Explanation, places: dict[int, Where], D: int, T: int, detector: str) -> Record:
-    name, statistics, k = Names(then), found.statistics, found.k
-    own = places[then.seq]
+def _timestamp(then: Past) -> int:
+    return int(then.found.events.timestamp[then.place])
+
+
+def _shared(opened: Opened, then: Past, grounds: Grounds, places: dict[int, Where]) -> dict[str, Any]:
+    """What is told of any detector's decision."""
+    name, statistics, own = Names(then), grounds.statistics, places[then.seq]
     known = statistics.n > 0
-    away = abs(found.flips_at - found.amount) if found.flips_at is not None else None
-    return Record(
-        seq=then.seq,
-        file=own.file,
-        line=own.line,
-        user=name[found.user],
-        timestamp=moment(int(then.found.events.timestamp[then.place])) or "",
-        amount=decimal(found.amount),
-        D=D,
-        T=T,
-        k=shown_k(k),
-        detector=detector,
-        verdict=_verdict(flagged=found.flagged),
-        n=statistics.n,
-        S=str(statistics.S),
-        Q=str(statistics.Q),
-        mean=statistics.mean() if known else None,
-        sd=statistics.sd() if known else None,
-        threshold=statistics.threshold(k) if known else None,
-        d=str(found.d),
-        left=str((found.d * k.denominator) ** 2),
-        right=str(k.numerator**2 * statistics.spread),
-        flips_at=decimal(found.flips_at) if found.flips_at is not None else None,
-        cents_away=-(-away // CENT) if away is not None else None,
-        without=[_alternative(other, found, name) for other in found.flipped_by],
-        network=[
-            NetworkMember(name[user], member.hop, [name[step] for step in path_to(user, found.members)])
-            for user, member in found.members.items()
+    return {
+        "seq": then.seq,
+        "file": own.file,
+        "line": own.line,
+        "user": name[grounds.user],
+        "timestamp": moment(_timestamp(then)) or "",
+        "amount": decimal(grounds.amount),
+        "D": opened.D,
+        "T": opened.T,
+        "detector": opened.settings.detector.name,
+        "n": statistics.n,
+        "S": str(statistics.S),
+        "Q": str(statistics.Q),
+        "mean": statistics.mean() if known else None,
+        "sd": statistics.sd() if known else None,
+        "network": [
+            NetworkMember(name[user], member.hop, [name[step] for step in path_to(user, grounds.members)])
+            for user, member in grounds.members.items()
         ],
-        window=[_window_purchase(bought, found, name, places) for bought in found.window],
-    )
+        "window": [_window_purchase(bought, grounds, name, places) for bought in grounds.window],
+    }
+
+
+def _by_sigma(found: Explanation, then: Past) -> dict[str, Any]:
+    """What is told of a decision by sigma."""
+    k, statistics = found.k, found.grounds.statistics
+    away = abs(found.flips_at - found.grounds.amount) if found.flips_at is not None else None
+    return {
+        "k": shown_k(k),
+        "verdict": _verdict(flagged=found.flagged),
+        "threshold": statistics.threshold(k) if statistics.n else None,
+        "d": str(found.d),
+        "left": str((found.d * k.denominator) ** 2),
+        "right": str(k.numerator**2 * statistics.spread),
+        "flips_at": decimal(found.flips_at) if found.flips_at is not None else None,
+        "cents_away": -(-away // CENT) if away is not None else None,
+        "without": [_alternative(other, found, Names(then)) for other in found.flipped_by],
+    }
+
+
+def _by_another(again: Again, grounds: Grounds, timestamp: int, own: list[Bought] | None) -> dict[str, Any]:
+    """What is told of a decision by another detector."""
+    decision, spoken = again.decision, again.spoken
+    return {
+        **dict.fromkeys(("k", "threshold", "d", "left", "right", "flips_at", "cents_away", "without")),
+        "verdict": _verdict(flagged=decision.flagged),
+        "parameters": again.parameters,
+        "score": f"{spoken.score:.6g}",
+        "score_threshold": f"{spoken.threshold:.6g}",
+        "model": spoken.model,
+        "model_since": again.since,
+        "severity": decision.severity,
+        "features": features_of(grounds, timestamp, own) if again.seat.learns else None,
+    }
 
 
 class Names(dict[int, str]):
@@ -201,11 +262,11 @@ class Names(dict[int, str]):
 
 
 def _window_purchase(
-    bought: Bought, found: Explanation, name: dict[int, str], places: dict[int, Where]
+    bought: Bought, grounds: Grounds, name: dict[int, str], places: dict[int, Where]
 ) -> WindowPurchase:
     where = places[bought.seq]
     return WindowPurchase(
-        bought.seq, where.file, where.line, name[bought.user], found.members[bought.user].hop,
+        bought.seq, where.file, where.line, name[bought.user], grounds.members[bought.user].hop,
         moment(bought.timestamp) or "", decimal(bought.amount),
     )  # fmt: skip
 
@@ -229,17 +290,18 @@ def _verdict(*, flagged: bool) -> str:
 
 def as_text(record: Record) -> str:
     """The explanation for a person."""
-    return "\n".join([rows([*_head(record), *_flips(record)]), *_network(record), *_window(record)])
+    why = _scored(record) if isinstance(record, Scored) else [*_rule(record), *_flips(record)]
+    return "\n".join([rows([*_head(record), *why]), *_network(record), *_window(record)])
 
 
 def _head(record: Record) -> list[tuple[str, str]]:
-    p, q = Fraction(record.k).as_integer_ratio()
-    left, right = ("d*d", f"{p * p}*(n*Q - S*S)") if q == 1 else (f"{q * q}*d*d", f"{p * p}*(n*Q - S*S)")
+    parameters = record.parameters if isinstance(record, Scored) else {"k": record.k}
+    by = " ".join(f"{name}={value}" for name, value in {"D": record.D, "T": record.T, **parameters}.items())
     hops = by_hop(member.hop for member in record.network)
     head = [
         ("purchase", f"user {readable(record.user)} paid {record.amount} at {short(record.timestamp)}"),
         ("", f"{record.file}:{record.line}, event {record.seq:,}"),
-        ("verdict", f"{record.verdict.upper()} by {record.detector} with D={record.D} T={record.T} k={record.k}"),
+        ("verdict", f"{record.verdict.upper()} by {record.detector} with {by}"),
         ("network", f"{len(record.network):,} users{hops}"),
     ]
     if record.n:
@@ -249,14 +311,36 @@ def _head(record: Record) -> list[tuple[str, str]]:
         ]
     else:
         head.append(("window", "empty: nobody in the network had bought anything"))
+    return head
+
+
+def _scored(record: Scored) -> list[tuple[str, str]]:
+    """What another detector than sigma had to say."""
+    said = [("score", f"{record.score}; above {record.score_threshold} a purchase is flagged")]
+    if record.score == "nan":
+        said = [("score", "none: the window is too small, or its numbers too large")]
+    if record.model == 0:
+        said = [("score", "none: nothing had been learned yet")]
+    elif record.model is not None:
+        since = f", which speaks from event {record.model_since:,} on" if record.model_since is not None else ""
+        said.append(("model", f"{record.model}{since}"))
+    if record.severity is not None:
+        said.append(("severity", record.severity))
+    table = aligned([(name, f"{value:.4g}") for name, value in (record.features or {}).items()], right=(1,))
+    return [*said, *zip(["features", *[""] * len(table)], table, strict=False)]
+
+
+def _rule(record: Record) -> list[tuple[str, str]]:
+    """The inequality that sigma decides by."""
     if record.n < 2:
-        return [*head, ("rule", "a window of fewer than two purchases never flags")]
-    sign = ">" if int(record.left) > int(record.right) else "<="
+        return [("rule", "a window of fewer than two purchases never flags")]
+    p, q = Fraction(record.k or 0).as_integer_ratio()
+    left, right = ("d*d", f"{p * p}*(n*Q - S*S)") if q == 1 else (f"{q * q}*d*d", f"{p * p}*(n*Q - S*S)")
+    sign = ">" if int(record.left or 0) > int(record.right or 0) else "<="
     return [
-        *head,
         ("rule", f"flagged above mean + k*sd = {record.threshold}, that is if d = n*x - S > 0 and {left} > {right}"),
         ("", f"d = {record.d}"),
-        ("", f"{record.left} {sign} {record.right}" + (", but d is not above 0" if int(record.d) <= 0 else "")),
+        ("", f"{record.left} {sign} {record.right}" + (", but d is not above 0" if int(record.d or 0) <= 0 else "")),
     ]
 
 
@@ -269,7 +353,7 @@ def _flips(record: Record) -> list[tuple[str, str]]:
         less = "less" if record.verdict == "flagged" else "more"
         found = [("flips", f"at {record.flips_at} it would be {other}: {cents} {less}")]
     places = {bought.seq: bought for bought in record.window}
-    for way in record.without:
+    for way in record.without or []:
         then = f"window {way.window_size}, mean {way.mean}, sd {way.sd}"
         if way.friendship is not None:
             a, b = map(readable, way.friendship)

@@ -78,7 +78,7 @@ def append_feedback(directory: Path, entries: list[Entry]) -> Path:
         UsageError: it is no state directory, nothing so new has been judged, or the file cannot be opened.
         SinkError: the file could not be written; nothing has been added.
     """
-    judged = _judged(directory)
+    judged = judged_in(directory)
     newest = max((entry.seq for entry in entries if entry.seq is not None), default=0)
     if newest > judged:
         raise UsageError(
@@ -117,7 +117,7 @@ def _append(descriptor: int, data: bytes) -> None:
         raise
 
 
-def _judged(directory: Path) -> int:
+def judged_in(directory: Path) -> int:
     """How many events the run on a state directory has come to, by its newest checkpoint or its status.
 
     Raises:

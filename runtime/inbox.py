@@ -42,7 +42,7 @@ class Inbox:
         """The labels behind `heard` bytes, and how far they go; it is written down that event `seq` comes next.
 
         Raises:
-            RunError: the labels cannot be read.
+            RunError: the labels cannot be read, or some that were heard before are gone.
             SinkError: it could not be written down.
         """
         entry = self._journal.next(HEARD, heard)
@@ -51,7 +51,12 @@ class Inbox:
         except OSError as error:
             raise RunError(f"cannot read the labels in {self._path}: {error.strerror}") from None
         if entry is not None:
-            return labels, entry.value
+            if through != entry.value:
+                raise RunError(
+                    f"labels that were heard before event {entry.seq:,} are not in {self._path} any more; bring them"
+                    " back, or begin anew with --reset"
+                )
+            return labels, through
         if through == heard:
             self._size = heard  # a line that is still being written
         else:

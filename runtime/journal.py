@@ -46,6 +46,11 @@ class Journal:
         place = bisect_right(known, value, key=_value)
         return known[place] if place < len(known) else None
 
+    def since(self, what: str, value: int) -> int | None:
+        """The event from which on this holds, None if that is not written down."""
+        entry = self.next(what, value - 1)
+        return entry.seq if entry is not None and entry.value == value else None
+
     def last(self, what: str) -> int:
         """The largest value on this, 0 if none is written down."""
         known = self._known[what]

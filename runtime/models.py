@@ -78,7 +78,7 @@ def load(path: Path, expected: Detector | None = None) -> Detector:
     if expected is not None:
         _expect(envelope, expected, path)
         detector = type(expected)(**expected.get_params())
-    elif _is_known({"name": envelope.detector, "parameters": envelope.parameters}):
+    elif is_known({"name": envelope.detector, "parameters": envelope.parameters}):
         try:
             detector = make(envelope.detector, envelope.parameters)
         except BadInput as error:
@@ -143,13 +143,13 @@ def _name(detector: Detector) -> str:
     return next((name for name, known in DETECTORS.items() if known == path), path)
 
 
-def _is_known(member: Any) -> bool:
+def is_known(member: Any) -> bool:
     """Whether the registry knows a detector by name, and its members if it is made of some."""
     parameters = member.get("parameters", {}) if isinstance(member, dict) else None
     if not isinstance(parameters, dict) or member.get("name") not in DETECTORS:
         return False
     members = parameters.get("members", [])
-    return isinstance(members, list) and all(_is_known(each) for each in members)
+    return isinstance(members, list) and all(is_known(each) for each in members)
 
 
 def _expect(envelope: Envelope, expected: Detector, path: Path) -> None:

@@ -143,8 +143,12 @@ def identity_of(settings: Settings, D: int, T: int, outputs: Outputs) -> Identit
     """What the run's state belongs to."""
     flagged, rejects = (_absolute(path) for path in outputs[:2])
     verdicts = _absolute(outputs.verdicts) if outputs.verdicts is not None else None
-    rules = {key: value_of(settings, key) for key, _ in keys() if key.startswith(("detector.", "challenger."))}
-    return Identity(D, T, rules, flagged, rejects, verdicts)
+    return Identity(D, T, rules_of(settings, "detector.", "challenger."), flagged, rejects, verdicts)
+
+
+def rules_of(settings: Settings, *sections: str) -> dict[str, Any]:
+    """The settings of those who judge, by dotted key."""
+    return {key: value_of(settings, key) for key, _ in keys() if key.startswith(sections)}
 
 
 def _absolute(path: str) -> str:

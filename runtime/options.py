@@ -103,7 +103,7 @@ METHOD_SETTINGS: Final = click.option(
 VERIFY: Final = (
     SHADOW,
     ROTATED,
-    click.option("--state", metavar="DIR", help="The run's state directory, which tells where its logs began."),
+    click.option("--state", metavar="DIR", help="The run's state directory: where its logs began, which models spoke."),
     click.option("-q", "--quiet", is_flag=True, default=None, help="No progress."),
 )
 

@@ -171,6 +171,8 @@ def _radial(centre: str, parents: dict[str, str]) -> dict[str, tuple[float, floa
 def _draw_window(axes: Any, record: "Record") -> None:
     from matplotlib.ticker import LogLocator, NullFormatter  # noqa: PLC0415
 
+    from peerwatch.runtime.explain import Scored  # noqa: PLC0415 (a sweep's picture does without)
+
     amounts = [float(bought.amount) for bought in record.window]
     amount = float(record.amount)
     places = range(1, len(amounts) + 1)
@@ -179,9 +181,9 @@ def _draw_window(axes: Any, record: "Record") -> None:
         which = [place for place, bought in zip(places, record.window, strict=True) if bought.hop == hop]
         axes.scatter([amounts[place - 1] for place in which], which, s=34, marker=marker, color=BLUE, alpha=0.75,
                      edgecolor="white", linewidth=0.6, label=f"bought at hop {hop}", zorder=3)  # fmt: skip
-    if record.mean is not None and record.threshold is not None:
+    if record.mean is not None:
         axes.axvline(float(record.mean), color=GREY, lw=1.4, label=f"mean {record.mean} (sd {record.sd})", zorder=1)
-        if record.n >= 2:
+        if record.n >= 2 and record.threshold is not None:
             axes.axvline(float(record.threshold), color=RED, lw=1.4, ls="--",
                          label=f"mean + {record.k} sd = {record.threshold}", zorder=1)  # fmt: skip
     axes.scatter([amount], [0], marker="*", s=340, color=RED, label=f"this purchase, {record.amount}", zorder=4)
@@ -199,10 +201,13 @@ def _draw_window(axes: Any, record: "Record") -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, frameon=False)
-    cents = (
-        f"{record.cents_away:,} cents away from flipping, at {record.flips_at}" if record.flips_at else "cannot flip"
-    )
-    axes.set_title(f"{record.n} latest purchases of the network (T={record.T})\n{cents}", fontsize=11)
+    if isinstance(record, Scored):
+        why = f"{record.detector}: score {record.score}; above {record.score_threshold} a purchase is flagged"
+    elif record.flips_at:
+        why = f"{record.cents_away:,} cents away from flipping, at {record.flips_at}"
+    else:
+        why = "cannot flip"
+    axes.set_title(f"{record.n} latest purchases of the network (T={record.T})\n{why}", fontsize=11)
 
 
 def draw_sweep(record: "Sweep", path: Path) -> None:

@@ -93,6 +93,8 @@ class Opened(NamedTuple):
     beginning: Beginning
     newest: Envelope | None
     """Of the state directory's newest checkpoint."""
+    origins: dict[str, str]
+    """Where each setting comes from."""
 
     @property
     def marks(self) -> list[Mark[Position]]:
@@ -106,7 +108,8 @@ class Opened(NamedTuple):
 class Past(NamedTuple):
     """Everything as of the moment before event `seq`, of which `place` is the place in `part`; both may be missing.
 
-    `state` has one shard, whose history keeps one purchase of each user more than a window needs.
+    `state` has one shard, whose history keeps one purchase of each user more than a window needs. `size` counts the
+    bytes of all logs up to the end of the part.
     """
 
     state: State
@@ -116,6 +119,7 @@ class Past(NamedTuple):
     place: int
     unseen: frozenset[int]
     """Named users that no event before has named."""
+    size: int
 
     @property
     def found(self) -> Part:
@@ -176,9 +180,9 @@ async def open_replay(
     logs = await open_logs(settings, checkpoint, beginning, _refuse, stack)
     begun = checkpoint is not None and checkpoint.envelope.facts.position.offset > 0
     header = take_header(logs, resolve(*layers, built, fallback)[0], begun=begun)
-    settings, _ = resolve(*layers, built, header, fallback)
+    settings, origins = resolve(*layers, built, header, fallback)
     D, T = required(settings)
-    return Opened(settings, D, T, checkpoint, logs, beginning, envelope)
+    return Opened(settings, D, T, checkpoint, logs, beginning, envelope, origins)
 
 
 def _refuse(lost: str) -> None:
@@ -258,21 +262,23 @@ async def past(opened: Opened, target: Target, named: Sequence[bytes] = ()) -> P
     """
     state, events = _begun(opened, named)
     lines, unseen = Lines(), frozenset(state.decoder.unseen)
+    size = opened.checkpoint.envelope.facts.progress.bytes if opened.checkpoint is not None else 0
     async with aclosing(parts(opened.logs, state.decoder, events, opened.marks)) as found:
         async for part in found:
             place = target.place(part)
             lines.add(part)
+            size += len(part.block.content)
             gone = part.events if place is None else part.events[:place]
             await run_sync(apply, state, gone, part.seq)
             if place is not None:
                 unseen -= frozenset(_named(gone))
-                return Past(state, part.seq + place, lines, part, place, unseen)
+                return Past(state, part.seq + place, lines, part, place, unseen, size)
             unseen = frozenset(state.decoder.unseen)
             events = part.seq + len(part.events) - 1
     error = target.missed(events)
     if error is not None:
         raise error
-    return Past(state, events + 1, lines, None, 0, unseen)
+    return Past(state, events + 1, lines, None, 0, unseen, size)
 
 
 def _named(events: Events) -> list[int]:
@@ -361,12 +367,21 @@ async def _read(opened: Opened, mark: Mark[Position] | None, seqs: Sequence[int]
     return found
 
 
+async def reopened(opened: Opened, checkpoint: Checkpoint | None, stack: AsyncExitStack) -> list[AnyLog]:
+    """The logs once more, behind a checkpoint or from their beginning.
+
+    Raises:
+        UsageError: one of them cannot be read any more.
+    """
+    logs = await open_logs(opened.settings, checkpoint, opened.beginning, _refuse, stack)
+    take_header(logs, opened.settings, begun=checkpoint is not None and checkpoint.envelope.facts.position.offset > 0)
+    return logs
+
+
 async def _open_at(opened: Opened, mark: Mark[Position] | None, stack: AsyncExitStack) -> list[AnyLog]:
     """The logs from a mark on, or from their beginning."""
     if opened.newest is not None and mark is not None:
         facts = msgspec.structs.replace(opened.newest.facts, judged=mark.judged, position=mark.position)
         there = Checkpoint({}, msgspec.structs.replace(opened.newest, facts=facts))
-        return await open_logs(opened.settings, there, opened.beginning, _refuse, stack)
-    logs = await open_logs(opened.settings, None, opened.beginning, _refuse, stack)
-    take_header(logs, opened.settings)
-    return logs
+        return await reopened(opened, there, stack)
+    return await reopened(opened, None, stack)

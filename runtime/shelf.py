@@ -29,8 +29,7 @@ class Shelf:
 
     def since(self, version: int) -> int | None:
         """The event from which on a model speaks; None if that is not written down."""
-        entry = self._journal.next(self._who, version - 1)
-        return entry.seq if entry is not None and entry.value == version else None
+        return self._journal.since(self._who, version)
 
     def load(self, version: int, like: Detector) -> Detector:
         """A model that has been kept, of the same parameters as `like`.
@@ -39,7 +38,7 @@ class Shelf:
             RunError: it is not there, damaged, or of other parameters.
         """
         try:
-            return models.load(self._path(version), like)
+            return models.load(self.path(version), like)
         except UsageError as error:
             raise RunError(
                 f"model {version}, which this state needs, cannot be used: {error}; bring it back, or begin anew with"
@@ -55,10 +54,10 @@ class Shelf:
         """
         try:
             self._models.mkdir(exist_ok=True)
-            models.save(model, self._path(version), version=version)
+            models.save(model, self.path(version), version=version)
             oldest = min(version - KEPT, self._needed())
             for path in self._models.glob(f"{self._who}-*.npz"):
-                if path < self._path(oldest):
+                if path < self.path(oldest):
                     durable.unlink(path)
         except BadInput as error:
             raise RunError(f"a run with a state directory keeps its models, but {error}") from None
@@ -73,7 +72,8 @@ class Shelf:
         """
         self._journal.add(Entry(seq, self._who, version))
 
-    def _path(self, version: int) -> Path:
+    def path(self, version: int) -> Path:
+        """Where a model is kept."""
         return self._models / f"{self._who}-{max(version, 0):08d}.npz"
 
     def _needed(self) -> int:

@@ -12,12 +12,11 @@ from peerwatch.detectors.explanation import latest_of
 from peerwatch.network.errors import UsageError
 from peerwatch.network.neighbourhood import members_of, path_to
 from peerwatch.network.statistics import Statistics, decimal, shown_k
-from peerwatch.runtime.detecting import check_sigma
 from peerwatch.runtime.explain import Names, NetworkMember
 from peerwatch.runtime.logs import moment
 from peerwatch.runtime.names import readable
 from peerwatch.runtime.replay import Target, open_replay, past, places_of
-from peerwatch.runtime.settings import Layer
+from peerwatch.runtime.settings import SIGMA, Layer
 from peerwatch.runtime.targets import BySeq, ByTime, id_of, time_of
 from peerwatch.runtime.text import aligned, by_hop, listed, rows, short
 
@@ -39,14 +38,15 @@ class UserState(msgspec.Struct, frozen=True, kw_only=True):
     """A user as of the moment after event `seq`: friends, network, purchases, and what the next one would be held to.
 
     `purchases` are the user's T latest, the newest first: no window reaches further. The window is that of a purchase
-    by this user at this moment; its mean and sd are null if it is empty.
+    by this user at this moment; its mean and sd are null if it is empty. Only sigma has a k, and a threshold that is
+    an amount.
     """
 
     seq: int
     user: str
     D: int
     T: int
-    k: str
+    k: str | None
     friends: list[str]
     network: list[NetworkMember]
     purchases: list[HeldPurchase]
@@ -67,7 +67,6 @@ async def state_of(layers: Sequence[Layer], user: str, at: str) -> UserState:
     )
     async with AsyncExitStack() as stack:
         opened = await open_replay(layers, target.suits, stack)
-        check_sigma(opened.settings, "state")
         then = await past(opened, target, [id_of(user)])
         dense = int(then.state.decoder.named[0])
         columns = await run_sync(then.history.columns)
@@ -75,7 +74,7 @@ async def state_of(layers: Sequence[Layer], user: str, at: str) -> UserState:
             raise UsageError(
                 f"user {readable(user)} does not exist as of event {then.seq - 1:,}: no event has named it yet"
             )
-    k = opened.settings.detector.exact_k()
+    k = opened.settings.detector.exact_k() if opened.settings.detector.name == SIGMA else None
     large, name = then.state.decoder.large, Names(then)
     members = members_of(then.state.graph, dense, opened.D, then.key)
     own = latest_of(columns, {dense}, opened.T, large)
@@ -87,7 +86,7 @@ async def state_of(layers: Sequence[Layer], user: str, at: str) -> UserState:
         user=user,
         D=opened.D,
         T=opened.T,
-        k=shown_k(k),
+        k=shown_k(k) if k is not None else None,
         friends=[name[friend] for friend, member in members.items() if member.hop == 1],
         network=[
             NetworkMember(name[other], member.hop, [name[step] for step in path_to(other, members)])
@@ -103,20 +102,18 @@ async def state_of(layers: Sequence[Layer], user: str, at: str) -> UserState:
         window_size=statistics.n,
         mean=statistics.mean() if known else None,
         sd=statistics.sd() if known else None,
-        threshold=statistics.threshold(k) if known else None,
+        threshold=statistics.threshold(k) if known and k is not None else None,
     )  # fmt: skip
 
 
 def as_text(state: UserState) -> str:
     """The state for a person."""
     hops = by_hop(member.hop for member in state.network)
-    if state.window_size >= 2:
-        window = (
-            f"{state.window_size} purchases, mean {state.mean}, sd {state.sd}: a purchase above {state.threshold}"
-            f" would be flagged (T={state.T}, k={state.k})"
-        )
-    else:
+    window = f"{state.window_size} purchases, mean {state.mean}, sd {state.sd}"
+    if state.window_size < 2:
         window = "fewer than two purchases: nothing would be flagged"
+    elif state.threshold is not None:
+        window += f": a purchase above {state.threshold} would be flagged (T={state.T}, k={state.k})"
     table = [
         (short(each.timestamp), each.amount, f"event {each.seq:,}", f"{each.file}:{each.line}")
         for each in state.purchases

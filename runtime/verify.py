@@ -8,23 +8,23 @@ from typing import Any, Final, NamedTuple
 
 import aiofiles
 import anyio
+from anyio.to_thread import run_sync
 
 from peerwatch.actors.coordinator import Bench
-from peerwatch.actors.seat import Seat
 from peerwatch.actors.shadow import Shadowing, Tally
-from peerwatch.detectors.judge import Judge
 from peerwatch.detectors.shadow import Difference, Shadow
-from peerwatch.detectors.sigma import Sigma
 from peerwatch.detectors.verdicts import Verdict, decode_entry
 from peerwatch.network.errors import SourceError, UsageError
 from peerwatch.runtime.console import Console
-from peerwatch.runtime.detecting import check_sigma
-from peerwatch.runtime.logs import DecisionLogger, DifferenceLogger, Logger
+from peerwatch.runtime.detecting import check_shadow
+from peerwatch.runtime.logs import DifferenceLogger, Logger
 from peerwatch.runtime.names import shown
 from peerwatch.runtime.opening import NOT_SET
 from peerwatch.runtime.pipeline import Pipeline, Totals, task_group
-from peerwatch.runtime.replay import open_replay
-from peerwatch.runtime.settings import Layer, Logs, resolve
+from peerwatch.runtime.record import NEVER
+from peerwatch.runtime.rejudging import NoSink, OneDecision, record_of, seat_of
+from peerwatch.runtime.replay import Opened, open_replay
+from peerwatch.runtime.settings import DEFAULT, SIGMA, Layer, Logs, resolve
 from peerwatch.runtime.state import State
 
 PROGRESS_SECONDS: Final = 0.1
@@ -124,17 +124,6 @@ class FlaggedPlace:
         return 0
 
 
-class NoSink:
-    """Forgets what it is given."""
-
-    async def write(self, data: bytes) -> None:
-        """Forget."""
-
-    async def sync(self) -> int:
-        """There is nothing to do."""
-        return 0
-
-
 async def verified(layers: Sequence[Layer], console: Console) -> Verified:
     """Judge the logs that the settings name from their beginning, and compare with the output that they name.
 
@@ -147,23 +136,22 @@ async def verified(layers: Sequence[Layer], console: Console) -> Verified:
         if settings.output.flagged is None:
             raise UsageError(NOT_SET.format(key="output.flagged", what="the output", option="OUTPUT"))
         opened = await open_replay(layers, lambda _: False, stack)
-        check_sigma(opened.settings, "verify")
+        k, share = opened.settings.detector.exact_k(), _shadow_share(opened)
+        seat = await run_sync(seat_of, opened, await run_sync(record_of, opened))
         output = ComparingSink(settings.output.flagged)
         await output.open(stack)
-        ledger, tally, k = FlaggedPlace(output), Tally(), opened.settings.detector.exact_k()
+        ledger, tally = FlaggedPlace(output), Tally()
         alarm = DifferenceLogger(Logger(Logs(), sys.stderr.buffer)).write
         state = State.fresh(opened.D, opened.T, settings.shards)
         pipeline = Pipeline(
             state,
-            Bench(Seat(Judge(Sigma(k)))),
-            decisions=DecisionLogger(None, Logs(decisions="none"), settings.detector, state.decoder.named),
+            Bench(seat),
+            decisions=OneDecision(NEVER),
             flagged=output,
             rejects=NoSink(),
             ledger=ledger,
             walkers=settings.walkers,
-            shadowing=Shadowing(Shadow(opened.D, opened.T, k), [], settings.shadow, alarm, tally)
-            if settings.shadow
-            else None,
+            shadowing=Shadowing(Shadow(opened.D, opened.T, k), [], share, alarm, tally) if share else None,
         )
         sizes = [log.size for log in opened.logs]
         with console.progress(None if None in sizes else sum(size or 0 for size in sizes)):
@@ -173,6 +161,18 @@ async def verified(layers: Sequence[Layer], console: Console) -> Verified:
                 watchers.cancel_scope.cancel()
         await output.finish()
         return Verified(totals, output.name, _wrong(output, ledger.verdict), tally.first)
+
+
+def _shadow_share(opened: Opened) -> float:
+    """The share of decisions to recompute: of sigma's only.
+
+    Raises:
+        UsageError: somebody has asked for it with another detector.
+    """
+    if opened.settings.detector.name != SIGMA and opened.origins["shadow"] == DEFAULT:
+        return 0.0
+    check_shadow(opened.settings, opened.origins)
+    return opened.settings.shadow
 
 
 async def _show(pipeline: Pipeline, console: Console) -> None:

@@ -5,7 +5,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from fractions import Fraction
 from itertools import islice
-from math import isqrt
+from math import asinh, copysign, inf, isqrt, log, log1p
+from statistics import fmean, median, pstdev
 from typing import Any, NamedTuple
 
 from reference import event_of
@@ -195,3 +196,37 @@ def comparable(record: dict[str, Any]) -> dict[str, Any]:
     ways = [way | {"friendship": way["friendship"] and sorted(way["friendship"])} for way in record["without"]]
     ways.sort(key=lambda way: (way["purchase"] or 0, way["friendship"] or []))
     return record | {"without": ways}
+
+
+def shared(world: World, this: Bought, D: int, T: int) -> dict[str, Any]:
+    """What `peerwatch explain --json` should say whoever has judged."""
+    record = explained(world, this, D, T, Fraction(3))
+    ours = ("k", "detector", "verdict", "threshold", "d", "left", "right", "flips_at", "cents_away", "without")
+    return {key: value for key, value in record.items() if key not in ours}
+
+
+def features(world: World, this: Bought, D: int, T: int) -> dict[str, float]:
+    """What a learned detector should see of a purchase that `world` has not seen yet."""
+    hops = world.hops(this.user, D)
+    window = sorted(p for p in world.purchases if p.user in hops)[-T:]
+    amounts, amount = [p.amount / 10**6 for p in window], this.amount / 10**6
+    seen = dict.fromkeys(("deviations", "to median", "to largest", "spread"), 0.0)
+    if amounts:
+        mean, sd = fmean(amounts), pstdev(amounts)
+        away = 0.0 if amount == mean else (amount - mean) / sd if sd else copysign(inf, amount - mean)
+        seen = {
+            "deviations": asinh(max(-1e6, min(away, 1e6))),
+            "to median": asinh(amount) - asinh(median(amounts)),
+            "to largest": asinh(amount) - asinh(max(amounts)),
+            "spread": log1p(sd / mean if sd else 0.0),
+        }
+    own = sorted(p for p in world.purchases if p.user == this.user)[-T:]
+    since = max((this.when - own[-1].when).total_seconds(), 0.0) if own else 86399.0
+    paid = fmean([p.amount / 10**6 for p in own]) if own else 0.0
+    return seen | {
+        "window": log1p(len(amounts)),
+        "members": log1p(len(hops)),
+        "to own mean": asinh(amount) - asinh(paid) if own else 0.0,
+        "own": log1p(len(own)),
+        "since": log((1 + since) / 86400),
+    }

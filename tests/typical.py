@@ -74,6 +74,34 @@ class Typical(Detector):
         return self
 
 
+class Unaware(Typical):
+    """Sums up all the features, and wants no context: those that need one are 0 then."""
+
+    name = "unaware"
+
+    @property
+    def wants_context(self) -> bool:
+        """It does not."""
+        return False
+
+    def judge(self, offsets: Int64s, window: Floats, amount: Floats, context: Context | None = None) -> Verdicts:
+        """By the sum."""
+        if not hasattr(self, "mean_"):
+            nothing = np.full(len(amount), np.nan)
+            return Verdicts(nothing, nothing, np.zeros(len(amount), np.bool_))
+        score = -self.score_samples(features(offsets, window, amount, context))
+        score[np.diff(offsets) < 2] = np.nan
+        return Verdicts(score, np.full(len(score), self.k), score > self.k)
+
+    def fit(self, X: ArrayLike, y: object = None) -> Self:
+        """Learn mean and deviation of the sum."""
+        return super().fit(columns_of(X).sum(axis=1, keepdims=True), y)
+
+    def score_samples(self, X: ArrayLike) -> Floats:
+        """The sum's distance, negated."""
+        return super().score_samples(columns_of(X).sum(axis=1, keepdims=True))
+
+
 class Hopeless(Typical):
     """Cannot learn."""
 

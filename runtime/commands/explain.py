@@ -32,8 +32,8 @@ def explain(
     """Tell why a purchase was flagged, or why it was not.
 
     The logs are read again up to the decision, with --state from the last checkpoint before it. Told are the network
-    with everybody's path of friendships, the purchases that counted and where they stand, the exact inequality, and
-    what would have made the verdict another.
+    with everybody's path of friendships, the purchases that counted and where they stand, and, if sigma has judged, the
+    exact inequality and what would have made the verdict another; else the score, the model and what that has seen.
 
     \b
     peerwatch explain batch_log.json stream_log.json --line 812

@@ -158,7 +158,7 @@ def test_each_mistake_gets_its_sentence(logs: Path, detector: str, options: list
 
 
 def test_a_state_directory_belongs_to_its_detector(logs: Path) -> None:
-    """With another detector or other parameters it is refused; what knows only sigma says so."""
+    """With another detector or other parameters it is refused; `explain` goes by what it was built with."""
     assert run(logs, "{name: iqr}", "--state", "state").exit_code == 0
     assert run(logs, "{name: iqr}", "--state", "state").exit_code == 0
     for other in ("{name: mad}", "{name: iqr, parameters: {k: 2}}"):
@@ -166,8 +166,12 @@ def test_a_state_directory_belongs_to_its_detector(logs: Path) -> None:
         assert result.exit_code == 2
         assert "was built with" in result.stderr
     result = peerwatch("explain", "batch", "stream", "--seq", "42", "--state", "state")
+    assert result.exit_code == 0, result.stderr
+    assert "by iqr with D=" in result.stdout
+    (logs / "c.yaml").write_text("detector: {name: iqr}\n")
+    result = peerwatch("sweep", "batch", "stream", "--config", "c.yaml", "--k", "2,3")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "explain knows the rule sigma only, and the detector is iqr" in result.stderr
+    assert "sweep knows the rule sigma only, and the detector is iqr" in result.stderr
 
 
 def test_decisions_are_logged_with_the_detectors_words(logs: Path) -> None:
