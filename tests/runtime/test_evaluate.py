@@ -162,33 +162,31 @@ def past(monkeypatch: pytest.MonkeyPatch) -> type[Past]:
     return Past
 
 
-def expected_of(amounts: Floats, begin: int, part: int) -> list[bool]:
-    """Whether each is above everything before its part."""
-    return [
-        bool(amounts[place] > amounts[: begin + (place - begin) // part * part].max())
-        for place in range(begin, len(amounts))
-    ]
-
-
 def test_a_learned_detector_knows_the_past_alone(past: type[Past]) -> None:
-    """In a table: fitted on the rows before each fold, without labels; the verdicts follow."""
+    """In a table: fitted on the rows before each fold, without labels; the verdicts follow, told in thresholds."""
     values = np.random.default_rng(1).random((62, 2))
     data = Measures("t", values, np.arange(62) % 2 == 1, [""] * 62)
     crossed = cross(data, ["past"], {}, lambda _: None)
     assert [(np.asarray(X).shape, y) for X, y in past.fits] == [((n, 2), None) for n in (12, 22, 32, 42, 52)]
-    assert crossed.judged["past"].flagged.tolist() == expected_of(values[:, 0], 12, 10)
+    highest = np.repeat([values[:begin, 0].max() for begin in (12, 22, 32, 42, 52)], 10)
+    assert crossed.judged["past"].flagged.tolist() == (values[12:, 0] > highest).tolist()
+    assert crossed.judged["past"].excess == pytest.approx((values[12:, 0] - highest) / highest)
     assert (crossed.section.rows, crossed.section.judged, crossed.section.anomalous) == (62, 50, 25)
 
 
-def test_a_learned_detector_takes_part_in_purchases(past: type[Past]) -> None:
-    """Fitted on the features of the purchases before each fold, judged with their context."""
-    data = work.data_set("social", Order(rows=500))
-    assert isinstance(data, Purchases)
-    crossed = cross(data, data.methods()[-1:], {}, lambda _: None)
-    splits = folds(data)
-    assert [np.asarray(X).shape for X, _ in past.fits] == [(fold.start, 1) for fold in splits]
-    part = len(data) // 6
-    assert crossed.judged["past"].flagged.tolist() == expected_of(data.given.amount, splits[0].start, part)
+def test_a_learned_detector_takes_part_in_purchases(past: type[Past], tmp_path: Path) -> None:
+    """As in a run: fitted on those before each fold whose windows say something, judged with their context."""
+    (tmp_path / "batch").write_bytes(b'{"D":"1", "T":"9"}\n' + befriend(1, 2) + purchase(2, "9") + purchase(2, "8"))
+    amounts = np.random.default_rng(1).integers(1, 99, 60)
+    buyers = ["1", "a stranger"] * 30
+    lines = [purchase(buyer, str(amount)) for buyer, amount in zip(buyers, amounts, strict=True)]
+    (tmp_path / "stream").write_bytes(b"".join(lines))
+    data = work.logs("s", (str(tmp_path / "batch"), str(tmp_path / "stream")), {}, None)
+    crossed = cross(data, ["past"], {}, lambda _: None)
+    lessons = [amounts[:begin:2] for begin in (10, 20, 30, 40, 50)]
+    assert [np.asarray(X)[:, 0].tolist() for X, _ in past.fits] == [lesson.tolist() for lesson in lessons]
+    highest = np.repeat([lesson.max() for lesson in lessons], 10)
+    assert crossed.judged["past"].flagged.tolist() == (amounts[10:] > highest).tolist()
 
 
 def test_a_detector_that_fails_is_named(past: type[Past], monkeypatch: pytest.MonkeyPatch) -> None:
