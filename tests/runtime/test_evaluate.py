@@ -2,6 +2,8 @@
 
 import json
 import math
+import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 from reference import event_of, judge, network_of
 from sklearn import metrics as sk
-from strategies import logs
+from strategies import COMMANDS, logs
 from support import befriend, purchase
 
 from peerwatch.detectors.base import Context, Detector, Floats, Verdicts
@@ -248,8 +250,8 @@ def naive(batch: bytes, stream: bytes, D: int, T: int) -> Iterator[Naive]:
                 friends.get(b, set()).discard(a)
 
 
-@settings(max_examples=40, deadline=None)
-@given(batch=logs(), stream=logs(max_size=100), D=st.integers(1, 3), T=st.integers(2, 6))
+@settings(COMMANDS, max_examples=40)
+@given(batch=logs(), stream=logs(max_size=60), D=st.integers(1, 3), T=st.integers(2, 6))
 def test_windows_and_contexts_are_what_the_reference_says(batch: bytes, stream: bytes, D: int, T: int) -> None:
     """Messy logs: every window and context as lists and sets have it, and sigma's verdicts are the reference's."""
     expected = [*naive(batch, stream, D, T)]
@@ -490,3 +492,39 @@ def test_a_missing_extra_is_told(monkeypatch: pytest.MonkeyPatch, library: str, 
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith(f"peerwatch: {sentence}")
     assert not Path("report").exists()
+
+
+@pytest.mark.usefixtures("directory")
+def test_what_may_not_be_written_is_told_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory, or a file that is to be overwritten."""
+    Path("report/evaluation").mkdir(parents=True)
+    Path("report/evaluation.md").touch()
+    monkeypatch.setattr(work, "evaluate", None)
+    for barred in ("report", "report/evaluation", "report/evaluation.md"):
+        monkeypatch.setattr("os.access", lambda path, _, barred=barred: str(path) != barred)
+        result = evaluated("t.csv", "--write", "report", "--force")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr == f"peerwatch: {barred} may not be written; name another directory\n"
+
+
+@pytest.mark.usefixtures("directory")
+@pytest.mark.parametrize("name", ["evaluation.md", "evaluation/results.json", "evaluation/t.png"])
+def test_a_full_disk_is_told_in_a_sentence(name: str) -> None:
+    """Whichever file it is that does not fit; the figures have been printed."""
+    Path("report/evaluation").mkdir(parents=True)
+    Path("report", name).symlink_to("/dev/full")
+    result = evaluated("t.csv", "--label", "fraud", "--method", "mad", "--write", "report", "--force")
+    assert (result.exit_code, result.stderr) == (1, "peerwatch: cannot write into report: No space left on device\n")
+    assert "\nmad " in result.stdout
+
+
+def test_an_interrupt_ends_it_at_once() -> None:
+    """In the middle of the work, without a traceback."""
+    command = [sys.executable, "-m", "peerwatch", "evaluate", "--dataset", "cards", "--method", "autoencoder"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(3)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (-signal.SIGINT, b"")
+    assert b"Traceback" not in err
