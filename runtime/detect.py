@@ -38,10 +38,10 @@ def detected(
     values = _values(sheet, columns)
     try:
         detector = make(method, parameters)
+        if model is not None and model.exists():
+            facts(model)  # what is no model is not written over
         score, _, flagged = detector.look_back(values)
         if model is not None:
-            if model.exists():
-                facts(model)  # what is no model is not written over
             save(detector.fit(values), model, columns=list(columns), rows=len(values))
     except BadInput as error:
         raise UsageError(str(error)) from None

@@ -1,6 +1,7 @@
 """Seeded synthetic logs."""
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -84,7 +85,8 @@ def vacant(directory: Path, names: Sequence[str], *, force: bool) -> list[Path]:
     """Where files of these names may be written in a directory, which is made.
 
     Raises:
-        UsageError: a file is there already and `force` is not set, or the directory cannot be made.
+        UsageError: a file is there already and `force` is not set, the directory cannot be made, or something may not
+            be written.
     """
     paths = [directory / name for name in names]
     try:
@@ -94,6 +96,9 @@ def vacant(directory: Path, names: Sequence[str], *, force: bool) -> list[Path]:
     there = [str(path) for path in paths if path.exists()]
     if there and not force:
         raise UsageError(f"{', '.join(there)} is there already; name another directory or add --force")
+    for path in (directory, *filter(Path.exists, paths)):
+        if not os.access(path, os.W_OK):
+            raise UsageError(f"{path} may not be written; name another directory")
     return paths
 
 

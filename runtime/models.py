@@ -5,11 +5,13 @@ pickled, and what it belongs to as JSON in the array `envelope`. Only detectors 
 imported because a file names them.
 """
 
+import os
 from collections.abc import Mapping
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from stat import S_ISREG
+from typing import Any, BinaryIO, Final
 
 import msgspec
 import numpy as np
@@ -106,8 +108,10 @@ def facts(path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> tuple[Envelope, Arrays]:
     try:
-        with path.open("rb") as file, NpzFile(file, allow_pickle=False) as archive:
-            return _unsealed(dict(archive))
+        with path.open("rb") as file:
+            _check_regular(file)
+            with NpzFile(file, allow_pickle=False) as archive:
+                return _unsealed(dict(archive))
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise UsageError(f"cannot read the model {shown(path)}: {error.strerror}") from None
     except UsageError as error:
@@ -115,6 +119,11 @@ def _read(path: Path) -> tuple[Envelope, Arrays]:
     except Exception as error:  # whatever zipfile, numpy and msgspec say to what is no such file, or damaged
         what = f"{type(error).__name__}: {error}"
         raise UsageError(f"{shown(path)} is no model that peerwatch saved, or damaged ({what})") from error
+
+
+def _check_regular(file: BinaryIO) -> None:
+    if not S_ISREG(os.fstat(file.fileno()).st_mode):  # zipfile would read a device without end
+        raise UsageError("a model is a regular file")
 
 
 def _unsealed(arrays: dict[str, NDArray[Any]]) -> tuple[Envelope, Arrays]:

@@ -1,6 +1,10 @@
 """Random logs for hypothesis: few users, few amounts and close timestamps, so that everything collides."""
 
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
+
+COMMANDS = settings(phases=(Phase.explicit, Phase.generate), deadline=None)
+"""Of tests that run whole commands: what fails is shown as it was found, to shrink it may take minutes."""
 
 USERS = ["1", "2", "3", "4", "5", "6", "7", "8", "anna", "ü"]
 IDS = st.sampled_from([*(f'"{user}"' for user in USERS), "1", "2", "3", '"\\u0034"', '"\\u00fc"'])

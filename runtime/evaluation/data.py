@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from peerwatch.detectors.base import Detector, Floats, Mask, by_size, ratio
+from peerwatch.detectors.detector_judge import LEAST
 from peerwatch.detectors.features import features
 from peerwatch.detectors.given import Given
 from peerwatch.detectors.judge import Case, Judge
@@ -94,10 +95,10 @@ class Measures:
         """As an estimator."""
 
         def judge(begin: int, end: int) -> Judged:
-            detector = make(method, parameters).fit(self.values[:begin])
+            detector, rows = make(method, parameters).fit(self.values[:begin]), self.values[begin:end]
             with np.errstate(over="ignore", invalid="ignore"):  # what floats cannot square has no score
-                excess = -detector.decision_function(self.values[begin:end])
-            return Judged(excess, excess > 0)
+                excess = -detector.decision_function(rows)
+                return Judged(excess / _threshold(detector, rows, excess), excess > 0)
 
         make(method, parameters)  # a mistake is told before the work
         return judge
@@ -176,9 +177,14 @@ class Purchases:
 
     def _judged(self, detector: Detector, begin: int, end: int) -> Judged:
         if detector.trains:
-            detector.fit(features(*self.given.part(0, begin)))
+            detector.fit(self._lesson(begin))
         score, threshold, flagged = detector.judge(*self.given.part(begin, end))
-        return Judged(score - threshold, flagged)
+        return Judged((score - threshold) / _size(threshold), flagged)
+
+    def _lesson(self, end: int) -> Floats:
+        """What a run would learn from before `end`: the features of the purchases whose windows say something."""
+        ripe = np.diff(self.given.offsets[: end + 1]) >= LEAST
+        return features(*self.given.part(0, end))[ripe]
 
     def _sigma(self, judge: Judge, begin: int, end: int) -> Judged:
         """The exact verdicts; the score is in floats: standard deviations above the mean."""
@@ -190,7 +196,20 @@ class Purchases:
                     mean, sd = ZScore().summarise(windows)
                     distance = paid[rows] - mean
                     score[rows] = np.sign(distance) * ratio(np.abs(distance), sd)
-        return Judged(score - float(judge.detector.k), judge.verdicts(self.case.part(begin, end)).flagged)
+        k = np.array(float(judge.detector.k))
+        return Judged((score - k) / _size(k), judge.verdicts(self.case.part(begin, end)).flagged)
+
+
+def _threshold(detector: Detector, rows: Floats, excess: Floats) -> Floats:
+    """The size of the threshold that lies `excess` below the scores of n rows, told by the row nearest to it."""
+    known = np.flatnonzero(np.isfinite(excess))
+    nearest = known[np.argsort(np.abs(excess[known]))[:1]]
+    return _size(-detector.score_samples(rows[nearest]) - excess[nearest]) if len(nearest) else np.ones(1)
+
+
+def _size(threshold: Floats) -> Floats:
+    """What scores are told in, so that those of several models compare: thresholds, or 1 where that is 0."""
+    return np.where(threshold == 0, 1.0, np.abs(threshold))
 
 
 def sigma(parameters: Mapping[str, Any]) -> Sigma:

@@ -23,6 +23,7 @@ SEED: Final = 1
 class Judged(NamedTuple):
     """Of n rows: by how much each one's score is above its threshold (NaN if it has none), and whether it is flagged.
 
+    By how much is told in thresholds: what models that learned from more and more rows say can then be put together.
     Shapes [n].
     """
 

@@ -1,5 +1,6 @@
 """A picture of how detectors did on some data: a row for each, the others pale behind its curves."""
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -9,11 +10,16 @@ import numpy as np
 from peerwatch.detectors.base import Floats, Mask
 from peerwatch.runtime.evaluation.crossing import Crossed
 from peerwatch.runtime.evaluation.metrics import Judged, ranked
-from peerwatch.runtime.plots import BLUE, GREY, INK, PALE, RED, save
+from peerwatch.runtime.plots import BLUE, GREY, INK, PALE, RED
 
 BINS: Final = 40
-ROW, COLUMN = 2.0, 2.9
+ROW, COLUMN = 1.7, 2.9
 """Inches that a panel takes."""
+APART: Final = 0.16
+"""How far apart ticks lie at least, as a share of their axis."""
+DPI: Final = 120
+COLOURS: Final = 64
+"""Of a picture: they are few, and a palette takes half the bytes."""
 
 
 def draw(crossed: Crossed, path: Path) -> None:
@@ -36,11 +42,25 @@ def draw(crossed: Crossed, path: Path) -> None:
                 _draw_confusion(row[3], verdicts.flagged, labels)
             _draw_scores(row[2 if labels is not None else 0], verdicts, labels)
         _name_columns(panels, labelled=labels is not None)
-        save(figure, path)
+        path.write_bytes(_as_png(figure))
+
+
+def _as_png(figure: Any) -> bytes:
+    """A picture with a palette."""
+    from PIL import Image  # noqa: PLC0415 (matplotlib's own)
+
+    drawn, reduced = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, dpi=DPI)
+    with Image.open(drawn) as picture:
+        picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(reduced, "png", optimize=True)
+    return reduced.getvalue()
 
 
 def _name_columns(panels: Any, *, labelled: bool) -> None:
-    scores = ("scores: grey normal, red anomalous" if labelled else "scores", "score above the threshold")
+    scores = (
+        "scores: grey normal, red anomalous" if labelled else "scores",
+        "above the threshold, in thresholds",
+    )
     curves = (("ROC", "false positive rate"), ("precision over recall", "recall"))
     names = (*curves, scores, ("confusion", "")) if labelled else (scores,)
     for axes, (title, _) in zip(panels[0], names, strict=True):
@@ -91,18 +111,22 @@ def _draw_scores(axes: Any, judged: Judged, labels: Mask | None) -> None:
         of = bent[rows[known]]
         axes.stairs(np.histogram(of, bins)[0] / max(1, len(of)), bins, **look)
     axes.axvline(0, color=INK, lw=0.9, ls="--")
-    far = [step for power in range(-9, 160) for step in (10.0**power, 3 * 10.0**power) if step > unit]
-    below = _some([-step for step in far if np.arcsinh(-step / unit) >= bins[0]])
-    above = _some([step for step in far if np.arcsinh(step / unit) <= bins[-1]])
-    ticks = [*below, 0.0, *above]
+    ticks = _ticks(bins[0], bins[-1], unit)
     axes.set_xticks([np.arcsinh(tick / unit) for tick in ticks], [f"{tick:,g}" for tick in ticks])
     axes.set_yticks([])
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
-def _some(ticks: list[float]) -> list[float]:
-    """Three of them at most, the last among them."""
-    return ticks[::-1][:: max(1, -(-len(ticks) // 3))]
+def _ticks(low: float, high: float, unit: float) -> list[float]:
+    """0 and, from far off inwards, round numbers with room between them; the axis goes from `low` to `high`."""
+    steps = [step * 10.0**power for power in range(160, -10, -1) for step in (3, 1)]
+    ticks, places = [0.0], [0.0]
+    for tick in (sign * step for step in steps for sign in (1, -1)):
+        place = float(np.arcsinh(tick / unit))
+        if low <= place <= high and min(abs(place - other) for other in places) >= APART * (high - low):
+            ticks.append(tick)
+            places.append(place)
+    return ticks
 
 
 def _draw_confusion(axes: Any, flagged: Mask, labels: Mask) -> None:

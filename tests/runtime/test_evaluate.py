@@ -2,6 +2,8 @@
 
 import json
 import math
+import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 from reference import event_of, judge, network_of
 from sklearn import metrics as sk
-from strategies import logs
+from strategies import COMMANDS, logs
 from support import befriend, purchase
 
 from peerwatch.detectors.base import Context, Detector, Floats, Verdicts
@@ -162,33 +164,31 @@ def past(monkeypatch: pytest.MonkeyPatch) -> type[Past]:
     return Past
 
 
-def expected_of(amounts: Floats, begin: int, part: int) -> list[bool]:
-    """Whether each is above everything before its part."""
-    return [
-        bool(amounts[place] > amounts[: begin + (place - begin) // part * part].max())
-        for place in range(begin, len(amounts))
-    ]
-
-
 def test_a_learned_detector_knows_the_past_alone(past: type[Past]) -> None:
-    """In a table: fitted on the rows before each fold, without labels; the verdicts follow."""
+    """In a table: fitted on the rows before each fold, without labels; the verdicts follow, told in thresholds."""
     values = np.random.default_rng(1).random((62, 2))
     data = Measures("t", values, np.arange(62) % 2 == 1, [""] * 62)
     crossed = cross(data, ["past"], {}, lambda _: None)
     assert [(np.asarray(X).shape, y) for X, y in past.fits] == [((n, 2), None) for n in (12, 22, 32, 42, 52)]
-    assert crossed.judged["past"].flagged.tolist() == expected_of(values[:, 0], 12, 10)
+    highest = np.repeat([values[:begin, 0].max() for begin in (12, 22, 32, 42, 52)], 10)
+    assert crossed.judged["past"].flagged.tolist() == (values[12:, 0] > highest).tolist()
+    assert crossed.judged["past"].excess == pytest.approx((values[12:, 0] - highest) / highest)
     assert (crossed.section.rows, crossed.section.judged, crossed.section.anomalous) == (62, 50, 25)
 
 
-def test_a_learned_detector_takes_part_in_purchases(past: type[Past]) -> None:
-    """Fitted on the features of the purchases before each fold, judged with their context."""
-    data = work.data_set("social", Order(rows=500))
-    assert isinstance(data, Purchases)
-    crossed = cross(data, data.methods()[-1:], {}, lambda _: None)
-    splits = folds(data)
-    assert [np.asarray(X).shape for X, _ in past.fits] == [(fold.start, 1) for fold in splits]
-    part = len(data) // 6
-    assert crossed.judged["past"].flagged.tolist() == expected_of(data.given.amount, splits[0].start, part)
+def test_a_learned_detector_takes_part_in_purchases(past: type[Past], tmp_path: Path) -> None:
+    """As in a run: fitted on those before each fold whose windows say something, judged with their context."""
+    (tmp_path / "batch").write_bytes(b'{"D":"1", "T":"9"}\n' + befriend(1, 2) + purchase(2, "9") + purchase(2, "8"))
+    amounts = np.random.default_rng(1).integers(1, 99, 60)
+    buyers = ["1", "a stranger"] * 30
+    lines = [purchase(buyer, str(amount)) for buyer, amount in zip(buyers, amounts, strict=True)]
+    (tmp_path / "stream").write_bytes(b"".join(lines))
+    data = work.logs("s", (str(tmp_path / "batch"), str(tmp_path / "stream")), {}, None)
+    crossed = cross(data, ["past"], {}, lambda _: None)
+    lessons = [amounts[:begin:2] for begin in (10, 20, 30, 40, 50)]
+    assert [np.asarray(X)[:, 0].tolist() for X, _ in past.fits] == [lesson.tolist() for lesson in lessons]
+    highest = np.repeat([lesson.max() for lesson in lessons], 10)
+    assert crossed.judged["past"].flagged.tolist() == (amounts[10:] > highest).tolist()
 
 
 def test_a_detector_that_fails_is_named(past: type[Past], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,8 +250,8 @@ def naive(batch: bytes, stream: bytes, D: int, T: int) -> Iterator[Naive]:
                 friends.get(b, set()).discard(a)
 
 
-@settings(max_examples=40, deadline=None)
-@given(batch=logs(), stream=logs(max_size=100), D=st.integers(1, 3), T=st.integers(2, 6))
+@settings(COMMANDS, max_examples=40)
+@given(batch=logs(), stream=logs(max_size=60), D=st.integers(1, 3), T=st.integers(2, 6))
 def test_windows_and_contexts_are_what_the_reference_says(batch: bytes, stream: bytes, D: int, T: int) -> None:
     """Messy logs: every window and context as lists and sets have it, and sigma's verdicts are the reference's."""
     expected = [*naive(batch, stream, D, T)]
@@ -492,3 +492,39 @@ def test_a_missing_extra_is_told(monkeypatch: pytest.MonkeyPatch, library: str, 
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith(f"peerwatch: {sentence}")
     assert not Path("report").exists()
+
+
+@pytest.mark.usefixtures("directory")
+def test_what_may_not_be_written_is_told_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory, or a file that is to be overwritten."""
+    Path("report/evaluation").mkdir(parents=True)
+    Path("report/evaluation.md").touch()
+    monkeypatch.setattr(work, "evaluate", None)
+    for barred in ("report", "report/evaluation", "report/evaluation.md"):
+        monkeypatch.setattr("os.access", lambda path, _, barred=barred: str(path) != barred)
+        result = evaluated("t.csv", "--write", "report", "--force")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr == f"peerwatch: {barred} may not be written; name another directory\n"
+
+
+@pytest.mark.usefixtures("directory")
+@pytest.mark.parametrize("name", ["evaluation.md", "evaluation/results.json", "evaluation/t.png"])
+def test_a_full_disk_is_told_in_a_sentence(name: str) -> None:
+    """Whichever file it is that does not fit; the figures have been printed."""
+    Path("report/evaluation").mkdir(parents=True)
+    Path("report", name).symlink_to("/dev/full")
+    result = evaluated("t.csv", "--label", "fraud", "--method", "mad", "--write", "report", "--force")
+    assert (result.exit_code, result.stderr) == (1, "peerwatch: cannot write into report: No space left on device\n")
+    assert "\nmad " in result.stdout
+
+
+def test_an_interrupt_ends_it_at_once() -> None:
+    """In the middle of the work, without a traceback."""
+    command = [sys.executable, "-m", "peerwatch", "evaluate", "--dataset", "cards", "--method", "autoencoder"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(3)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (-signal.SIGINT, b"")
+    assert b"Traceback" not in err

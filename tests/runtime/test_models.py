@@ -156,6 +156,7 @@ def test_each_mistake_gets_its_sentence(tmp_path: Path) -> None:
     for other, sentence in (
         (tmp_path / "none", "cannot read the model .*: No such file or directory"),
         (tmp_path, "cannot read the model .*: Is a directory"),
+        (Path("/dev/null"), "/dev/null: a model is a regular file"),
     ):
         with pytest.raises(UsageError, match=sentence):
             load(other)

@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import judge
-from strategies import logs
+from strategies import COMMANDS, logs
 from support import befriend, purchase
 
 from peerwatch.network.errors import SinkError, UsageError
@@ -58,7 +58,7 @@ def swept(directory: Path, grid: Grid, paths: tuple[str, ...], output: Path) -> 
     return record
 
 
-@settings(max_examples=60)
+@settings(COMMANDS, max_examples=60)
 @given(
     batch=st.one_of(st.none(), logs()),
     stream=logs(max_size=100),
