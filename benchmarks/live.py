@@ -100,7 +100,7 @@ def checkpoint_seconds(
     taken = state.arrays()
     took = time.perf_counter() - began
     began = time.perf_counter()
-    envelope = Envelope(VERSION, Identity(2, 50, {}, "", "", None), facts, 0.0)
+    envelope = Envelope(VERSION, Identity(2, 50, {}, "", "", None), facts, 0.0, sorted(taken))
     StateDirectory(directory, print).write(taken, envelope)
     wrote = time.perf_counter() - began
     (path,) = directory.glob("checkpoint-*")

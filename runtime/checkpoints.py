@@ -53,12 +53,13 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class Envelope(msgspec.Struct, frozen=True):
-    """The facts of one checkpoint with its format's version."""
+    """The facts of one checkpoint with its format's version, and the names of its arrays."""
 
     version: int
     identity: Identity
     facts: Facts
     taken: float
+    names: list[str]
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -188,7 +189,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         arrays = dict(archive)
-    return Checkpoint(arrays, _envelope(arrays.pop("facts").tobytes()))
+    envelope = _envelope(arrays.pop("facts").tobytes())
+    if sorted(arrays) != envelope.names:  # a damaged directory of an archive may pass over a member
+        raise ValueError("an array is missing")
+    return Checkpoint(arrays, envelope)
 
 
 def _envelope(raw: bytes) -> Envelope:
@@ -261,6 +265,6 @@ class Checkpointer:
 
     async def _write(self, arrays: Arrays, facts: dict[str, Any]) -> None:
         complete = Facts(**facts, shards=self._shards, began=self._began)
-        envelope = Envelope(VERSION, self._identity, complete, time.time())
+        envelope = Envelope(VERSION, self._identity, complete, time.time(), sorted(arrays))
         await run_sync(self._directory.write, arrays, envelope)
         self.written = envelope.taken

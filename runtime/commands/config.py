@@ -33,13 +33,14 @@ def config_show(paths: tuple[str, ...], config: Path | None, **options: Any) -> 
 
         layers.append(anyio.run(read_header, settings))
         settings, origins = resolve(*layers)
-    section = ""
+    shown: list[str] = []
     for key, _ in keys():
-        head, _, name = key.rpartition(".")
-        if head != section:
-            click.echo(f"{head}:")
-        section = head
+        *sections, name = key.split(".")
+        for depth, section in enumerate(sections):
+            if shown[: depth + 1] != sections[: depth + 1]:
+                click.echo(f"{'  ' * depth}{section}:")
+        shown = sections
         value = yaml.safe_dump(
             msgspec.to_builtins(value_of(settings, key)), default_flow_style=True, width=10**6
         ).partition("\n")[0]
-        click.echo(f"{'  ' if head else ''}{name}: {value}".ljust(40) + f"  # {origins[key]}")
+        click.echo(f"{'  ' * len(sections)}{name}: {value}".ljust(40) + f"  # {origins[key]}")
