@@ -19,7 +19,7 @@ class Seasonal(Rule):
 
     The next purchase is expected where trend and season lead; the season repeats every `period` purchases. `method` is
     `stl` (Cleveland et al., 1990; robust, so that outliers do not bend the season) or `classical` (moving averages).
-    Needs statsmodels; a decomposition takes about a millisecond.
+    Needs statsmodels; of fifty purchases a robust decomposition takes about five milliseconds.
     """
 
     name: ClassVar[str] = "seasonal"

@@ -285,7 +285,7 @@ def test_windows_and_contexts_are_what_the_reference_says(batch: bytes, stream: 
 @pytest.mark.parametrize("name", ["social", "sensors"])
 def test_every_detector_takes_part(name: str) -> None:
     """Whatever the registry has, in tables and in windows; none is left out."""
-    (crossed,) = work.evaluate([work.data_set(name, Order(rows=500))], [], {}, SILENT)
+    (crossed,) = work.evaluate([work.data_set(name, Order(rows=240))], [], {}, SILENT)
     methods = [result.method for result in crossed.section.results]
     assert methods == [*(["sigma"] if name == "social" else []), *DETECTORS]
     assert [result.skipped for result in crossed.section.results] == [None] * len(methods)
