@@ -194,6 +194,17 @@ def test_a_model_that_is_gone_or_damaged_is_told(logs: Path) -> None:
     assert (logs / "out").read_bytes() == expected
 
 
+def test_a_run_that_begins_anew_knows_nothing_of_an_earlier_one(logs: Path) -> None:
+    """Neither models nor the journal, even where a --reset was killed behind the last checkpoint."""
+    assert run("--state", "state").exit_code == 0
+    (logs / "c.yaml").write_text(CONFIG.replace("every: 100", "every: 200"))
+    expected = expected_of(logs)
+    for checkpoint in (logs / "state").glob("checkpoint-*"):
+        checkpoint.unlink()
+    assert run("--state", "state").exit_code == 0
+    assert (logs / "out").read_bytes() == expected
+
+
 def test_other_lessons_are_refused(logs: Path) -> None:
     """A state directory belongs to its settings."""
     assert run("--state", "state").exit_code == 0
