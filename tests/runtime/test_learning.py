@@ -21,8 +21,9 @@ from peerwatch.detectors.detector_judge import DetectorJudge
 from peerwatch.detectors.judge import Judge
 from peerwatch.detectors.learning import Learner
 from peerwatch.detectors.sigma import Sigma
-from peerwatch.runtime import shelf, supervisor
+from peerwatch.runtime import durable, shelf, supervisor
 from peerwatch.runtime.cli import cli
+from peerwatch.runtime.journal import Entry, Journal
 
 USERS = 8
 BATCH = b"".join(befriend(a, b) for a in range(USERS) for b in range(a)) + purchase(1, "5") + purchase(2, "6")
@@ -188,6 +189,8 @@ def test_a_model_that_is_gone_or_damaged_is_told(logs: Path) -> None:
     result = run("--state", "state")
     assert result.exit_code == 1
     assert "model 6, which this state needs, cannot be used" in result.stderr
+    newest.write_bytes((logs / "state" / "models" / "champion-00000005.npz").read_bytes())
+    assert "champion-00000006.npz holds model 5; bring it back" in run("--state", "state").stderr
     newest.unlink()
     assert "bring it back, or begin anew with --reset" in run("--state", "state").stderr
     assert run("--state", "state", "--reset").exit_code == 0
@@ -223,6 +226,17 @@ def test_models_that_nobody_needs_are_let_go(logs: Path, monkeypatch: pytest.Mon
     kept = sorted(path.name for path in (logs / "state" / "models").iterdir())
     assert kept[-1] == "champion-00000007.npz", "learned, though it does not speak yet"
     assert 2 <= len(kept) < 7
+
+
+def test_models_are_there_after_a_power_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their directory as well: the journal would name models that are gone with it."""
+    synced: list[Path] = []
+    monkeypatch.setattr(durable, "sync_directory", synced.append)
+    journal = Journal(tmp_path)
+    journal.add(Entry(1, "batch", 1))
+    synced.clear()
+    shelf.Shelf(tmp_path, journal, "champion").keep(1, Typical().fit([[1.0], [2.0]]))
+    assert synced == [tmp_path, tmp_path / "models"]
 
 
 def test_a_detector_that_cannot_learn_ends_the_run(logs: Path) -> None:
