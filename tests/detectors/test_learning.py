@@ -93,6 +93,6 @@ def test_who_is_in_a_hurry_learns_from_what_comes_now() -> None:
 def test_a_change_that_waits_for_its_place_is_not_forgotten() -> None:
     """It hurries the next lesson behind a restart as well."""
     judge = DetectorJudge(Typical(), Learner(rows=10, every=1000))
-    alarmed = judge.arrays() | {"alarmed": np.array(True)}
+    alarmed = judge.arrays() | {"alarmed": np.array(1, np.bool_)}
     judge.restore(alarmed)
     assert judge.arrays()["alarmed"]

@@ -234,7 +234,7 @@ class Unpackaged(Mad):
     """Names a library that is not installed."""
 
     name = "unpackaged"
-    libraries = ("no-such-library",)  # type: ignore[assignment]
+    libraries = ("no-such-library",)
 
 
 def test_what_cannot_be_saved_leaves_what_was_there(tmp_path: Path) -> None:
