@@ -22,13 +22,15 @@ class Block(NamedTuple):
     """Whole lines of a log, of which only the last may lack its line feed; none if the log only shows it is alive.
 
     `offset` is the first byte's place in the file, `line` the first line's number, from 1. `position` is where reading
-    goes on behind the block, in the log's own words.
+    goes on behind the block, in the log's own words. `caught_up` says of a block without lines that nothing older than
+    itself is left to read.
     """
 
     content: bytes
     offset: int
     line: int
     position: Any
+    caught_up: bool = False
 
 
 class Log(Protocol):
@@ -155,7 +157,7 @@ class Dispatcher:
                     if block.content:
                         await self._take(block, log)
                         self._mark(log, block.position)
-                    elif self._caught_up is None:
+                    elif block.caught_up and self._caught_up is None:
                         self._caught_up = self._done.events
                     closing = log, block.position
                     await self._snapshot(*closing, last=False)

@@ -34,6 +34,25 @@ class Verdicts(NamedTuple):
     threshold: Floats
     flagged: Mask
 
+    @classmethod
+    def of(cls, said: Any, count: int) -> Self:
+        """What a detector has said of `count` purchases.
+
+        Raises:
+            BadInput: it is no three arrays of that length, or the flags are no booleans.
+        """
+        try:
+            score, threshold, flagged = said
+            found = cls(np.asarray(score, np.float64), np.asarray(threshold, np.float64), np.asarray(flagged))
+        except (TypeError, ValueError) as error:
+            raise BadInput(f"judge returned no scores, thresholds and flags: {error}") from None
+        shapes = [list(part.shape) for part in found]
+        if shapes != [[count]] * 3:
+            raise BadInput(f"judge returned scores, thresholds and flags of shapes {shapes}; expected {[count]} each")
+        if found.flagged.dtype != np.bool_:
+            raise BadInput(f"judge returned flags of type {found.flagged.dtype}; expected bool")
+        return found
+
     def at(self, places: Int64s) -> "Verdicts":
         """Those on some of the purchases."""
         return Verdicts(self.score[places], self.threshold[places], self.flagged[places])

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peerwatch.detectors.adaptation import Adaptation, section
-from peerwatch.detectors.base import Detector, Floats
+from peerwatch.detectors.base import Detector, Floats, Verdicts
 from peerwatch.detectors.features import FEATURES, features
 from peerwatch.detectors.given import Given, given
 from peerwatch.detectors.judge import Case, Judged, Judging, Spoken
@@ -66,7 +66,7 @@ class DetectorJudge(Judging):
         known = case if self.detector.wants_context else case._replace(own=None)  # another may want it
         handed, ripe = given(known, self.large), np.flatnonzero(_ripe(case))
         try:
-            own = self.detector.judge(*handed)
+            own = Verdicts.of(self.detector.judge(*handed), len(case.seq))
             rows = self._lesson(handed, ripe)
         except Exception as error:  # a user's own code: trying again would not help
             what = f"{type(error).__name__}: {error}"

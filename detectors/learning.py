@@ -76,10 +76,7 @@ class Learner:
 
     def hurry(self) -> None:
         """What was learned may no longer hold: learn from the next `rows` purchases."""
-        soon = self.count + self.rows
-        if soon < self.next:
-            self.next = soon
-            self._gathered.clear()
+        self.next = min(self.next, self.count + self.rows)  # nothing has been gathered for a later one yet
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All it remembers. Copies."""

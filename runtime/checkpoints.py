@@ -117,8 +117,8 @@ class StateDirectory:
             self.path.rmdir()
 
     def reset(self) -> None:
-        """Forget all checkpoints."""
-        for path in (*self._files(), *self.path.glob("journal.jsonl"), *self.path.glob("models/*.npz")):
+        """Forget all checkpoints, and what is of use only with them."""
+        for path in (*self._files(), *self.path.glob("journal.jsonl"), *self.path.glob("models/*.npz*")):
             unlink(path)
         self._damaged.clear()
 

@@ -73,6 +73,16 @@ def append(path: Path, data: bytes) -> None:
         sync_directory(path.parent)
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory, if it is not there, that is there even after a power failure.
+
+    Raises:
+        OSError: it could not be made.
+    """
+    path.mkdir(exist_ok=True)
+    sync_directory(path.parent)
+
+
 def cut(path: Path, length: int) -> None:
     """Cut a file back to `length` bytes.
 

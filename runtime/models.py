@@ -52,15 +52,17 @@ def save(detector: Detector, path: Path, **facts: Any) -> None:
         BadInput: it has not been fitted, or cannot be saved.
         OSError: the file cannot be written; what was there still is.
     """
-    arrays = detector.arrays()
+    try:
+        arrays = {name: np.asarray(array) for name, array in detector.arrays().items()}
+        parameters, plain = _plain(detector.get_params()), _plain(facts)
+        libraries = {library: metadata.version(library) for library in detector.libraries}
+    except BadInput:
+        raise
+    except Exception as error:  # a user's own code
+        raise BadInput(f"{detector.name} cannot be saved: {type(error).__name__}: {error}") from error
     for name, array in arrays.items():
         if array.dtype.hasobject:
             raise BadInput(f'{detector.name} cannot be saved: its array "{name}" holds objects')
-    try:
-        parameters, plain = _plain(detector.get_params()), _plain(facts)
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"{detector.name} cannot be saved: {error}") from None
-    libraries = {library: metadata.version(library) for library in detector.libraries}
     envelope = Envelope(FORMAT, VERSION, _name(detector), parameters, metadata.version("peerwatch"), libraries, plain)
     sealed = msgspec.json.encode(msgspec.structs.replace(envelope, digest=_digest(envelope, arrays)))
     held = {f"{LEARNED}{name}": array for name, array in arrays.items()}

@@ -9,7 +9,6 @@ from peerwatch.detectors.base import Detector
 from peerwatch.detectors.judge import Judging
 from peerwatch.detectors.labels import Label
 from peerwatch.network.errors import UsageError
-from peerwatch.runtime import models
 from peerwatch.runtime.feedback import judged_in
 from peerwatch.runtime.inbox import Inbox
 from peerwatch.runtime.journal import Journal
@@ -61,7 +60,7 @@ class KnownModels:
             UsageError: it is not there any more, damaged, or of other parameters.
         """
         try:
-            return models.load(self._shelf.path(version), like)
+            return self._shelf.read(version, like)
         except UsageError as error:
             raise UsageError(
                 f"this cannot be judged again without model {version}, which spoke then: {error}"

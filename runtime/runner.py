@@ -91,7 +91,7 @@ async def run(
             if checkpoint is None and not force:
                 await sink.check_own(is_own)
         supervisor = Supervisor(
-            layers, settings, D, T, make_bench, directory, identity, sinks, logger, console, beginning, reset=reset
+            layers, settings, D, T, make_bench, directory, identity, sinks, logger, console, beginning
         )
         detector = settings.detector.described()
         await run_sync(partial(logger.info, "run started", D=D, T=T, shards=settings.shards, **detector))

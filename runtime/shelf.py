@@ -12,6 +12,7 @@ from peerwatch.network.errors import BadInput, RunError, SinkError, UsageError
 from peerwatch.runtime import durable, models
 from peerwatch.runtime.checkpoints import DAMAGE, files_in
 from peerwatch.runtime.journal import Entry, Journal
+from peerwatch.runtime.names import shown
 
 MODELS: Final = "models"
 KEPT: Final = 1000
@@ -38,12 +39,24 @@ class Shelf:
             RunError: it is not there, damaged, or of other parameters.
         """
         try:
-            return models.load(self.path(version), like)
+            return self.read(version, like)
         except UsageError as error:
             raise RunError(
                 f"model {version}, which this state needs, cannot be used: {error}; bring it back, or begin anew with"
                 " --reset"
             ) from None
+
+    def read(self, version: int, like: Detector) -> Detector:
+        """The same for who only looks.
+
+        Raises:
+            UsageError: it is not there, damaged, another one, or of other parameters.
+        """
+        path = self.path(version)
+        held = models.facts(path).get("version")
+        if held != version:
+            raise UsageError(f"{shown(path)} holds model {held}")
+        return models.load(path, like)
 
     def keep(self, version: int, model: Detector) -> None:
         """Keep a model that does not speak yet, and let go of those that nobody needs any more.
@@ -53,7 +66,7 @@ class Shelf:
             SinkError: it could not be written.
         """
         try:
-            self._models.mkdir(exist_ok=True)
+            durable.make_directory(self._models)
             models.save(model, self.path(version), version=version)
             oldest = min(version - KEPT, self._needed())
             for path in self._models.glob(f"{self._who}-*.npz"):

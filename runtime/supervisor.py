@@ -56,8 +56,6 @@ class Supervisor:
         logger: Any,
         console: Console,
         beginning: Beginning,
-        *,
-        reset: bool,
     ) -> None:
         self._layers = layers
         self._settings = settings
@@ -70,7 +68,6 @@ class Supervisor:
         self._console = console
         self._caution = Caution()
         self._beginning = beginning
-        self._reset = reset
         self._restarts = 0
         self._tally = Tally()
         self.interrupted_by: signal.Signals | None = None
@@ -130,9 +127,8 @@ class Supervisor:
         settings = self._settings
         named = [str(user).encode() for user in settings.logs.users]
         facts = checkpoint.envelope.facts if checkpoint is not None else None
-        if self._reset and self._directory is not None:
-            await run_sync(self._directory.reset)
-            self._reset = False
+        if checkpoint is None and self._directory is not None:
+            await run_sync(self._directory.reset)  # perhaps an earlier one was killed half-way
         read = checkpoint is not None and await self._sinks.flagged.has_more(checkpoint.envelope.facts.flagged_bytes)
         directory = self._directory.path if self._directory is not None else None
         bench = self._bench = await run_sync(self._make_bench, directory, checkpoint, read)

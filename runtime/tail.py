@@ -161,6 +161,15 @@ class Tail:
         current = self._current
         return current is None or bool(self._queue) or current.status().st_size != current.offset
 
+    def is_last(self) -> bool:
+        """Whether what is being read is what stands at the path, so that nothing older is left."""
+        current = self._current
+        return (
+            current is not None
+            and identity_of(self._path) == current.identity
+            and current.holds(current.head, current.offset)
+        )
+
     def close(self) -> None:
         """Let go of all files."""
         for generation in (self._current, *self._queue):
@@ -207,8 +216,7 @@ class Tail:
 
     def _later(self, current: Generation) -> list[Generation]:
         """The unread generations behind the current one. A file at the path that is empty may not have begun yet."""
-        at_path = identity_of(self._path)
-        if at_path is None or (at_path == current.identity and current.holds(current.head, current.offset)):
+        if self.is_last() or identity_of(self._path) is None:
             return []  # where nothing is, a rotation is under way or the file is deleted: it is read on meanwhile
         known, files = self._known, self._all()
         emptied = [file for file in files if file.identity == current.identity]
@@ -367,7 +375,7 @@ class FollowedLog:
         """
         held = bytearray()
         looks, idle_since = True, time.monotonic()
-        looked = idle_since
+        looked, caught_up = idle_since, False
         try:
             while True:
                 piece = await self._read(looks=looks)
@@ -381,7 +389,8 @@ class FollowedLog:
                         break
                     looks = left <= 0 or await self._changes.wait(left) or time.monotonic() > looked + BLIND_SECONDS
                     if looks:
-                        yield self._block(b"")
+                        caught_up = caught_up or await run_sync(self._tail.is_last)
+                        yield self._block(b"")._replace(caught_up=caught_up)
                     continue
                 looks, idle_since = piece.ended, time.monotonic()
                 if piece.ended:  # the last line of a file that is finished needs no line feed

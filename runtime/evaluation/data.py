@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from peerwatch.detectors.base import Detector, Floats, Mask, by_size, ratio
+from peerwatch.detectors.base import Detector, Floats, Mask, Verdicts, by_size, ratio
 from peerwatch.detectors.detector_judge import LEAST
 from peerwatch.detectors.features import features
 from peerwatch.detectors.given import Given
@@ -178,7 +178,7 @@ class Purchases:
     def _judged(self, detector: Detector, begin: int, end: int) -> Judged:
         if detector.trains:
             detector.fit(self._lesson(begin))
-        score, threshold, flagged = detector.judge(*self.given.part(begin, end))
+        score, threshold, flagged = Verdicts.of(detector.judge(*self.given.part(begin, end)), end - begin)
         return Judged((score - threshold) / _size(threshold), flagged)
 
     def _lesson(self, end: int) -> Floats:

@@ -84,6 +84,20 @@ async def test_large_amounts_travel_once() -> None:
     assert [b.events.amount.tolist() for b in batches] == [[10**6], [-1], [-2]]
 
 
+async def test_events_are_new_behind_the_first_place_at_which_the_log_has_caught_up() -> None:
+    """An empty block that only shows that the log is alive is no such place."""
+
+    class Alive(MemoryLog):
+        async def blocks(self) -> Any:
+            blocks = [block async for block in super().blocks()]
+            for block, caught_up in zip(blocks, (False, False, False, True, False, True), strict=True):
+                yield block._replace(caught_up=caught_up)
+
+    lines = purchase(1, "1"), b"", purchase(2, "2"), b"", purchase(3, "3"), b""
+    dispatcher, _, _ = await dispatched(Alive(*lines))
+    assert [dispatcher.is_new(seq) for seq in (1, 2, 3)] == [False, False, True]
+
+
 async def test_a_full_mailbox_holds_the_reading_back() -> None:
     """With nobody receiving, the dispatcher reads no further than its mailboxes hold."""
     taken = 0

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from typical import Typical
 
+from peerwatch.detectors.detector_judge import DetectorJudge
 from peerwatch.detectors.features import FEATURES
 from peerwatch.detectors.learning import Learner
 
@@ -86,3 +88,11 @@ def test_who_is_in_a_hurry_learns_from_what_comes_now() -> None:
     assert (learner.next, learner.unwanted(5)) == (30, 0)
     learner.hurry()
     assert learner.next == 30
+
+
+def test_a_change_that_waits_for_its_place_is_not_forgotten() -> None:
+    """It hurries the next lesson behind a restart as well."""
+    judge = DetectorJudge(Typical(), Learner(rows=10, every=1000))
+    alarmed = judge.arrays() | {"alarmed": np.array(1, np.bool_)}
+    judge.restore(alarmed)
+    assert judge.arrays()["alarmed"]

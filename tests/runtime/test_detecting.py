@@ -135,6 +135,40 @@ def test_a_users_own_detector_that_fails_ends_the_run(logs: Path, monkeypatch: p
         assert sentence in result.stderr
 
 
+MISSHAPEN = """
+from peerwatch.detectors.rules import ZScore
+class Misshapen(ZScore):
+    name = "misshapen"
+    def judge(self, offsets, window, amount, context=None):
+        score, threshold, flagged = super().judge(offsets, window, amount, context)
+        return {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("returned", "sentence"),
+    [
+        ("None", "judge returned no scores, thresholds and flags: cannot unpack"),
+        ("score[1:], threshold[1:], flagged[1:]", "of shapes [[2], [2], [2]]; expected [3] each"),
+        ("score[:, None], threshold, flagged", "of shapes [[3, 1], [3], [3]]; expected [3] each"),
+        ("score, 3.0, flagged", "of shapes [[3], [], [3]]; expected [3] each"),
+        ("score, threshold, flagged.astype(int)", "judge returned flags of type int64; expected bool"),
+    ],
+)
+def test_what_a_users_own_detector_returns_is_looked_at(
+    logs: Path, monkeypatch: pytest.MonkeyPatch, returned: str, sentence: str
+) -> None:
+    """Arrays of another shape would judge the wrong purchases, or none; no line is to blame for them."""
+    (logs / "misshapen.py").write_text(MISSHAPEN.format(returned))
+    monkeypatch.syspath_prepend(logs)
+    monkeypatch.delitem(sys.modules, "misshapen", raising=False)
+    result = run(logs, "{name: 'misshapen:Misshapen'}")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("peerwatch: the detector misshapen failed: BadInput: judge returned")
+    assert sentence in result.stderr
+    assert (logs / "out.rejects.json").read_bytes() == b""
+
+
 @pytest.mark.parametrize(
     ("detector", "options", "sentence"),
     [

@@ -21,8 +21,9 @@ from peerwatch.detectors.detector_judge import DetectorJudge
 from peerwatch.detectors.judge import Judge
 from peerwatch.detectors.learning import Learner
 from peerwatch.detectors.sigma import Sigma
-from peerwatch.runtime import shelf, supervisor
+from peerwatch.runtime import durable, shelf, supervisor
 from peerwatch.runtime.cli import cli
+from peerwatch.runtime.journal import Entry, Journal
 
 USERS = 8
 BATCH = b"".join(befriend(a, b) for a in range(USERS) for b in range(a)) + purchase(1, "5") + purchase(2, "6")
@@ -188,9 +189,22 @@ def test_a_model_that_is_gone_or_damaged_is_told(logs: Path) -> None:
     result = run("--state", "state")
     assert result.exit_code == 1
     assert "model 6, which this state needs, cannot be used" in result.stderr
+    newest.write_bytes((logs / "state" / "models" / "champion-00000005.npz").read_bytes())
+    assert "champion-00000006.npz holds model 5; bring it back" in run("--state", "state").stderr
     newest.unlink()
     assert "bring it back, or begin anew with --reset" in run("--state", "state").stderr
     assert run("--state", "state", "--reset").exit_code == 0
+    assert (logs / "out").read_bytes() == expected
+
+
+def test_a_run_that_begins_anew_knows_nothing_of_an_earlier_one(logs: Path) -> None:
+    """Neither models nor the journal, even where a --reset was killed behind the last checkpoint."""
+    assert run("--state", "state").exit_code == 0
+    (logs / "c.yaml").write_text(CONFIG.replace("every: 100", "every: 200"))
+    expected = expected_of(logs)
+    for checkpoint in (logs / "state").glob("checkpoint-*"):
+        checkpoint.unlink()
+    assert run("--state", "state").exit_code == 0
     assert (logs / "out").read_bytes() == expected
 
 
@@ -205,13 +219,26 @@ def test_other_lessons_are_refused(logs: Path) -> None:
 
 def test_models_that_nobody_needs_are_let_go(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest are kept, and what the kept checkpoints need."""
-    monkeypatch.setattr(shelf, "KEPT", 2)
+    monkeypatch.setattr(shelf, "KEPT", 1)
     for cut in (5000, 20000, 30000, len(STREAM)):
         (logs / "stream").write_bytes(until(cut))
         assert run("--state", "state").exit_code == 0
     kept = sorted(path.name for path in (logs / "state" / "models").iterdir())
     assert kept[-1] == "champion-00000007.npz", "learned, though it does not speak yet"
     assert 2 <= len(kept) < 7
+    max((logs / "state").glob("checkpoint-*.npz")).unlink()  # the one before it needs older ones
+    assert run("--state", "state").exit_code == 0
+
+
+def test_models_are_there_after_a_power_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their directory as well: the journal would name models that are gone with it."""
+    synced: list[Path] = []
+    monkeypatch.setattr(durable, "sync_directory", synced.append)
+    journal = Journal(tmp_path)
+    journal.add(Entry(1, "batch", 1))
+    synced.clear()
+    shelf.Shelf(tmp_path, journal, "champion").keep(1, Typical().fit([[1.0], [2.0]]))
+    assert synced == [tmp_path, tmp_path / "models"]
 
 
 def test_a_detector_that_cannot_learn_ends_the_run(logs: Path) -> None:

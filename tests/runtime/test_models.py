@@ -220,6 +220,23 @@ class Careless(Mad):
         return {"what": np.array([{}], object)}
 
 
+class Broken(Mad):
+    """Its arrays cannot be had."""
+
+    name = "broken"
+
+    def arrays(self) -> dict[str, Any]:
+        """Not as it should."""
+        raise KeyError("oops")
+
+
+class Unpackaged(Mad):
+    """Names a library that is not installed."""
+
+    name = "unpackaged"
+    libraries = ("no-such-library",)
+
+
 def test_what_cannot_be_saved_leaves_what_was_there(tmp_path: Path) -> None:
     """Nothing learned, objects, facts that are no JSON, no such directory."""
     path = tmp_path / "model.npz"
@@ -227,6 +244,8 @@ def test_what_cannot_be_saved_leaves_what_was_there(tmp_path: Path) -> None:
     for detector, sentence in (
         (Mad(), "has not been fitted"),
         (Careless().fit(ROWS), 'its array "what" holds objects'),
+        (Broken().fit(ROWS), "broken cannot be saved: KeyError: 'oops'"),
+        (Unpackaged().fit(ROWS), "unpackaged cannot be saved: PackageNotFoundError"),
     ):
         with pytest.raises(BadInput, match=sentence):
             save(detector, path)

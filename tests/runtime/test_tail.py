@@ -276,6 +276,18 @@ async def test_blocks_carry_their_places_through_a_rotation(tmp_path: Path) -> N
     assert [(block.position.offset, block.position.line) for block in rest] == [(0, 1), (5, 2)]
 
 
+async def test_the_end_of_a_rotated_file_is_not_the_end_of_the_log(tmp_path: Path) -> None:
+    """What stands in the files behind it was there, too, and an earlier run may have read it."""
+    path = tmp_path / "log.json"
+    await anyio.Path(path).write_bytes(b"one\n")
+    beginning = await run_sync(look_at, path)
+    await anyio.Path(path).rename(f"{path}.1")
+    await anyio.Path(path).write_bytes(b"two\n")
+    log = FollowedLog(str(path), beginning=beginning, idle_exit=0.0, warn=pytest.fail)
+    found = [(block.content, block.caught_up) async for block in log.blocks()]
+    assert found == [(b"one\n", False), (b"", False), (b"two\n", False), (b"", True)]
+
+
 @pytest.mark.parametrize("resumable", [True, False])
 async def test_an_unfinished_line_at_an_idle_exit(tmp_path: Path, *, resumable: bool) -> None:
     """It counts, unless a later run is to go on there."""
