@@ -30,7 +30,7 @@ BATCH = b"".join(befriend(a, b) for a in range(6) for b in range(a)) + purchase(
 LEARNED = sys.argv[2:] == ["learned"]
 STREAM = b"".join(
     purchase(i % 6, str(3 + i % 4)) + (purchase(0, "99") + b"not an event\n" if i % 5 == 4 else b"")
-    for i in range(150 if LEARNED else 18)
+    for i in range(110 if LEARNED else 18)
 )
 CHUNK = 5000 if LEARNED else 700
 
