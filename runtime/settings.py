@@ -54,7 +54,7 @@ class Learning(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """From how many purchases a model learns, and how many there are between two models at most."""
 
     rows: Lesson = 1000
-    every: Count = 20_000
+    every: Count = 50_000
 
 
 class Adapt(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
