@@ -10,7 +10,7 @@ from throughput import cost_of, run_of
 from peerwatch.detectors.registry import DETECTORS
 
 SLOW = {"seasonal"}
-"""A decomposition of each window takes a millisecond: not measured on hundreds of thousands."""
+"""A decomposition of each window takes five milliseconds: not measured on hundreds of thousands."""
 
 
 def measure(case: Case, directory: Path, runs: int, scratch: Path) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     return [
         (
             "What other detectors cost on `stream`, imports of libraries and all training included; `seasonal`, which"
-            " takes a millisecond a purchase, is not measured:"
+            " takes five milliseconds a purchase, is not measured:"
         ),
         "\n".join([*head, *rows]),
     ]
