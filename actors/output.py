@@ -1,6 +1,6 @@
 """Serialises results in order and hands them to the sinks."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import orjson
 
@@ -23,8 +23,8 @@ class Sink(Protocol):
             SinkError: it could not be written.
         """
 
-    async def sync(self) -> int:
-        """Make everything written so far survive a power failure; returns the file's length in bytes.
+    async def sync(self) -> Any:
+        """Make everything written so far survive a power failure; returns how far that is, in the sink's own words.
 
         Raises:
             SinkError: it could not be done.
@@ -69,9 +69,9 @@ class OutputActor:
     async def _put(self, snapshot: Snapshot) -> None:
         snapshot.put(
             {},
-            flagged_bytes=await self._flagged.sync(),
-            rejects_bytes=await self._rejects.sync(),
-            verdicts_bytes=await self._ledger.sync() if self._ledger is not None else 0,
+            flagged_written=await self._flagged.sync(),
+            rejects_written=await self._rejects.sync(),
+            verdicts_written=await self._ledger.sync() if self._ledger is not None else None,
             flagged=self.written,
             verdicts=self.verdicts.copy(),
         )

@@ -14,9 +14,12 @@ import numpy as np
 
 from peerwatch.actors.dispatcher import Progress
 from peerwatch.detectors.verdicts import VerdictHash
-from peerwatch.runtime.checkpoints import VERSION, Envelope, Identity, StateDirectory, read_checkpoint
+from peerwatch.runtime.checkpoints import VERSION, Envelope, Identity, Place, StateDirectory, read_checkpoint
 from peerwatch.runtime.generate import Recipe, write_logs
-from peerwatch.runtime.state import Facts, Position, State
+from peerwatch.runtime.output_file import Written
+from peerwatch.runtime.position import Position
+from peerwatch.runtime.seen import Seen
+from peerwatch.runtime.state import Facts, State
 
 COMMAND = [sys.executable, "-m", "peerwatch", "run", "--quiet"]
 Result = TypeVar("Result")
@@ -92,15 +95,17 @@ def checkpoint_seconds(
     }
     progress = Progress(0, purchases, 0, 0, users)
     facts = Facts(
-        progress, [], judged=True, position=Position(), flagged=0, flagged_bytes=0, rejects_bytes=0,
-        verdicts=VerdictHash(), verdicts_bytes=0, shards=1, unseen=[], marks=[], began=Position(),
+        progress, [], judged=True, position=Position(), flagged=0, flagged_written=Written(), rejects_written=Written(),
+        verdicts=VerdictHash(), verdicts_written=None, shards=1, unseen=[], marks=[], seen=Seen(),
     )  # fmt: skip
     state = State.restored(2, 50, 1, [], arrays, facts)
     began = time.perf_counter()
     taken = state.arrays()
     took = time.perf_counter() - began
     began = time.perf_counter()
-    envelope = Envelope(VERSION, Identity(2, 50, {}, "", "", None), facts, 0.0, sorted(taken))
+    envelope = Envelope(
+        VERSION, Identity(2, 50, {}, Place("", ""), Place("", ""), Place("", ""), None), facts, 0.0, sorted(taken)
+    )
     StateDirectory(directory, print).write(taken, envelope)
     wrote = time.perf_counter() - began
     (path,) = directory.glob("checkpoint-*")

@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,9 +26,13 @@ from peerwatch.actors.snapshot import Arrays, Snapshot
 from peerwatch.detectors.verdicts import VerdictHash
 from peerwatch.network.errors import SinkError, UsageError
 from peerwatch.runtime.durable import replace_file, unlink
-from peerwatch.runtime.state import Facts, Position, State
+from peerwatch.runtime.names import shown
+from peerwatch.runtime.output_file import Written
+from peerwatch.runtime.position import Position
+from peerwatch.runtime.seen import Seen
+from peerwatch.runtime.state import Facts, State
 
-VERSION: Final = 4
+VERSION: Final = 5
 DAMAGE: Final = (
     OSError, ValueError, KeyError, EOFError, RuntimeError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile,
     zlib.error, msgspec.MsgspecError,
@@ -36,6 +40,28 @@ DAMAGE: Final = (
 """What reading a damaged archive raises (found by changing bytes at random)."""
 LOCK_ATTEMPTS: Final = 5
 LOCK_SECONDS: Final = 0.1
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a file is: by its absolute path, and by the path from the state directory.
+
+    It is the same place if one of them is the same, so that a state directory may move along with its files, or alone.
+    """
+
+    absolute: str
+    relative: str
+
+    @classmethod
+    def of(cls, path: str, directory: Path) -> "Place":
+        """The place of a path, relative to a state directory; `-` is no file and the same everywhere."""
+        if path == "-":
+            return cls(path, path)
+        absolute = Path(path).absolute()
+        return cls(shown(absolute), shown(os.path.relpath(absolute, directory.absolute())))
+
+    def is_same(self, other: "Place") -> bool:
+        """Whether it is the same place."""
+        return self.absolute == other.absolute or self.relative == other.relative
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -47,9 +73,10 @@ class Identity(msgspec.Struct, frozen=True):
     D: int
     T: int
     rules: dict[str, Any]
-    flagged: str
-    rejects: str
-    verdicts: str | None
+    stream: Place
+    flagged: Place
+    rejects: Place
+    verdicts: Place | None
 
 
 class Envelope(msgspec.Struct, frozen=True):
@@ -112,9 +139,10 @@ class StateDirectory:
     def _leave(self) -> None:
         """Let go of the lock; a directory that was made for nothing goes again."""
         os.close(self._lock)
-        if self._made and not any(path.name != "lock" for path in self.path.iterdir()):
-            unlink(self.path / "lock")
-            self.path.rmdir()
+        with suppress(FileNotFoundError):  # somebody has removed it meanwhile
+            if self._made and not any(path.name != "lock" for path in self.path.iterdir()):
+                unlink(self.path / "lock")
+                self.path.rmdir()
 
     def reset(self) -> None:
         """Forget all checkpoints, and what is of use only with them."""
@@ -158,6 +186,11 @@ class StateDirectory:
                 unlink(old)
             self._damaged.clear()
         except OSError as error:
+            if not self.path.exists():
+                raise SinkError(
+                    f"cannot write the checkpoint: the state directory {shown(self.path)} has been removed; bring it"
+                    " back, or run again to begin anew"
+                ) from None
             raise SinkError(f"cannot write the checkpoint {path}: {error.strerror}; mend that and run again") from None
 
     def _files(self) -> list[Path]:
@@ -206,14 +239,20 @@ class Checkpointer:
     """Has snapshots taken when they are due, and writes them while the events flow on."""
 
     def __init__(
-        self, directory: StateDirectory, identity: Identity, state: State, seconds: float, events: int, began: Position
+        self,
+        directory: StateDirectory,
+        identity: Identity,
+        state: State,
+        seconds: float,
+        events: int,
+        seen: Callable[[], Seen],
     ) -> None:
-        """Checkpoints of `state`, after `seconds` or `events` events; `began` is the stream log's first position."""
+        """Checkpoints of `state`, after `seconds` or `events` events; `seen` tells what the stream log remembers."""
         self._directory = directory
         self._identity = identity
         self._state = state
         self._shards = len(state.histories)
-        self._began = began
+        self._seen = seen
         self._seconds = seconds
         self._events = events
         self._pending: deque[Snapshot] = deque()
@@ -233,6 +272,7 @@ class Checkpointer:
             return None
         self._last_time, self._last_events, self._last_position = now, events, position
         snapshot = Snapshot(parts=4 + self._shards)
+        snapshot.facts["seen"] = self._seen()  # as of the position
         self._pending.append(snapshot)
         self._news.set()
         return snapshot
@@ -254,17 +294,17 @@ class Checkpointer:
                 await self._news.wait()
                 self._news = anyio.Event()
 
-    async def write_beginning(self, judging: Arrays) -> None:
-        """Write down the fresh state, with what those who judge remember.
+    async def write_beginning(self, judging: Arrays, written: dict[str, Written | None]) -> None:
+        """Write down the fresh state, with what those who judge remember, and the outputs that are begun.
 
         A run that is killed before its first checkpoint then knows where it began.
         """
         nothing = {"progress": NOTHING_DONE, "large": [], "judged": False, "position": Position(), "flagged": 0}
-        nothing |= {"flagged_bytes": 0, "rejects_bytes": 0, "verdicts_bytes": 0, "verdicts": VerdictHash()}
-        await self._write({**self._state.arrays(), **judging}, nothing | {"unseen": [], "marks": []})
+        nothing |= {"verdicts": VerdictHash(), "unseen": [], "marks": [], "seen": self._seen()} | written
+        await self._write({**self._state.arrays(), **judging}, nothing)
 
     async def _write(self, arrays: Arrays, facts: dict[str, Any]) -> None:
-        complete = Facts(**facts, shards=self._shards, began=self._began)
+        complete = Facts(**facts, shards=self._shards)
         envelope = Envelope(VERSION, self._identity, complete, time.time(), sorted(arrays))
         await run_sync(self._directory.write, arrays, envelope)
         self.written = envelope.taken

@@ -8,12 +8,17 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import anyio
 from anyio.to_thread import run_sync
 
-from peerwatch.network.errors import UsageError
-from peerwatch.runtime.checkpoints import Checkpoint, Identity, StateDirectory
+from peerwatch.network.errors import PeerwatchError, UsageError
+from peerwatch.runtime.checkpoints import Checkpoint, Identity, Place, StateDirectory
+from peerwatch.runtime.follow import FollowedLog
+from peerwatch.runtime.generation import holds
 from peerwatch.runtime.names import shown
+from peerwatch.runtime.position import Position
+from peerwatch.runtime.rotated import rotated_files
 from peerwatch.runtime.settings import Layer, Settings, keys, value_of
 from peerwatch.runtime.sources import LogFile
-from peerwatch.runtime.tail import Beginning, FollowedLog
+from peerwatch.runtime.state import Facts
+from peerwatch.runtime.tail import Beginning
 
 STANDARD_OUTPUT: Final = {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"}
 NOT_SET: Final = '"{key}" is not set: name {what} as {option} on the command line, or set it in the config'
@@ -58,12 +63,12 @@ async def open_logs(
     Raises:
         UsageError: a log cannot be read.
     """
-    stream = settings.input.stream or ""
+    stream, resumable = settings.input.stream or "", settings.state.directory is not None
     facts = checkpoint.envelope.facts if checkpoint is not None else None
     logs: list[AnyLog] = []
     if settings.input.batch is not None and (facts is None or not facts.judged):
         begun = facts.position if facts is not None and facts.position.offset else None
-        batch = LogFile(settings.input.batch, judged=False, position=begun)
+        batch = LogFile(settings.input.batch, judged=False, position=begun, resumable=resumable)
         await batch.open(stack)
         if begun is None:
             await batch.read_ahead()
@@ -73,16 +78,17 @@ async def open_logs(
         if await anyio.Path(stream).is_dir():
             raise UsageError(f"{stream} is a directory; name the log file in it")
         if facts is not None:
-            beginning = Beginning(facts.position if facts.judged else facts.began)
+            beginning = beginning._replace(position=position or Position(), seen=facts.seen)
         follow = FollowedLog(
             stream,
             beginning=beginning,
+            rotated=settings.input.rotated,
             idle_exit=settings.idle_exit,
-            resumable=settings.state.directory is not None,
+            resumable=resumable,
             warn=warn,
         )
         return [*logs, follow]
-    log = LogFile(stream, judged=True, position=position)
+    log = LogFile(stream, judged=True, position=position, resumable=resumable, warn=warn)
     await log.open(stack)
     return [*logs, log]
 
@@ -96,6 +102,25 @@ def take_header(logs: Sequence[AnyLog], settings: Settings, *, begun: bool = Fal
     if begun or not isinstance(logs[0], LogFile) or logs[0].judged:
         return Layer({}, {})
     return logs[0].take_header({name for name in ("D", "T") if getattr(settings, name) is None})
+
+
+async def known_header(settings: Settings) -> Layer:
+    """D and T from the header line of a batch log that has been read before; nothing if it is not there any more.
+
+    Raises:
+        UsageError: the header is bad.
+    """
+    path = settings.input.batch
+    if path is None or not await anyio.Path(path).is_file():
+        return Layer({}, {})
+    async with AsyncExitStack() as stack:
+        log = LogFile(path, judged=False)
+        try:
+            await log.open(stack)
+            await log.read_ahead()
+        except PeerwatchError:
+            return Layer({}, {})
+        return log.take_header(set())
 
 
 async def read_header(settings: Settings) -> Layer:
@@ -141,18 +166,16 @@ def output_paths(settings: Settings) -> Outputs:
 
 def identity_of(settings: Settings, D: int, T: int, outputs: Outputs) -> Identity:
     """What the run's state belongs to."""
-    flagged, rejects = (_absolute(path) for path in outputs[:2])
-    verdicts = _absolute(outputs.verdicts) if outputs.verdicts is not None else None
-    return Identity(D, T, rules_of(settings, "detector.", "challenger."), flagged, rejects, verdicts)
+    directory = Path(settings.state.directory or ".")
+    stream = Place.of(settings.input.stream or "", directory)
+    flagged, rejects = (Place.of(path, directory) for path in outputs[:2])
+    verdicts = Place.of(outputs.verdicts, directory) if outputs.verdicts is not None else None
+    return Identity(D, T, rules_of(settings, "detector.", "challenger."), stream, flagged, rejects, verdicts)
 
 
 def rules_of(settings: Settings, *sections: str) -> dict[str, Any]:
     """The settings of those who judge, by dotted key."""
     return {key: value_of(settings, key) for key, _ in keys() if key.startswith(sections)}
-
-
-def _absolute(path: str) -> str:
-    return path if path == "-" else str(Path(path).absolute())
 
 
 def check_distinct(settings: Settings, config: Path | None, outputs: Outputs) -> None:
@@ -206,20 +229,42 @@ def check_unchanged(old: Identity, new: Identity, origins: dict[str, str], setti
     Raises:
         UsageError: something is; both ways out are named.
     """
-    for key, before, now in _compared(old, new):
-        if before != now:
-            was, is_ = ("none" if value is None else value for value in (before, now))
-            raise UsageError(
-                f'{origins[key]}: "{key}" is {is_}, but the state in {settings.state.directory} was built with {was};'
-                f" go on with {was}, or begin anew with --reset"
-            )
+    for key, before, now in _changed(old, new):
+        was, is_ = ("none" if value is None else value for value in (before, now))
+        raise UsageError(
+            f'{origins[key]}: "{key}" is {is_}, but the state in {settings.state.directory} was built with {was};'
+            f" go on with {was}, or begin anew with --reset"
+        )
 
 
-def _compared(old: Identity, new: Identity) -> Iterator[tuple[str, Any, Any]]:
-    """Each key, what it was and what it is."""
+def check_stream(old: Identity, new: Identity, facts: Facts, origins: dict[str, str], settings: Settings) -> None:
+    """See that the stream log is the one that the state was built from: at the same place, or with the same content.
+
+    Raises:
+        UsageError: it is another one.
+    """
+    path = Path(settings.input.stream or "")
+    if old.stream.is_same(new.stream):
+        return
+    position = facts.position
+    files = [path, *(file.path for file in rotated_files(path, settings.input.rotated))]
+    if not (facts.judged and position.offset and any(holds(file, position) for file in files)):
+        raise UsageError(
+            f'{origins["input.stream"]}: "input.stream" is {new.stream.absolute}, but the state in'
+            f" {settings.state.directory} was built from {old.stream.absolute}, and what had been read of that is not"
+            " there; go on with the old one, or begin anew with --reset"
+        )
+
+
+def _changed(old: Identity, new: Identity) -> Iterator[tuple[str, Any, Any]]:
+    """Each key that has changed, what it was and what it is."""
     for name in ("D", "T"):
-        yield name, getattr(old, name), getattr(new, name)
+        if getattr(old, name) != getattr(new, name):
+            yield name, getattr(old, name), getattr(new, name)
     for key in new.rules:
-        yield key, old.rules.get(key), new.rules[key]
+        if old.rules.get(key) != new.rules[key]:
+            yield key, old.rules.get(key), new.rules[key]
     for name in Outputs._fields:
-        yield f"output.{name}", getattr(old, name), getattr(new, name)
+        was, is_ = getattr(old, name), getattr(new, name)
+        if (was is None) != (is_ is None) or (was is not None and not was.is_same(is_)):
+            yield f"output.{name}", was and was.absolute, is_ and is_.absolute

@@ -53,9 +53,8 @@ class NoSink:
     async def write(self, data: bytes) -> None:
         """Forget."""
 
-    async def sync(self) -> int:
+    async def sync(self) -> None:
         """There is nothing to do."""
-        return 0
 
 
 async def judged_again(opened: Opened, then: Past) -> Again:

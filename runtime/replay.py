@@ -17,11 +17,13 @@ from peerwatch.network.events import Kind
 from peerwatch.network.history import PurchaseHistory
 from peerwatch.network.kernels import Int64s
 from peerwatch.runtime.checkpoints import Checkpoint, Envelope, envelopes, files_in, read_checkpoint
+from peerwatch.runtime.generation import holds
 from peerwatch.runtime.names import shown
 from peerwatch.runtime.opening import NOT_SET, AnyLog, open_logs, required, take_header
+from peerwatch.runtime.position import Position
 from peerwatch.runtime.settings import NOTHING_SET, Layer, Settings, resolve
-from peerwatch.runtime.state import Facts, Position, State
-from peerwatch.runtime.tail import Beginning, holds, look_at
+from peerwatch.runtime.state import Facts, State
+from peerwatch.runtime.tail import Beginning, look_at
 
 
 class Part(NamedTuple):
@@ -170,10 +172,11 @@ async def open_replay(
     await run_sync(_check_readable_again, settings)
     must = origins["state.directory"].startswith("--")  # a config may name one that no run has made yet
     envelope, checkpoint = await run_sync(_choose, settings, suits, must)
-    beginning = await run_sync(look_at, Path(settings.input.stream))
-    built = NOTHING_SET
+    beginning, built = Beginning(), NOTHING_SET
+    if envelope is None and settings.follow:
+        beginning = await run_sync(look_at, Path(settings.input.stream), settings.input.rotated)
     if envelope is not None:
-        beginning, known = Beginning(envelope.facts.began), envelope.identity
+        beginning, known = Beginning(seen=envelope.facts.seen, again=True), envelope.identity
         built = Layer({"D": known.D, "T": known.T} | known.rules, {})
         if settings.D not in {None, known.D} or settings.T not in {None, known.T}:
             checkpoint = None
@@ -243,7 +246,7 @@ def _check_numbers(part: Part, marks: Sequence[Mark[Position]]) -> None:
     begin, end = part.block.offset, part.block.position
     for mark in marks:
         there = mark.position
-        is_here = (there.device, there.inode) == (end.device, end.inode) and begin < there.offset <= end.offset
+        is_here = there.generation == end.generation and begin < there.offset <= end.offset
         if mark.judged == part.judged and is_here:
             before = part.seq - 1 + int(np.count_nonzero(part.events.start < there.offset - begin))
             if before != mark.events:
@@ -341,7 +344,7 @@ def _counted(
         return {}
     begin, end, settings = mark.position, behind.position, opened.settings
     path = (settings.input.stream if mark.judged else settings.input.batch) or ""
-    same = (begin.device, begin.inode) == (end.device, end.inode) and holds(Path(path), end)
+    same = begin.generation == end.generation and holds(Path(path), end)
     if not same or end.line - begin.line != behind.events - mark.events:
         return {}
     return {seq: Where(shown(path), begin.line + seq - mark.events - 1) for seq in seqs}

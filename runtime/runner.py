@@ -18,8 +18,10 @@ from peerwatch.runtime.opening import (
     NOT_SET,
     check_distinct,
     check_replayable,
+    check_stream,
     check_unchanged,
     identity_of,
+    known_header,
     open_logs,
     open_state,
     output_paths,
@@ -30,7 +32,7 @@ from peerwatch.runtime.pipeline import Totals
 from peerwatch.runtime.settings import Layer, Settings, resolve
 from peerwatch.runtime.sinks import FileSink, Sinks, is_flagged_line, is_ledger_line, is_reject_line
 from peerwatch.runtime.supervisor import Supervisor
-from peerwatch.runtime.tail import look_at
+from peerwatch.runtime.tail import Beginning, look_at
 
 
 class Report(NamedTuple):
@@ -68,13 +70,16 @@ async def run(
         await run_sync(check_replayable, settings, paths)
         logger = await run_sync(open_logger, settings.logs, stack)
         directory, checkpoint = await open_state(settings, logger.warning, stack, reset=reset)
-        beginning = await run_sync(look_at, Path(settings.input.stream))
+        beginning = Beginning()
+        if settings.follow and checkpoint is None:
+            beginning = await run_sync(look_at, Path(settings.input.stream), settings.input.rotated)
         logs = await open_logs(settings, checkpoint, beginning, logger.warning, stack)
         if checkpoint is None:
             settings, origins = resolve(*layers, take_header(logs, settings))
         else:
             known = checkpoint.envelope.identity
-            header = take_header(logs, settings, begun=checkpoint.envelope.facts.position.offset > 0)
+            take_header(logs, settings, begun=checkpoint.envelope.facts.position.offset > 0)
+            header = await known_header(settings)
             settings, origins = resolve(*layers, header, Layer({"D": known.D, "T": known.T}, {}))
         D, T = required(settings)
         make_bench = partial(bench_of, settings, origins, logger.warning)
@@ -82,8 +87,10 @@ async def run(
         identity = await run_sync(identity_of, settings, D, T, paths)
         if checkpoint is not None:
             check_unchanged(checkpoint.envelope.identity, identity, origins, settings)
-        ledger = FileSink(paths.verdicts) if paths.verdicts is not None else None
-        sinks = Sinks(FileSink(paths.flagged), FileSink(paths.rejects), ledger)
+            facts = checkpoint.envelope.facts
+            await run_sync(check_stream, checkpoint.envelope.identity, identity, facts, origins, settings)
+        ledger = FileSink(paths.verdicts, logger.warning) if paths.verdicts is not None else None
+        sinks = Sinks(FileSink(paths.flagged, logger.warning), FileSink(paths.rejects, logger.warning), ledger)
         for sink, is_own in zip(sinks, (is_flagged_line, is_reject_line, is_ledger_line), strict=True):
             if sink is None:
                 continue
@@ -91,7 +98,7 @@ async def run(
             if checkpoint is None and not force:
                 await sink.check_own(is_own)
         supervisor = Supervisor(
-            layers, settings, D, T, make_bench, directory, identity, sinks, logger, console, beginning
+            layers, settings, D, T, make_bench, directory, identity, sinks, logger, console, beginning, force=force
         )
         detector = settings.detector.described()
         await run_sync(partial(logger.info, "run started", D=D, T=T, shards=settings.shards, **detector))

@@ -36,6 +36,7 @@ class Input(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     batch: str | None = None
     stream: str | None = None
+    rotated: str | None = None
 
 
 class Output(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -1,15 +1,14 @@
 """The files that results are written to."""
 
-import fcntl
 import os
 import stat
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import aiofiles
-import anyio
 import msgspec
 from anyio.to_thread import run_sync
 
@@ -17,8 +16,8 @@ from peerwatch.detectors.verdicts import decode_entry
 from peerwatch.network.errors import BadEvent, SinkError, UsageError
 from peerwatch.network.events import parse_object
 from peerwatch.network.rejects import decode_reject
-from peerwatch.runtime.durable import fsync, truncate
 from peerwatch.runtime.names import shown
+from peerwatch.runtime.output_file import OutputFile, Written, open_output
 
 LONGEST_LINE: Final = 1 << 20
 """Bytes of an old output's first line that are looked at."""
@@ -30,12 +29,13 @@ class FileSink:
     Nothing that is in the file is touched before `start`.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, warn: Callable[[str], None] = lambda _: None) -> None:
         self.name = "standard output" if path == "-" else shown(path)
         self._path = path
-        self._file: Any = None
+        self._warn = warn
+        self._stream: Any = None
+        self._file: OutputFile | None = None
         self._started = False
-        self._regular = False
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Open and lock the file; it is closed with the stack. If `start` never comes, a file made here goes again.
@@ -44,9 +44,13 @@ class FileSink:
             UsageError: it cannot be written, or another process is writing it.
         """
         descriptor = 1 if self._path == "-" else await run_sync(self._open, stack)
-        self._file = await stack.enter_async_context(
-            aiofiles.open(descriptor, "wb", buffering=0, closefd=self._path != "-")
-        )
+        if self._path != "-" and stat.S_ISREG(os.fstat(descriptor).st_mode):
+            self._file = OutputFile(Path(self._path), descriptor, self._warn)
+            stack.callback(self._file.close)
+        else:
+            self._stream = await stack.enter_async_context(
+                aiofiles.open(descriptor, "wb", buffering=0, closefd=self._path != "-")
+            )
 
     async def check_own(self, is_own: Callable[[bytes], bool]) -> None:
         """See that what is in the file is no loss: nothing, or lines like those that are to be written.
@@ -54,7 +58,7 @@ class FileSink:
         Raises:
             UsageError: the first line is none of peerwatch's.
         """
-        if self._regular and not is_own(await run_sync(self._first_line)):
+        if self._file is not None and not is_own(await run_sync(self._first_line)):
             raise UsageError(
                 f"{self.name} holds something that peerwatch has not written; name another file, or add --force"
             )
@@ -63,18 +67,18 @@ class FileSink:
         with Path(self._path).open("rb") as file:
             return file.readline(LONGEST_LINE)
 
-    async def has_more(self, length: int) -> bool:
-        """Whether there is something behind `length` bytes, which somebody may have read."""
-        return self._regular and (await anyio.Path(self._path).stat()).st_size > length
+    async def has_more(self, written: Written) -> bool:
+        """Whether there is something behind what had been written, which somebody may have read."""
+        return self._file is not None and await run_sync(self._file.has_more, written)
 
-    async def start(self, length: int = 0) -> None:
-        """Cut the file to `length` bytes and go on behind them: the run begins there.
+    async def start(self, written: Written | None = None, *, force: bool = False) -> None:
+        """Go on behind what had been written at a checkpoint, or begin anew.
 
         Raises:
-            UsageError: the file is shorter than that.
+            UsageError: what had been written is not there. With `force` a new file is begun then.
         """
-        if self._regular:
-            await run_sync(self._cut, length)
+        if self._file is not None:
+            await run_sync(partial(self._file.begin, written, force=force))
         self._started = True
 
     async def write(self, data: bytes) -> None:
@@ -84,58 +88,57 @@ class FileSink:
             SinkError: it could not be written.
         """
         try:
+            if self._file is not None:
+                await run_sync(self._file.write, data)
+                return
             rest = memoryview(data)
             while rest:
-                rest = rest[await self._file.write(rest) :]
+                rest = rest[await self._stream.write(rest) :]
         except BrokenPipeError:
             raise SinkError(f"cannot write {self.name}: its reader has gone") from None
         except OSError as error:
-            raise SinkError(f"cannot write {self.name}: {error.strerror}; mend that and run again") from None
+            raise self._failed(error) from None
 
-    async def sync(self) -> int:
-        """Make everything written so far survive a power failure; returns the file's length in bytes.
+    async def look(self) -> None:
+        """See whether somebody has moved the file away, deleted or emptied it.
+
+        Raises:
+            SinkError: it is gone, and no new one can be made.
+        """
+        if self._file is not None and self._started:
+            try:
+                await run_sync(self._file.look)
+            except OSError as error:
+                raise self._failed(error) from None
+
+    async def sync(self) -> Written:
+        """Make everything written so far survive a power failure; returns how far that is.
 
         Raises:
             SinkError: it could not be done.
         """
-        if not self._regular:
-            return 0
+        if self._file is None:
+            return Written()
         try:
-            return await run_sync(self._sync)
+            return await run_sync(self._file.sync)
         except OSError as error:
-            raise SinkError(f"cannot write {self.name}: {error.strerror}; mend that and run again") from None
+            raise self._failed(error) from None
 
-    def _sync(self) -> int:
-        fsync(self._file.fileno())
-        return os.lseek(self._file.fileno(), 0, os.SEEK_CUR)
+    def _failed(self, error: OSError) -> SinkError:
+        return SinkError(f"cannot write {self.name}: {error.strerror}; mend that and run again")
 
     def _open(self, stack: AsyncExitStack) -> int:
         path = Path(self._path)
         try:
             existed, made = path.exists(), path.resolve()
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = open_output(path)
+        except BlockingIOError:
+            raise UsageError(f"{self.name} is being written by another peerwatch; name another file") from None
         except OSError as error:
             raise UsageError(f"cannot write {self.name}: {_advice(path, error)}") from None
         if not existed:
             stack.push_async_callback(run_sync, self._remove_unstarted, made)
-        self._regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        if self._regular:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(descriptor)
-                raise UsageError(f"{self.name} is being written by another peerwatch; name another file") from None
         return descriptor
-
-    def _cut(self, length: int) -> None:
-        size = os.fstat(self._file.fileno()).st_size
-        if size < length:
-            raise UsageError(
-                f"{self.name} has {size} bytes, but the checkpoint was taken behind byte {length}; bring the file back,"
-                " or begin anew with --reset"
-            )
-        truncate(self._file.fileno(), length)
-        os.lseek(self._file.fileno(), length, os.SEEK_SET)
 
     def _remove_unstarted(self, made: Path) -> None:
         if not self._started:
@@ -156,6 +159,25 @@ class Sinks(NamedTuple):
     flagged: FileSink
     rejects: FileSink
     ledger: FileSink | None
+
+    async def look(self) -> None:
+        """See whether somebody has moved one of them away, deleted or emptied it.
+
+        Raises:
+            SinkError: one is gone, and no new one can be made.
+        """
+        for sink in self:
+            if sink is not None:
+                await sink.look()
+
+    async def written(self) -> dict[str, Written | None]:
+        """How far they have been written, as a checkpoint has it."""
+        flagged, rejects, ledger = self
+        return {
+            "flagged_written": await flagged.sync(),
+            "rejects_written": await rejects.sync(),
+            "verdicts_written": await ledger.sync() if ledger is not None else None,
+        }
 
 
 def is_flagged_line(line: bytes) -> bool:

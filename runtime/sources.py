@@ -2,27 +2,28 @@
 
 import os
 import stat
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, Final
 
 import aiofiles
 import anyio
 import msgspec
+from anyio.to_thread import run_sync
 
 from peerwatch.actors.dispatcher import Block
 from peerwatch.network.decoder import line_feeds
 from peerwatch.network.errors import BadEvent, SourceError, UsageError
 from peerwatch.network.events import parse_object
+from peerwatch.runtime.generation import PlainFile, found_again
 from peerwatch.runtime.names import shown
+from peerwatch.runtime.position import Fingerprint, Position, Prefix
 from peerwatch.runtime.settings import Layer
-from peerwatch.runtime.state import Position
 
 CHUNK: Final = 1 << 20
 """Bytes a read asks for: large enough that reading costs next to nothing, small enough for a batch."""
-HEAD: Final = 1024
-"""Bytes at a file's beginning that belong to its identity."""
 LONGEST_HEADER: Final = 1 << 20
 """Bytes in which a header line must have ended; what is longer is no header."""
 BLANK: Final = b" \t\r\n"
@@ -30,9 +31,22 @@ BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 class LogFile:
-    """One log that ends, opened once, so that a pipe works as well as a file. Reading begins at `position`."""
+    """One log that ends, opened once, so that a pipe works as well as a file. Reading begins at `position`.
 
-    def __init__(self, path: str, *, judged: bool, chunk: int = CHUNK, position: Position | None = None) -> None:
+    Where a later run is to go on behind its end (`resumable`), a last line that has no line feed counts only if it is a
+    whole JSON object.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        judged: bool,
+        chunk: int = CHUNK,
+        position: Position | None = None,
+        resumable: bool = False,
+        warn: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.name = "standard input" if path == "-" else shown(path)
         self.judged = judged
         self.size: int | None = None
@@ -43,7 +57,9 @@ class LogFile:
         self._offset = position.offset if position else 0
         self._line = position.line if position else 1
         self._ahead = bytearray()
-        self._head = b""
+        self._resumable = resumable
+        self._warn = warn
+        self._prefix = Prefix()
         self._file: Any = None
         self._waits = False
 
@@ -75,9 +91,8 @@ class LogFile:
         mode = self._status.st_mode
         if stat.S_ISREG(mode):
             self.size = self._status.st_size
-            self._head = os.pread(self._file.fileno(), HEAD, 0)
             if self._begun is not None:
-                self._seek(self._begun)
+                await run_sync(self._seek, self._begun)
         self._waits = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(self._file.fileno())
 
     async def read_ahead(self) -> None:
@@ -120,6 +135,8 @@ class LogFile:
             values = {name: _parameter(fields[name], name, origin) for name in sorted(names)}
             self._offset += min(end + 1, len(self._ahead))
             self._line = number + 1
+            if self._resumable:
+                self._prefix.add(bytes(self._ahead[: end + 1]))
             del self._ahead[: end + 1]
             return Layer(values, dict.fromkeys(values, origin))
         if not needed:
@@ -145,27 +162,37 @@ class LogFile:
                 held.clear()
             held.append(chunk[whole:])
             chunk = b""
-        if last := b"".join(held):
+        last = b"".join(held)
+        open_ended = self._resumable and self.judged and self.size is not None
+        if last and not (open_ended and last_line_waits(last, self.name, self._offset, self._warn)):
             yield self._block(last)
 
     def _block(self, content: bytes) -> Block:
+        if self._resumable:
+            self._prefix.add(content)
         start, line = self._offset, self._line
         if start == 0 and content.startswith(BYTE_ORDER_MARK):
             content = content.removeprefix(BYTE_ORDER_MARK)
             start = len(BYTE_ORDER_MARK)
         self._offset = start + len(content)
         self._line += line_feeds(content)
-        status = self._status
-        position = Position(self._offset, self._line, status.st_dev, status.st_ino, self._head, status.st_mtime_ns)
-        return Block(content, start, line, position if self.size is not None else Position())
+        return Block(content, start, line, self._position() if self.size is not None else Position())
+
+    def _position(self) -> Position:
+        content = self._prefix.fingerprint() if self._resumable else Fingerprint(self._offset, whole=None)
+        generation = self._begun.generation if self._begun is not None else 0
+        return Position(content, self._line, generation, self._status.st_dev, self._status.st_ino)
 
     def _seek(self, position: Position) -> None:
         """Go on where the checkpoint was taken, in the same file."""
-        if self._status.st_size < position.offset or not self._head.startswith(position.head):
+        found = found_again(PlainFile(Path(self._path)), position)
+        if found is None:
             raise UsageError(
-                f"{self.name} is not the file that the checkpoint was taken in; bring it back, add --follow if"
-                " it has been rotated, or begin anew with --reset"
+                f"{self.name} is not the file that the checkpoint was taken in, or has been changed before byte"
+                f" {position.offset:,}; bring it back, add --follow if it has been rotated, or begin anew with --reset"
             )
+        self._prefix = found.prefix
+        found.close()
         os.lseek(self._file.fileno(), position.offset, os.SEEK_SET)
 
     async def _read(self) -> bytes:
@@ -184,6 +211,20 @@ class LogFile:
             return True
         end = self._ahead.rfind(b"\n")
         return end >= 0 and len(self._ahead[:end].removeprefix(BYTE_ORDER_MARK).strip(BLANK)) > 0
+
+
+def last_line_waits(line: bytes, file: str, offset: int, warn: Callable[[str], None]) -> bool:
+    """Whether a last line without a line feed, at byte `offset` of the file, is still to be finished."""
+    if not line.strip():
+        return False
+    try:
+        parse_object(line)
+    except BadEvent:
+        warn(
+            f"{file}: the last line, {len(line):,} bytes behind byte {offset:,}, is not finished; the next run reads on"
+        )
+        return True
+    return False
 
 
 def _parameter(raw: msgspec.Raw, name: str, origin: str) -> int:

@@ -17,28 +17,15 @@ from peerwatch.network.decoder import Decoder
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import PurchaseColumns, PurchaseHistory
 from peerwatch.network.interner import Interner
-
-
-class Position(msgspec.Struct, frozen=True):
-    """Where reading goes on in a log: the file's identity, and the offset and number of the first unread line.
-
-    The identity is device, inode and the file's first bytes as far as they have been read; `modified` (nanoseconds) is
-    when the file had last been written. A pipe has none: its device is 0.
-    """
-
-    offset: int = 0
-    line: int = 1
-    device: int = 0
-    inode: int = 0
-    head: bytes = b""
-    modified: int = 0
+from peerwatch.runtime.output_file import Written
+from peerwatch.runtime.position import Position
+from peerwatch.runtime.seen import Seen
 
 
 class Facts(msgspec.Struct, frozen=True):
     """What a checkpoint holds besides arrays: counts, and `position` in the log that is `judged` or in the batch log.
 
-    `began` is where the stream log stood when everything began: what was rotated since then is not older. `marks` stand
-    along all the logs.
+    `seen` are the files beside the stream log that are not to be read (again). `marks` stand along all the logs.
     """
 
     progress: Progress
@@ -46,14 +33,14 @@ class Facts(msgspec.Struct, frozen=True):
     judged: bool
     position: Position
     flagged: int
-    flagged_bytes: int
-    rejects_bytes: int
+    flagged_written: Written
+    rejects_written: Written
     verdicts: VerdictHash
-    verdicts_bytes: int
+    verdicts_written: Written | None
     shards: int
     unseen: list[int]
     marks: list[Mark[Position]]
-    began: Position
+    seen: Seen
 
 
 @dataclass

@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,16 +21,18 @@ from peerwatch.detectors.shadow import Difference
 from peerwatch.network.errors import PeerwatchError, RunError
 from peerwatch.runtime.checkpoints import Checkpoint, Checkpointer, Identity, StateDirectory
 from peerwatch.runtime.console import Console
+from peerwatch.runtime.follow import FollowedLog
 from peerwatch.runtime.logs import DecisionLogger, DifferenceLogger
 from peerwatch.runtime.opening import AnyLog, open_logs, take_header
 from peerwatch.runtime.pipeline import Pipeline, Totals, task_group
+from peerwatch.runtime.seen import Seen
 from peerwatch.runtime.settings import Layer, Settings
 from peerwatch.runtime.shadowing import shadow_of
 from peerwatch.runtime.sinks import Sinks
 from peerwatch.runtime.sources import LogFile
 from peerwatch.runtime.state import State
 from peerwatch.runtime.status import STATUS_SECONDS, Status, write_status
-from peerwatch.runtime.tail import Beginning, FollowedLog
+from peerwatch.runtime.tail import Beginning
 
 PROGRESS_SECONDS: Final = 0.1
 STOP_SECONDS: Final = 10.0
@@ -56,6 +59,8 @@ class Supervisor:
         logger: Any,
         console: Console,
         beginning: Beginning,
+        *,
+        force: bool,
     ) -> None:
         self._layers = layers
         self._settings = settings
@@ -68,6 +73,7 @@ class Supervisor:
         self._console = console
         self._caution = Caution()
         self._beginning = beginning
+        self._force = force
         self._restarts = 0
         self._tally = Tally()
         self.interrupted_by: signal.Signals | None = None
@@ -129,13 +135,13 @@ class Supervisor:
         facts = checkpoint.envelope.facts if checkpoint is not None else None
         if checkpoint is None and self._directory is not None:
             await run_sync(self._directory.reset)  # perhaps an earlier one was killed half-way
-        read = checkpoint is not None and await self._sinks.flagged.has_more(checkpoint.envelope.facts.flagged_bytes)
+        read = facts is not None and await self._sinks.flagged.has_more(facts.flagged_written)
         directory = self._directory.path if self._directory is not None else None
         bench = self._bench = await run_sync(self._make_bench, directory, checkpoint, read)
-        lengths = (facts.flagged_bytes, facts.rejects_bytes, facts.verdicts_bytes) if facts else (0, 0, 0)
-        for sink, length in zip(self._sinks, lengths, strict=True):
+        written = (facts.flagged_written, facts.rejects_written, facts.verdicts_written) if facts else (None,) * 3
+        for sink, how_far in zip(self._sinks, written, strict=True):
             if sink is not None:
-                await sink.start(length)
+                await sink.start(how_far, force=self._force)
         if checkpoint is None or facts is None:
             state = State.fresh(self._D, self._T, settings.shards, named)
         else:
@@ -150,10 +156,10 @@ class Supervisor:
                 state,
                 every.seconds,
                 every.events,
-                facts.began if facts else self._beginning.position,
+                partial(_seen_of, logs[-1], facts.seen if facts is not None else self._beginning.seen),
             )
             if checkpoint is None:
-                await self._checkpointer.write_beginning(bench.arrays())
+                await self._checkpointer.write_beginning(bench.arrays(), await self._sinks.written())
         self._pipeline = Pipeline(
             state,
             bench,
@@ -206,9 +212,13 @@ class Supervisor:
         self._logger.error("restart", error=repr(error), traceback="".join(traceback.format_exception(error)))
 
     async def _watch_signals(self, watchers: TaskGroup) -> None:
-        """A first signal ends the reading, a second the run."""
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        """A first signal ends the reading, a second the run; a follow looks after its files on SIGHUP."""
+        hangup = [signal.SIGHUP] if self._settings.follow else []
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, *hangup) as signals:
             async for received in signals:
+                if received == signal.SIGHUP:
+                    await self._sinks.look()
+                    continue
                 if self.interrupted_by is not None:
                     self._exit_at_once(128 + received)
                 self.interrupted_by = received
@@ -234,6 +244,7 @@ class Supervisor:
             if since_status >= STATUS_SECONDS:
                 await self._write_status(running=True)
                 await run_sync(self._bench.champion.look)
+                await self._sinks.look()
                 since_status = 0.0
             await anyio.sleep(every)
             since_status += every
@@ -255,3 +266,8 @@ class Supervisor:
             mailboxes=self._pipeline.mailboxes(),
         )
         await run_sync(write_status, self._directory.path, status)
+
+
+def _seen_of(log: AnyLog, before: Seen) -> Seen:
+    """What a log remembers besides its position; one that is not followed leaves it as it was `before`."""
+    return log.seen if isinstance(log, FollowedLog) else before

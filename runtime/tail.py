@@ -1,485 +1,539 @@
-"""Following a log that grows, through rotations.
+"""The lines of a log that grows and is rotated: which files belong to it, and in which order they are read.
 
-A path is followed through its generations: the files that stand at it one after the other. A generation is known by
-device, inode and its first bytes, so neither a new file with an old inode nor an old file under a new name is mistaken.
+A file is known by what it holds: its first and last bytes up to where it has been read, and the sum of all of them.
+Device and inode are a hint that saves reading; names and times only give an order. `Tail` is a plain object over files;
+`peerwatch.runtime.follow` waits for them to grow.
 """
 
-import os
-import re
+import errno
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
-from glob import escape
-from importlib import import_module
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from glob import has_magic
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from stat import S_ISDIR, S_ISREG
+from typing import Final, NamedTuple
+from zlib import crc32
 
-import anyio
-from anyio.to_thread import run_sync
+import msgspec
 
-from peerwatch.actors.dispatcher import Block
-from peerwatch.network.decoder import line_feeds
-from peerwatch.network.errors import SourceError
+from peerwatch.runtime.generation import (
+    TICK_SECONDS,
+    Generation,
+    Lines,
+    PlainFile,
+    StoredFile,
+    found_again,
+    open_file,
+    prefix_of,
+)
 from peerwatch.runtime.names import shown
-from peerwatch.runtime.sources import BYTE_ORDER_MARK, CHUNK, HEAD
-from peerwatch.runtime.state import Position
+from peerwatch.runtime.position import EDGE, Fingerprint, Position
+from peerwatch.runtime.rotated import Rotated, directories_of, look_at_file, rotated_files
+from peerwatch.runtime.seen import Seen, SeenFile, SeenFiles, not_ours
+from peerwatch.runtime.sources import CHUNK
 
-POLL_SECONDS: Final = 1.0
-"""What a missed notification costs at most."""
-BLIND_SECONDS: Final = 0.1
-"""How often to look at the path where there are no notifications, or so many that none of them says enough."""
-GATHER_SECONDS: Final = 0.002
-"""The pause behind what was read near the end of a log: a batch costs about a millisecond, however little is in it."""
+QUIET_SECONDS: Final = 1.0
+"""How long nobody must have written to a renamed file before it counts as finished: some writers reopen late."""
 NEAR_END: Final = 1 << 16
 """Unread bytes that are near the end."""
-
-
-class Piece(NamedTuple):
-    """What was read: bytes of the current generation, or that it has ended."""
-
-    data: bytes
-    ended: bool
+PASSING: Final = {
+    errno.EACCES, errno.EAGAIN, errno.EBUSY, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.EMFILE, errno.ENFILE,
+    errno.ENODATA, errno.ENOPKG, errno.ENOTCONN, errno.ENOTDIR, errno.EPERM, errno.ESTALE, errno.ETIMEDOUT,
+}  # fmt: skip
+"""What keeps a file from being read for now. It is waited for."""
 
 
 class Beginning(NamedTuple):
-    """Where to begin, and the rotated files (device, inode) that had been there before and are none of the log's."""
+    """Where following begins: behind a position, and which files beside the path are not to be read.
 
-    position: Position
-    known: frozenset[tuple[int, int]] = frozenset()
+    To go through a log `again` is to read once more what has been read to its end behind the position.
+    """
 
-
-class Generation:
-    """One file that stands or stood at the path, held open."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        status = self.status()
-        self.identity = (status.st_dev, status.st_ino)
-        self.modified = status.st_mtime_ns
-        self.head = os.pread(self.descriptor, HEAD, 0)
-        self.offset = 0
-
-    def status(self) -> os.stat_result:
-        """Of the open file."""
-        return os.fstat(self.descriptor)
-
-    def read(self, size: int) -> bytes:
-        """The next bytes; none at the end, nor where the file no longer begins as it did: they would not be its own."""
-        data = os.pread(self.descriptor, size, self.offset)
-        if data and not self.holds(self.head, self.offset + len(data)):
-            return b""
-        if data and len(self.head) < HEAD:
-            self.head = os.pread(self.descriptor, HEAD, 0)
-        self.offset += len(data)
-        return data
-
-    def holds(self, head: bytes, size: int) -> bool:
-        """Whether the file begins with `head` and has at least `size` bytes."""
-        return self.status().st_size >= size and os.pread(self.descriptor, len(head), 0) == head
-
-    def go_on(self, head: bytes, offset: int) -> None:
-        """Read on from `offset`."""
-        self.head, self.offset = head, offset
-
-    def position(self, offset: int, line: int) -> Position:
-        """A position in this generation."""
-        return Position(offset, line, *self.identity, self.head, self.status().st_mtime_ns)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        os.close(self.descriptor)
+    position: Position = Position()
+    seen: Seen = Seen()
+    again: bool = False
 
 
 class Tail:
-    """The bytes of a path's generations, in order. `read` blocks for as long as a disk does."""
-
-    def __init__(self, path: Path, beginning: Beginning, warn: Callable[[str], None], chunk: int = CHUNK) -> None:
-        self._path = path
-        self._warn = warn
-        self._chunk = chunk
-        self._begun = beginning.position
-        self._known = beginning.known
-        self._lost = False
-        self._current: Generation | None = None
-        self._queue: list[Generation] = []
-
-    def read(self) -> Piece | None:
-        """The next bytes, or None if there is nothing new for now.
-
-        Raises:
-            OSError: a file could not be read.
-        """
-        if self._current is None:
-            self._queue = self._begin()
-            if not self._queue:
-                return None
-            self._current = self._queue.pop(0)
-        if self._lost:
-            self._lost = False
-            return Piece(b"", ended=True)
-        self._look_behind()
-        data = self._current.read(self._chunk)
-        if not data and not self._queue:
-            self._queue = self._later(self._current)
-            data = self._current.read(self._chunk)  # what came between the last read and the look at the path
-            if not data and not self._queue:
-                return None
-        if data:
-            return Piece(data, ended=False)
-        finished, self._current = self._current, self._queue.pop(0)
-        finished.close()
-        return Piece(b"", ended=True)
-
-    def read_at_hand(self) -> Piece | None:
-        """The next bytes, if they are few: just written, they are still in memory, and no thread is worth waking."""
-        current = self._current
-        if current is None or not current.head or not 0 < self.unread() <= NEAR_END:
-            return None
-        data = current.read(NEAR_END)
-        return Piece(data, ended=False) if data else None
-
-    def position(self, offset: int, line: int) -> Position:
-        """A position in the current generation, or before the first."""
-        return self._current.position(offset, line) if self._current is not None else self._begun
-
-    @property
-    def file(self) -> str:
-        """The current generation's file as it was called when it was opened."""
-        return shown(str(self._current.path if self._current is not None else self._path))
-
-    def unread(self) -> int:
-        """Bytes that stand behind what has been read, as far as is known."""
-        unread = 0
-        with suppress(OSError):  # the reading thread may be letting go of one of them
-            for file in (self._current, *self._queue):
-                unread += max(0, file.status().st_size - file.offset) if file is not None else 0
-        return unread
-
-    def has_changed(self) -> bool:
-        """Whether the current file has not just the size that has been read, or is not the last one known."""
-        current = self._current
-        return current is None or bool(self._queue) or current.status().st_size != current.offset
-
-    def is_last(self) -> bool:
-        """Whether what is being read is what stands at the path, so that nothing older is left."""
-        current = self._current
-        return (
-            current is not None
-            and identity_of(self._path) == current.identity
-            and current.holds(current.head, current.offset)
-        )
-
-    def close(self) -> None:
-        """Let go of all files."""
-        for generation in (self._current, *self._queue):
-            if generation is not None:
-                generation.close()
-        self._current, self._queue = None, []
-
-    def _begin(self) -> list[Generation]:
-        """The generations to read first: from the beginning's position on."""
-        begun, files = self._begun, self._all()
-        if not begun.head:  # nothing was there to be read then
-            return self._newer(files, begun.modified, (begun.device, begun.inode))
-        found = self._find(files, begun.head, begun.offset, (begun.device, begun.inode))
-        if found is not None:
-            return [found, *self._behind(files, found)]
-        if not files or files[-1].path != self._path:  # it may be back in a moment
-            return self._let_go(files)
-        self._warn(f"{self._path}: the file that was being read is gone; what stood behind byte {begun.offset} is lost")
-        self._lost = True
-        return self._newer(files, begun.modified)
-
-    def _find(self, files: list[Generation], head: bytes, offset: int, identity: tuple[int, int]) -> Generation | None:
-        """The file that was being read, or its copy as copytruncate leaves one, set to go on at `offset`."""
-        mine = [file for file in files if file.holds(head, offset)]
-        same = [file for file in mine if file.identity == identity]
-        copies = [file for file in mine if head and file.path != self._path]
-        for file in (*same, *copies[-1:]):
-            file.go_on(head, offset)
-            return file
-        return None
-
-    def _look_behind(self) -> None:
-        """Before the first bytes of a file that was empty: it may have been filled, copied and emptied unseen."""
-        current = self._current
-        if current is None or current.head or current.status().st_mtime_ns == current.modified:
-            return
-        files = self._newer(self._all(), current.modified, current.identity)
-        if files and files[0].identity != current.identity:
-            self._current, self._queue = files[0], files[1:]
-            current.close()
-            return
-        current.modified = current.status().st_mtime_ns
-        self._let_go(files)
-
-    def _later(self, current: Generation) -> list[Generation]:
-        """The unread generations behind the current one. A file at the path that is empty may not have begun yet."""
-        if self.is_last() or identity_of(self._path) is None:
-            return []  # where nothing is, a rotation is under way or the file is deleted: it is read on meanwhile
-        known, files = self._known, self._all()
-        emptied = [file for file in files if file.identity == current.identity]
-        if files and files[-1].path == self._path and files[-1].status().st_size == 0:
-            files.pop().close()
-        found = self._find(files, current.head, current.offset, current.identity)
-        if found is not None:
-            self._current = found
-            current.close()
-            return self._behind(files, found)
-        self._known = known
-        if current.holds(current.head, current.offset):  # deleted, and read to its end
-            return self._newer(files, current.status().st_mtime_ns)
-        if not emptied or emptied[0] not in files:
-            return self._let_go(files)  # emptied in place, and nothing in it yet
-        self._warn(
-            f"{self._path} was emptied in place; lines behind byte {current.offset}, if any were there, are lost"
-        )
-        return [emptied[0], *self._behind(files, emptied[0])]
-
-    @staticmethod
-    def _behind(files: list[Generation], first: Generation) -> list[Generation]:
-        """The files behind `first`; those before it are let go."""
-        place = files.index(first)
-        for file in files[:place]:
-            file.close()
-        return files[place + 1 :]
-
-    def _newer(self, files: list[Generation], since: int, own: tuple[int, int] | None = None) -> list[Generation]:
-        """The path's own file, `own`, and rotated files that are not known and were last written after `since`."""
-        newer = [
-            file
-            for file in files
-            if file.path == self._path
-            or file.identity == own
-            or (file.status().st_mtime_ns > since and file.identity not in self._known)
-        ]
-        self._let_go([file for file in files if file not in newer])
-        return newer
-
-    @staticmethod
-    def _let_go(files: list[Generation]) -> list[Generation]:
-        for file in files:
-            file.close()
-        return []
-
-    def _all(self) -> list[Generation]:
-        """The rotated files of the path, the oldest first, and the file at it, even if a rotation comes in between."""
-        while True:
-            names = rotated(self._path)
-            files: list[Generation] = []
-            for name in names:
-                with suppress(FileNotFoundError, *([PermissionError] if name != self._path else [])):
-                    files.append(Generation(name))
-            if rotated(self._path) == names and all(file.identity == identity_of(file.path) for file in files):
-                return files
-            self._let_go(files)
-
-
-def rotated(path: Path) -> list[Path]:
-    """The rotated files of a path by the time they were last written, then by their numbers or dates; itself last.
-
-    Rotated files end in a number or date (`log.1`, `log-20260131`) or in `.old`.
-    """
-    found = []
-    for name in path.parent.glob(f"{escape(path.name)}[.-]*"):
-        ending = re.fullmatch(r"[.-](?:(\d{1,6})|\d[\dTZ:._-]*|old)", name.name[len(path.name) :])
-        with suppress(FileNotFoundError):
-            if ending and name.is_file():
-                found.append((name.stat().st_mtime_ns, -int(ending[1] or 0), name.name, name))
-    return [name for *_, name in sorted(found)] + [path] * path.exists()
-
-
-def look_at(path: Path) -> Beginning:
-    """Where following a path begins: before the first byte of what stands there now, or of what comes.
-
-    A pipe is not touched: opening it would wait for its writer, and closing it would take the writer's reader away.
-    """
-    if path.exists() and not path.is_file():
-        return Beginning(Position())
-    known = frozenset(filter(None, map(identity_of, rotated(path))))
-    try:
-        file = Generation(path)
-    except OSError:
-        return Beginning(Position(modified=time.time_ns()), known)
-    try:
-        return Beginning(file.position(0, 1), known - {file.identity})
-    finally:
-        file.close()
-
-
-def holds(path: Path, position: Position) -> bool:
-    """Whether what stands at the path is the file that a position is in, as far as that had been read."""
-    try:
-        file = Generation(path)
-    except OSError:
-        return False
-    try:
-        return file.identity == (position.device, position.inode) and file.holds(position.head, position.offset)
-    finally:
-        file.close()
-
-
-def identity_of(path: Path) -> tuple[int, int] | None:
-    """Device and inode of the file at the path, None if there is none."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-class FollowedLog:
-    """A log that grows: its lines as they come, through rotations, until `idle_exit` seconds bring nothing new.
-
-    A last line without its line feed waits for it; at an idle exit it counts, unless a later run is to go on there.
-    """
+    """Lines of the files that stand or stood at a path, in order. Reading blocks for as long as a disk does."""
 
     def __init__(
         self,
-        path: str,
-        *,
+        path: Path,
         beginning: Beginning,
-        idle_exit: float | None = None,
-        resumable: bool = False,
         warn: Callable[[str], None],
+        *,
+        rotated: str | None = None,
         chunk: int = CHUNK,
+        quiet: float = QUIET_SECONDS,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        self.name = shown(path)
-        self.judged = True
-        self.size: int | None = None
-        self._path = Path(path)
-        self._tail = Tail(self._path, beginning, warn, chunk)
-        self._offset = beginning.position.offset
-        self._line = beginning.position.line
-        self._idle_exit = idle_exit
-        self._resumable = resumable
-        self._changes = Changes(self._path)
-        self.caught_up = time.time()
-        """When there was last nothing left to read."""
+        """`rotated` is a glob for rotated files that lie elsewhere, or are named otherwise, than is usual.
+
+        A renamed file is finished when nobody has written to it for `quiet` seconds.
+        """
+        self._path = path
+        self._warn = warn
+        self._rotated = rotated
+        self._chunk = chunk
+        self._quiet = quiet
+        self._now = now
+        self._position = beginning.position
+        files = beginning.seen.files
+        again = [file for file in files if file.is_finished and file.generation >= self._position.generation]
+        again = again if beginning.again else []
+        self._seen = SeenFiles([file for file in files if file not in again], [file.content for file in again])
+        self._lost = beginning.seen.lost
+        self._lost_bytes = beginning.seen.lost_bytes
+        self._current: Generation | None = None
+        self._finished: tuple[StoredFile, SeenFile] | None = None
+        self._listed: list[Rotated] = []
+        self._observed: list[Rotated] | None = None
+        self._stamps: dict[Path, int] | None = None
+        self._unread_behind = 0
+        self._waits_for: str | None = None
+        self.is_last = False
+        """Whether, when last looked at, what was being read stood at the path, so that nothing older was left."""
+        self.holds_back = False
+        """Whether there is more, which is only not read yet because somebody may still write before it."""
+
+    def read(self) -> Lines | None:
+        """The next lines, None if there is nothing new for now. They may be no lines, where a file has ended.
+
+        Raises:
+            OSError: a file cannot be read, nor does it help to wait.
+        """
+        try:
+            lines = self._read()
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                self._stamps = None  # a rotation came in between
+                return None
+            if error.errno not in PASSING:
+                raise
+            self._wait_for(f"cannot read {shown(error.filename or self._path)}: {error.strerror}")
+            if error.errno == errno.ESTALE and self._current is not None:
+                self._position = self._current.position()
+                self._let_go()
+            return None
+        if lines is not None or self.is_last:
+            self._waits_for = None
+        return lines
+
+    def read_at_hand(self) -> Lines | None:
+        """The next lines, if they are few: just written, they are still in memory, and no thread is worth waking."""
+        current = self._current
+        if current is None or current.file.is_complete or not current.offset:
+            return None
+        try:
+            if not 0 < current.unread() <= NEAR_END:
+                return None
+            lines = current.read(NEAR_END)
+        except OSError:
+            return None  # `read` finds out
+        return lines if lines is not None and lines.content else None
+
+    def rest(self) -> Lines:
+        """The line that has no line feed yet, as the last of the log; empty if there is none."""
+        return self._current.rest() if self._current is not None else Lines(b"", 0, 1)
+
+    def unfinished(self) -> bytes:
+        """What is there of a line that has no line feed yet."""
+        return self._current.unfinished() if self._current is not None else b""
+
+    def position(self) -> Position:
+        """Behind the lines that have been read."""
+        return self._current.position() if self._current is not None else self._position
+
+    def seen(self) -> Seen:
+        """What is to be remembered besides the position."""
+        return Seen(self._seen.all(), self._lost, self._lost_bytes)
 
     @property
     def file(self) -> str:
-        """The file that is being read, which may have been rotated away before."""
-        return self._tail.file
+        """The file that is being read, as it was called when it was opened."""
+        return shown(self._current.path if self._current is not None else self._path)
 
     def unread(self) -> int:
-        """Bytes that wait to be read."""
-        return self._tail.unread()
+        """Bytes that stand behind what has been read, as far as is known."""
+        with suppress(OSError):  # the reading thread may just be letting go of the file
+            return self._unread_behind + (self._current.unread() if self._current is not None else 0)
+        return 0
 
-    async def blocks(self) -> AsyncGenerator[Block, None]:
-        """The lines, as they come; an empty block now and then while nothing comes.
-
-        Raises:
-            SourceError: the log could not be read any further.
-        """
-        held = bytearray()
-        looks, idle_since = True, time.monotonic()
-        looked, caught_up = idle_since, False
-        try:
-            while True:
-                piece = await self._read(looks=looks)
-                looked = time.monotonic() if looks else looked
-                if piece is None:
-                    self.caught_up = time.time()
-                    left = POLL_SECONDS
-                    if self._idle_exit is not None:
-                        left = idle_since + self._idle_exit - time.monotonic()
-                    if left <= 0 and looks:
-                        break
-                    looks = left <= 0 or await self._changes.wait(left) or time.monotonic() > looked + BLIND_SECONDS
-                    if looks:
-                        caught_up = caught_up or await run_sync(self._tail.is_last)
-                        yield self._block(b"")._replace(caught_up=caught_up)
-                    continue
-                looks, idle_since = piece.ended, time.monotonic()
-                if piece.ended:  # the last line of a file that is finished needs no line feed
-                    start, line, self._offset, self._line = self._offset, self._line, 0, 1
-                    yield Block(bytes(held), start, line, self._tail.position(0, 1))
-                    held = bytearray()
-                    continue
-                whole = piece.data.rfind(b"\n") + 1
-                held += piece.data[:whole]
-                if whole:
-                    yield self._block(bytes(held))
-                    held = bytearray()
-                held += piece.data[whole:]
-                if self._tail.unread() < NEAR_END:
-                    await anyio.sleep(GATHER_SECONDS)
-            if held and not self._resumable:
-                yield self._block(bytes(held))
-        finally:
-            self._changes.close()
-            self._tail.close()
-
-    async def _read(self, *, looks: bool) -> Piece | None:
-        """What there is; without `looks` only if the current file says so."""
-        try:
-            piece = self._tail.read_at_hand()
-            if piece is None and (looks or self._tail.has_changed()):
-                piece = await run_sync(self._tail.read)
-        except OSError as error:
-            raise SourceError(f"cannot read {self.name} any further: {error.strerror}") from None
-        return piece
-
-    def _block(self, content: bytes) -> Block:
-        start, line = self._offset, self._line
-        if start == 0 and content.startswith(BYTE_ORDER_MARK):
-            content = content.removeprefix(BYTE_ORDER_MARK)
-            start = len(BYTE_ORDER_MARK)
-        self._offset = start + len(content)
-        self._line += line_feeds(content)
-        return Block(content, start, line, self._tail.position(self._offset, self._line))
-
-
-class Changes:
-    """What the kernel says about a path: inotify on its directory, where there is such a thing."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._inotify: Any = None
-
-    async def wait(self, seconds: float) -> bool:
-        """Wait until something may have happened to the path since the last wait, but not much longer than `seconds`.
-
-        Returns whether that may be more than a write: a rotation, or something unnoticed.
-        """
-        if self._inotify is None:
-            await run_sync(self._open)
-            if self._inotify is None:
-                await anyio.sleep(min(seconds, BLIND_SECONDS))
-            return True  # in any case something may have happened before the kernel was asked
-        with anyio.move_on_after(min(seconds, POLL_SECONDS)):
-            while True:
-                event = await self._inotify.get()
-                if event.mask & (self._masks.IGNORED | self._masks.MOVE_SELF | self._masks.DELETE_SELF):
-                    self.close()  # the directory is gone
-                    return True
-                if event.mask & self._masks.Q_OVERFLOW:
-                    return True
-                if event.name is not None and event.name.name == self._path.name:
-                    return not event.mask & self._masks.MODIFY
-        return True
-
-    def _open(self) -> None:
-        if self._path.is_symlink():
-            return  # what it points to changes in another directory
-        try:
-            inotify = import_module("asyncinotify")  # not every run follows
-        except ImportError:
-            return
-        with suppress(OSError):  # there are no watches left, or there is no such directory yet
-            changes = inotify.Inotify()
-            try:
-                mask = inotify.Mask.MODIFY | inotify.Mask.CREATE | inotify.Mask.MOVE | inotify.Mask.DELETE
-                changes.add_watch(self._path.parent, mask | inotify.Mask.MOVE_SELF | inotify.Mask.DELETE_SELF)
-            except OSError:
-                changes.close()
-                raise
-            self._inotify, self._masks = changes, inotify.Mask
+    def has_changed(self) -> bool:
+        """Whether the current file has not just the size that has been read, or is not known to be the last."""
+        return self._current is None or not self.is_last or self._current.has_changed()
 
     def close(self) -> None:
-        """Ask no more."""
-        if self._inotify is not None:
-            self._inotify.close()
-            self._inotify = None
+        """Let go of all files."""
+        self._let_go()
+        if self._finished is not None:
+            self._finished[0].close()
+            self._finished = None
+
+    def _read(self) -> Lines | None:
+        while True:
+            current = self._current or self._begin()
+            if current is None:
+                return None
+            if (lines := self._next(current)) is not None or (lines := self._look(current)) is not None:
+                return lines
+            if self._current is current:
+                return None
+
+    def _next(self, current: Generation) -> Lines | None:
+        try:
+            while (lines := current.read(self._chunk)) is not None and not lines.content:
+                pass  # a line longer than a chunk
+        except OSError as error:
+            if error.errno != errno.EBADMSG:
+                raise
+            self._lose(0, f"{shown(current.path)}: {error.strerror}; what stands behind byte {current.offset} is lost")
+            return self._finish(current)
+        for begin, end in current.holes:
+            self._warn(
+                f"{shown(current.path)}: skipped {end - begin:,} NUL bytes before byte {end:,}, as a writer leaves them"
+                " that does not append when its file is truncated"
+            )
+        current.holes.clear()
+        return lines
+
+    def _look(self, current: Generation) -> Lines | None:
+        """See what has become of the path where the current file has been read to its end.
+
+        Lines if the current file has ended; it may also have been exchanged for the one in which reading goes on.
+        """
+        self._check_finished()
+        at_path, problem = self._at_path()
+        self.is_last = at_path is not None and at_path.identity == current.identity and current.is_intact()
+        self.holds_back = False
+        if self.is_last:
+            self._unread_behind = 0
+            self._observe(current)
+            return None
+        at_path = at_path if at_path is not None and at_path.size else None  # an empty file has not begun
+        intact = current.is_intact()
+        place = self._place_of(current) if intact else None
+        behind = self._unread_files(self._list()[place + 1 if place is not None else 0 :])
+        self._unread_behind = sum(file.size for file in (*behind, *([at_path] if at_path is not None else [])))
+        if at_path is None and not behind:  # a rotation is under way; the old file is read on meanwhile
+            if problem is not None:
+                self._wait_for(problem)
+            return None
+        if self._goes_on_elsewhere(current, at_path, there=place is not None):
+            return None
+        if not intact:
+            return self._leave_emptied(current)
+        if not behind and self._is_written(current):
+            self.holds_back = True
+            return None
+        lines = self._next(current)  # what came between the last read and the look at the path
+        if lines is not None or self._current is not current:
+            return lines
+        if place is None and not current.file.status().st_nlink:
+            self._warn(
+                f"{shown(current.path)}: the file that was being read has been deleted or replaced; what stands at the"
+                " path now is another log, judged from its start"
+            )
+        return self._finish(current)
+
+    def _goes_on_elsewhere(self, current: Generation, at_path: Rotated | None, *, there: bool) -> bool:
+        """Whether another file holds all that has been read, and perhaps more. Then reading goes on in that one.
+
+        It may be the copy that copytruncate leaves, or one put into the place of a file that is still `there` or not.
+        """
+        position = current.position()
+        if not position.content.size or (there and not position.content.is_telling):
+            return False
+        candidates = [at_path] if at_path is not None and at_path.identity != current.identity else []
+        found = self._find(position, candidates, among_rotated=not there)
+        if found is None:
+            return False
+        self._let_go()
+        self._current = found
+        return True
+
+    def _leave_emptied(self, current: Generation) -> Lines:
+        """The current file does not hold any more what has been read of it, nor does any other."""
+        missed = max(0, current.largest - current.offset)
+        much = f"{missed:,} bytes" if missed else "lines, if any were there,"
+        self._lose(
+            missed,
+            f"{shown(current.path)} was emptied, or what had been read of it was changed: it is another log now, judged"
+            f" from its start; {much} behind byte {current.offset:,} are lost",
+        )
+        return self._finish(current, emptied=True)
+
+    def _finish(self, current: Generation, *, emptied: bool = False) -> Lines:
+        """The current file has been read to its end; its last line needs no line feed."""
+        lines, end, status = current.rest(), current.position(), current.file.status()
+        size = status.st_size if current.file.is_complete else current.known_size
+        identity = (0, 0) if emptied else current.identity  # what is there now is no longer this file
+        finished = SeenFile(end.content, *identity, size, status.st_mtime_ns, end.line, end.generation)
+        if not end.content.size:  # nothing of it could be read
+            finished = not_ours(Rotated(current.path, *current.identity, status.st_size, status.st_mtime_ns))
+        self._seen.add(finished)
+        self._position = Position(generation=current.number + 1)
+        if self._finished is not None:
+            self._finished[0].close()
+        self._finished, self._current = (current.file, finished), None
+        if emptied:
+            self._finished[0].close()
+            self._finished = None
+        self.is_last = False
+        return lines
+
+    def _check_finished(self) -> None:
+        """See whether somebody still writes to the file that was read to its end last."""
+        if self._finished is None or self._finished[0].is_complete:
+            return
+        file, seen = self._finished
+        size = file.status().st_size
+        if size > seen.size:
+            names = [rotated.path for rotated in self._list() if rotated.identity == seen.place]
+            self._tell_late((*names, file.path)[0], seen, size - seen.size)
+            seen = msgspec.structs.replace(seen, size=size, modified=file.status().st_mtime_ns)
+            self._seen.add(seen)
+            self._finished = file, seen
+
+    def _begin(self) -> Generation | None:
+        """The file to read: the one the position is in, or the next one."""
+        position = self._position
+        if not position.content.size:
+            return self._open_next()
+        at_path, problem = self._at_path()
+        self._current = self._find(position, [at_path] if at_path is not None else [])
+        if self._current is not None:
+            return self._current
+        if at_path is None:  # it may be back in a moment
+            self._wait_for(problem or f"{shown(self._path)}, which was being read, is not there")
+            return None
+        end = position.content.size
+        what = (
+            f"what had been read of it, up to byte {end:,}, has changed: it is another log now, judged from its start"
+            if self._begins_like(position.content)
+            else f"the file that was being read is gone; what stood behind byte {end:,} is lost"
+        )
+        self._lose(0, f"{shown(self._path)}: {what}")
+        self._seen.add(SeenFile(position.content, 0, 0, end, 0, position.line, position.generation))
+        self._position = Position(generation=position.generation + 1)
+        return self._open_next()
+
+    def _find(self, position: Position, at_path: Sequence[Rotated], *, among_rotated: bool = True) -> Generation | None:
+        """The file that a position is in: the one at the path or a rotated one, from the newest back.
+
+        Raises:
+            OSError: it was not found, and one of them could not be read.
+        """
+        identity = (position.device, position.inode)
+        listed = [*reversed(self._list())] if among_rotated else []
+        files = [*at_path, *sorted(listed, key=lambda file: file.identity != identity)]
+        if not position.content.is_telling:  # a short beginning may be that of the next file, too
+            files.sort(key=lambda file: file.identity != identity)
+        unreadable: OSError | None = None
+        for file in files:
+            try:
+                found = self._again(file.path, position)
+            except OSError as error:
+                unreadable = unreadable if self._seen.was_unreadable(file) else error
+                continue
+            if found is not None:
+                return found
+        if unreadable is not None:
+            raise unreadable
+        return None
+
+    def _open_next(self) -> Generation | None:
+        """The first file that has not been read: a rotated one behind those that have, or the one at the path."""
+        while True:
+            at_path, problem = self._at_path()
+            unread = self._unread_files(self._list())
+            self._unread_behind = sum(file.size for file in unread) + (at_path.size if at_path is not None else 0)
+            chosen = unread[0] if unread else at_path
+            if chosen is None or not chosen.size:
+                if problem is not None:
+                    self._wait_for(problem)
+                return None
+            file = self._open(chosen.path)
+            status = file.status()
+            rotated_meanwhile = chosen is at_path and self._unread_files(self._list(fresh=True))
+            if (status.st_dev, status.st_ino) == chosen.identity and not rotated_meanwhile:
+                break
+            file.close()
+        self._unread_behind -= chosen.size
+        self._current = Generation(file, self._position.generation)
+        if chosen is at_path and (known := self._seen.find(chosen)) is not None and known.file.is_finished:
+            prefix = prefix_of(file, known.file.content)  # it is back at the path
+            self._current = Generation(file, self._position.generation, prefix, known.file.line)
+        return self._current
+
+    def _place_of(self, current: Generation) -> int | None:
+        """Where the current file is among the rotated files, perhaps compressed; None if it is none of them."""
+        listed = self._list()
+        for place, file in enumerate(listed):
+            if file.identity == current.identity:
+                return place
+        if current.file.status().st_nlink:
+            return None  # it is still there, under a name of its own
+        content = current.position().content
+        for place, file in enumerate(listed):
+            with suppress(OSError):
+                if file.is_compressed and self._holds_just(file, content):
+                    return place
+        return None
+
+    @staticmethod
+    def _holds_just(rotated: Rotated, content: Fingerprint) -> bool:
+        with closing(open_file(rotated.path)) as file:
+            return file.holds_just(content)
+
+    def _unread_files(self, listed: Sequence[Rotated]) -> list[Rotated]:
+        """Of rotated files those behind the last one that has been read to its end, without those that are known.
+
+        Raises:
+            OSError: one of them cannot be read.
+        """
+        unread: list[Rotated] = []
+        problems: dict[Rotated, OSError] = {}
+        for file in listed:
+            try:
+                known = self._find_seen(file)
+            except OSError as error:
+                if error.errno == errno.ENOENT:
+                    continue
+                if error.errno != errno.EBADMSG:  # what is damaged is read as far as it can be
+                    problems[file] = error
+                known = None
+            if known is None:
+                now = file if file.size else look_at_file(file.path)
+                unread += [now] if now is not None and now.size else []
+            elif known.is_finished and unread:
+                self._pass_over(unread, file)
+                unread.clear()
+        if problem := next((problems[file] for file in unread if file in problems), None):
+            raise problem
+        return unread
+
+    def _find_seen(self, file: Rotated) -> SeenFile | None:
+        known = self._seen.find(file)
+        if known is not None and known.late:
+            self._tell_late(file.path, known.file, known.late)
+        return known.file if known is not None else None
+
+    def _pass_over(self, files: Sequence[Rotated], read: Rotated) -> None:
+        """Their names say that they are older than one that has been read."""
+        for file in files:
+            self._warn(
+                f"{shown(file.path)} is left alone with its {file.size:,} bytes: by its name it is older than"
+                f" {shown(read.path)}, which has been read"
+            )
+            self._seen.add(not_ours(file))
+
+    def _observe(self, current: Generation) -> None:
+        """Remember what lies beside the path while the path holds the newest file: it is none of those to come."""
+        listed = self._list()
+        if listed is self._observed:
+            return
+        found = []
+        for file in listed:
+            try:
+                known = self._find_seen(file) is not None
+            except OSError:
+                known = self._seen.has_place(file)
+            if not known:
+                found.append(file)
+        at_path, _ = self._at_path()
+        if at_path is not None and at_path.identity == current.identity and current.is_intact():
+            for file in found:
+                self._seen.add(not_ours(file))
+            self._observed = listed
+
+    def _list(self, *, fresh: bool = False) -> list[Rotated]:
+        """The rotated files, the oldest first; looked up only where a directory may have changed."""
+        stamps = self._directory_stamps()
+        if fresh or stamps is None or stamps != self._stamps:
+            self._listed = rotated_files(self._path, self._rotated)
+            settled = stamps is not None and max(stamps.values(), default=0) < (self._now() - TICK_SECONDS) * 1e9
+            self._stamps = stamps if settled else None
+        return self._listed
+
+    def _directory_stamps(self) -> dict[Path, int] | None:
+        """When each directory with rotated files was changed; None if that does not tell."""
+        if self._rotated is not None and has_magic(str(Path(self._rotated).parent)):
+            return None
+        with suppress(OSError):
+            return {path: path.stat().st_mtime_ns for path in directories_of(self._path, self._rotated)}
+        return None
+
+    def _at_path(self) -> tuple[Rotated | None, str | None]:
+        """The file at the path, or what stands in its way; neither if nothing is there."""
+        try:
+            mode = self._path.stat().st_mode
+        except FileNotFoundError:
+            return None, None
+        except OSError as error:
+            return None, f"cannot read {shown(self._path)}: {error.strerror}"
+        if not S_ISREG(mode):
+            what = "a directory" if S_ISDIR(mode) else "no regular file"
+            return None, f"cannot read {shown(self._path)}: it is {what}"
+        return look_at_file(self._path), None
+
+    def _open(self, path: Path) -> StoredFile:
+        return PlainFile(path) if path == self._path else open_file(path)
+
+    def _again(self, path: Path, position: Position) -> Generation | None:
+        """The file at a path, read on from the position if that is in it.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        try:
+            return found_again(self._open(path), position)
+        except OSError as error:
+            if error.errno not in {errno.ENOENT, errno.EBADMSG}:
+                raise
+        return None
+
+    def _begins_like(self, content: Fingerprint) -> bool:
+        """Whether the file at the path begins like that, though it does not go on like it."""
+        with suppress(OSError), closing(PlainFile(self._path)) as file:
+            return crc32(file.read_at(0, min(EDGE, content.size))) == content.head
+        return False
+
+    def _is_written(self, current: Generation) -> bool:
+        """Whether somebody has only just written to the file."""
+        return not current.file.is_complete and 0 <= self._now() - current.file.status().st_mtime < self._quiet
+
+    def _tell_late(self, path: Path, seen: SeenFile, late: int) -> None:
+        self._lose(
+            late,
+            f"{shown(path)}: {late:,} bytes came behind byte {seen.content.size:,} after the file had been read to its"
+            " end and the next one begun; they are lost",
+        )
+
+    def _lose(self, count: int, warning: str) -> None:
+        self._lost += 1
+        self._lost_bytes += count
+        self._warn(warning)
+
+    def _wait_for(self, problem: str) -> None:
+        if problem != self._waits_for:
+            self._waits_for = problem
+            self._warn(f"{problem}; waiting until it can be read")
+
+    def _let_go(self) -> None:
+        if self._current is not None:
+            self._current.close()
+            self._current = None
+
+
+def look_at(path: Path, rotated: str | None = None) -> Beginning:
+    """Where following a path begins: before the first byte of what stands there now, or of what comes.
+
+    What had been rotated before is none of it. A pipe is not touched: opening it would wait for its writer, and closing
+    it would take the writer's reader away.
+    """
+    if path.exists() and not path.is_file():
+        return Beginning()
+    return Beginning(seen=Seen(tuple(map(not_ours, rotated_files(path, rotated)))))

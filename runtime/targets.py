@@ -9,11 +9,11 @@ import numpy as np
 from peerwatch.network.decoder import line_feeds
 from peerwatch.network.errors import BadEvent, UsageError
 from peerwatch.network.events import Kind, parse_timestamp
+from peerwatch.runtime.generation import holds
 from peerwatch.runtime.logs import moment
 from peerwatch.runtime.names import readable
 from peerwatch.runtime.replay import Part
 from peerwatch.runtime.state import Facts
-from peerwatch.runtime.tail import holds
 
 NEAREST = 3
 """Purchases that are offered where none is at the time asked for."""

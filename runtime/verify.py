@@ -73,9 +73,8 @@ class ComparingSink:
         if not self.differs and (found := await self._read(1)):
             self.differs, self.found = True, found + await self._line()
 
-    async def sync(self) -> int:
+    async def sync(self) -> None:
         """There is nothing to do."""
-        return 0
 
     async def _compare(self, data: bytes) -> None:
         found = await self._read(len(data))
@@ -119,9 +118,8 @@ class FlaggedPlace:
                 self.verdict = flagged[place]
             self._gone += len(flagged)
 
-    async def sync(self) -> int:
+    async def sync(self) -> None:
         """There is nothing to do."""
-        return 0
 
 
 async def verified(layers: Sequence[Layer], console: Console) -> Verified:

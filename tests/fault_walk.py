@@ -18,11 +18,11 @@ import asyncinotify  # noqa: F401 (or every child would import it anew)
 from support import befriend, purchase
 
 from peerwatch.detectors import verdicts
-from peerwatch.runtime import checkpoints, durable, journal, runner, shelf, sinks
+from peerwatch.runtime import checkpoints, durable, journal, runner, shelf
 from peerwatch.runtime.console import Console
+from peerwatch.runtime.follow import FollowedLog
 from peerwatch.runtime.settings import Layer
 from peerwatch.runtime.sources import LogFile
-from peerwatch.runtime.tail import FollowedLog
 
 DIED = 9
 CALLS = ("write", "fsync", "replace", "truncate", "unlink")
@@ -78,38 +78,12 @@ class Walker:
 
     def install(self) -> None:
         """Put the walk between peerwatch and the system."""
-        for module in (durable, checkpoints, sinks):
+        for module in (durable, checkpoints):
             for name in CALLS:
                 if hasattr(module, name):
                     setattr(module, name, self.wrapped(name, getattr(module, name)))
         shelf.Shelf.keep = self.kept(shelf.Shelf.keep)  # type: ignore[method-assign]
         journal.Journal.add = self.kept(journal.Journal.add)  # type: ignore[method-assign]
-        opened = sinks.FileSink.open
-
-        async def open_walked(sink: sinks.FileSink, stack: Any) -> None:
-            await opened(sink, stack)
-            sink._file = WalkedFile(sink._file, self)  # noqa: SLF001
-
-        sinks.FileSink.open = open_walked  # type: ignore[method-assign, assignment]
-
-
-class WalkedFile:
-    """An output file whose writes are part of the walk."""
-
-    def __init__(self, file: Any, walker: Walker) -> None:
-        self._file = file
-        self._walker = walker
-
-    def fileno(self) -> int:
-        """The descriptor."""
-        return self._file.fileno()  # type: ignore[no-any-return]
-
-    async def write(self, data: bytes) -> int:
-        """Write, or die in the middle."""
-        if self._walker.reached("output write"):
-            os.write(self.fileno(), bytes(data)[: len(data) // 2])
-            os._exit(DIED)
-        return await self._file.write(data)  # type: ignore[no-any-return]
 
 
 def run(directory: Path, *, state: bool = True) -> None:

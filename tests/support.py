@@ -49,7 +49,7 @@ class MemorySink:
         self.data += data
 
     async def sync(self) -> int:
-        """Its length."""
+        """How far it is written: its length."""
         return len(self.data)
 
 

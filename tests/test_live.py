@@ -1,8 +1,10 @@
 """Live runs: killed, resumed, supervised; the output is always that of one uninterrupted run."""
 
+import gzip
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,7 +82,7 @@ def test_every_fault_point_of_a_write_is_survived(tmp_path: Path, learned: tuple
     if learned:
         assert died.keys() == {"write", "fsync", "replace"}
     else:
-        assert died.keys() == {"write", "output write", "fsync", "replace", "truncate", "unlink"}
+        assert died.keys() == {"write", "fsync", "replace", "truncate", "unlink"}
     assert sum(died.values()) > (30 if learned else 100)
 
 
@@ -240,10 +242,133 @@ def test_a_vanished_output_is_refused(logs: Path) -> None:
     (logs / "out").unlink()
     result = live()
     assert result.exit_code == 2
-    assert "out has 0 bytes, but the checkpoint was taken behind byte" in result.stderr
+    assert f"out does not hold the {len(EXPECTED.flagged):,} bytes that had been written when the" in result.stderr
     assert not (logs / "out").exists()
     assert live("--reset").exit_code == 0
     assert (logs / "out").read_bytes() == EXPECTED.flagged
+
+
+def test_an_output_that_was_rotated_while_down_is_gone_on_with_in_a_new_file(logs: Path) -> None:
+    """The rotated file, also compressed, and the new one together hold every line once."""
+    (logs / "stream").write_bytes(STREAM[:1500])
+    live()
+    first = (logs / "out").read_bytes()
+    (logs / "out.1.gz").write_bytes(gzip.compress(first))
+    (logs / "out").unlink()
+    (logs / "stream").write_bytes(STREAM)
+    assert live().exit_code == 0
+    assert first + (logs / "out").read_bytes() == EXPECTED.flagged
+
+
+def test_a_line_that_is_still_being_written_waits_for_the_next_run(logs: Path) -> None:
+    """Without --follow, too: a run from time to time that judges what has come since the last one."""
+    arguments = ["run", "batch", "stream", "out", "--state", "state"]
+    for cut in range(1450, 1550, 3):
+        (logs / "stream").write_bytes(STREAM[:cut])
+        assert peerwatch(*arguments).exit_code == 0
+    (logs / "stream").write_bytes(STREAM[:-1])
+    assert peerwatch(*arguments).exit_code == 0
+    assert (logs / "out").read_bytes() == EXPECTED.flagged
+    rejected = [decode_reject(line).line for line in (logs / "out.rejects.json").read_bytes().splitlines()]
+    assert rejected == EXPECTED.stream_rejected
+
+
+@pytest.mark.parametrize("options", [[], ["--follow", "--idle-exit", "0"]])
+def test_the_log_may_have_moved_to_another_inode(logs: Path, options: list[str]) -> None:
+    """A restore or a new volume: the same bytes go on."""
+    arguments = ["run", "batch", "stream", "out", "--state", "state", *options]
+    (logs / "stream").write_bytes(STREAM[:1500])
+    assert peerwatch(*arguments).exit_code == 0
+    (logs / "copy").write_bytes(STREAM)
+    (logs / "copy").replace(logs / "stream")
+    assert peerwatch(*arguments).exit_code == 0
+    assert (logs / "out").read_bytes() == EXPECTED.flagged
+
+
+@pytest.mark.parametrize("moved", [".", "state", "stream"])
+def test_the_directory_may_move(logs: Path, moved: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With everything in it, the state alone, or the log alone, which is known by what it holds."""
+    (logs / "stream").write_bytes(STREAM[:1500])
+    live()
+    if moved == ".":
+        logs.rename(logs.with_name("elsewhere"))
+        monkeypatch.chdir(logs.with_name("elsewhere"))
+    else:
+        Path(moved).rename("moved")
+    names = {"state": "state", "stream": "stream", moved: "moved"} if moved != "." else {}
+    stream, state = names.get("stream", "stream"), names.get("state", "state")
+    Path(stream).write_bytes(STREAM)
+    result = peerwatch("run", "batch", stream, "out", "--state", state, "--follow", "--idle-exit", "0")
+    assert result.exit_code == 0, result.stderr
+    assert Path("out").read_bytes() == EXPECTED.flagged
+
+
+@pytest.mark.parametrize("options", [["--follow", "--idle-exit", "0"], ["--follow", "--idle-exit", "0", "--reset"]])
+def test_another_stream_is_refused(logs: Path, options: list[str]) -> None:
+    """A state directory belongs to the log it was built from; nothing is mixed into it."""
+    live()
+    (logs / "other").write_bytes(purchase(1, "900"))
+    result = peerwatch("run", "batch", "other", "out", "--state", "state", *options)
+    if "--reset" in options:
+        assert result.exit_code == 0
+        return
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f'peerwatch: command line: "input.stream" is {logs}/other, but the state in state was built from {logs}/stream,'
+        " and what had been read of that is not there; go on with the old one, or begin anew with --reset\n"
+    )
+    assert live().exit_code == 0
+    assert (logs / "out").read_bytes() == EXPECTED.flagged
+
+
+def test_a_changed_header_is_refused(logs: Path) -> None:
+    """The batch log is not read again, but its header is; a batch log that is gone is not missed."""
+    live()
+    (logs / "batch").write_bytes(b'{"D": 1, "T": 3}\n' + BATCH)
+    result = live()
+    assert result.exit_code == 2
+    assert result.stderr == (
+        'peerwatch: batch:1: "D" is 1, but the state in state was built with 2; go on with 2, or begin anew with'
+        " --reset\n"
+    )
+    (logs / "batch").unlink()
+    assert live().exit_code == 0
+    assert (logs / "out").read_bytes() == EXPECTED.flagged
+
+
+def test_a_state_under_a_path_that_is_not_utf8(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """File names are bytes; every message and record takes them."""
+    directory = logs / os.fsdecode(b"caf\xe9")
+    directory.mkdir()
+    for name in ("batch", "stream"):
+        (logs / name).rename(directory / name)
+    monkeypatch.chdir(directory)
+    for _ in range(2):
+        result = peerwatch(
+            "run", *(str(directory / name) for name in ("batch", "stream", "out")), "--state", str(directory / "state"),
+            "--follow", "--idle-exit", "0",
+        )  # fmt: skip
+        assert result.exit_code == 0, result.stderr
+    assert (directory / "out").read_bytes() == EXPECTED.flagged
+
+
+def test_a_state_directory_that_is_removed_ends_the_run(logs: Path) -> None:
+    """With exit code 1 and one sentence, when the next checkpoint is due."""
+    (logs / "config").write_text("state: {directory: state, seconds: 0}")
+    command = [sys.executable, "-m", "peerwatch", "run", "-c", "config", "batch", "stream", "out", "--follow"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        while peerwatch("status", "state").exit_code != 0:
+            os.sched_yield()
+        shutil.rmtree("state")
+        with (logs / "stream").open("ab") as file:
+            file.write(purchase(1, "500"))
+        assert process.wait() == 1
+        assert process.stderr is not None
+        message = process.stderr.read().decode().splitlines()[-1]
+    assert message == (
+        "peerwatch: cannot write the checkpoint: the state directory state has been removed; bring it back, or run"
+        " again to begin anew"
+    )
 
 
 def test_a_checkpoint_holds_the_state_and_can_be_read_by_numpy(logs: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_checkpoint_and_its_marks_give_the_same_explanation(
 ) -> None:
     """Where purchases before the checkpoint stand is counted from the marks where every line is an event."""
     monkeypatch.setattr(dispatcher, "MARK_EVENTS", 2)
-    monkeypatch.setattr(LogFile.__init__, "__kwdefaults__", {"chunk": 100, "position": None})
+    monkeypatch.setitem(LogFile.__init__.__kwdefaults__, "chunk", 100)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as name:
         paths = Path(name) / "batch", Path(name) / "stream"
         for path, content in zip(paths, (TIES + batch, stream), strict=True):
@@ -115,7 +115,7 @@ def test_rejected_lines_between_marks_are_not_counted_as_events(
 ) -> None:
     """Every other line is no event: the lines of purchases before the checkpoint are read, not counted."""
     monkeypatch.setattr(dispatcher, "MARK_EVENTS", 2)
-    monkeypatch.setattr(LogFile.__init__, "__kwdefaults__", {"chunk": 100, "position": None})
+    monkeypatch.setitem(LogFile.__init__.__kwdefaults__, "chunk", 100)  # type: ignore[arg-type]
     paths = tmp_path / "batch", tmp_path / "stream"
     paths[0].write_bytes(befriend(1, 2) + b"".join(purchase(2, str(i)) + b"none\n" for i in range(1, 9)))
     paths[1].write_bytes(purchase(3, "1") + b"none\n")
