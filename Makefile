@@ -1,6 +1,6 @@
 # make run      set up, generate a seeded log pair and judge it
 # make test     set up and run every test
-# make soak     100 kills and 20 rotations of a live run; LOGS=DIR for logs of your own
+# make soak     100 kills and 40 rotations of a live run; LOGS=DIR for logs of your own
 # make bench    how fast everything is; ARGS='--cases load,stream --runs 3' for some of it
 # make evaluate  how well each detector finds the anomalies of each data set: writes docs/evaluation.md
 # make check    lint and types

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import lzma
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,9 @@ from peerwatch.runtime.tail import Beginning, Tail, look_at
 COMPRESS: Final[dict[str, Callable[[bytes], bytes]]] = {
     ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress,
 }  # fmt: skip
+
+
+NUMBERED: Final = re.compile(r"json\.\d{1,5}(\.[a-z]+\d?)?$")
 
 
 def decompressed(path: Path) -> bytes:
@@ -190,10 +194,11 @@ class Log:
         if self.scheme == "elsewhere":
             (directory / "old").mkdir(exist_ok=True)
             return directory / "old" / f"{self.tick:03d}-was-{202601010000 + self.tick}"
-        for number in range(len(self.rotated), 0, -1):
-            old = self.rotated[number - 1]
+        numbered = [place for place, old in enumerate(self.rotated) if NUMBERED.search(old.name)]
+        for number, place in reversed([*enumerate(numbered, 2)]):
+            old = self.rotated[place]
             ending = old.suffix if old.suffix in COMPRESS else ""
-            self.rotated[number - 1] = old.rename(directory / f"{name}.{number + 1}{ending}")
+            self.rotated[place] = old.rename(directory / f"{name}.{number}{ending}")
         return directory / f"{name}.1"
 
     def _point_to_new(self) -> None:
