@@ -42,7 +42,9 @@ def idle_share(directory: Path, seconds: float = 20.0) -> float:
     """The share of one core that following a silent log takes, with 1,440 rotated files beside it."""
     write_logs(directory, Recipe(users=1000, batch_events=20_000, stream_events=5000), force=True)
     for hour in range(1440):
-        (directory / f"stream_log.json-2026{1 + hour // 720:02d}{1 + hour // 24 % 30:02d}{hour % 24:02d}").write_bytes(b"{}\n")
+        (directory / f"stream_log.json-2026{1 + hour // 720:02d}{1 + hour // 24 % 30:02d}{hour % 24:02d}").write_bytes(
+            b"{}\n"
+        )
     files = [str(directory / name) for name in ("batch_log.json", "stream_log.json", "flagged")]
     with subprocess.Popen([*COMMAND, *files, "--follow", "--state", str(directory / "state")]) as process:
         time.sleep(5)

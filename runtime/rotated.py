@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from glob import iglob
 from heapq import merge
+from itertools import accumulate
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -159,4 +160,10 @@ def _in_order(files: dict[Rotated, Order]) -> list[Rotated]:
     schemes: dict[str, list[Rotated]] = {}
     for file in sorted(files, key=lambda file: (files[file].key, file.modified, file.path.name)):
         schemes.setdefault(files[file].scheme, []).append(file)
-    return list(merge(*schemes.values(), key=lambda file: file.modified))
+    timed = [[*zip(_no_later_than_the_next(scheme), scheme, strict=True)] for scheme in schemes.values()]
+    return [file for _, file in merge(*timed, key=lambda pair: pair[0])]
+
+
+def _no_later_than_the_next(files: list[Rotated]) -> list[int]:
+    """The times of files in order. Who still writes to an older one does not move those behind it."""
+    return [*accumulate((file.modified for file in reversed(files)), min)][::-1]

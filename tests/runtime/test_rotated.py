@@ -63,6 +63,13 @@ def test_times_order_what_names_do_not(tmp_path: Path) -> None:
     assert found(tmp_path / "s.json") == expected
 
 
+def test_a_file_that_is_still_written_does_not_change_the_order_of_others(tmp_path: Path) -> None:
+    """Where several schemes are merged by time, an old file's new time says nothing of those behind it."""
+    write(tmp_path, "s.json.3", "s.json.1", "s.json-20260131", "s.json.2", "s.json-2")
+    found_names = found(tmp_path / "s.json")
+    assert found_names == ["s.json.3", "s.json.2", "s.json-2", "s.json.1", "s.json-20260131"]
+
+
 def test_other_names_are_none_of_the_log(tmp_path: Path) -> None:
     """Nor is the path itself, a directory, or what is no regular file."""
     write(tmp_path, "s.json", "s.jsonl", "t.json.1", "s.json.1.tmp", "s.json.x1", "s2.json", "as.json.1", "s.json.3/x")
