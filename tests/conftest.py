@@ -1,6 +1,7 @@
 """What holds for every test: no blocking call on an event loop, no task left behind, no verdict by the clock."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -25,6 +26,14 @@ def no_blocking_calls() -> Iterator[None]:
     with blockbuster_ctx() as blockbuster:
         blockbuster.functions["os.read"].can_block_in("asyncinotify/__init__.py", "_get")  # its descriptor never blocks
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_heap_of_runs() -> Iterator[None]:
+    """A run exempts what is there from garbage collection, for it ends with its process; here many follow it."""
+    yield
+    gc.unfreeze()
+    gc.collect()
 
 
 @pytest_asyncio.fixture
