@@ -28,11 +28,17 @@ def no_blocking_calls() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True, scope="module")
-def no_heap_of_runs() -> Iterator[None]:
-    """A run exempts what is there from garbage collection, for it ends with its process; here many follow it."""
+@pytest.fixture(autouse=True)
+def nothing_frozen() -> Iterator[None]:
+    """A run hides what is there from the garbage collector, for it ends with its process; here other tests follow."""
     yield
     gc.unfreeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_heap_of_runs() -> Iterator[None]:
+    """What runs have left behind is let go."""
+    yield
     gc.collect()
 
 
