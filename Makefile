@@ -1,5 +1,5 @@
 # make run      set up, generate a seeded log pair and judge it
-# make test     set up and run every test
+# make test     set up and run every test, two beside each other
 # make soak     100 kills and 40 rotations of a live run; LOGS=DIR for logs of your own
 # make bench    how fast everything is; ARGS='--cases load,stream --runs 3' for some of it
 # make evaluate  how well each detector finds the anomalies of each data set: writes docs/evaluation.md
@@ -16,7 +16,7 @@ run: $(VENV)/.run
 	$(VENV)/bin/peerwatch run $(DEMO)/batch_log.json $(DEMO)/stream_log.json $(DEMO)/flagged_purchases.json
 
 test: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 soak: $(VENV)/.dev
 	$(VENV)/bin/python tests/soak.py $(if $(LOGS),--logs $(LOGS))
@@ -42,8 +42,8 @@ clean:
 	rm -rf $(VENV) $(DEMO)
 
 $(VENV)/bin/pip:
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else \
-		"peerwatch needs Python 3.11 to 3.13, this is %d.%d; try make PYTHON=python3.12" % v)'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 15) else \
+		"peerwatch needs Python 3.11 to 3.14, this is %d.%d; try make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: $(VENV)/bin/pip pyproject.toml constraints.txt

@@ -1,44 +1,23 @@
-"""What holds for every test: no blocking call on an event loop, no task left behind."""
+"""What holds for every test: no blocking call on an event loop, no task left behind, no verdict by the clock."""
 
 import asyncio
-import os
-import subprocess
-import sys
+import gc
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from blockbuster import blockbuster_ctx
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from peerwatch.network import kernels
 from peerwatch.runtime import runner
 
-TESTS = Path(__file__).parent
 assert runner  # imports everything that has kernels
 kernels.load()  # as a run does, before there is an event loop
-settings.register_profile("peerwatch", deadline=None, derandomize=True)  # timing never decides; same cases every run
+settings.register_profile(  # timing never decides; same cases every run
+    "peerwatch", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("peerwatch")
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """The tests of kernels run once more, with every index checked, beside all others: it takes a core a minute."""
-    wanted = any(item.path.name == "test_bounds.py" for item in session.items)
-    if wanted and not session.config.option.collectonly:
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-        session.config.bounds_run = subprocess.Popen(  # type: ignore[attr-defined]
-            [*command, str(TESTS / "network"), str(TESTS / "test_exactness.py")],
-            env=os.environ | {"NUMBA_BOUNDSCHECK": "1"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Nothing goes on when the tests are over."""
-    run: subprocess.Popen[str] | None = getattr(config, "bounds_run", None)
-    if run is not None and run.stdout is not None and not run.stdout.closed:
-        run.kill()
-        run.communicate()
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +26,20 @@ def no_blocking_calls() -> Iterator[None]:
     with blockbuster_ctx() as blockbuster:
         blockbuster.functions["os.read"].can_block_in("asyncinotify/__init__.py", "_get")  # its descriptor never blocks
         yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_frozen() -> Iterator[None]:
+    """A run hides what is there from the garbage collector, for it ends with its process; here other tests follow."""
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_heap_of_runs() -> Iterator[None]:
+    """What runs have left behind is let go."""
+    yield
+    gc.collect()
 
 
 @pytest_asyncio.fixture

@@ -87,12 +87,12 @@ def paths_of(world: World, user: str, hops: dict[str, int]) -> dict[str, list[st
     paths = {user: [user]}
     for hop in range(1, max(hops.values(), default=0) + 1):
         for member in sorted((other for other in hops if hops[other] == hop), key=order):
-            known = [
+            known = (
                 path
                 for other, path in paths.items()
                 if hops.get(other, 0) == hop - 1 and member in world.friends[other]
-            ]
-            paths[member] = [*known[0], member]
+            )
+            paths[member] = [*next(known), member]
     return paths
 
 

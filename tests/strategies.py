@@ -3,7 +3,7 @@
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
-COMMANDS = settings(phases=(Phase.explicit, Phase.generate), deadline=None)
+COMMANDS = settings(phases=(Phase.explicit, Phase.generate))
 """Of tests that run whole commands: what fails is shown as it was found, to shrink it may take minutes."""
 
 USERS = ["1", "2", "3", "4", "5", "6", "7", "8", "anna", "ü"]

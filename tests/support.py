@@ -1,13 +1,15 @@
 """How tests run peerwatch, and what they run it on."""
 
 import asyncio
+import subprocess
 import tempfile
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import anyio
 import numpy as np
@@ -36,6 +38,23 @@ def purchase(user: str | int, amount: str, stamp: str = "2017-06-13 11:33:01") -
 def befriend(a: str | int, b: str | int, kind: str = "befriend", stamp: str = "2017-06-13 11:33:01") -> bytes:
     """A befriend line, with its line feed."""
     return f'{{"event_type":"{kind}", "timestamp":"{stamp}", "id1": "{a}", "id2": "{b}"}}\n'.encode()
+
+
+@contextmanager
+def running(command: Sequence[str], **options: Any) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process of this command; whatever happens within the block, it does not outlive it."""
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
+    """Look until it is so, however long the process takes; only its end fails the test."""
+    while not condition():
+        assert process.poll() is None, f"it ended by itself with {process.returncode}"
+        time.sleep(0.01)
 
 
 class MemorySink:

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from reference import judge
 from soak import soak
-from support import befriend, purchase
+from support import befriend, purchase, running, wait_until
 
 from peerwatch.actors.dispatcher import Dispatcher
 from peerwatch.network.errors import SinkError
@@ -82,7 +82,7 @@ def test_every_fault_point_of_a_write_is_survived(tmp_path: Path, learned: tuple
         assert died.keys() == {"write", "fsync", "replace"}
     else:
         assert died.keys() == {"write", "fsync", "replace", "truncate", "unlink"}
-    assert sum(died.values()) > (30 if learned else 100)
+    assert sum(died.values()) > (30 if learned else 300)
 
 
 @pytest.mark.parametrize("cuts", [[1], [500, 501, 2000], [0, 3000], [len(STREAM)]])
@@ -457,11 +457,9 @@ def test_a_pipe_cannot_be_replayed(logs: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_two_processes_on_one_state_are_refused_and_status_tells(logs: Path) -> None:
     """The second is told so; `status` sees the first running, then stopped by SIGTERM with exit code 0."""
     command = [sys.executable, "-m", "peerwatch", "run", "batch", "stream", "out", "--state", "state", "--follow"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
-        while peerwatch("status", "state").exit_code != 0:
-            os.sched_yield()
-        while json.loads(peerwatch("status", "state", "--json").stdout)["through"] < 10:
-            os.sched_yield()
+    with running(command, stderr=subprocess.PIPE) as process:
+        wait_until((logs / "state" / "status.json").exists, process)
+        wait_until(lambda: json.loads(peerwatch("status", "state", "--json").stdout)["through"] >= 10, process)
         second = peerwatch("run", "batch", "stream", "out2", "--state", "state", "--follow")
         assert second.exit_code == 2
         refused = "another peerwatch is running on the state directory state; stop it or name another directory"
@@ -549,7 +547,7 @@ def test_corrected_rejects_are_fed_back(logs: Path) -> None:
 def test_following_standard_output_of_another_program(logs: Path) -> None:
     """A pipe is a source too: what comes is judged at once."""
     command = [sys.executable, "-m", "peerwatch", "run", "batch", "-", "-", "--follow"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with running(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(STREAM)
@@ -574,12 +572,15 @@ cli.main()
 
 def test_a_stop_that_cannot_finish_ends_at_its_deadline(logs: Path) -> None:
     """With a disk that hangs, SIGTERM still ends the run, with exit code 1; the next start goes on where it was."""
+
+    def judged() -> int:
+        count: int = json.loads(peerwatch("status", "state", "--json").stdout)["totals"]["judged"]
+        return count
+
     arguments = ["run", "batch", "stream", "out", "--state", "state", "--follow"]
-    with subprocess.Popen([sys.executable, "-c", STUCK, *arguments], stderr=subprocess.PIPE) as process:
-        while peerwatch("status", "state").exit_code != 0:
-            os.sched_yield()
-        while json.loads(peerwatch("status", "state", "--json").stdout)["totals"]["judged"] < EXPECTED_JUDGED:
-            os.sched_yield()
+    with running([sys.executable, "-c", STUCK, *arguments], stderr=subprocess.PIPE) as process:
+        wait_until((logs / "state" / "status.json").exists, process)
+        wait_until(lambda: judged() == EXPECTED_JUDGED, process)
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 1
         assert process.stderr is not None

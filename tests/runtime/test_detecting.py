@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_explanation import World, events_of
 from strategies import logs as random_logs
@@ -74,7 +74,7 @@ def naive(batch: bytes, stream: bytes, D: int, T: int, detector: Detector) -> li
     return found
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=40)
 @given(random_logs(), random_logs(), st.sampled_from(["zscore", "iqr", "mad", "spc"]), st.integers(1, 3))
 def test_a_detector_gets_the_windows_in_order_of_time(batch: bytes, stream: bytes, name: str, shards: int) -> None:
     """The same lines are flagged as when each purchase is judged on its own, at any number of shards."""

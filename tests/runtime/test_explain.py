@@ -3,11 +3,11 @@
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import msgspec
@@ -57,18 +57,32 @@ def record_of(settings: Layer, **named: Any) -> dict[str, Any]:
     return found
 
 
-def worlds(batch: Path, stream: Path) -> Iterator[tuple[World, Bought]]:
+class Read(NamedTuple):
+    """An event of the logs, and its line."""
+
+    seq: int
+    path: Path
+    line: int
+    text: bytes
+    event: tuple[Any, ...]
+
+
+def read(batch: Path, stream: Path) -> list[Read]:
+    """The events of both logs."""
+    found = ((path, *event) for path in (batch, stream) for event in events_of(path.read_bytes()))
+    return [Read(seq, *event) for seq, event in enumerate(found, 1)]
+
+
+def worlds(events: Iterable[Read], stream: Path) -> Iterator[tuple[World, Bought]]:
     """Each stream purchase with the world before it."""
-    world, seq = World(), 0
-    for path in (batch, stream):
-        for line, _, event in events_of(path.read_bytes()):
-            seq += 1
-            if event[0] == "purchase" and path == stream:
-                yield world, Bought(event[1], seq, event[2], event[3], str(path), line)
-            world.apply(event, seq, str(path), line)
+    world = World()
+    for seq, path, line, _, event in events:
+        if event[0] == "purchase" and path == stream:
+            yield world, Bought(event[1], seq, event[2], event[3], str(path), line)
+        world.apply(event, seq, str(path), line)
 
 
-@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=80)
 @given(BUSY, BUSY, st.integers(1, 3), st.integers(2, 5), st.sampled_from(["3", "0", "0.5", "1.25"]))
 def test_every_field_is_that_of_a_plain_recomputation(batch: bytes, stream: bytes, D: int, T: int, k: str) -> None:
     """Whatever the logs hold: late arrivals, ties, huge amounts, rejected lines, friendships that end."""
@@ -76,16 +90,14 @@ def test_every_field_is_that_of_a_plain_recomputation(batch: bytes, stream: byte
         paths = Path(name) / "batch", Path(name) / "stream"
         for path, content in zip(paths, (TIES + batch, stream), strict=True):
             path.write_bytes(content)
-        for number, (world, this) in enumerate(worlds(*paths)):
+        for number, (world, this) in enumerate(worlds(read(*paths), paths[1])):
             if number % 4 == 1:
                 way = {"seq": this.seq} if number % 8 == 1 else {"line": this.line}
                 record = record_of(layer(*paths, D, T, k), **way)
                 assert comparable(record) == comparable(explained(world, this, D, T, Fraction(k)))
 
 
-@settings(
-    max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], deadline=None
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(batch=BUSY, stream=BUSY, more=BUSY)
 def test_a_checkpoint_and_its_marks_give_the_same_explanation(
     batch: bytes, stream: bytes, more: bytes, monkeypatch: pytest.MonkeyPatch
@@ -101,10 +113,10 @@ def test_a_checkpoint_and_its_marks_give_the_same_explanation(
         state = Path(name) / "state"
         run = peerwatch("run", *files, "--D", "2", "--T", "4", "--state", str(state))
         assert run.exit_code == 0, run.stderr
-        before = max((this.seq for _, this in worlds(*paths)), default=0)
+        before = max((this.seq for _, this in worlds(read(*paths), paths[1])), default=0)
         with paths[1].open("ab") as file:
             file.write(more)
-        later = [this.seq for _, this in worlds(*paths) if this.seq > before]
+        later = [this.seq for _, this in worlds(read(*paths), paths[1]) if this.seq > before]
         for seq in later[:3]:
             fresh = record_of(layer(*paths, 2, 4, "3"), seq=seq)
             assert record_of(layer(*paths, 2, 4, "3", state), seq=seq) == fresh
@@ -143,20 +155,18 @@ def real_case(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.mark.timeout(300)
 def test_200_random_decisions_of_the_real_case(real_case: Path) -> None:
     """100 of the flagged ones, 100 of all; from the nearest checkpoint, one in ten from the beginning."""
     batch, stream = real_case / "batch_log.json", real_case / "stream_log.json"
     flagged = {line.rpartition(b', "mean"')[0] for line in (real_case / "flagged.json").read_bytes().splitlines()}
     random = Random(1)
-    first = sum(1 for _ in events_of(batch.read_bytes())) + 1
-    stream_events = enumerate(events_of(stream.read_bytes()), first)
-    purchases = [(seq, text) for seq, (_, text, event) in stream_events if event[0] == "purchase"]
+    events = read(batch, stream)
+    purchases = [(each.seq, each.text) for each in events if each.path == stream and each.event[0] == "purchase"]
     anomalous = [seq for seq, text in purchases if text.removesuffix(b"}") in flagged]
     chosen = {*random.sample(anomalous, 100)}
     chosen |= {*random.sample([seq for seq, _ in purchases if seq not in chosen], 100)}
     compared = 0
-    for world, this in worlds(batch, stream):
+    for world, this in worlds(events, stream):
         if this.seq not in chosen:
             continue
         compared += 1

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
-from support import befriend, purchase
+from support import befriend, purchase, running, wait_until
 
 from peerwatch.detectors.labels import Label
 from peerwatch.runtime import durable, feedback
@@ -209,8 +209,9 @@ def test_two_processes_at_once_lose_nothing(state: Path) -> None:
         "mine = [Entry(line=int(sys.argv[1]), label='normal')] * 2\n"
         "for _ in range(200): append_feedback(Path('state'), mine)\n"
     )
-    processes = [subprocess.Popen([sys.executable, "-c", code, str(number)]) for number in (1, 2)]
-    assert [process.wait() for process in processes] == [0, 0]
+    first, second = ([sys.executable, "-c", code, number] for number in ("1", "2"))
+    with running(first) as one, running(second) as other:
+        assert (one.wait(), other.wait()) == (0, 0)
     labels, _ = read_feedback(state / FEEDBACK, 0, warned)
     assert len(labels) == 800
     assert labels[::2] == labels[1::2]
@@ -220,9 +221,8 @@ def test_two_processes_at_once_lose_nothing(state: Path) -> None:
 def test_a_run_that_is_going_on_is_left_alone(state: Path) -> None:
     """Its lock is never touched: labels are added while it is held, and the next run goes on as ever."""
     command = [sys.executable, "-m", "peerwatch", "run", "stream", "out", "--D", "1", "--T", "3", "--follow"]
-    with subprocess.Popen([*command, "--state", "state"], stderr=subprocess.PIPE) as process:
-        while not json.loads((state / "status.json").read_bytes())["running"]:
-            os.sched_yield()
+    with running([*command, "--state", "state"], stderr=subprocess.PIPE) as process:
+        wait_until(lambda: bool(json.loads((state / "status.json").read_bytes())["running"]), process)
         result = peerwatch("feedback", "state", "--seq", str(EVENTS), "--label", "anomaly")
         process.terminate()
         assert process.wait() == 0

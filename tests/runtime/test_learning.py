@@ -5,13 +5,13 @@ import os
 import re
 import subprocess
 import sys
-import time
+from functools import partial
 from itertools import count, cycle, islice, pairwise
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from support import befriend, judge_files, purchase
+from support import befriend, judge_files, purchase, running, wait_until
 from typical import Typical
 
 from peerwatch.actors.coordinator import Bench
@@ -311,15 +311,18 @@ def test_what_a_killed_live_run_has_said_stays_said(logs: Path) -> None:
     ]
     environment = os.environ | {"PYTHONPATH": sources}
     lines = cycle(STREAM.splitlines(keepends=True))
-    (logs / "c.yaml").write_text(CONFIG.replace("Typical", "Slow") + "state: {seconds: 0.3}\n")
     out, said = logs / "out", [b""]
-    for more in (300, 900, 200, 1500, 700):
-        with subprocess.Popen([*command, "--follow"], cwd=logs, env=environment, stderr=subprocess.DEVNULL) as run_:
-            while run_.poll() is None and (not out.exists() or out.stat().st_size < len(said[-1]) + more):
-                with (logs / "stream").open("ab") as stream:
-                    stream.write(b"".join(islice(lines, 20)))
-                time.sleep(0.02)
-            run_.kill()
+
+    def has_said(size: int) -> bool:
+        """Whether there is so much output; if not, the log grows."""
+        with (logs / "stream").open("ab") as stream:
+            stream.write(b"".join(islice(lines, 20)))
+        return out.exists() and out.stat().st_size >= size
+
+    for more, seconds in ((300, 0.3), (900, 0.3), (200, 0.3), (1500, 0.3), (700, 1000)):  # the last dies without one
+        (logs / "c.yaml").write_text(CONFIG.replace("Typical", "Slow") + f"state: {{seconds: {seconds}}}\n")
+        with running([*command, "--follow"], cwd=logs, env=environment, stderr=subprocess.DEVNULL) as process:
+            wait_until(partial(has_said, len(said[-1]) + more), process)
         said.append(out.read_bytes())
     refused = subprocess.run(command, cwd=logs, env=environment, check=False, capture_output=True, text=True)
     assert refused.returncode == 2

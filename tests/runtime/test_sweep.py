@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import judge
 from strategies import COMMANDS, logs
-from support import befriend, purchase
+from support import befriend, purchase, running, wait_until
 
 from peerwatch.network.errors import SinkError, UsageError
 from peerwatch.runtime import sweep as work
@@ -272,22 +272,34 @@ def test_a_file_that_cannot_get_its_name_is_told(directory: Path) -> None:
     assert [path.name for path in (directory / "out").iterdir()] == ["D2-T3-k3.json"]
 
 
+SWEEPS_FOR_EVER = """
+from peerwatch.runtime import cli, sweep
+parts = sweep.parts
+async def endless(*arguments):
+    async for part in parts(*arguments):
+        yield part
+    while True:
+        part = part._replace(seq=part.seq + len(part.events))
+        yield part
+sweep.parts = endless
+cli.main()
+"""
+
+
 @contextmanager
-def long_sweep(directory: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process that is in the midst of a long sweep into `out`, with all its files begun."""
-    write_logs(directory, Recipe(batch_events=60_000, stream_events=400_000, D=3), force=True)
-    command = [sys.executable, "-m", "peerwatch", "sweep", "batch_log.json", "stream_log.json"]
+def endless_sweep() -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that is in the midst of a sweep into `out` of a log without end, with all its files begun."""
     options = ["--D", "1,2,3,4", "--T", "50,100,200", "--k", "1,2,3", "--output", "out"]
-    with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        while not (directory / "out" / "D4-T200-k3.json.part").exists():
-            assert process.poll() is None
+    command = [sys.executable, "-c", SWEEPS_FOR_EVER, "sweep", "batch", "stream", *options]
+    with running(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        wait_until(Path("out/D4-T200-k3.json.part").exists, process)
         yield process
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_cleanly(directory: Path, number: signal.Signals) -> None:
     """Ctrl-C or kill: exit code 128 + signal, one sentence, no unfinished file, no directory made for nothing."""
-    with long_sweep(directory) as process:
+    with endless_sweep() as process:
         process.send_signal(number)
         output, error = process.communicate()
     assert (process.returncode, output) == (128 + number, b"")
@@ -298,7 +310,7 @@ def test_a_signal_ends_it_cleanly(directory: Path, number: signal.Signals) -> No
 def test_two_sweeps_into_one_directory_do_not_mix(directory: Path) -> None:
     """The second is refused and touches nothing; a directory that was there before stays when the first ends."""
     (directory / "out").mkdir()
-    with long_sweep(directory) as process:
+    with endless_sweep() as process:
         result = peerwatch(
             "sweep", "batch", "stream", "--D", "1", "--T", "50", "--k", "1", "--output", "out", "--force"
         )
