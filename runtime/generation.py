@@ -1,13 +1,11 @@
 """One file that stands or stood at a followed path, held open and read line by line, plain or compressed."""
 
-import bz2
-import gzip
-import lzma
 import os
 import stat
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from errno import EBADMSG, EINVAL, EISDIR, ENODATA, ENOPKG
 from importlib import import_module
 from pathlib import Path
@@ -80,9 +78,10 @@ class CompressedFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        opened = _decompressor(path)
+        decompressor = _decompressor(path)
+        self._damage = decompressor.damage
         self._raw = os.fdopen(descriptor_of(path), "rb", buffering=0)
-        self._file = opened(self._raw)
+        self._file = decompressor.open(self._raw)
 
     def status(self) -> os.stat_result:
         """Of the compressed file."""
@@ -100,11 +99,11 @@ class CompressedFile:
             data: bytes = self._file.read(size)
         except EOFError:
             raise OSError(ENODATA, "it ends too early, as if it were still being written", str(self.path)) from None
+        except self._damage as error:
+            raise OSError(EBADMSG, f"it is damaged: {error}", str(self.path)) from None
         except OSError as error:
             if error.errno is not None:
                 raise
-            raise OSError(EBADMSG, f"it is damaged: {error}", str(self.path)) from None
-        except (zlib.error, lzma.LZMAError, ValueError) as error:
             raise OSError(EBADMSG, f"it is damaged: {error}", str(self.path)) from None
         return data
 
@@ -145,21 +144,32 @@ def descriptor_of(path: Path) -> int:
     return descriptor
 
 
-def _decompressor(path: Path) -> Callable[[Any], Any]:
-    if path.suffix == ".zst":
-        for module in ("compression.zstd", "backports.zstd"):  # Python has it from 3.14 on
-            try:
-                opener: Callable[[Any], Any] = import_module(module).ZstdFile
-            except ImportError:
-                continue
-            return opener
-        raise OSError(ENOPKG, "zstd is not installed: pip install 'peerwatch[zstd]'", str(path))
-    openers: dict[str, Callable[[Any], Any]] = {
-        ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
-        ".bz2": bz2.BZ2File,
-        ".xz": lzma.LZMAFile,
-    }
-    return openers[path.suffix]
+class Decompressor(NamedTuple):
+    """What opens a compressed file around an open one, and what it raises if that is damaged."""
+
+    open: Callable[[Any], Any]
+    damage: tuple[type[Exception], ...]
+
+
+def _decompressor(path: Path) -> Decompressor:
+    suffix = path.suffix
+    if suffix == ".gz":
+        import gzip  # noqa: PLC0415 (few runs meet a compressed file)
+
+        return Decompressor(lambda raw: gzip.GzipFile(fileobj=raw), (gzip.BadGzipFile, zlib.error))
+    if suffix == ".bz2":
+        import bz2  # noqa: PLC0415
+
+        return Decompressor(bz2.BZ2File, (ValueError,))
+    if suffix == ".xz":
+        import lzma  # noqa: PLC0415
+
+        return Decompressor(lzma.LZMAFile, (lzma.LZMAError,))
+    for name in ("compression.zstd", "backports.zstd"):  # Python has it from 3.14 on
+        with suppress(ImportError):
+            zstd = import_module(name)
+            return Decompressor(zstd.ZstdFile, (zstd.ZstdError,))
+    raise OSError(ENOPKG, "zstd is not installed: pip install 'peerwatch[zstd]'", str(path))
 
 
 def prefix_of(file: StoredFile, fingerprint: Fingerprint, *, summed: bool = True) -> Prefix | None:

@@ -171,17 +171,17 @@ class OutputFile:
 
     def _written_since(self, written: Written, rotated: list[Rotated], *, here: bool) -> list[Path] | None:
         """The rotated files with what has been written since a checkpoint, the oldest first; None if there are none."""
+        if not written.content.size:  # then all files that have come since hold it, and no others
+            new = [file.path for file in rotated if file.size and file.identity not in written.beside]
+            return new or None
         status = os.fstat(self._descriptor)
-        if here and written.content.is_telling:
+        if here and (written.content.is_telling or (status.st_dev, status.st_ino) == written.place):
             return None
-        if here and (status.st_dev, status.st_ino) == written.place:
-            later = [] if written.content.size else [file for file in rotated if file.identity not in written.beside]
-            return [file.path for file in later if file.size] or None
-        holding = [place for place, file in enumerate(rotated) if file.identity == written.place]
-        if written.content.size:
-            holding = [place for place in holding if self._holds(rotated[place].path, written.content)]
-            if not holding and not here:
-                holding = [place for place, file in enumerate(rotated) if self._holds(file.path, written.content)]
+        holding = [place for place, file in enumerate(rotated) if self._holds(file.path, written.content)]
+        same = [place for place in holding if rotated[place].identity == written.place]
+        if not same and here:
+            return None
+        holding = same or holding
         return [file.path for file in rotated[holding[-1] :]] if holding else None
 
     def _holds(self, path: Path, content: Fingerprint) -> bool:

@@ -6,7 +6,9 @@ import lzma
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +16,10 @@ from peerwatch.runtime.position import Position
 from peerwatch.runtime.seen import Seen
 from peerwatch.runtime.tail import Beginning, Tail, look_at
 
+ZSTD: Final = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 COMPRESS: Final[dict[str, Callable[[bytes], bytes]]] = {
     ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress,
+    ".zst": lambda data: ZSTD.compress(data, options={ZSTD.CompressionParameter.checksum_flag: 1}),  # as zstd does
 }  # fmt: skip
 
 
@@ -25,7 +29,7 @@ NUMBERED: Final = re.compile(r"json\.\d{1,5}(\.[a-z]+\d?)?$")
 def decompressed(path: Path) -> bytes:
     """What a file holds, plain or compressed."""
     expand: dict[str, Callable[[bytes], bytes]] = {
-        ".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress,
+        ".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress, ".zst": ZSTD.decompress,
     }  # fmt: skip
     return expand.get(path.suffix, bytes)(path.read_bytes())
 
