@@ -528,6 +528,26 @@ def test_names_order_rotated_files_whatever_their_times(log: Log, follower: Foll
     assert follower.warnings == []
 
 
+@pytest.mark.parametrize("method", [Log.rename, Log.copytruncate])
+def test_a_rotation_between_two_looks_at_the_path_is_noticed(
+    log: Log, method: Callable[[Log], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file that is opened must be the one that was looked at, and none must have come before it meanwhile."""
+    follower = Follower(log.path)
+    opened = generation.descriptor_of
+
+    def rotate_first(path: Path) -> int:
+        monkeypatch.setattr(generation, "descriptor_of", opened)
+        method(log)
+        log.write()
+        return opened(path)
+
+    monkeypatch.setattr(generation, "descriptor_of", rotate_first)
+    assert follower.catch_up() == log.lines
+    assert follower.warnings == []
+    follower.stop()
+
+
 @pytest.mark.parametrize("down", [True, False])
 @pytest.mark.parametrize(
     ("blocked", "code"),
