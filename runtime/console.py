@@ -16,7 +16,7 @@ class Console:
     """Says nothing at all if `quiet`; shows a moving bar only on a terminal that logs do not share."""
 
     def __init__(self, *, quiet: bool, bar: bool) -> None:
-        self._silent = quiet or sys.stderr is None
+        self._silent = quiet
         self.has_bar = bar and not self._silent and sys.stderr.isatty()
         self._progress: Any = None
         self._task: Any = None
@@ -25,6 +25,10 @@ class Console:
     def warning(self, text: str) -> None:
         """Something that a person should know."""
         self._say(f"peerwatch: {text}")
+
+    def urgent(self, text: str) -> None:
+        """Something that a person has to know, quiet or not."""
+        _print(f"peerwatch: {text}")
 
     def compiling(self) -> None:
         """The kernels are about to be compiled."""
@@ -99,8 +103,12 @@ class Console:
 
     def _say(self, text: str) -> None:
         if not self._silent:
-            with suppress(OSError, ValueError):  # the work is what counts: words that nobody can read change nothing
-                print(text, file=sys.stderr, flush=True)  # noqa: T201
+            _print(text)
+
+
+def _print(text: str) -> None:
+    with suppress(OSError, ValueError):  # the work is what counts: words that nobody can read change nothing
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def different(totals: "Totals", first: "Difference") -> str:

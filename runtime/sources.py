@@ -14,7 +14,8 @@ import msgspec
 from peerwatch.actors.dispatcher import Block
 from peerwatch.network.decoder import line_feeds
 from peerwatch.network.errors import BadEvent, SourceError, UsageError
-from peerwatch.network.events import parse_object
+from peerwatch.network.events import begin_of_line, parse_object
+from peerwatch.network.likeness import LOOKED_AT, looks_like
 from peerwatch.runtime.names import shown
 from peerwatch.runtime.settings import Layer
 from peerwatch.runtime.state import Position
@@ -27,6 +28,16 @@ LONGEST_HEADER: Final = 1 << 20
 """Bytes in which a header line must have ended; what is longer is no header."""
 BLANK: Final = b" \t\r\n"
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+NUL: Final = b"\0"
+
+
+def without_hole(data: bytes) -> tuple[bytes, int]:
+    """What is left of bytes at a line's start without the NUL bytes they begin with, and how many those are.
+
+    A hole that a truncation has left may be larger than memory: it is let go as it is read.
+    """
+    rest = data.lstrip(NUL) if data.startswith(NUL) else data
+    return rest, len(data) - len(rest)
 
 
 class LogFile:
@@ -43,6 +54,8 @@ class LogFile:
         self._offset = position.offset if position else 0
         self._line = position.line if position else 1
         self._ahead = bytearray()
+        self._hole = 0
+        """NUL bytes that have been skipped before the next block."""
         self._head = b""
         self._file: Any = None
         self._waits = False
@@ -87,7 +100,7 @@ class LogFile:
             SourceError: the log could not be read any further.
         """
         while not self._has_first_line() and (more := await self._read()):
-            self._ahead += more
+            self._ahead += more if self._ahead else self._skip_hole(more)
 
     def take_header(self, needed: AbstractSet[str]) -> Layer:
         """The settings D and T from the header line, which is then no longer among the lines.
@@ -98,9 +111,9 @@ class LogFile:
         Raises:
             UsageError: a value is impossible, or what is `needed` is not there.
         """
-        begin = len(BYTE_ORDER_MARK) if self._ahead.startswith(BYTE_ORDER_MARK) else 0
+        begin = begin_of_line(self._ahead)
         while begin < len(self._ahead) and self._ahead[begin] in BLANK:
-            begin += 1
+            begin = begin_of_line(self._ahead, begin + 1)
         end = self._ahead.find(b"\n", begin)
         end = end if end >= 0 else len(self._ahead)
         line = bytes(self._ahead[begin:end]).strip()
@@ -124,6 +137,9 @@ class LogFile:
             return Layer(values, dict.fromkeys(values, origin))
         if not needed:
             return Layer({}, {})
+        likeness = looks_like(bytes(self._ahead[:LOOKED_AT])) if not fields else None
+        if likeness is not None:
+            raise UsageError(f"{self.name} looks like {likeness.what}, not like a log; {likeness.way_out}")
         problem = problem if line else "the log is empty"
         raise UsageError(
             f'{origin}: no header like {{"D":"3", "T":"50"}} ({problem}); add one, or set D and T elsewhere'
@@ -139,14 +155,24 @@ class LogFile:
         chunk = bytes(self._ahead)
         self._ahead.clear()
         while chunk or (chunk := await self._read()):
+            if not held:
+                chunk = self._skip_hole(chunk)
             whole = chunk.rfind(b"\n") + 1
             if whole:
                 yield self._block(b"".join([*held, chunk[:whole]]))
                 held.clear()
-            held.append(chunk[whole:])
+            if rest := chunk[whole:] if held else self._skip_hole(chunk[whole:]):
+                held.append(rest)
             chunk = b""
-        if last := b"".join(held):
-            yield self._block(last)
+        if held or self._hole:
+            yield self._block(b"".join(held))
+
+    def _skip_hole(self, data: bytes) -> bytes:
+        """What is left of bytes at a line's start."""
+        rest, size = without_hole(data)
+        self._offset += size
+        self._hole += size
+        return rest
 
     def _block(self, content: bytes) -> Block:
         start, line = self._offset, self._line
@@ -155,9 +181,10 @@ class LogFile:
             start = len(BYTE_ORDER_MARK)
         self._offset = start + len(content)
         self._line += line_feeds(content)
+        hole, self._hole = self._hole, 0
         status = self._status
         position = Position(self._offset, self._line, status.st_dev, status.st_ino, self._head, status.st_mtime_ns)
-        return Block(content, start, line, position if self.size is not None else Position())
+        return Block(content, start, line, position if self.size is not None else Position(), hole=hole)
 
     def _seek(self, position: Position) -> None:
         """Go on where the checkpoint was taken, in the same file."""

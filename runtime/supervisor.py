@@ -186,6 +186,8 @@ class Supervisor:
                 self._checkpointer.close()
 
     def _blame(self, error: Exception) -> bool:
+            warn=self._logger.warning,
+            complain=self._console.urgent,
         """Say what the next attempt has to be careful about; whether a line has been found that is to blame.
 
         A line is to blame if it fails twice on its own; what is the machine's fault is no line's.
