@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from peerwatch.runtime.options import layers_of, replay_options
+from peerwatch.runtime.options import FILE, layers_of, replay_options
 
 
 @click.command()
@@ -16,7 +16,7 @@ from peerwatch.runtime.options import layers_of, replay_options
 @click.option("--user", metavar="ID", help="The decision on this user's purchase...")
 @click.option("--at", metavar="TIME", help="...at this time, as the log writes it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the whole network.")
-@click.option("--plot", type=Path, metavar="FILE", help="Draw the network and the window, too: FILE.svg or FILE.png.")
+@click.option("--plot", type=FILE, metavar="FILE", help="Draw the network and the window, too: FILE.svg or FILE.png.")
 def explain(
     paths: tuple[str, ...],
     config: Path | None,

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import click
 
+from peerwatch.runtime.options import DIRECTORY
+
 
 @click.command()
-@click.argument("directory", type=Path)
+@click.argument("directory", type=DIRECTORY)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(directory: Path, *, as_json: bool) -> None:
     """Tell how the run on a state DIRECTORY is doing."""
