@@ -128,11 +128,15 @@ _kernels: list[Kernel] = []
 _engines: list[Any] = []
 
 
-def load(compiling: Callable[[], None] = lambda: None) -> None:
+def load(compiling: Callable[[], None] = lambda: None, uncached: Callable[[str, str], None] = lambda *_: None) -> None:
     """Load the machine code of all kernels made so far; tell and compile what is not in the cache.
 
     A cache that cannot be used in whatever way (a read-only install without a home, a full disk, a damaged file) must
-    not stop anything: the kernels are then compiled for this process alone.
+    not stop anything: the kernels are then compiled for this process alone. `uncached` is told of a cache that cannot
+    be written: where it would be, and why not.
+
+    Raises:
+        MemoryError: there is not enough to compile.
     """
     missing = [each for each in _kernels if not each.is_loaded]
     if not missing:
@@ -142,7 +146,7 @@ def load(compiling: Callable[[], None] = lambda: None) -> None:
     if unknown:
         compiling()
         objects |= _compile(unknown)
-        _write_cache(objects)
+        write_cache(objects, uncached)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target_machine())
     for each in missing:
         for code in objects[each.name]:
@@ -190,6 +194,18 @@ def _compile_entry(kernel: Kernel, symbol: str) -> bytes:
     """An object file with a function of the kernel's name that takes a row of arguments and calls the kernel with them.
 
     Machine code is called as numba's own wrapper calls it (numba/core/callconv.py, CPUCallConv, and datamodel.py,
+def _check_room() -> None:
+    """See that there is room for compiling: the compiler ends the process, or hangs, if it runs out of it.
+
+    Raises:
+        MemoryError: there is none.
+    """
+    try:
+        mmap.mmap(-1, _COMPILING, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=0).close()
+    except OSError:
+        raise MemoryError from None
+
+
     ArrayModel): pointers to the result and to an exception, then each array as (memory info, parent, number of items,
     bytes an item, data, shape, strides); the status is 0 unless something was raised.
     """
@@ -262,23 +278,32 @@ def _read_cache() -> Objects:
     return {}
 
 
-def _write_cache(objects: Objects) -> None:
+def write_cache(objects: Objects, uncached: Callable[[str, str], None]) -> None:
+    """Keep machine code for other processes, all of it or nothing; `uncached` hears where and why it cannot be."""
     listed, code = [], b""
     for name, (kernel_code, entry) in sorted(objects.items()):
         begin, middle = len(code), len(code) + len(kernel_code)
         listed.append((name, begin, middle, middle + len(entry)))
         code += kernel_code + entry
     content = json.dumps(listed).encode() + b"\n" + code
-    with suppress(OSError, RuntimeError):
+    try:
         path = cache_file()
         path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_name(f"{path.name}.{os.getpid()}")
         new.write_bytes(hashlib.sha256(content).digest() + content)
         new.replace(path)
+    except RuntimeError:
+        uncached("~", "there is no home directory")
+        return
+    new = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
 
 
 def grown(array: NDArray[Any], size: int) -> NDArray[Any]:
     """The array itself if it has `size` places, else a copy with at least twice its places, new ones zero."""
+    except OSError as error:
+        with suppress(OSError):
+            new.unlink()
+        uncached(os.fsencode(path.parent).decode(errors="backslashreplace"), error.strerror or str(error))
     if size <= len(array):
         return array
     larger = np.zeros(max(size, 2 * len(array)), array.dtype)

@@ -34,6 +34,13 @@ class Console:
         """The kernels are about to be compiled."""
         self._say("Compiling the kernels for this machine; this happens once and takes ten to twenty seconds.")
 
+    def uncached(self, where: str, why: str) -> None:
+        """The compiled kernels could not be kept."""
+        self.warning(
+            f"cannot keep the compiled kernels in {where}: {why}; until it can be, they are compiled at every start"
+            " (XDG_CACHE_HOME names another place)"
+        )
+
     @contextmanager
     def progress(self, total: int | None) -> Iterator[None]:
         """Around a run that reads `total` bytes (None if unknown)."""

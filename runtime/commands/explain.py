@@ -53,7 +53,7 @@ def explain(
     from peerwatch.runtime.explain import as_text, explained  # noqa: PLC0415
 
     console = Console(quiet=False, bar=False)
-    kernels.load(console.compiling)
+    kernels.load(console.compiling, console.uncached)
     record = anyio.run(partial(explained, layers, seq=seq, line=line, user=user, at=at))
     click.echo(msgspec.json.encode(record).decode() if as_json else as_text(record))
     if plot is not None:

@@ -49,7 +49,7 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool
     from peerwatch.network import kernels  # noqa: PLC0415
     from peerwatch.runtime import runner  # noqa: PLC0415
 
-    kernels.load(console.compiling)
+    kernels.load(console.compiling, console.uncached)
     gc.freeze()
     gc.enable()
     report = anyio.run(

@@ -59,7 +59,7 @@ def sweep(
     from peerwatch.runtime.console import Console  # noqa: PLC0415
 
     console = Console(quiet=False, bar=True)
-    kernels.load(console.compiling)
+    kernels.load(console.compiling, console.uncached)
     record = anyio.run(partial(work.sweep, layers, Grid(D, T, k), console, labels=labels, output=output, force=force))
     if isinstance(record, signal.Signals):
         console.warning("interrupted; nothing has been written")
