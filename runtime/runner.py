@@ -13,7 +13,8 @@ from peerwatch.detectors.shadow import Difference
 from peerwatch.network.errors import UsageError
 from peerwatch.runtime.console import Console
 from peerwatch.runtime.detecting import bench_of
-from peerwatch.runtime.logs import open_logger
+from peerwatch.runtime.log_target import open_log_target
+from peerwatch.runtime.logs import Logger
 from peerwatch.runtime.opening import (
     NOT_SET,
     check_distinct,
@@ -66,7 +67,8 @@ async def run(
         paths = await run_sync(output_paths, settings)
         await run_sync(check_distinct, settings, config, paths)
         await run_sync(check_replayable, settings, paths)
-        logger = await run_sync(open_logger, settings.logs, stack)
+        target = await run_sync(open_log_target, settings.logs.file, stack, console.urgent)
+        logger = Logger(settings.logs, target)
         directory, checkpoint = await open_state(settings, logger.warning, stack, reset=reset)
         beginning = await run_sync(look_at, Path(settings.input.stream))
         logs = await open_logs(settings, checkpoint, beginning, logger.warning, stack)
