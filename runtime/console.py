@@ -84,6 +84,7 @@ class Console:
         seconds = perf_counter() - self._began
         totals, done, settings = report.totals, report.totals.progress, report.settings
         share = f" ({totals.flagged / done.judged:.2%} of judged)" if done.judged else ""
+        kept = report.rejects if report.rejects is not None else "kept in no file"
         rows = [
             ("events", f"{done.events:,}", f"in {seconds:.2f} s, {done.events / max(seconds, 1e-9):,.0f} a second"),
             (
@@ -92,7 +93,7 @@ class Console:
                 f"stream purchases, D={settings.D} T={settings.T} {settings.detector.shown()}",
             ),
             ("flagged", f"{totals.flagged:,}", f"{settings.output.flagged}{share}"),
-            ("rejected", f"{done.rejected:,}", f"{report.rejects}" if done.rejected else "every line was an event"),
+            ("rejected", f"{done.rejected:,}", kept if done.rejected else "every line was an event"),
             ("verdicts", f"{totals.decisions:,}", f"decisions, hash {totals.verdicts}"),
             ("network", f"{done.users:,}", f"users, {totals.friendships:,} friendships in force at the end"),
         ]

@@ -98,7 +98,7 @@ RUNNING: Final = (
     click.option("-f", "--follow", is_flag=True, default=None, help="Judge STREAM as it grows, through rotations."),
     click.option("--idle-exit", type=click.FloatRange(0), metavar="SECONDS", help="End a follow after a silence."),
     click.option("--state", metavar="DIR", help="Keep checkpoints in DIR, and go on where the last run was."),
-    click.option("--rejects", metavar="FILE", help="Where rejected lines go. Default: beside OUTPUT."),
+    click.option("--rejects", metavar="FILE", help="Where rejected lines go. Default: beside an OUTPUT file."),
     click.option("--verdicts", metavar="FILE", help="Write a ledger that `peerwatch bisect` compares."),
     SHADOW,
     click.option("--strict", is_flag=True, default=None, help="Stop at the first rejected line with exit code 1."),

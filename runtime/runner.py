@@ -33,6 +33,7 @@ from peerwatch.runtime.sinks import FileSink, Sinks, is_flagged_line, is_ledger_
 from peerwatch.runtime.supervisor import Supervisor
 from peerwatch.runtime.tail import look_at
 
+from peerwatch.runtime.unkept import UnkeptRejects
 
 class Report(NamedTuple):
     """What a run did, where it wrote, and the signal that ended its reading early, if one did.
@@ -43,7 +44,7 @@ class Report(NamedTuple):
 
     totals: Totals
     settings: Settings
-    rejects: str
+    rejects: str | None
     interrupted_by: signal.Signals | None
     resumable: bool
     first_difference: Difference | None
@@ -85,7 +86,9 @@ async def run(
         if checkpoint is not None:
             check_unchanged(checkpoint.envelope.identity, identity, origins, settings)
         ledger = FileSink(paths.verdicts) if paths.verdicts is not None else None
-        sinks = Sinks(FileSink(paths.flagged), FileSink(paths.rejects), ledger)
+        unkept = UnkeptRejects(console, strict=settings.strict)
+        rejects: FileSink | UnkeptRejects = FileSink(paths.rejects) if paths.rejects is not None else unkept
+        sinks = Sinks(FileSink(paths.flagged), rejects, ledger)
         for sink, is_own in zip(sinks, (is_flagged_line, is_reject_line, is_ledger_line), strict=True):
             if sink is None:
                 continue

@@ -22,7 +22,8 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool
 
     BATCH and STREAM hold one JSON event a line; the first line of BATCH may set D and T: {"D":"3", "T":"50"}. Flagged
     purchases are written to OUTPUT (- for standard output), each as its own line with the window's mean and sd added.
-    STREAM may be - for standard input. Lines that are no events go to the rejects file, and the run goes on.
+    STREAM may be - for standard input. Lines that are no events go to the rejects file, and the run goes on; where
+    OUTPUT is no file, they are told on standard error.
 
     \b
     peerwatch run batch_log.json stream_log.json flagged_purchases.json
