@@ -7,6 +7,7 @@ directly, by address: a start with a filled cache never imports numba, which alo
 import ctypes
 import hashlib
 import json
+import mmap
 import os
 import struct
 import types
@@ -36,6 +37,8 @@ _ARRAYS: Final[dict[Any, tuple[str, Any]]] = {
 _NUMBERS: Final[dict[Any, str]] = {int: "int64", bool: "boolean", float: "float64"}
 _NO_BYTES: Final = ctypes.c_char * 0
 _PACKAGE: Final = Path(__file__).parents[1]
+_COMPILING: Final = 384 << 20
+"""Bytes of address space that compiling takes at most."""
 _CHECKSUM: Final = hashlib.sha256().digest_size
 
 
@@ -162,6 +165,7 @@ Objects = dict[str, tuple[bytes, bytes]]
 
 
 def _compile(kernels: Iterable[Kernel]) -> Objects:
+    _check_room()
     import numba  # noqa: PLC0415 (half a second, for nothing if the cache is filled)
 
     options: dict[str, Any] = {"nogil": True, "_nrt": False, "error_model": "numpy", "no_cpython_wrapper": True,
@@ -190,10 +194,6 @@ def _compile(kernels: Iterable[Kernel]) -> Objects:
     return objects
 
 
-def _compile_entry(kernel: Kernel, symbol: str) -> bytes:
-    """An object file with a function of the kernel's name that takes a row of arguments and calls the kernel with them.
-
-    Machine code is called as numba's own wrapper calls it (numba/core/callconv.py, CPUCallConv, and datamodel.py,
 def _check_room() -> None:
     """See that there is room for compiling: the compiler ends the process, or hangs, if it runs out of it.
 
@@ -206,6 +206,10 @@ def _check_room() -> None:
         raise MemoryError from None
 
 
+def _compile_entry(kernel: Kernel, symbol: str) -> bytes:
+    """An object file with a function of the kernel's name that takes a row of arguments and calls the kernel with them.
+
+    Machine code is called as numba's own wrapper calls it (numba/core/callconv.py, CPUCallConv, and datamodel.py,
     ArrayModel): pointers to the result and to an exception, then each array as (memory info, parent, number of items,
     bytes an item, data, shape, strides); the status is 0 unless something was raised.
     """
@@ -288,22 +292,22 @@ def write_cache(objects: Objects, uncached: Callable[[str, str], None]) -> None:
     content = json.dumps(listed).encode() + b"\n" + code
     try:
         path = cache_file()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new.write_bytes(hashlib.sha256(content).digest() + content)
-        new.replace(path)
     except RuntimeError:
         uncached("~", "there is no home directory")
         return
     new = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-
-
-def grown(array: NDArray[Any], size: int) -> NDArray[Any]:
-    """The array itself if it has `size` places, else a copy with at least twice its places, new ones zero."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new.write_bytes(hashlib.sha256(content).digest() + content)
+        new.replace(path)
     except OSError as error:
         with suppress(OSError):
             new.unlink()
         uncached(os.fsencode(path.parent).decode(errors="backslashreplace"), error.strerror or str(error))
+
+
+def grown(array: NDArray[Any], size: int) -> NDArray[Any]:
+    """The array itself if it has `size` places, else a copy with at least twice its places, new ones zero."""
     if size <= len(array):
         return array
     larger = np.zeros(max(size, 2 * len(array)), array.dtype)

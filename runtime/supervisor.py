@@ -25,6 +25,7 @@ from peerwatch.runtime.opening import AnyLog, open_logs, take_header
 from peerwatch.runtime.pipeline import Pipeline, Totals, task_group
 from peerwatch.runtime.settings import Layer, Settings
 from peerwatch.runtime.shadowing import shadow_of
+from peerwatch.runtime.room import shortage
 from peerwatch.runtime.sinks import Sinks
 from peerwatch.runtime.sources import LogFile
 from peerwatch.runtime.state import State
@@ -112,7 +113,7 @@ class Supervisor:
                 piped = any(isinstance(log, LogFile) and log.size is None for log in self._logs)
                 if in_vain >= RESTARTS or piped:
                     why = "a pipe cannot be read again" if piped else f"{self._restarts} restarts did not help"
-                    raise RunError(f"{type(error).__name__}: {error}; {why}") from error
+                    raise RunError(f"{short or f'{type(error).__name__}: {error}'}; {why}") from error
             await anyio.sleep(BACKOFF_SECONDS * 2**in_vain)
             await stack.aclose()
             checkpoint = await run_sync(self._directory.newest) if self._directory is not None else None
@@ -122,6 +123,9 @@ class Supervisor:
             )
             await self._build(checkpoint, logs)
 
+                short = shortage(error)
+                if short is not None and self._directory is None:
+                    raise RunError(short) from error  # from the beginning it would come to the same end
     async def _build(self, checkpoint: Checkpoint | None, logs: Sequence[AnyLog]) -> None:
         """A pipeline as of the checkpoint, or as of the beginning; the outputs are cut to that."""
         settings = self._settings
@@ -194,7 +198,7 @@ class Supervisor:
         """
         caution, place = self._caution, self._caution.current
         caution.current = None
-        if place is None or isinstance(error, (MemoryError, OSError)):
+        if place is None or isinstance(error, OSError) or shortage(error) is not None:
             caution.after, caution.until = self._pipeline.through, self._pipeline.reached
             return False
         caution.failures[place] += 1

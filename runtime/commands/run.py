@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from peerwatch.network.errors import RunError
+from peerwatch.runtime.descriptors import check_open
 from peerwatch.runtime.options import layers_of, settings_options
 from peerwatch.runtime.settings import resolve
 
@@ -42,6 +43,7 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool
     layers = layers_of(paths, config, options)
     settings, _ = resolve(*layers)
     from peerwatch.runtime.console import Console, different  # noqa: PLC0415 (--help and mistakes answer at once)
+    check_open(settings)
 
     logs_on_terminal = settings.logs.file is None and settings.logs.level in {"debug", "info"}
     console = Console(quiet=settings.quiet, bar=not logs_on_terminal)
