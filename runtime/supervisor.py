@@ -29,7 +29,7 @@ from peerwatch.runtime.room import shortage
 from peerwatch.runtime.sinks import Sinks
 from peerwatch.runtime.sources import LogFile
 from peerwatch.runtime.state import State
-from peerwatch.runtime.status import STATUS_SECONDS, Status, write_status
+from peerwatch.runtime.status import STATUS_SECONDS, Status, look_at_log, write_status
 from peerwatch.runtime.tail import Beginning, FollowedLog
 
 PROGRESS_SECONDS: Final = 0.1
@@ -261,3 +261,8 @@ class Supervisor:
             mailboxes=self._pipeline.mailboxes(),
         )
         await run_sync(write_status, self._directory.path, status)
+        stream = Path(self._settings.input.stream or "")
+        name, size = await run_sync(look_at_log, stream) if follows else (None, None)
+            stream=name,
+            size=size,
+            unlogged=self._logger.target.lost,
