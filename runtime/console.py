@@ -73,11 +73,11 @@ class Console:
         """A signal has ended the reading."""
         self._say("Stopping: what has been read is still judged; once more ends at once.")
 
-    def ended(self) -> None:
-        """A second signal has ended the run: leave the terminal as it was."""
+    def last_words(self, text: str) -> None:
+        """The process ends at once: leave the terminal as it was, and say why."""
         if self._progress is not None:
             self._progress.stop()
-        self._say("Ended at once: the output stops where it was.")
+        _print(text)
 
     def report(self, report: "Report") -> None:
         """The summary of a run."""

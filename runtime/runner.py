@@ -12,6 +12,7 @@ from anyio.to_thread import run_sync
 from peerwatch.detectors.shadow import Difference
 from peerwatch.network.errors import UsageError
 from peerwatch.runtime.console import Console
+from peerwatch.runtime.deadline import Deadline
 from peerwatch.runtime.detecting import bench_of
 from peerwatch.runtime.log_target import open_log_target
 from peerwatch.runtime.logs import Logger
@@ -32,8 +33,8 @@ from peerwatch.runtime.settings import Layer, Settings, resolve
 from peerwatch.runtime.sinks import FileSink, Sinks, is_flagged_line, is_ledger_line, is_reject_line
 from peerwatch.runtime.supervisor import Supervisor
 from peerwatch.runtime.tail import look_at
-
 from peerwatch.runtime.unkept import UnkeptRejects
+
 
 class Report(NamedTuple):
     """What a run did, where it wrote, and the signal that ended its reading early, if one did.
@@ -51,7 +52,13 @@ class Report(NamedTuple):
 
 
 async def run(
-    layers: Sequence[Layer], console: Console, *, config: Path | None = None, reset: bool = False, force: bool = False
+    layers: Sequence[Layer],
+    console: Console,
+    deadline: Deadline,
+    *,
+    config: Path | None = None,
+    reset: bool = False,
+    force: bool = False,
 ) -> Report:
     """Judge the logs that the settings name; `config` is the file they come from.
 
@@ -93,10 +100,10 @@ async def run(
             if sink is None:
                 continue
             await sink.open(stack)
-            if checkpoint is None and not force:
+            if checkpoint is None and not force and isinstance(sink, FileSink):
                 await sink.check_own(is_own)
         supervisor = Supervisor(
-            layers, settings, D, T, make_bench, directory, identity, sinks, logger, console, beginning
+            layers, settings, D, T, make_bench, directory, identity, sinks, logger, console, deadline, beginning
         )
         detector = settings.detector.described()
         await run_sync(partial(logger.info, "run started", D=D, T=T, shards=settings.shards, **detector))

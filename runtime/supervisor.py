@@ -1,16 +1,17 @@
 """Keeps a pipeline running: restores it when an actor fails, stops it on a signal, tells how it is doing."""
 
+import asyncio
 import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 import anyio
-from anyio.abc import TaskGroup
 from anyio.to_thread import run_sync
 
 from peerwatch.actors.coordinator import Bench
@@ -20,12 +21,13 @@ from peerwatch.detectors.shadow import Difference
 from peerwatch.network.errors import PeerwatchError, RunError
 from peerwatch.runtime.checkpoints import Checkpoint, Checkpointer, Identity, StateDirectory
 from peerwatch.runtime.console import Console
+from peerwatch.runtime.deadline import Deadline
 from peerwatch.runtime.logs import DecisionLogger, DifferenceLogger
 from peerwatch.runtime.opening import AnyLog, open_logs, take_header
 from peerwatch.runtime.pipeline import Pipeline, Totals, task_group
+from peerwatch.runtime.room import shortage
 from peerwatch.runtime.settings import Layer, Settings
 from peerwatch.runtime.shadowing import shadow_of
-from peerwatch.runtime.room import shortage
 from peerwatch.runtime.sinks import Sinks
 from peerwatch.runtime.sources import LogFile
 from peerwatch.runtime.state import State
@@ -34,7 +36,12 @@ from peerwatch.runtime.tail import Beginning, FollowedLog
 
 PROGRESS_SECONDS: Final = 0.1
 STOP_SECONDS: Final = 10.0
-"""How long a run that has a state directory may take to finish after a signal."""
+"""How long a run may take to finish after a signal, or after it has failed."""
+ENDED: Final = "Ended at once: the output stops where it was."
+OVERDUE: Final = (
+    "peerwatch: the stop was not done in {:g} seconds, because an output is not read, a disk does not answer or a"
+    " thread is still at work; the output stops where it was"
+)
 BACKOFF_SECONDS: Final = 0.1
 """The pause before the first restart; it doubles with each that brings nothing."""
 RESTARTS: Final = 5
@@ -56,6 +63,7 @@ class Supervisor:
         sinks: Sinks,
         logger: Any,
         console: Console,
+        deadline: Deadline,
         beginning: Beginning,
     ) -> None:
         self._layers = layers
@@ -67,6 +75,7 @@ class Supervisor:
         self._sinks = sinks
         self._logger = logger
         self._console = console
+        self._deadline = deadline
         self._caution = Caution()
         self._beginning = beginning
         self._restarts = 0
@@ -86,13 +95,18 @@ class Supervisor:
         """
         await self._build(checkpoint, logs)
         sizes = [log.size for log in logs]
-        with self._console.progress(None if None in sizes else sum(size or 0 for size in sizes)):
-            async with task_group() as watchers:
-                watchers.start_soon(self._watch_signals, watchers)
-                watchers.start_soon(self._show)
-                async with AsyncExitStack() as stack:
-                    await self._run_until_done(stack)
-                watchers.cancel_scope.cancel()
+        total = None if None in sizes else sum(size or 0 for size in sizes)
+        with self._console.progress(total), self._handled_signals() as noticed:
+            try:
+                async with task_group() as watchers:
+                    watchers.start_soon(self._stop_when, noticed)
+                    watchers.start_soon(self._show)
+                    async with AsyncExitStack() as stack:
+                        await self._run_until_done(stack)
+                    watchers.cancel_scope.cancel()
+            except RunError as error:
+                self._deadline.begin(STOP_SECONDS, f"peerwatch: {error}")  # what was being written may not answer
+                raise
             self._console.progressed(self._pipeline.statistics())
         await self._write_status(running=False)
         return self._pipeline.statistics()
@@ -109,6 +123,9 @@ class Supervisor:
                 in_vain = 0 if self._blame(error) or through > furthest else in_vain + 1
                 furthest = max(furthest, through)
                 self._restarts += 1
+                short = shortage(error)
+                if short is not None and self._directory is None:
+                    raise RunError(short) from error  # from the beginning it would come to the same end
                 await run_sync(self._report_failure, error)
                 piped = any(isinstance(log, LogFile) and log.size is None for log in self._logs)
                 if in_vain >= RESTARTS or piped:
@@ -123,9 +140,6 @@ class Supervisor:
             )
             await self._build(checkpoint, logs)
 
-                short = shortage(error)
-                if short is not None and self._directory is None:
-                    raise RunError(short) from error  # from the beginning it would come to the same end
     async def _build(self, checkpoint: Checkpoint | None, logs: Sequence[AnyLog]) -> None:
         """A pipeline as of the checkpoint, or as of the beginning; the outputs are cut to that."""
         settings = self._settings
@@ -143,7 +157,7 @@ class Supervisor:
         if checkpoint is None or facts is None:
             state = State.fresh(self._D, self._T, settings.shards, named)
         else:
-            state = State.restored(self._D, self._T, settings.shards, named, checkpoint.arrays, facts)
+            state = await run_sync(State.restored, self._D, self._T, settings.shards, named, checkpoint.arrays, facts)
         self._logs = logs
         self._checkpointer = None
         if self._directory is not None:
@@ -172,6 +186,8 @@ class Supervisor:
             due_snapshot=self._checkpointer.due if self._checkpointer is not None else lambda *_: None,
             caution=self._caution,
             shadowing=await self._shadowing(state) if settings.shadow else None,
+            warn=self._logger.warning,
+            complain=self._console.urgent,
         )
         if self.interrupted_by is not None:
             self._pipeline.stop()
@@ -190,8 +206,6 @@ class Supervisor:
                 self._checkpointer.close()
 
     def _blame(self, error: Exception) -> bool:
-            warn=self._logger.warning,
-            complain=self._console.urgent,
         """Say what the next attempt has to be careful about; whether a line has been found that is to blame.
 
         A line is to blame if it fails twice on its own; what is the machine's fault is no line's.
@@ -209,27 +223,35 @@ class Supervisor:
         return True
 
     def _report_failure(self, error: Exception) -> None:
-        self._logger.error("restart", error=repr(error), traceback="".join(traceback.format_exception(error)))
+        where = {} if shortage(error) else {"traceback": "".join(traceback.format_exception(error))}
+        self._logger.error("restart", error=repr(error), **where)
 
-    async def _watch_signals(self, watchers: TaskGroup) -> None:
-        """A first signal ends the reading, a second the run."""
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async for received in signals:
-                if self.interrupted_by is not None:
-                    self._exit_at_once(128 + received)
-                self.interrupted_by = received
-                self._console.interrupted()
-                self._pipeline.stop()
-                if self._directory is not None:
-                    watchers.start_soon(self._exit_after_deadline)
+    @contextmanager
+    def _handled_signals(self) -> Iterator[anyio.Event]:
+        """A first signal sets the event and the deadline, a second ends the process.
 
-    async def _exit_after_deadline(self) -> None:
-        await anyio.sleep(STOP_SECONDS)
-        self._exit_at_once(1)
+        The handler runs in the main thread whatever that is doing, so that an event loop that is stuck is no hindrance.
+        """
+        loop, noticed = asyncio.get_running_loop(), anyio.Event()
 
-    def _exit_at_once(self, code: int) -> None:
-        self._console.ended()
-        os._exit(code)  # a thread may be stuck in a write that no cancellation reaches
+        def handle(number: int, _: FrameType | None) -> None:
+            if self.interrupted_by is not None:
+                self._deadline.end_now(128 + number, ENDED)
+            self.interrupted_by = signal.Signals(number)
+            self._deadline.begin(STOP_SECONDS, OVERDUE.format(STOP_SECONDS))
+            loop.call_soon_threadsafe(noticed.set)
+
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield noticed
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def _stop_when(self, noticed: anyio.Event) -> None:
+        await noticed.wait()
+        self._pipeline.stop()
+        await run_sync(self._console.interrupted)  # words may find no taker either
 
     async def _show(self) -> None:
         """Move the progress bar and keep the status up to date."""
@@ -248,6 +270,8 @@ class Supervisor:
         if self._directory is None or self._checkpointer is None:
             return
         totals, follows = self._pipeline.statistics(), [log for log in self._logs if isinstance(log, FollowedLog)]
+        stream = Path(self._settings.input.stream or "")
+        name, size = await run_sync(look_at_log, stream) if follows else (None, None)
         status = Status(
             pid=os.getpid(),
             running=running,
@@ -259,10 +283,8 @@ class Supervisor:
             checkpoint=self._checkpointer.written,
             restarts=self._restarts,
             mailboxes=self._pipeline.mailboxes(),
-        )
-        await run_sync(write_status, self._directory.path, status)
-        stream = Path(self._settings.input.stream or "")
-        name, size = await run_sync(look_at_log, stream) if follows else (None, None)
             stream=name,
             size=size,
             unlogged=self._logger.target.lost,
+        )
+        await run_sync(write_status, self._directory.path, status)

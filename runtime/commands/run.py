@@ -34,7 +34,8 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool
     \b
     Exit codes:
       0         all judged; also a --follow, or a run with --state, that a signal has stopped
-      1         stopped by a rejected line (--strict), a failing disk, or an output nobody reads;
+      1         stopped by a rejected line (--strict), a failing disk, too little memory, or an
+                output nobody reads; or a stop that was not done after 10 seconds;
                 or all judged, but a decision came out differently when recomputed (--shadow)
       2         a wrong option, config, header or file; nothing has been written
       130, 143  interrupted; what had been read has been judged
@@ -42,8 +43,8 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool
     gc.disable()  # what imports make stays; looking for garbage in it takes a tenth of the start
     layers = layers_of(paths, config, options)
     settings, _ = resolve(*layers)
-    from peerwatch.runtime.console import Console, different  # noqa: PLC0415 (--help and mistakes answer at once)
     check_open(settings)
+    from peerwatch.runtime.console import Console, different  # noqa: PLC0415 (--help and mistakes answer at once)
 
     logs_on_terminal = settings.logs.file is None and settings.logs.level in {"debug", "info"}
     console = Console(quiet=settings.quiet, bar=not logs_on_terminal)
@@ -51,15 +52,17 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool
 
     from peerwatch.network import kernels  # noqa: PLC0415
     from peerwatch.runtime import runner  # noqa: PLC0415
+    from peerwatch.runtime.deadline import Deadline  # noqa: PLC0415
 
     kernels.load(console.compiling, console.uncached)
     gc.freeze()
     gc.enable()
-    report = anyio.run(
-        partial(runner.run, layers, console, config=config, reset=reset, force=force),
-        backend_options={"use_uvloop": sys.platform != "win32"},  # which has no uvloop
-    )
-    console.report(report)
+    with Deadline(console) as deadline:
+        report = anyio.run(
+            partial(runner.run, layers, console, deadline, config=config, reset=reset, force=force),
+            backend_options={"use_uvloop": sys.platform != "win32"},  # which has no uvloop
+        )
+        console.report(report)
     if report.first_difference is not None:
         raise RunError(different(report.totals, report.first_difference))
     if report.interrupted_by is not None and not report.resumable:
