@@ -8,13 +8,15 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 import anyio
 import numpy as np
+from anyio.to_thread import run_sync
 
 from peerwatch.actors.mailbox import Reply, Send, run_kernel
 from peerwatch.actors.messages import Batch, Followed, GraphMessage, Purchases, ShadowMessage, ShardMessage, Share
 from peerwatch.actors.snapshot import Snapshot
 from peerwatch.network.decoder import Decoder, Events, Rejected
 from peerwatch.network.errors import StrictError
-from peerwatch.network.events import Kind
+from peerwatch.network.events import Kind, begin_of_line
+from peerwatch.network.likeness import Impression
 from peerwatch.network.rejects import RejectedLine
 
 
@@ -23,7 +25,7 @@ class Block(NamedTuple):
 
     `offset` is the first byte's place in the file, `line` the first line's number, from 1. `position` is where reading
     goes on behind the block, in the log's own words. `caught_up` says of a block without lines that nothing older than
-    itself is left to read.
+    itself is left to read. `hole` counts the NUL bytes before the first line that the log has skipped.
     """
 
     content: bytes
@@ -31,6 +33,7 @@ class Block(NamedTuple):
     line: int
     position: Any
     caught_up: bool = False
+    hole: int = 0
 
 
 class Log(Protocol):
@@ -85,7 +88,8 @@ class Caution:
     """What a run knows of the failures before it.
 
     Lines up to `until` (bytes read of all logs) and behind event `after` go one by one, each awaited, so that a failure
-    names its line: `current`. Lines in `poison` are rejected with the reason given.
+    names its line: `current`. Lines in `poison` are rejected with the reason given. What has been `said` is not said
+    again.
     """
 
     after: int = 0
@@ -93,6 +97,7 @@ class Caution:
     current: Place | None = None
     failures: Counter[Place] = field(default_factory=Counter)
     poison: dict[Place, str] = field(default_factory=dict)
+    said: set[str] = field(default_factory=set)
 
 
 class Dispatcher:
@@ -112,8 +117,13 @@ class Dispatcher:
         caution: Caution | None = None,
         wait_settled: Callable[[int], Awaitable[None]] | None = None,
         marks: Sequence[Mark[Any]] = (),
+        warn: Callable[[str], None] = lambda _: None,
+        complain: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`due_snapshot` is asked for a snapshot to send along after each block: events, position, whether the last."""
+        """`due_snapshot` is asked for a snapshot to send along after each block: events, position, whether the last.
+
+        `warn` is told of the first hole, `complain` of a log that holds next to no events.
+        """
         self._decoder = decoder
         self._graphs = graphs
         self._shards = shards
@@ -126,6 +136,10 @@ class Dispatcher:
         self._poison = dict(self._caution.poison)
         self._wait_settled = wait_settled
         self._marks = list(marks)
+        self._warn = warn
+        self._complain = complain
+        self._impression: Impression | None = None
+        """What is seen of the log that is being read, if it is from its beginning."""
         self._shared = len(graphs) == 1
         """Whether all graph actors have a graph of their own."""
         self._reading = anyio.CancelScope()
@@ -152,15 +166,23 @@ class Dispatcher:
         """Read the logs one after the other and close the mailboxes behind the last event."""
         closing: tuple[Log, Any] | None = None
         for log in logs:
+            begun, self._impression = False, None
             async with aclosing(log.blocks()) as blocks:
                 while (block := await self._next(blocks)) is not None:
+                    if block.hole:
+                        self._done = self._done._replace(bytes=self._done.bytes + block.hole)
+                        await self._say_hole(log, block.line, block.hole)
                     if block.content:
+                        if not begun and (block.line == 1 or self._done.events + self._done.rejected == 0):
+                            self._impression = Impression()
+                        begun = True
                         await self._take(block, log)
                         self._mark(log, block.position)
                     elif block.caught_up and self._caught_up is None:
                         self._caught_up = self._done.events
                     closing = log, block.position
                     await self._snapshot(*closing, last=False)
+            await self._judge_impression(log, ended=True)
             if self._reading.cancel_called:
                 break  # a later log must not be judged against a state that was not built to its end
         if closing is not None and self.stopped_by is None:
@@ -177,6 +199,26 @@ class Dispatcher:
         events = self._done.events
         if not self._marks or events - self._marks[-1].events >= max(MARK_EVENTS, events // MARK_SHARE):
             self._marks.append(Mark(events, log.judged, position))
+
+    async def _say_hole(self, log: Log, line: int, size: int) -> None:
+        """Tell of NUL bytes that have been skipped, once."""
+        nuls = f"{size:,} NUL byte{'s' * (size > 1)}"
+        text = f"{log.name}:{line}: a truncation has left {nuls} before the line; such holes are skipped"
+        await self._say(self._warn, "hole", text)
+
+    async def _judge_impression(self, log: Log, *, ended: bool) -> None:
+        """Tell of a log that holds next to no events, once."""
+        if self._impression is None:
+            return
+        text = self._impression.complaint(log.name, ended=ended, reason=self.stopped_by is None)
+        if text is not None:
+            self._impression = None
+            await self._say(self._complain, log.name, text)
+
+    async def _say(self, say: Callable[[str], None], what: str, text: str) -> None:
+        if what not in self._caution.said:
+            self._caution.said.add(what)
+            await run_sync(say, text)
 
     async def _next(self, blocks: AsyncIterator[Block]) -> Block | None:
         if not self._reading.cancel_called:
@@ -219,8 +261,9 @@ class Dispatcher:
             return
         offset = 0
         for number, content in enumerate(_lines(block.content)):
-            single = Block(content, block.offset + offset, block.line + number, block.position)
-            self._caution.current = Place(log.judged, single.line, single.offset, content)
+            begin = begin_of_line(content)  # how much of a hole is in the block depends on where it was read
+            single = Block(content[begin:], block.offset + offset + begin, block.line + number, block.position)
+            self._caution.current = Place(log.judged, single.line, single.offset, single.content)
             await self._deal_out(single, log)
             if self._wait_settled is not None:
                 await self._wait_settled(self._done.events)
@@ -243,6 +286,11 @@ class Dispatcher:
         else:
             decoded = await run_kernel(len(block.content), self._decoder.decode, block.content, block.line)
             events, bad = decoded.events, decoded.rejected
+            for hole in decoded.holes[:1]:
+                await self._say_hole(log, hole.line, hole.size)
+        if self._impression is not None:
+            self._impression.add(block.content, len(events), len(bad), bad[0].reason if bad else "")
+            await self._judge_impression(log, ended=False)
         if bad and self._strict:
             bad = bad[:1]
             events = events[events.line < bad[0].line]

@@ -11,12 +11,14 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from peerwatch.network.errors import BadEvent
-from peerwatch.network.events import Kind, parse_event
+from peerwatch.network.events import Kind, begin_of_line, parse_event
 from peerwatch.network.interner import Interner
 from peerwatch.network.kernels import Int8s, Int32s, Int64s
 from peerwatch.network.scanner import ROW, SCRATCH, UNREAD, scan
 
 LINE_FEED: Final = 10
+SMALLEST_HOLE: Final = 4
+"""NUL bytes that are surely a hole: fewer stand before every line of UTF-16 and UTF-32, and those are rejected."""
 LARGEST_AMOUNT: Final = 2**62
 """Amounts from here on are held in `Decoder.large`; the column then holds -1 - their place there."""
 
@@ -55,11 +57,19 @@ class Rejected(NamedTuple):
     raw: bytes
 
 
+class Hole(NamedTuple):
+    """NUL bytes that a truncation left at the start of a line: the line's number from 1, and how many there are."""
+
+    line: int
+    size: int
+
+
 class Decoded(NamedTuple):
-    """What a text holds: its events and its rejected lines, both in order."""
+    """What a text holds: its events, its rejected lines and its holes, all in order."""
 
     events: Events
     rejected: list[Rejected]
+    holes: Sequence[Hole] = ()
 
 
 def line_feeds(content: bytes) -> int:
@@ -94,7 +104,7 @@ class Decoder:
     def decode(self, content: bytes, first_line: int) -> Decoded:
         """Read `content`: whole lines, of which only the last may lack its line feed, the first of them `first_line`.
 
-        A rejected line leaves no trace in the state.
+        A rejected line leaves no trace in the state. A hole or a byte-order mark before a line is no part of it.
         """
         room = line_feeds(content) + 1
         interner = self.interner
@@ -111,17 +121,30 @@ class Decoder:
         kept = int(progress[ROW])
         events = events[:kept]
         unread = np.flatnonzero(events.kind == UNREAD)
-        rejected = [bad for place in unread.tolist() if (bad := self._read(content, events, place)) is not None]
-        if rejected:
+        rejected: list[Rejected] = []
+        holes: list[Hole] = []
+        for place in unread.tolist():
+            before, line = int(events.start[place]), int(events.line[place])
+            bad = self._read(content, events, place)
+            if bad is not None:
+                rejected.append(bad)
+            nuls = content.count(b"\0", before, int(events.start[place]))
+            if nuls >= (1 if bad is None else SMALLEST_HOLE):
+                holes.append(Hole(line, nuls))
+        if (events.kind[unread] == UNREAD).any():
             events = events[events.kind != UNREAD]
         if self.unseen:
             befriended = events.friend[events.kind != Kind.PURCHASE]
             self.unseen -= {*events.user.tolist(), *befriended.tolist()}
-        return Decoded(events, rejected)
+        return Decoded(events, rejected, holes)
 
     def _read(self, content: bytes, events: Events, place: int) -> Rejected | None:
-        start, end = int(events.start[place]), int(events.end[place])
+        """Read what the kernel has left, from where the line really begins; a blank line stays unread."""
+        before, end = int(events.start[place]), int(events.end[place])
+        start = events.start[place] = begin_of_line(content, before, end)
         raw = content[start:end]
+        if start > before and not raw.strip(b" \t\r"):
+            return None
         try:
             event = parse_event(raw.removesuffix(b"\r"))
         except BadEvent as error:

@@ -4,6 +4,7 @@ This module defines the input format; `network.decoder` reads the same format fa
 of the ordinary to `parse_event`.
 """
 
+import json
 import re
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -47,8 +48,23 @@ _TIMESTAMP: Final = re.compile(
     r"(?:Z|([+-])([0-9]{2})(?::?([0-9]{2}))?)?"
 )
 
+_NO_PART: Final = re.compile(rb"(?:\x00+|\xef\xbb\xbf)+")
+_PLACE: Final = re.compile(r" \(byte ([0-9]+)\)$")
+_TYPOGRAPHIC: Final = re.compile("[\u2018-\u201f\u00ab\u00bb\u2033\u2039\u203a\uff02]")
+_ESCAPE: Final = re.compile(rb"\\(?:u([0-9A-Fa-f]{4})|.)")
+
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _string = msgspec.json.Decoder(str)
+
+
+def begin_of_line(content: bytes | bytearray, start: int = 0, end: int | None = None) -> int:
+    """Where the line that stands in `content` from `start` on begins.
+
+    NUL bytes before it are a hole that a truncation left, a byte-order mark is what a file began with that was appended
+    to another; neither is a part of the line.
+    """
+    found = _NO_PART.match(content, start, len(content) if end is None else end)
+    return found.end() if found is not None else start
 
 
 def parse_event(line: bytes) -> Event:
@@ -87,8 +103,47 @@ def parse_object(line: bytes) -> dict[str, msgspec.Raw]:
     except msgspec.ValidationError:
         raise BadEvent("not a JSON object") from None
     except msgspec.DecodeError as error:
-        raise BadEvent(f"not valid JSON: {str(error).removeprefix('JSON is malformed: ')}") from None
+        raise BadEvent(f"not valid JSON: {_why_malformed(line, str(error))}") from None
     return fields
+
+
+def _why_malformed(line: bytes, error: str) -> str:
+    """What is wrong with UTF-8 text that is not JSON, in words that a person can act on."""
+    place = _PLACE.search(error)
+    text = line.decode()
+    there = line[int(place[1]) :].decode(errors="replace")[:1] if place is not None else ""
+    quote = _TYPOGRAPHIC.search(text)
+    if quote is not None and (there == quote[0] or _is_json(_TYPOGRAPHIC.sub('"', text))):
+        where = len(text[: quote.start()].encode())
+        return f"quotes must be straight, not typographic like {quote[0]} (byte {where})"
+    if place is not None and there == "'":
+        return f"quotes must be double, not single{place[0]}"
+    lone = _lone_surrogate(line)
+    if lone is not None and _is_json(text):
+        return f"{line[lone : lone + 6].decode()} is a lone surrogate, no character (byte {lone})"
+    return error.removeprefix("JSON is malformed: ")
+
+
+def _is_json(text: str) -> bool:
+    """Whether Python's own reader takes it, which minds no lone surrogates."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _lone_surrogate(line: bytes) -> int | None:
+    """Where the first escaped surrogate stands that is not one of a pair."""
+    high: int | None = None
+    for escape in _ESCAPE.finditer(line):
+        code = int(escape[1] or b"0", 16)
+        if high is not None and (escape.start() != high + 6 or not 0xDC00 <= code <= 0xDFFF):
+            return high
+        if high is None and 0xDC00 <= code <= 0xDFFF:
+            return escape.start()
+        high = escape.start() if 0xD800 <= code <= 0xDBFF else None
+    return high
 
 
 def _depth(line: bytes) -> int:

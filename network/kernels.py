@@ -7,6 +7,7 @@ directly, by address: a start with a filled cache never imports numba, which alo
 import ctypes
 import hashlib
 import json
+import mmap
 import os
 import struct
 import types
@@ -36,6 +37,8 @@ _ARRAYS: Final[dict[Any, tuple[str, Any]]] = {
 _NUMBERS: Final[dict[Any, str]] = {int: "int64", bool: "boolean", float: "float64"}
 _NO_BYTES: Final = ctypes.c_char * 0
 _PACKAGE: Final = Path(__file__).parents[1]
+_COMPILING: Final = 384 << 20
+"""Bytes of address space that compiling takes at most."""
 _CHECKSUM: Final = hashlib.sha256().digest_size
 
 
@@ -128,11 +131,15 @@ _kernels: list[Kernel] = []
 _engines: list[Any] = []
 
 
-def load(compiling: Callable[[], None] = lambda: None) -> None:
+def load(compiling: Callable[[], None] = lambda: None, uncached: Callable[[str, str], None] = lambda *_: None) -> None:
     """Load the machine code of all kernels made so far; tell and compile what is not in the cache.
 
     A cache that cannot be used in whatever way (a read-only install without a home, a full disk, a damaged file) must
-    not stop anything: the kernels are then compiled for this process alone.
+    not stop anything: the kernels are then compiled for this process alone. `uncached` is told of a cache that cannot
+    be written: where it would be, and why not.
+
+    Raises:
+        MemoryError: there is not enough to compile.
     """
     missing = [each for each in _kernels if not each.is_loaded]
     if not missing:
@@ -142,7 +149,7 @@ def load(compiling: Callable[[], None] = lambda: None) -> None:
     if unknown:
         compiling()
         objects |= _compile(unknown)
-        _write_cache(objects)
+        write_cache(objects, uncached)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target_machine())
     for each in missing:
         for code in objects[each.name]:
@@ -158,6 +165,7 @@ Objects = dict[str, tuple[bytes, bytes]]
 
 
 def _compile(kernels: Iterable[Kernel]) -> Objects:
+    _check_room()
     import numba  # noqa: PLC0415 (half a second, for nothing if the cache is filled)
 
     options: dict[str, Any] = {"nogil": True, "_nrt": False, "error_model": "numpy", "no_cpython_wrapper": True,
@@ -184,6 +192,18 @@ def _compile(kernels: Iterable[Kernel]) -> Objects:
         code = result.library._get_compiled_object()  # noqa: SLF001
         objects[each.name] = code, _compile_entry(each, result.fndesc.llvm_func_name)
     return objects
+
+
+def _check_room() -> None:
+    """See that there is room for compiling: the compiler ends the process, or hangs, if it runs out of it.
+
+    Raises:
+        MemoryError: there is none.
+    """
+    try:
+        mmap.mmap(-1, _COMPILING, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=0).close()
+    except OSError:
+        raise MemoryError from None
 
 
 def _compile_entry(kernel: Kernel, symbol: str) -> bytes:
@@ -262,19 +282,28 @@ def _read_cache() -> Objects:
     return {}
 
 
-def _write_cache(objects: Objects) -> None:
+def write_cache(objects: Objects, uncached: Callable[[str, str], None]) -> None:
+    """Keep machine code for other processes, all of it or nothing; `uncached` hears where and why it cannot be."""
     listed, code = [], b""
     for name, (kernel_code, entry) in sorted(objects.items()):
         begin, middle = len(code), len(code) + len(kernel_code)
         listed.append((name, begin, middle, middle + len(entry)))
         code += kernel_code + entry
     content = json.dumps(listed).encode() + b"\n" + code
-    with suppress(OSError, RuntimeError):
+    try:
         path = cache_file()
+    except RuntimeError:
+        uncached("~", "there is no home directory")
+        return
+    new = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_name(f"{path.name}.{os.getpid()}")
         new.write_bytes(hashlib.sha256(content).digest() + content)
         new.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            new.unlink()
+        uncached(os.fsencode(path.parent).decode(errors="backslashreplace"), error.strerror or str(error))
 
 
 def grown(array: NDArray[Any], size: int) -> NDArray[Any]:

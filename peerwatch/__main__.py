@@ -1,5 +1,16 @@
-"""`python -m peerwatch`."""
+"""The command `peerwatch`, also as `python -m peerwatch`."""
 
-from peerwatch.runtime.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Begin with as little as can be, so that whatever else is missing can be said."""
+    try:
+        from peerwatch.runtime.cli import main as begin  # noqa: PLC0415 (it may fail)
+    except MemoryError:
+        sys.exit("peerwatch: there is not enough memory; allow more (ulimit -v)")
+    begin()
+
+
+if __name__ == "__main__":
+    main()

@@ -26,7 +26,7 @@ from peerwatch.actors.snapshot import Arrays, Snapshot
 from peerwatch.detectors.verdicts import VerdictHash
 from peerwatch.network.errors import SinkError, UsageError
 from peerwatch.runtime.durable import replace_file, unlink
-from peerwatch.runtime.names import shown
+from peerwatch.runtime.names import shown, why_damaged
 from peerwatch.runtime.output_file import Written
 from peerwatch.runtime.position import Position
 from peerwatch.runtime.seen import Seen
@@ -163,7 +163,7 @@ class StateDirectory:
             except PermissionError as error:
                 raise UsageError(f"cannot read the checkpoint {path}: {error.strerror}") from None
             except DAMAGE as error:
-                self._warn(f"the checkpoint {path} is damaged ({error}); trying the one before it")
+                self._warn(f"the checkpoint {path} is damaged ({why_damaged(error)}); trying the one before it")
                 self._damaged.append(path)
         if files:
             raise UsageError(

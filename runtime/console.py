@@ -16,7 +16,7 @@ class Console:
     """Says nothing at all if `quiet`; shows a moving bar only on a terminal that logs do not share."""
 
     def __init__(self, *, quiet: bool, bar: bool) -> None:
-        self._silent = quiet or sys.stderr is None
+        self._silent = quiet
         self.has_bar = bar and not self._silent and sys.stderr.isatty()
         self._progress: Any = None
         self._task: Any = None
@@ -26,9 +26,20 @@ class Console:
         """Something that a person should know."""
         self._say(f"peerwatch: {text}")
 
+    def urgent(self, text: str) -> None:
+        """Something that a person has to know, quiet or not."""
+        _print(f"peerwatch: {text}")
+
     def compiling(self) -> None:
         """The kernels are about to be compiled."""
         self._say("Compiling the kernels for this machine; this happens once and takes ten to twenty seconds.")
+
+    def uncached(self, where: str, why: str) -> None:
+        """The compiled kernels could not be kept."""
+        self.warning(
+            f"cannot keep the compiled kernels in {where}: {why}; until it can be, they are compiled at every start"
+            " (XDG_CACHE_HOME names another place)"
+        )
 
     @contextmanager
     def progress(self, total: int | None) -> Iterator[None]:
@@ -62,17 +73,18 @@ class Console:
         """A signal has ended the reading."""
         self._say("Stopping: what has been read is still judged; once more ends at once.")
 
-    def ended(self) -> None:
-        """A second signal has ended the run: leave the terminal as it was."""
+    def last_words(self, text: str) -> None:
+        """The process ends at once: leave the terminal as it was, and say why."""
         if self._progress is not None:
             self._progress.stop()
-        self._say("Ended at once: the output stops where it was.")
+        _print(text)
 
     def report(self, report: "Report") -> None:
         """The summary of a run."""
         seconds = perf_counter() - self._began
         totals, done, settings = report.totals, report.totals.progress, report.settings
         share = f" ({totals.flagged / done.judged:.2%} of judged)" if done.judged else ""
+        kept = report.rejects if report.rejects is not None else "kept in no file"
         rows = [
             ("events", f"{done.events:,}", f"in {seconds:.2f} s, {done.events / max(seconds, 1e-9):,.0f} a second"),
             (
@@ -81,7 +93,7 @@ class Console:
                 f"stream purchases, D={settings.D} T={settings.T} {settings.detector.shown()}",
             ),
             ("flagged", f"{totals.flagged:,}", f"{settings.output.flagged}{share}"),
-            ("rejected", f"{done.rejected:,}", f"{report.rejects}" if done.rejected else "every line was an event"),
+            ("rejected", f"{done.rejected:,}", kept if done.rejected else "every line was an event"),
             ("verdicts", f"{totals.decisions:,}", f"decisions, hash {totals.verdicts}"),
             ("network", f"{done.users:,}", f"users, {totals.friendships:,} friendships in force at the end"),
         ]
@@ -99,8 +111,12 @@ class Console:
 
     def _say(self, text: str) -> None:
         if not self._silent:
-            with suppress(OSError, ValueError):  # the work is what counts: words that nobody can read change nothing
-                print(text, file=sys.stderr, flush=True)  # noqa: T201
+            _print(text)
+
+
+def _print(text: str) -> None:
+    with suppress(OSError, ValueError):  # the work is what counts: words that nobody can read change nothing
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def different(totals: "Totals", first: "Difference") -> str:

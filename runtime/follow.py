@@ -124,7 +124,7 @@ class FollowedLog:
             content = content.removeprefix(BYTE_ORDER_MARK)
             start = len(BYTE_ORDER_MARK)
         self.seen = self._tail.seen()
-        return Block(content, start, lines.line, self._tail.position())
+        return Block(content, start, lines.line, self._tail.position(), hole=lines.hole)
 
 
 class Changes:

@@ -172,6 +172,15 @@ def _decompressor(path: Path) -> Decompressor:
     raise OSError(ENOPKG, "zstd is not installed: pip install 'peerwatch[zstd]'", str(path))
 
 
+def without_hole(data: bytes) -> tuple[bytes, int]:
+    """What is left of bytes at a line's start without the NUL bytes they begin with, and how many those are.
+
+    A hole that a truncation has left may be larger than memory: it is let go as it is read.
+    """
+    rest = data.lstrip(NUL) if data.startswith(NUL) else data
+    return rest, len(data) - len(rest)
+
+
 def prefix_of(file: StoredFile, fingerprint: Fingerprint, *, summed: bool = True) -> Prefix | None:
     """The bytes that a fingerprint is of, if the file begins with them.
 
@@ -228,11 +237,15 @@ def holds(path: Path, position: Position) -> bool:
 
 
 class Lines(NamedTuple):
-    """Whole lines, the first of them number `line` at byte `offset`; the last of a finished file may be cut off."""
+    """Whole lines, the first of them number `line` at byte `offset`; the last of a finished file may be cut off.
+
+    `hole` NUL bytes that a truncation left have been skipped before them.
+    """
 
     content: bytes
     offset: int
     line: int
+    hole: int = 0
 
 
 class Generation:
@@ -241,7 +254,17 @@ class Generation:
     `number` counts the files of a log. Bytes that have been read of a line whose end has not are kept.
     """
 
-    def __init__(self, file: StoredFile, number: int, prefix: Prefix | None = None, line: int = 1) -> None:
+    def __init__(
+        self,
+        file: StoredFile,
+        number: int,
+        prefix: Prefix | None = None,
+        line: int = 1,
+        *,
+        limit: int | None = None,
+    ) -> None:
+        """The file from its start, or behind `prefix`, before which `line` - 1 lines stand; `limit` bytes at most."""
+        self.limit = limit
         self.file = file
         self.number = number
         self.line = line
@@ -249,8 +272,8 @@ class Generation:
         self.identity = (status.st_dev, status.st_ino)
         self.largest = status.st_size
         """The largest size that the file has been seen with."""
-        self.holes: list[tuple[int, int]] = []
-        """NUL bytes that have been skipped and not yet been told of: first byte, and first byte behind them."""
+        self._hole = 0
+        """NUL bytes that have been skipped since the last lines."""
         self.prefix = prefix or Prefix()
         """What has been read in whole lines."""
         self._partial = bytearray()
@@ -314,7 +337,7 @@ class Generation:
         if not whole:
             self._partial += data
             return Lines(b"", self.prefix.size, self.line)
-        lines = Lines(bytes(self._partial) + data[:whole], self.prefix.size, self.line)
+        lines = self._lines(bytes(self._partial) + data[:whole])
         self.prefix.add(lines.content)
         self.line += line_feeds(lines.content)
         rest = data[whole:]
@@ -323,10 +346,14 @@ class Generation:
 
     def rest(self) -> Lines:
         """The last line, which has no line feed; empty if there is none."""
-        lines = Lines(bytes(self._partial), self.prefix.size, self.line)
+        lines = self._lines(bytes(self._partial))
         self.prefix.add(lines.content)
         self._partial.clear()
         return lines
+
+    def _lines(self, content: bytes) -> Lines:
+        hole, self._hole = self._hole, 0
+        return Lines(content, self.prefix.size, self.line, hole)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -336,8 +363,17 @@ class Generation:
         """The last bytes that have been read."""
         return (self.prefix.tail + bytes(self._partial[-EDGE:]))[-EDGE:]
 
+    @property
+    def is_through(self) -> bool:
+        """Whether all that is to be read of the file has been."""
+        return self.limit is not None and self.offset >= self.limit
+
     def _next(self, size: int) -> bytes:
         """What comes next, without NULs at its end: they may be room set aside for what is still to be written."""
+        if self.limit is not None:
+            size = min(size, self.limit - self.offset)
+        if self.is_through:
+            return b""
         if self.file.is_complete:
             return self.file.read_at(self.offset, size)
         before, head = self._before(), self.prefix.head
@@ -368,9 +404,7 @@ class Generation:
 
     def _behind_hole(self, data: bytes) -> bytes:
         """What stands behind the NULs with which `data` begins, where a line begins; they count as read."""
-        rest, begin = data.lstrip(NUL), self.offset
-        self.prefix.add(data[: len(data) - len(rest)])
-        if self.holes and self.holes[-1][1] == begin:
-            begin, _ = self.holes.pop()
-        self.holes.append((begin, self.offset))
+        rest, size = without_hole(data)
+        self.prefix.add(data[:size])
+        self._hole += size
         return rest

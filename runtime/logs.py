@@ -1,13 +1,9 @@
 """Structured logs, and which decisions are in them."""
 
-import sys
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
-from functools import cached_property, partial
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Final
 
-import anyio
 import numpy as np
 
 from peerwatch.actors.messages import Questions
@@ -15,12 +11,12 @@ from peerwatch.actors.seat import Spoke
 from peerwatch.detectors.adaptation import Drifted, News
 from peerwatch.detectors.judge import Decision, Mask
 from peerwatch.detectors.shadow import Difference, Outcome
-from peerwatch.network.errors import SinkError, UsageError
 from peerwatch.network.events import parse_event
 from peerwatch.network.graph import Plan
 from peerwatch.network.kernels import Int32s
 from peerwatch.network.sampling import sampled
 from peerwatch.network.statistics import decimal
+from peerwatch.runtime.log_target import LogTarget
 from peerwatch.runtime.settings import Challenger, Detector, Logs, Rule
 
 COMPARED: Final = ("last_hop", "membership", "scan", "partition")
@@ -31,95 +27,51 @@ LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 class Logger:
     """A structlog logger that is made for the first record: most runs log nothing, and it is slow to import."""
 
-    def __init__(self, settings: Logs, file: Any) -> None:
+    def __init__(self, settings: Logs, target: LogTarget) -> None:
         self._settings = settings
-        self._file = file
+        self.target = target
         self._level = LEVELS[settings.level]
 
     def info(self, event: str, **fields: Any) -> None:
-        """Write a record at level info.
-
-        Raises:
-            SinkError: the log could not be written.
-        """
+        """Write a record at level info."""
         if self._level <= LEVELS["info"]:
             self._structlog.info(event, **fields)
 
     def warning(self, event: str, **fields: Any) -> None:
-        """Write a record at level warning.
-
-        Raises:
-            SinkError: the log could not be written.
-        """
+        """Write a record at level warning."""
         if self._level <= LEVELS["warning"]:
             self._structlog.warning(event, **fields)
 
     def error(self, event: str, **fields: Any) -> None:
-        """Write a record at level error.
-
-        Raises:
-            SinkError: the log could not be written.
-        """
+        """Write a record at level error."""
         self._structlog.error(event, **fields)
 
     @cached_property
     def _structlog(self) -> Any:
-        import orjson  # noqa: PLC0415
         import structlog  # noqa: PLC0415
 
         processors: list[Any] = [
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper("iso", key="logged_at"),
-            structlog.processors.JSONRenderer(serializer=orjson.dumps)
+            structlog.processors.JSONRenderer(serializer=_json)
             if self._settings.format == "json"
-            else structlog.dev.ConsoleRenderer(colors=self._file.isatty(), timestamp_key="logged_at"),
+            else structlog.dev.ConsoleRenderer(colors=self.target.has_colors(), timestamp_key="logged_at"),
         ]
-        return structlog.wrap_logger(LogTarget(self._file), processors=processors)
+        return structlog.wrap_logger(self.target, processors=processors)
 
 
-def open_logger(settings: Logs, stack: AsyncExitStack) -> Logger:
-    """The logger that `settings` describe; a log file is appended to and closed with the stack.
+def _json(record: dict[str, Any], **options: Any) -> bytes:
+    """A record as one JSON object; text that is no Unicode (the name of a file, say) is escaped."""
+    import orjson  # noqa: PLC0415
 
-    Raises:
-        UsageError: the log file cannot be written.
-    """
-    file: Any = sys.stderr.buffer
-    if settings.file is not None:
-        path = Path(settings.file)
-        if not path.exists():
-            stack.push_async_exit(partial(_forget, path))
-        try:
-            file = stack.enter_context(open(settings.file, "ab", buffering=0))  # noqa: PTH123, SIM115 (the stack closes it)
-        except OSError as error:
-            raise UsageError(f"cannot write the log file {settings.file}: {error.strerror}") from None
-    return Logger(settings, file)
-
-
-async def _forget(path: Path, _: object, error: BaseException | None, __: object) -> None:
-    """A usage error leaves nothing behind, no empty log file either."""
-    if isinstance(error, UsageError):
-        await anyio.Path(path).unlink(missing_ok=True)
-
-
-class LogTarget:
-    """A structlog logger that writes whole lines to a binary file, flushed."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    def msg(self, line: str | bytes) -> None:
-        """Write one line.
-
-        Raises:
-            SinkError: it could not be written.
-        """
-        try:
-            self._file.write((line.encode() if isinstance(line, str) else line) + b"\n")
-            self._file.flush()
-        except OSError as error:
-            raise SinkError(f"cannot write the log: {error.strerror}") from None
-
-    debug = info = warning = error = msg
+    try:
+        return orjson.dumps(record, **options)
+    except TypeError:
+        escaped = {
+            key: value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+            for key, value in record.items()
+        }
+        return orjson.dumps(escaped, **options)
 
 
 class DecisionLogger:
@@ -152,20 +104,12 @@ class DecisionLogger:
         return wanted
 
     def write(self, questions: Questions, decisions: Sequence[Decision]) -> None:
-        """Write one record a decision.
-
-        Raises:
-            SinkError: the log could not be written.
-        """
+        """Write one record a decision."""
         for decision in decisions:
             self._logger.info("decision", **self._record(questions, decision))
 
     def disagree(self, questions: Questions, pairs: Sequence[tuple[Decision, Decision]]) -> None:
-        """Write one record a purchase on which champion and challenger disagree, from their decisions.
-
-        Raises:
-            SinkError: the log could not be written.
-        """
+        """Write one record a purchase on which champion and challenger disagree, from their decisions."""
         if not self.flagged:
             return
         for champion, challenger in pairs:
@@ -182,11 +126,7 @@ class DecisionLogger:
             )
 
     def tell(self, who: str, news: Sequence[News | Spoke]) -> None:
-        """Write one record of each thing that has happened to the "champion" or the "challenger".
-
-        Raises:
-            SinkError: the log could not be written.
-        """
+        """Write one record of each thing that has happened to the "champion" or the "challenger"."""
         for one in news:
             if isinstance(one, Spoke):
                 self._logger.info("model", who=who, **one._asdict())
@@ -242,11 +182,7 @@ class DifferenceLogger:
         self._logger = logger
 
     def write(self, differences: Sequence[Difference]) -> None:
-        """Write one record a difference.
-
-        Raises:
-            SinkError: the log could not be written.
-        """
+        """Write one record a difference."""
         for judged, recomputed in differences:
             where = next(outcome for outcome in (recomputed, judged) if outcome is not None)
             self._logger.error(

@@ -22,7 +22,7 @@ from peerwatch.detectors.base import Detector
 from peerwatch.detectors.registry import DETECTORS, make
 from peerwatch.network.errors import BadInput, UsageError
 from peerwatch.runtime.durable import replace_file
-from peerwatch.runtime.names import shown
+from peerwatch.runtime.names import shown, why_damaged
 
 FORMAT: Final = "peerwatch model"
 VERSION: Final = 1
@@ -119,8 +119,9 @@ def _read(path: Path) -> tuple[Envelope, Arrays]:
     except UsageError as error:
         raise UsageError(f"{shown(path)}: {error}") from None
     except Exception as error:  # whatever zipfile, numpy and msgspec say to what is no such file, or damaged
-        what = f"{type(error).__name__}: {error}"
-        raise UsageError(f"{shown(path)} is no model that peerwatch saved, or damaged ({what})") from error
+        raise UsageError(
+            f"{shown(path)} is no model that peerwatch saved, or damaged ({why_damaged(error)})"
+        ) from error
 
 
 def _check_regular(file: BinaryIO) -> None:

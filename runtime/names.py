@@ -2,11 +2,47 @@
 
 import json
 import os
+from pathlib import Path
 
 
 def shown(path: str | bytes | os.PathLike[str]) -> str:
     """A file's name in a form that every log and terminal takes, even if the name is not UTF-8."""
     return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def path_of(text: str, *, directory: bool = False) -> str:
+    """The path of a file, or of a `directory`, that somebody has named; `~` is a home.
+
+    Raises:
+        ValueError: it can be none; the text says why in words that follow the name.
+    """
+    if not text:
+        raise ValueError("is empty")
+    if "\0" in text:
+        raise ValueError("holds a NUL byte")
+    if text.endswith(os.sep) and not directory:
+        raise ValueError("is a directory's name")
+    return os.path.expanduser(text)  # noqa: PTH111 (a Path would take ./- for -, and fail where there is no such home)
+
+
+def why_unwritable(path: Path, error: OSError) -> str:
+    """Why a file cannot be opened to be written, and what to do."""
+    if path.is_dir():
+        return "it is a directory; name a file in it"
+    directory = path.resolve().parent if path.is_symlink() else path.parent
+    if not directory.exists():
+        return f"the directory {shown(directory)} does not exist; create it first"
+    return error.strerror or str(error)
+
+
+def why_damaged(error: Exception) -> str:
+    """What is wrong with an archive, by the error that reading it has raised.
+
+    What numpy says of anything that is no array of its own ends in the advice to load it unsafely, by running what it
+    holds: that is never said.
+    """
+    text = str(error).partition("\n")[0]
+    return "it holds what is no array" if "pickle" in text else text or type(error).__name__
 
 
 def readable(user: str) -> str:

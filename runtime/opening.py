@@ -10,6 +10,7 @@ from anyio.to_thread import run_sync
 
 from peerwatch.network.errors import PeerwatchError, UsageError
 from peerwatch.runtime.checkpoints import Checkpoint, Identity, Place, StateDirectory
+from peerwatch.runtime.descriptors import descriptor_of
 from peerwatch.runtime.follow import FollowedLog
 from peerwatch.runtime.generation import holds
 from peerwatch.runtime.names import shown
@@ -20,17 +21,16 @@ from peerwatch.runtime.sources import LogFile
 from peerwatch.runtime.state import Facts
 from peerwatch.runtime.tail import Beginning
 
-STANDARD_OUTPUT: Final = {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"}
 NOT_SET: Final = '"{key}" is not set: name {what} as {option} on the command line, or set it in the config'
 
 AnyLog: TypeAlias = LogFile | FollowedLog
 
 
 class Outputs(NamedTuple):
-    """Where flagged purchases, rejected lines and the verdicts' ledger go."""
+    """Where flagged purchases, rejected lines and the verdicts' ledger go; without a file rejected lines are told."""
 
     flagged: str
-    rejects: str
+    rejects: str | None
     verdicts: str | None
 
 
@@ -153,22 +153,27 @@ def output_paths(settings: Settings) -> Outputs:
     """
     named = settings.output
     flagged, rejects, ledger = (
-        "-" if path in STANDARD_OUTPUT else path for path in (named.flagged, named.rejects, named.verdicts)
+        "-" if path is not None and descriptor_of(path, 1) == 1 else path
+        for path in (named.flagged, named.rejects, named.verdicts)
     )
     if flagged is None:
         raise UsageError(NOT_SET.format(key="output.flagged", what="the output", option="OUTPUT"))
-    if rejects is not None:
-        return Outputs(flagged, rejects, ledger)
-    path = Path("stdout" if flagged == "-" else flagged)
-    beside = path.parent if path.is_file() or not path.exists() else Path()
-    return Outputs(flagged, str(beside / f"{path.stem}.rejects.json"), ledger)
+    return Outputs(flagged, rejects if rejects is not None else _beside(flagged), ledger)
+
+
+def _beside(flagged: str) -> str | None:
+    """The rejects file of an output; none if that is a pipe or a device, beside which nothing can be kept."""
+    path = Path(flagged)
+    if descriptor_of(flagged, 1) is not None or _is_no_file(path):
+        return None
+    return str(path.with_name(f"{path.stem}.rejects.json"))
 
 
 def identity_of(settings: Settings, D: int, T: int, outputs: Outputs) -> Identity:
     """What the run's state belongs to."""
     directory = Path(settings.state.directory or ".")
     stream = Place.of(settings.input.stream or "", directory)
-    flagged, rejects = (Place.of(path, directory) for path in outputs[:2])
+    flagged, rejects = (Place.of(path or "-", directory) for path in outputs[:2])
     verdicts = Place.of(outputs.verdicts, directory) if outputs.verdicts is not None else None
     return Identity(D, T, rules_of(settings, "detector.", "challenger."), stream, flagged, rejects, verdicts)
 
@@ -193,7 +198,7 @@ def check_distinct(settings: Settings, config: Path | None, outputs: Outputs) ->
     ]
     if settings.input.batch == settings.input.stream == "-":
         raise UsageError("the batch log and the stream log cannot both be standard input; name a file for one of them")
-    if len(printed := [what for what, path in written if path in STANDARD_OUTPUT]) > 1:
+    if len(printed := [what for what, path in written if path is not None and descriptor_of(path, 1) == 1]) > 1:
         raise UsageError(f"{printed[0]} and {printed[1]} cannot both be standard output; name a file for one of them")
     for place, (what, path) in enumerate(written):
         for other, taken in (*read, *written[:place]):
@@ -211,14 +216,18 @@ def check_replayable(settings: Settings, outputs: Outputs) -> None:
         return
     names = ("output", "rejects file", "ledger")
     for what, path in (("batch log", settings.input.batch), *zip(names, outputs, strict=True)):
-        if path == "-" or (path is not None and Path(path).exists() and not Path(path).is_file()):
+        if path is not None and (descriptor_of(path, 1) is not None or _is_no_file(Path(path))):
             raise UsageError(
                 f"with --state the {what} must be a file, so that a run can go on in it; {shown(path)} is none"
             )
 
 
+def _is_no_file(path: Path) -> bool:
+    return path.exists() and not path.is_file()
+
+
 def _is_same(one: Path, other: Path) -> bool:
-    if str(one) == "-" or str(other) == "-" or (one.exists() and not one.is_file()):
+    if str(one) == "-" or str(other) == "-" or _is_no_file(one):
         return False
     return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
 

@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from peerwatch.network.errors import UsageError
+from peerwatch.runtime.names import path_of
 from peerwatch.runtime.settings import (
     Decisions,
     Deviations,
@@ -50,7 +51,25 @@ def numbers(hint: Any) -> Callable[[click.Context, click.Parameter, str | None],
     return read
 
 
-CONFIG: Final = click.option("-c", "--config", type=Path, metavar="FILE", help="Read settings from a YAML file.")
+class NamedPath(click.ParamType):  # type: ignore[type-arg] # older versions of click have no argument there
+    """The path of a file, or of a directory, that must not be empty; `~` is a home."""
+
+    name = "path"
+
+    def __init__(self, *, directory: bool = False) -> None:
+        self._directory = directory
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path that `value` names."""
+        try:
+            return Path(path_of(str(value), directory=self._directory))
+        except ValueError as error:
+            self.fail(f"{str(value)!r} {error}", param, ctx)
+
+
+FILE: Final = NamedPath()
+DIRECTORY: Final = NamedPath(directory=True)
+CONFIG: Final = click.option("-c", "--config", type=FILE, metavar="FILE", help="Read settings from a YAML file.")
 WINDOWS: Final = (
     click.option("--D", "D", type=click.IntRange(1), help="Hops a user's network reaches. Default: the header's."),
     click.option("--T", "T", type=click.IntRange(2), help="Purchases in a window. Default: the header's."),
@@ -79,7 +98,7 @@ RUNNING: Final = (
     click.option("-f", "--follow", is_flag=True, default=None, help="Judge STREAM as it grows, through rotations."),
     click.option("--idle-exit", type=click.FloatRange(0), metavar="SECONDS", help="End a follow after a silence."),
     click.option("--state", metavar="DIR", help="Keep checkpoints in DIR, and go on where the last run was."),
-    click.option("--rejects", metavar="FILE", help="Where rejected lines go. Default: beside OUTPUT."),
+    click.option("--rejects", metavar="FILE", help="Where rejected lines go. Default: beside an OUTPUT file."),
     click.option("--verdicts", metavar="FILE", help="Write a ledger that `peerwatch bisect` compares."),
     SHADOW,
     click.option("--strict", is_flag=True, default=None, help="Stop at the first rejected line with exit code 1."),

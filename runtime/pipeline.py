@@ -65,7 +65,10 @@ class Pipeline:
         due_snapshot: Callable[[int, Any, bool], Snapshot | None] = lambda *_: None,
         caution: Caution | None = None,
         shadowing: Shadowing | None = None,
+        warn: Callable[[str], None] = lambda _: None,
+        complain: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`warn` and `complain` are the dispatcher's."""
         graphs = [mailbox(GraphMessage, f"graph {number}") for number in range(walkers)]
         answers = [mailbox(CoordinatorMessage, f"coordinator {number}") for number in range(walkers)]
         to_output, output_inbox = mailbox(OutputMessage, "output")
@@ -102,6 +105,8 @@ class Pipeline:
             caution=caution,
             wait_settled=self._wait_settled,
             marks=state.facts.marks if state.facts is not None else (),
+            warn=warn,
+            complain=complain,
         )
         for seat in seats:
             seat.is_new = self._dispatcher.is_new

@@ -12,8 +12,10 @@ from anyio.to_thread import run_sync
 from peerwatch.detectors.shadow import Difference
 from peerwatch.network.errors import UsageError
 from peerwatch.runtime.console import Console
+from peerwatch.runtime.deadline import Deadline
 from peerwatch.runtime.detecting import bench_of
-from peerwatch.runtime.logs import open_logger
+from peerwatch.runtime.log_target import open_log_target
+from peerwatch.runtime.logs import Logger
 from peerwatch.runtime.opening import (
     NOT_SET,
     check_distinct,
@@ -33,6 +35,7 @@ from peerwatch.runtime.settings import Layer, Settings, resolve
 from peerwatch.runtime.sinks import FileSink, Sinks, is_flagged_line, is_ledger_line, is_reject_line
 from peerwatch.runtime.supervisor import Supervisor
 from peerwatch.runtime.tail import Beginning, look_at
+from peerwatch.runtime.unkept import UnkeptRejects
 
 
 class Report(NamedTuple):
@@ -44,14 +47,20 @@ class Report(NamedTuple):
 
     totals: Totals
     settings: Settings
-    rejects: str
+    rejects: str | None
     interrupted_by: signal.Signals | None
     resumable: bool
     first_difference: Difference | None
 
 
 async def run(
-    layers: Sequence[Layer], console: Console, *, config: Path | None = None, reset: bool = False, force: bool = False
+    layers: Sequence[Layer],
+    console: Console,
+    deadline: Deadline,
+    *,
+    config: Path | None = None,
+    reset: bool = False,
+    force: bool = False,
 ) -> Report:
     """Judge the logs that the settings name; `config` is the file they come from.
 
@@ -68,7 +77,8 @@ async def run(
         paths = await run_sync(output_paths, settings)
         await run_sync(check_distinct, settings, config, paths)
         await run_sync(check_replayable, settings, paths)
-        logger = await run_sync(open_logger, settings.logs, stack)
+        target = await run_sync(open_log_target, settings.logs.file, stack, console.urgent)
+        logger = Logger(settings.logs, target)
         directory, checkpoint = await open_state(settings, logger.warning, stack, reset=reset)
         beginning = Beginning()
         if settings.follow and checkpoint is None:
@@ -89,16 +99,30 @@ async def run(
             check_unchanged(checkpoint.envelope.identity, identity, origins, settings)
             facts = checkpoint.envelope.facts
             await run_sync(check_stream, checkpoint.envelope.identity, identity, facts, origins, settings)
+        unkept = UnkeptRejects(console, strict=settings.strict)
+        rejects = FileSink(paths.rejects, logger.warning) if paths.rejects is not None else unkept
         ledger = FileSink(paths.verdicts, logger.warning) if paths.verdicts is not None else None
-        sinks = Sinks(FileSink(paths.flagged, logger.warning), FileSink(paths.rejects, logger.warning), ledger)
+        sinks = Sinks(FileSink(paths.flagged, logger.warning), rejects, ledger)
         for sink, is_own in zip(sinks, (is_flagged_line, is_reject_line, is_ledger_line), strict=True):
             if sink is None:
                 continue
             await sink.open(stack)
-            if checkpoint is None and not force:
+            if checkpoint is None and not force and isinstance(sink, FileSink):
                 await sink.check_own(is_own)
         supervisor = Supervisor(
-            layers, settings, D, T, make_bench, directory, identity, sinks, logger, console, beginning, force=force
+            layers,
+            settings,
+            D,
+            T,
+            make_bench,
+            directory,
+            identity,
+            sinks,
+            logger,
+            console,
+            deadline,
+            beginning,
+            force=force,
         )
         detector = settings.detector.described()
         await run_sync(partial(logger.info, "run started", D=D, T=T, shards=settings.shards, **detector))

@@ -65,9 +65,7 @@ Key: TypeAlias = tuple[Fingerprint, tuple[int, int] | None]
 class SeenFiles:
     """Finds a file again by what it holds, whatever its name, inode and time are now, also compressed."""
 
-    def __init__(self, files: Iterable[SeenFile] = (), again: Iterable[Fingerprint] = ()) -> None:
-        """`again` is what is to be read once more: a file that holds it is not known, compressed meanwhile or not."""
-        self._again = list(again)
+    def __init__(self, files: Iterable[SeenFile] = ()) -> None:
         self._files: dict[Key, SeenFile] = {}
         self._places: dict[tuple[int, int], SeenFile] = {}
         self._heads: dict[int, list[SeenFile]] = {}
@@ -113,8 +111,6 @@ class SeenFiles:
             if known is not None:
                 self._forget(_key(known.file))
                 self.add(moved(known.file, rotated))
-        if known is not None and not known.file.is_finished and self._is_again(rotated):
-            return None
         return known
 
     def _find_content(self, rotated: Rotated, there: SeenFile | None) -> Known | None:
@@ -149,12 +145,6 @@ class SeenFiles:
         sizes = {EDGE, *(file.content.size for file in self._files.values() if 0 < file.content.size < EDGE)}
         found = [file for size in sizes if size <= len(head) for file in self._heads.get(crc32(head[:size]), ())]
         yield from sorted(found, key=lambda file: (not file.is_finished, -file.content.size))
-
-    def _is_again(self, rotated: Rotated) -> bool:
-        if not self._again:
-            return False
-        with closing(open_file(rotated.path)) as file:
-            return any(file.holds_just(content) or prefix_of(file, content) for content in self._again if content.size)
 
     def _forget(self, key: Key) -> None:
         file = self._files.pop(key, None)

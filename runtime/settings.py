@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from peerwatch.network.errors import UsageError
+from peerwatch.runtime.names import path_of
 
 Hops = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 WindowSize = Annotated[int, Meta(ge=2, le=2**31 - 1)]
@@ -155,6 +156,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 DEFAULT: Final = "default"
+DIRECTORIES: Final = {"state.directory"}
+PATHS: Final = {
+    "input.batch", "input.stream", "output.flagged", "output.rejects", "output.verdicts", "logs.file", *DIRECTORIES,
+}  # fmt: skip
+"""The keys whose values are paths."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +205,9 @@ def resolve(*layers: Layer) -> tuple[Settings, dict[str, str]]:
     for key, hint in keys():
         if key in values:
             _check(key, values[key], hint, origins[key])
+    for key in PATHS & values.keys():
+        if values[key] is not None:
+            values[key] = _path(key, values[key], origins[key])
     nested: dict[str, Any] = {}
     for key, value in values.items():
         *path, name = key.split(".")
@@ -216,6 +225,14 @@ def _check(key: str, value: Any, hint: Any, origin: str) -> None:
         choices = get_args(hint) if getattr(hint, "__origin__", None) is Literal else ()
         wanted = f"one of {', '.join(choices)}" if choices else expected(error)
         raise UsageError(f'{origin}: "{key}" is {value!r}; expected {wanted}') from None
+
+
+def _path(key: str, value: str, origin: str) -> str:
+    try:
+        return path_of(value, directory=key in DIRECTORIES)
+    except ValueError as error:
+        wanted = "a directory" if key in DIRECTORIES else "a file"
+        raise UsageError(f'{origin}: "{key}" is {value!r}, which {error}; name {wanted}') from None
 
 
 def expected(error: msgspec.ValidationError) -> str:

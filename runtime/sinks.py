@@ -16,21 +16,25 @@ from peerwatch.detectors.verdicts import decode_entry
 from peerwatch.network.errors import BadEvent, SinkError, UsageError
 from peerwatch.network.events import parse_object
 from peerwatch.network.rejects import decode_reject
-from peerwatch.runtime.names import shown
+from peerwatch.runtime.descriptors import descriptor_of, name_of
+from peerwatch.runtime.names import shown, why_unwritable
 from peerwatch.runtime.output_file import OutputFile, Written, open_output
+from peerwatch.runtime.unkept import UnkeptRejects
 
 LONGEST_LINE: Final = 1 << 20
 """Bytes of an old output's first line that are looked at."""
 
 
 class FileSink:
-    """One output file, locked against a second writer; `-` is standard output.
+    """One output file, locked against a second writer; `-` is standard output, and /dev/fd/N what it is.
 
     Nothing that is in the file is touched before `start`.
     """
 
     def __init__(self, path: str, warn: Callable[[str], None] = lambda _: None) -> None:
-        self.name = "standard output" if path == "-" else shown(path)
+        self._given = descriptor_of(path, 1)
+        """The descriptor that the process was given to write to, None for a file of its own."""
+        self.name = name_of(self._given) if self._given is not None else shown(path)
         self._path = path
         self._warn = warn
         self._stream: Any = None
@@ -43,17 +47,17 @@ class FileSink:
         Raises:
             UsageError: it cannot be written, or another process is writing it.
         """
-        descriptor = 1 if self._path == "-" else await run_sync(self._open, stack)
-        if self._path != "-" and stat.S_ISREG(os.fstat(descriptor).st_mode):
+        descriptor = self._given if self._given is not None else await run_sync(self._open, stack)
+        if self._given is None and stat.S_ISREG(os.fstat(descriptor).st_mode):
             self._file = OutputFile(Path(self._path), descriptor, self._warn)
             stack.callback(self._file.close)
         else:
             self._stream = await stack.enter_async_context(
-                aiofiles.open(descriptor, "wb", buffering=0, closefd=self._path != "-")
+                aiofiles.open(descriptor, "wb", buffering=0, closefd=self._given is None)
             )
 
     async def check_own(self, is_own: Callable[[bytes], bool]) -> None:
-        """See that what is in the file is no loss: nothing, or lines like those that are to be written.
+        """See that what is in the file is no loss: white space, or lines like those that are to be written.
 
         Raises:
             UsageError: the first line is none of peerwatch's.
@@ -64,8 +68,11 @@ class FileSink:
             )
 
     def _first_line(self) -> bytes:
+        """The first line that is not blank, as far as is looked; nothing if there is none."""
         with Path(self._path).open("rb") as file:
-            return file.readline(LONGEST_LINE)
+            head = file.read(LONGEST_LINE)
+        begun = head.lstrip()
+        return begun.partition(b"\n")[0] if begun or len(head) < LONGEST_LINE else head
 
     async def has_more(self, written: Written) -> bool:
         """Whether there is something behind what had been written, which somebody may have read."""
@@ -124,6 +131,10 @@ class FileSink:
         except OSError as error:
             raise self._failed(error) from None
 
+    async def written(self) -> Written:
+        """How far it has been written."""
+        return await run_sync(self._file.written) if self._file is not None else Written()
+
     def _failed(self, error: OSError) -> SinkError:
         return SinkError(f"cannot write {self.name}: {error.strerror}; mend that and run again")
 
@@ -135,7 +146,7 @@ class FileSink:
         except BlockingIOError:
             raise UsageError(f"{self.name} is being written by another peerwatch; name another file") from None
         except OSError as error:
-            raise UsageError(f"cannot write {self.name}: {_advice(path, error)}") from None
+            raise UsageError(f"cannot write {self.name}: {why_unwritable(path, error)}") from None
         if not existed:
             stack.push_async_callback(run_sync, self._remove_unstarted, made)
         return descriptor
@@ -145,19 +156,11 @@ class FileSink:
             made.unlink(missing_ok=True)
 
 
-def _advice(path: Path, error: OSError) -> str:
-    if path.is_dir():
-        return "it is a directory; name a file in it"
-    if not path.parent.exists():
-        return f"the directory {path.parent} does not exist; create it first"
-    return error.strerror or str(error)
-
-
 class Sinks(NamedTuple):
     """The files of one run."""
 
     flagged: FileSink
-    rejects: FileSink
+    rejects: FileSink | UnkeptRejects
     ledger: FileSink | None
 
     async def look(self) -> None:
@@ -174,9 +177,9 @@ class Sinks(NamedTuple):
         """How far they have been written, as a checkpoint has it."""
         flagged, rejects, ledger = self
         return {
-            "flagged_written": await flagged.sync(),
-            "rejects_written": await rejects.sync(),
-            "verdicts_written": await ledger.sync() if ledger is not None else None,
+            "flagged_written": await flagged.written(),
+            "rejects_written": await rejects.written(),
+            "verdicts_written": await ledger.written() if ledger is not None else None,
         }
 
 

@@ -16,8 +16,9 @@ from anyio.to_thread import run_sync
 from peerwatch.actors.dispatcher import Block
 from peerwatch.network.decoder import line_feeds
 from peerwatch.network.errors import BadEvent, SourceError, UsageError
-from peerwatch.network.events import parse_object
-from peerwatch.runtime.generation import PlainFile, found_again
+from peerwatch.network.events import begin_of_line, parse_object
+from peerwatch.network.likeness import LOOKED_AT, looks_like
+from peerwatch.runtime.generation import PlainFile, found_again, without_hole
 from peerwatch.runtime.names import shown
 from peerwatch.runtime.position import Fingerprint, Position, Prefix
 from peerwatch.runtime.settings import Layer
@@ -57,6 +58,8 @@ class LogFile:
         self._offset = position.offset if position else 0
         self._line = position.line if position else 1
         self._ahead = bytearray()
+        self._hole = 0
+        """NUL bytes that have been skipped before the next block."""
         self._resumable = resumable
         self._warn = warn
         self._prefix = Prefix()
@@ -102,7 +105,7 @@ class LogFile:
             SourceError: the log could not be read any further.
         """
         while not self._has_first_line() and (more := await self._read()):
-            self._ahead += more
+            self._ahead += more if self._ahead else self._skip_hole(more)
 
     def take_header(self, needed: AbstractSet[str]) -> Layer:
         """The settings D and T from the header line, which is then no longer among the lines.
@@ -113,9 +116,9 @@ class LogFile:
         Raises:
             UsageError: a value is impossible, or what is `needed` is not there.
         """
-        begin = len(BYTE_ORDER_MARK) if self._ahead.startswith(BYTE_ORDER_MARK) else 0
+        begin = begin_of_line(self._ahead)
         while begin < len(self._ahead) and self._ahead[begin] in BLANK:
-            begin += 1
+            begin = begin_of_line(self._ahead, begin + 1)
         end = self._ahead.find(b"\n", begin)
         end = end if end >= 0 else len(self._ahead)
         line = bytes(self._ahead[begin:end]).strip()
@@ -141,6 +144,9 @@ class LogFile:
             return Layer(values, dict.fromkeys(values, origin))
         if not needed:
             return Layer({}, {})
+        likeness = looks_like(bytes(self._ahead[:LOOKED_AT])) if not fields else None
+        if likeness is not None:
+            raise UsageError(f"{self.name} looks like {likeness.what}, not like a log; {likeness.way_out}")
         problem = problem if line else "the log is empty"
         raise UsageError(
             f'{origin}: no header like {{"D":"3", "T":"50"}} ({problem}); add one, or set D and T elsewhere'
@@ -156,16 +162,30 @@ class LogFile:
         chunk = bytes(self._ahead)
         self._ahead.clear()
         while chunk or (chunk := await self._read()):
+            if not held:
+                chunk = self._skip_hole(chunk)
             whole = chunk.rfind(b"\n") + 1
             if whole:
                 yield self._block(b"".join([*held, chunk[:whole]]))
                 held.clear()
-            held.append(chunk[whole:])
+            if rest := chunk[whole:] if held else self._skip_hole(chunk[whole:]):
+                held.append(rest)
             chunk = b""
         last = b"".join(held)
         open_ended = self._resumable and self.judged and self.size is not None
-        if last and not (open_ended and last_line_waits(last, self.name, self._offset, self._warn)):
+        if last and open_ended and last_line_waits(last, self.name, self._offset, self._warn):
+            last = b""
+        if last or self._hole:
             yield self._block(last)
+
+    def _skip_hole(self, data: bytes) -> bytes:
+        """What is left of bytes at a line's start."""
+        rest, size = without_hole(data)
+        if self._resumable:
+            self._prefix.add(data[:size])
+        self._offset += size
+        self._hole += size
+        return rest
 
     def _block(self, content: bytes) -> Block:
         if self._resumable:
@@ -176,7 +196,8 @@ class LogFile:
             start = len(BYTE_ORDER_MARK)
         self._offset = start + len(content)
         self._line += line_feeds(content)
-        return Block(content, start, line, self._position() if self.size is not None else Position())
+        hole, self._hole = self._hole, 0
+        return Block(content, start, line, self._position() if self.size is not None else Position(), hole=hole)
 
     def _position(self) -> Position:
         content = self._prefix.fingerprint() if self._resumable else Fingerprint(self._offset, whole=None)

@@ -5,24 +5,37 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from peerwatch.actors.mailbox import Depth
 from peerwatch.network.errors import UsageError
+from peerwatch.runtime.names import shown
 
 STATUS_SECONDS: Final = 1.0
+HANGS_SECONDS: Final = 3 * STATUS_SECONDS
+"""How old the figures of a run may be that does not hang."""
 SHOWN: Final = {
     "judged", "flagged", "rejected", "decisions", "verdicts", "recomputed", "differences", "users", "friendships",
 }  # fmt: skip
 """The totals that a person is told."""
 
 
+class Size(msgspec.Struct, frozen=True):
+    """How long the file at a path was, and which file it was."""
+
+    device: int
+    inode: int
+    bytes: int
+
+
 class Status(msgspec.Struct, frozen=True):
     """A run at one moment. Times are seconds since 1970; `checkpoint` is 0 if none has been written yet.
 
-    `mailboxes` gives how many messages each mailbox holds, now and at most so far.
+    `mailboxes` gives how many messages each mailbox holds, now and at most so far. `stream` is the log that is
+    followed, `size` what stood there when `lag_bytes` were not read yet. `unlogged` counts log records that could not
+    be written.
     """
 
     pid: int
@@ -35,6 +48,23 @@ class Status(msgspec.Struct, frozen=True):
     checkpoint: float
     restarts: int
     mailboxes: dict[str, Depth]
+    stream: str | None = None
+    size: Size | None = None
+    unlogged: int = 0
+
+
+def size_of(path: Path) -> Size | None:
+    """What stands at a path, None if nothing does."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return Size(status.st_dev, status.st_ino, status.st_size)
+
+
+def look_at_log(path: Path) -> tuple[str, Size | None]:
+    """A log's name wherever one stands, and its size."""
+    return shown(path.absolute()), size_of(path)
 
 
 def write_status(directory: Path, status: Status) -> None:
@@ -45,40 +75,116 @@ def write_status(directory: Path, status: Status) -> None:
         temporary.replace(directory / "status.json")
 
 
-def read_status(directory: Path) -> tuple[Status, bool]:
-    """The last status of the run on a state directory, and whether the run is going on.
+class RunView(NamedTuple):
+    """What is to be seen of a run from outside: its last status, and what has become of it since."""
+
+    status: Status
+    running: bool
+    """Whether a process holds the state directory."""
+    begins: bool
+    """Whether that process has not written a status yet."""
+    age: float
+    """Seconds since the status."""
+    lag_bytes: int
+    rotated: bool
+    """Bytes that wait to be read by now; more of them may be in another file if the log has been `rotated` since."""
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the run should have written another status meanwhile."""
+        return self.running and not self.begins and self.age > HANGS_SECONDS
+
+    @property
+    def lag_seconds(self) -> float:
+        """For how long there has been something to read."""
+        return max(0.0, time.time() - self.status.caught_up) if self.lag_bytes else 0.0
+
+
+def look_at_run(directory: Path) -> RunView:
+    """How the run on a state directory is doing.
 
     Raises:
-        UsageError: there is no such directory, or no run has ever used it.
+        UsageError: there is no such directory, or no status in it that can be read.
     """
     try:
         status = msgspec.json.decode((directory / "status.json").read_bytes(), type=Status)
-        lock = os.open(directory / "lock", os.O_RDONLY | os.O_CLOEXEC)
-    except (OSError, msgspec.MsgspecError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is damaged"
-        raise UsageError(f"no status in the state directory {directory}: {why}") from None
+    except FileNotFoundError:
+        why = "no run has written its status yet" if directory.is_dir() else "there is no such directory"
+        raise UsageError(f"{shown(directory)}: {why}") from None
+    except NotADirectoryError:
+        raise UsageError(f"{shown(directory)} is a file, no state directory") from None
+    except OSError as error:
+        raise UsageError(f"cannot read the status in {shown(directory)}: {error.strerror}") from None
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            f"the status in {shown(directory)} was written by another version of peerwatch, or is damaged ({error})"
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"the status in {shown(directory)} is damaged ({error}); a run writes it anew") from None
     if not status.totals.keys() >= SHOWN:
-        os.close(lock)
-        raise UsageError(f"the status in the state directory {directory} was written by another version of peerwatch")
+        raise UsageError(f"the status in {shown(directory)} was written by another version of peerwatch")
+    running = _is_held(directory / "lock")
+    begins = running and not (status.running and _is_alive(status.pid))
+    return RunView(status, running, begins, max(0.0, time.time() - status.updated), *_lag(status))
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a process has locked the file."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return status, True
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
     finally:
-        os.close(lock)
-    return status, False
+        os.close(descriptor)
+    return False
 
 
-def describe(status: Status, *, running: bool, as_json: bool) -> str:
-    """The status for a person, or as one JSON object for a program."""
-    now = time.time() if running else status.updated
-    lag_seconds = max(0.0, now - status.caught_up) if status.lag_bytes else 0.0
-    if as_json:
-        found = msgspec.to_builtins(status) | {"running": running, "lag_seconds": round(lag_seconds, 3)}
-        return msgspec.json.encode(found).decode()
-    totals = status.totals
-    state = f"running, process {status.pid}" if running else "not running"
-    if not running and status.running:
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _lag(status: Status) -> tuple[int, bool]:
+    """Bytes that are not read yet, with those that have come since the status, and whether the log is another file."""
+    now = size_of(Path(status.stream)) if status.stream is not None else None
+    if now is None:
+        return status.lag_bytes, False
+    then = status.size
+    if then is None or (now.device, now.inode) != (then.device, then.inode):
+        return status.lag_bytes + now.bytes, then is not None
+    return max(0, status.lag_bytes + now.bytes - then.bytes), False
+
+
+def as_json(seen: RunView) -> str:
+    """One JSON object for a program."""
+    found = msgspec.to_builtins(seen.status) | {
+        "running": seen.running,
+        "hangs": seen.hangs,
+        "age_seconds": round(seen.age, 3),
+        "lag_bytes": seen.lag_bytes,
+        "lag_seconds": round(seen.lag_seconds, 3),
+    }
+    return msgspec.json.encode(found).decode()
+
+
+def as_text(seen: RunView) -> str:
+    """The same for a person."""
+    status, totals = seen.status, seen.status.totals
+    state = f"running, process {status.pid}" if seen.running else "not running"
+    if seen.begins:
+        state = "a run begins; these are the figures of the one before"
+    elif seen.hangs:
+        state += f"; it hangs: its figures are {seen.age:.1f} s old and should be {STATUS_SECONDS:.0f} s at most"
+    elif not seen.running and status.running:
         state += "; it ended without stopping, the next start goes on from the last checkpoint"
     written = f"{time.time() - status.checkpoint:.1f} s ago" if status.checkpoint else "none by this run"
     boxes = ", ".join(f"{name} {depth.now} ({depth.peak})" for name, depth in status.mailboxes.items())
@@ -87,12 +193,14 @@ def describe(status: Status, *, running: bool, as_json: bool) -> str:
     )
     return "\n".join((
         f"state        {state}",
+        f"figures      {seen.age:.1f} s old",
         f"sequence     {status.through:,} events are judged and written",
-        f"lag          {status.lag_bytes:,} bytes, {lag_seconds:.1f} s",
+        f"lag          {'at least ' * seen.rotated}{seen.lag_bytes:,} bytes, {seen.lag_seconds:.1f} s",
         f"checkpoint   {written}",
         f"counts       {totals['judged']:,} judged, {totals['flagged']:,} flagged, {totals['rejected']:,} rejected",
         f"verdicts     {totals['decisions']:,} decisions, hash {totals['verdicts']}{differ}",
         f"network      {totals['users']:,} users, {totals['friendships']:,} friendships",
         f"restarts     {status.restarts}",
         f"mailboxes    {boxes}: messages now (and at most)",
+        *([f"log          {status.unlogged:,} records could not be written"] if status.unlogged else []),
     ))  # fmt: skip

@@ -1,17 +1,18 @@
 """Keeps a pipeline running: restores it when an actor fails, stops it on a signal, tells how it is doing."""
 
+import asyncio
 import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 import anyio
-from anyio.abc import TaskGroup
 from anyio.to_thread import run_sync
 
 from peerwatch.actors.coordinator import Bench
@@ -21,22 +22,31 @@ from peerwatch.detectors.shadow import Difference
 from peerwatch.network.errors import PeerwatchError, RunError
 from peerwatch.runtime.checkpoints import Checkpoint, Checkpointer, Identity, StateDirectory
 from peerwatch.runtime.console import Console
+from peerwatch.runtime.deadline import Deadline
 from peerwatch.runtime.follow import FollowedLog
 from peerwatch.runtime.logs import DecisionLogger, DifferenceLogger
 from peerwatch.runtime.opening import AnyLog, open_logs, take_header
 from peerwatch.runtime.pipeline import Pipeline, Totals, task_group
+from peerwatch.runtime.room import shortage
 from peerwatch.runtime.seen import Seen
 from peerwatch.runtime.settings import Layer, Settings
 from peerwatch.runtime.shadowing import shadow_of
 from peerwatch.runtime.sinks import Sinks
 from peerwatch.runtime.sources import LogFile
 from peerwatch.runtime.state import State
-from peerwatch.runtime.status import STATUS_SECONDS, Status, write_status
+from peerwatch.runtime.status import STATUS_SECONDS, Status, look_at_log, write_status
 from peerwatch.runtime.tail import Beginning
 
 PROGRESS_SECONDS: Final = 0.1
+LOOK_SECONDS: Final = 1.0
+"""How often to look for outputs that have been moved away."""
 STOP_SECONDS: Final = 10.0
-"""How long a run that has a state directory may take to finish after a signal."""
+"""How long a run may take to finish after a signal, or after it has failed."""
+ENDED: Final = "Ended at once: the output stops where it was."
+OVERDUE: Final = (
+    "peerwatch: the stop was not done in {:g} seconds, because an output is not read, a disk does not answer or a"
+    " thread is still at work; the output stops where it was"
+)
 BACKOFF_SECONDS: Final = 0.1
 """The pause before the first restart; it doubles with each that brings nothing."""
 RESTARTS: Final = 5
@@ -58,6 +68,7 @@ class Supervisor:
         sinks: Sinks,
         logger: Any,
         console: Console,
+        deadline: Deadline,
         beginning: Beginning,
         *,
         force: bool,
@@ -71,9 +82,12 @@ class Supervisor:
         self._sinks = sinks
         self._logger = logger
         self._console = console
+        self._deadline = deadline
         self._caution = Caution()
         self._beginning = beginning
         self._force = force
+        self._hangup = anyio.Event()
+        """Set by SIGHUP."""
         self._restarts = 0
         self._tally = Tally()
         self.interrupted_by: signal.Signals | None = None
@@ -91,13 +105,19 @@ class Supervisor:
         """
         await self._build(checkpoint, logs)
         sizes = [log.size for log in logs]
-        with self._console.progress(None if None in sizes else sum(size or 0 for size in sizes)):
-            async with task_group() as watchers:
-                watchers.start_soon(self._watch_signals, watchers)
-                watchers.start_soon(self._show)
-                async with AsyncExitStack() as stack:
-                    await self._run_until_done(stack)
-                watchers.cancel_scope.cancel()
+        total = None if None in sizes else sum(size or 0 for size in sizes)
+        with self._console.progress(total), self._handled_signals() as noticed:
+            try:
+                async with task_group() as watchers:
+                    watchers.start_soon(self._stop_when, noticed)
+                    watchers.start_soon(self._show)
+                    watchers.start_soon(self._look_after_files)
+                    async with AsyncExitStack() as stack:
+                        await self._run_until_done(stack)
+                    watchers.cancel_scope.cancel()
+            except RunError as error:
+                self._deadline.begin(STOP_SECONDS, f"peerwatch: {error}")  # what was being written may not answer
+                raise
             self._console.progressed(self._pipeline.statistics())
         await self._write_status(running=False)
         return self._pipeline.statistics()
@@ -114,11 +134,14 @@ class Supervisor:
                 in_vain = 0 if self._blame(error) or through > furthest else in_vain + 1
                 furthest = max(furthest, through)
                 self._restarts += 1
+                short = shortage(error)
+                if short is not None and self._directory is None:
+                    raise RunError(short) from error  # from the beginning it would come to the same end
                 await run_sync(self._report_failure, error)
                 piped = any(isinstance(log, LogFile) and log.size is None for log in self._logs)
                 if in_vain >= RESTARTS or piped:
                     why = "a pipe cannot be read again" if piped else f"{self._restarts} restarts did not help"
-                    raise RunError(f"{type(error).__name__}: {error}; {why}") from error
+                    raise RunError(f"{short or f'{type(error).__name__}: {error}'}; {why}") from error
             await anyio.sleep(BACKOFF_SECONDS * 2**in_vain)
             await stack.aclose()
             checkpoint = await run_sync(self._directory.newest) if self._directory is not None else None
@@ -145,7 +168,7 @@ class Supervisor:
         if checkpoint is None or facts is None:
             state = State.fresh(self._D, self._T, settings.shards, named)
         else:
-            state = State.restored(self._D, self._T, settings.shards, named, checkpoint.arrays, facts)
+            state = await run_sync(State.restored, self._D, self._T, settings.shards, named, checkpoint.arrays, facts)
         self._logs = logs
         self._checkpointer = None
         if self._directory is not None:
@@ -174,6 +197,8 @@ class Supervisor:
             due_snapshot=self._checkpointer.due if self._checkpointer is not None else lambda *_: None,
             caution=self._caution,
             shadowing=await self._shadowing(state) if settings.shadow else None,
+            warn=self._logger.warning,
+            complain=self._console.urgent,
         )
         if self.interrupted_by is not None:
             self._pipeline.stop()
@@ -198,7 +223,7 @@ class Supervisor:
         """
         caution, place = self._caution, self._caution.current
         caution.current = None
-        if place is None or isinstance(error, (MemoryError, OSError)):
+        if place is None or isinstance(error, OSError) or shortage(error) is not None:
             caution.after, caution.until = self._pipeline.through, self._pipeline.reached
             return False
         caution.failures[place] += 1
@@ -209,31 +234,53 @@ class Supervisor:
         return True
 
     def _report_failure(self, error: Exception) -> None:
-        self._logger.error("restart", error=repr(error), traceback="".join(traceback.format_exception(error)))
+        where = {} if shortage(error) else {"traceback": "".join(traceback.format_exception(error))}
+        self._logger.error("restart", error=repr(error), **where)
 
-    async def _watch_signals(self, watchers: TaskGroup) -> None:
-        """A first signal ends the reading, a second the run; a follow looks after its files on SIGHUP."""
-        hangup = [signal.SIGHUP] if self._settings.follow else []
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, *hangup) as signals:
-            async for received in signals:
-                if received == signal.SIGHUP:
-                    await self._sinks.look()
-                    continue
-                if self.interrupted_by is not None:
-                    self._exit_at_once(128 + received)
-                self.interrupted_by = received
-                self._console.interrupted()
-                self._pipeline.stop()
-                if self._directory is not None:
-                    watchers.start_soon(self._exit_after_deadline)
+    @contextmanager
+    def _handled_signals(self) -> Iterator[anyio.Event]:
+        """A first signal sets the event and the deadline, a second ends the process.
 
-    async def _exit_after_deadline(self) -> None:
-        await anyio.sleep(STOP_SECONDS)
-        self._exit_at_once(1)
+        The handler runs in the main thread whatever that is doing, so that an event loop that is stuck is no hindrance.
+        """
+        loop, noticed = asyncio.get_running_loop(), anyio.Event()
 
-    def _exit_at_once(self, code: int) -> None:
-        self._console.ended()
-        os._exit(code)  # a thread may be stuck in a write that no cancellation reaches
+        def handle(number: int, _: FrameType | None) -> None:
+            if self.interrupted_by is not None:
+                self._deadline.end_now(128 + number, ENDED)
+            self.interrupted_by = signal.Signals(number)
+            self._deadline.begin(STOP_SECONDS, OVERDUE.format(STOP_SECONDS))
+            loop.call_soon_threadsafe(noticed.set)
+
+        def look(*_: object) -> None:
+            loop.call_soon_threadsafe(self._look_at_once)
+
+        handlers: dict[int, Any] = {signal.SIGINT: handle, signal.SIGTERM: handle}
+        if self._settings.follow:
+            handlers[signal.SIGHUP] = look
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            yield noticed
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def _stop_when(self, noticed: anyio.Event) -> None:
+        await noticed.wait()
+        self._pipeline.stop()
+        await run_sync(self._console.interrupted)  # words may find no taker either
+
+    def _look_at_once(self) -> None:
+        self._hangup.set()
+
+    async def _look_after_files(self) -> None:
+        """See whether somebody has rotated the outputs or the log: once a second, and at once on SIGHUP."""
+        while True:
+            with anyio.move_on_after(LOOK_SECONDS):
+                await self._hangup.wait()
+            self._hangup = anyio.Event()
+            await self._sinks.look()
+            await run_sync(self._logger.target.look)
 
     async def _show(self) -> None:
         """Move the progress bar and keep the status up to date."""
@@ -244,7 +291,6 @@ class Supervisor:
             if since_status >= STATUS_SECONDS:
                 await self._write_status(running=True)
                 await run_sync(self._bench.champion.look)
-                await self._sinks.look()
                 since_status = 0.0
             await anyio.sleep(every)
             since_status += every
@@ -253,6 +299,8 @@ class Supervisor:
         if self._directory is None or self._checkpointer is None:
             return
         totals, follows = self._pipeline.statistics(), [log for log in self._logs if isinstance(log, FollowedLog)]
+        stream = Path(self._settings.input.stream or "")
+        name, size = await run_sync(look_at_log, stream) if follows else (None, None)
         status = Status(
             pid=os.getpid(),
             running=running,
@@ -264,6 +312,9 @@ class Supervisor:
             checkpoint=self._checkpointer.written,
             restarts=self._restarts,
             mailboxes=self._pipeline.mailboxes(),
+            stream=name,
+            size=size,
+            unlogged=self._logger.target.lost,
         )
         await run_sync(write_status, self._directory.path, status)
 

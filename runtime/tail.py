@@ -81,9 +81,8 @@ class Tail:
         self._now = now
         self._position = beginning.position
         files = beginning.seen.files
-        again = [file for file in files if file.is_finished and file.generation >= self._position.generation]
-        again = again if beginning.again else []
-        self._seen = SeenFiles([file for file in files if file not in again], [file.content for file in again])
+        self._finished_before = {file.generation: file for file in files if file.is_finished} if beginning.again else {}
+        self._seen = SeenFiles(files)
         self._lost = beginning.seen.lost
         self._lost_bytes = beginning.seen.lost_bytes
         self._current: Generation | None = None
@@ -191,12 +190,6 @@ class Tail:
                 raise
             self._lose(0, f"{shown(current.path)}: {error.strerror}; what stands behind byte {current.offset} is lost")
             return self._finish(current)
-        for begin, end in current.holes:
-            self._warn(
-                f"{shown(current.path)}: skipped {end - begin:,} NUL bytes before byte {end:,}, as a writer leaves them"
-                " that does not append when its file is truncated"
-            )
-        current.holes.clear()
         return lines
 
     def _look(self, current: Generation) -> Lines | None:
@@ -204,6 +197,8 @@ class Tail:
 
         Lines if the current file has ended; it may also have been exchanged for the one in which reading goes on.
         """
+        if current.is_through:
+            return self._finish(current)
         self._check_finished()
         at_path, problem = self._at_path()
         self.is_last = at_path is not None and at_path.identity == current.identity and current.is_intact()
@@ -305,6 +300,8 @@ class Tail:
         at_path, problem = self._at_path()
         self._current = self._find(position, [at_path] if at_path is not None else [])
         if self._current is not None:
+            if (again := self._finished_before.get(position.generation)) is not None:
+                self._current.limit = again.content.size
             return self._current
         if at_path is None:  # it may be back in a moment
             self._wait_for(problem or f"{shown(self._path)}, which was being read, is not there")
@@ -348,6 +345,8 @@ class Tail:
         """The first file that has not been read: a rotated one behind those that have, or the one at the path."""
         while True:
             at_path, problem = self._at_path()
+            if (again := self._finished_before.get(self._position.generation)) is not None:
+                return self._open_again(again, at_path)
             unread = self._unread_files(self._list())
             self._unread_behind = sum(file.size for file in unread) + (at_path.size if at_path is not None else 0)
             chosen = unread[0] if unread else at_path
@@ -366,6 +365,17 @@ class Tail:
         if chosen is at_path and (known := self._seen.find(chosen)) is not None and known.file.is_finished:
             prefix = prefix_of(file, known.file.content)  # it is back at the path
             self._current = Generation(file, self._position.generation, prefix, known.file.line)
+        return self._current
+
+    def _open_again(self, again: SeenFile, at_path: Rotated | None) -> Generation | None:
+        """The file that was read then, as far as it was read."""
+        position = Position(again.content, again.line, again.generation, again.device, again.inode)
+        found = self._find(position, [at_path] if at_path is not None else [])
+        if found is None:
+            self._lose(0, f"{shown(self._path)}: file number {again.generation + 1} of the log is gone, or has changed")
+            self._position = Position(generation=again.generation + 1)
+            return self._open_next()
+        self._current = Generation(found.file, again.generation, limit=again.content.size)
         return self._current
 
     def _place_of(self, current: Generation) -> int | None:
@@ -506,6 +516,8 @@ class Tail:
         return not current.file.is_complete and 0 <= self._now() - current.file.status().st_mtime < self._quiet
 
     def _tell_late(self, path: Path, seen: SeenFile, late: int) -> None:
+        if seen.generation in self._finished_before:
+            return  # it was told when the file had been read for the first time
         self._lose(
             late,
             f"{shown(path)}: {late:,} bytes came behind byte {seen.content.size:,} after the file had been read to its"

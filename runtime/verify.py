@@ -1,6 +1,5 @@
 """`peerwatch verify`: judges the logs again, and compares with what a run has written."""
 
-import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from io import BytesIO
@@ -17,6 +16,7 @@ from peerwatch.detectors.verdicts import Verdict, decode_entry
 from peerwatch.network.errors import SourceError, UsageError
 from peerwatch.runtime.console import Console
 from peerwatch.runtime.detecting import check_shadow
+from peerwatch.runtime.log_target import standard_error
 from peerwatch.runtime.logs import DifferenceLogger, Logger
 from peerwatch.runtime.names import shown
 from peerwatch.runtime.opening import NOT_SET
@@ -139,7 +139,7 @@ async def verified(layers: Sequence[Layer], console: Console) -> Verified:
         output = ComparingSink(settings.output.flagged)
         await output.open(stack)
         ledger, tally = FlaggedPlace(output), Tally()
-        alarm = DifferenceLogger(Logger(Logs(), sys.stderr.buffer)).write
+        alarm = DifferenceLogger(Logger(Logs(), standard_error())).write
         state = State.fresh(opened.D, opened.T, settings.shards)
         pipeline = Pipeline(
             state,

@@ -22,6 +22,7 @@ from peerwatch.actors.dispatcher import Block
 from peerwatch.detectors import verdicts
 from peerwatch.runtime import checkpoints, durable, journal, runner, shelf
 from peerwatch.runtime.console import Console
+from peerwatch.runtime.deadline import Deadline
 from peerwatch.runtime.follow import FollowedLog
 from peerwatch.runtime.settings import Layer
 from peerwatch.runtime.sources import LogFile
@@ -130,7 +131,9 @@ def run(directory: Path, *, state: bool = True) -> None:
     if state and not LEARNED:  # or it would be up to the clock where models speak
         values |= {"follow": True, "idle_exit": 0.0}
     layer = Layer(values, dict.fromkeys(values, "test"))
-    anyio.run(partial(runner.run, [layer], Console(quiet=True, bar=False)))
+    console = Console(quiet=True, bar=False)
+    with Deadline(console) as deadline:
+        anyio.run(partial(runner.run, [layer], console, deadline))
 
 
 def in_child(call: Callable[[], None]) -> int:

@@ -9,7 +9,7 @@ from math import asinh, copysign, inf, isqrt, log, log1p
 from statistics import fmean, median, pstdev
 from typing import Any, NamedTuple
 
-from reference import event_of
+from reference import event_of, own_part
 
 
 class Bought(NamedTuple):
@@ -71,8 +71,8 @@ class World:
 
 def events_of(content: bytes) -> Iterator[tuple[int, bytes, tuple[Any, ...]]]:
     """Line, text and event of each line that is an event."""
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-        text = line.removesuffix(b"\r")
+    for number, line in enumerate(content.split(b"\n"), 1):
+        text = own_part(line).removesuffix(b"\r")
         with suppress(ValueError, KeyError, TypeError, RecursionError):
             yield number, text, event_of(text)
 

@@ -63,6 +63,13 @@ def id_of(value: Any) -> str:
     return str(value)
 
 
+def own_part(line: bytes) -> bytes:
+    """The line without the NUL bytes and byte-order marks that stand before it."""
+    while line.startswith((b"\0", b"\xef\xbb\xbf")):
+        line = line.removeprefix(b"\0").removeprefix(b"\xef\xbb\xbf")
+    return line
+
+
 def event_of(line: bytes) -> tuple[Any, ...]:
     """A tuple that begins with the event's type and time.
 
@@ -103,8 +110,8 @@ def judge(batch: bytes | None, stream: bytes, D: int, T: int, k: Fraction = Frac
     flagged: list[bytes] = []
     rejected: tuple[list[int], list[int]] = ([], [])
     for log, content in enumerate((batch or b"", stream)):
-        for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-            text = line.removesuffix(b"\r")
+        for number, line in enumerate(content.split(b"\n"), 1):
+            text = own_part(line).removesuffix(b"\r")
             if not text.strip(b" \t\r"):
                 continue
             try:

@@ -48,6 +48,7 @@ class Follower:
         self.rotated = rotated
         self.warnings: list[str] = []
         self.lines: list[bytes] = []
+        self.holes = 0
         self.kept: tuple[Position, Seen, int] = (Position(), look_at(path, rotated).seen, 0)
         self.start()
 
@@ -74,6 +75,7 @@ class Follower:
     def step(self) -> bool:
         """Read once; whether there was anything."""
         lines = self.tail.read()
+        self.holes += lines.hole if lines is not None else 0
         if lines is not None and lines.content:
             self.lines += lines.content.splitlines(keepends=True)
         return lines is not None

@@ -83,12 +83,16 @@ NOISE = st.one_of(
 )  # fmt: skip
 
 LINES = st.one_of(purchases(), purchases(), purchases(), ties(), NOISE)
+BEFORE = st.one_of(
+    *[st.just(b"")] * 9, st.lists(st.sampled_from([b"\0", b"\0" * 9, b"\xef\xbb\xbf"]), max_size=3).map(b"".join)
+)
+"""What may stand before a line and is no part of it: a hole, the byte-order mark of a file that was appended."""
 
 
 @st.composite
 def logs(draw: st.DrawFn, max_size: int = 60) -> bytes:
-    """A whole log, with LF or CRLF line ends, with or without a byte-order mark and a last line end."""
-    lines = draw(st.lists(LINES, max_size=max_size))
+    """A whole log, with LF or CRLF line ends, holes, byte-order marks, with or without a last line end."""
+    lines = draw(st.lists(st.tuples(BEFORE, LINES).map(b"".join), max_size=max_size))
     end = draw(st.sampled_from([b"\n", b"\n", b"\r\n"]))
     content = end.join(lines) + draw(st.sampled_from([b"", end]))
     return draw(st.sampled_from([b"", b"", b"\xef\xbb\xbf"])) + content

@@ -1,15 +1,18 @@
 """Live runs: killed, resumed, supervised; the output is always that of one uninterrupted run."""
 
+import fcntl
 import gzip
+import io
 import json
 import os
+import pickle
 import re
-import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +27,7 @@ from peerwatch.network.errors import SinkError
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import PurchaseHistory
 from peerwatch.network.rejects import decode_reject
-from peerwatch.runtime import supervisor
+from peerwatch.runtime import requeue, status, supervisor
 from peerwatch.runtime.checkpoints import DAMAGE, VERSION, read_checkpoint
 from peerwatch.runtime.cli import cli
 from peerwatch.runtime.generate import Recipe, generate
@@ -123,6 +126,9 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(logs: Path) -> None:
         lambda _: b"",
         lambda data: data.replace(b'{"version":%d' % VERSION, b'{"version":9'),
     ]
+    pickled = io.BytesIO()
+    np.savez(pickled, facts=np.array([{}], object))
+    damages += [lambda _: pickle.dumps([1]), lambda _: pickled.getvalue()]
     older = checkpoints[0].read_bytes()
     for damage in damages:
         checkpoints[0].write_bytes(older)
@@ -131,6 +137,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(logs: Path) -> None:
         result = live()
         assert result.exit_code == 0
         assert re.search(r"the checkpoint .* is damaged \(.*\); trying the one before it", result.stderr)
+        assert "pickle" not in result.stderr  # numpy's advice to load it all the same
         assert (logs / "out").read_bytes() == EXPECTED.flagged
         for path in (logs / "state").glob("checkpoint-*.npz"):
             path.unlink()
@@ -355,10 +362,9 @@ def test_a_state_directory_that_is_removed_ends_the_run(logs: Path) -> None:
     """With exit code 1 and one sentence, when the next checkpoint is due."""
     (logs / "config").write_text("state: {directory: state, seconds: 0}")
     command = [sys.executable, "-m", "peerwatch", "run", "-c", "config", "batch", "stream", "out", "--follow"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
-        while peerwatch("status", "state").exit_code != 0:
-            os.sched_yield()
-        shutil.rmtree("state")
+    with running(command, stderr=subprocess.PIPE) as process:
+        wait_until((logs / "state" / "status.json").exists, process)
+        (logs / "state").rename(logs / "removed")  # in one step, while it may be writing there
         with (logs / "stream").open("ab") as file:
             file.write(purchase(1, "500"))
         assert process.wait() == 1
@@ -465,9 +471,9 @@ def test_two_processes_on_one_state_are_refused_and_status_tells(logs: Path) -> 
         refused = "another peerwatch is running on the state directory state; stop it or name another directory"
         assert second.stderr == f"peerwatch: {refused}\n"
         assert not (logs / "out2").exists()
-        status = json.loads(peerwatch("status", "state", "--json").stdout)
-        assert (status["running"], status["pid"], status["restarts"]) == (True, process.pid, 0)
-        assert set(status["mailboxes"]) == {"graph 0", "graph 1", "coordinator 0", "coordinator 1", "output", "shard 0"}
+        found = json.loads(peerwatch("status", "state", "--json").stdout)
+        assert (found["running"], found["pid"], found["restarts"]) == (True, process.pid, 0)
+        assert set(found["mailboxes"]) == {"graph 0", "graph 1", "coordinator 0", "coordinator 1", "output", "shard 0"}
         assert f"running, process {process.pid}" in peerwatch("status", "state").stdout
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 0
@@ -483,20 +489,83 @@ def test_status_of_another_version(logs: Path) -> None:
     arguments = ["run", *(str(logs / name) for name in ("batch", "stream", "out")), "--state", str(logs / "state")]
     assert CliRunner().invoke(cli, arguments).exit_code == 0
     file = logs / "state" / "status.json"
-    status = json.loads(file.read_bytes())
-    del status["totals"]["decisions"]
-    file.write_text(json.dumps(status))
+    written = json.loads(file.read_bytes())
+    del written["totals"]["decisions"]
+    file.write_text(json.dumps(written))
     result = CliRunner().invoke(cli, ["status", str(logs / "state")])
     assert (result.exit_code, result.stdout) == (2, "")
     assert "was written by another version of peerwatch" in result.stderr
 
 
-def test_status_of_nothing(logs: Path) -> None:
-    """One sentence, exit code 2."""
-    result = peerwatch("status", "nowhere")
-    assert result.exit_code == 2
-    assert result.stderr == "peerwatch: no status in the state directory nowhere: No such file or directory\n"
-    assert logs
+OTHER_VERSION = "was written by another version of peerwatch, or is damaged"
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "state: no run has written its status yet"),
+        (b"", "the status in state is damaged (Input data was truncated); a run writes it anew"),
+        (b'{"pid":7,"runn', "the status in state is damaged (Input data was truncated); a run writes it anew"),
+        (b"{}", f"the status in state {OTHER_VERSION} (Object missing required field `pid`)"),
+    ],
+)
+def test_status_of_what_is_none(logs: Path, content: bytes | None, sentence: str) -> None:
+    """Each is told by what it is, in one sentence, with exit code 2."""
+    (logs / "state").mkdir()
+    if content is not None:
+        (logs / "state" / "status.json").write_bytes(content)
+    for directory, said in (
+        ("state", sentence),
+        ("nowhere", "nowhere: there is no such directory"),
+        ("batch", "batch is a file, no state directory"),
+    ):
+        result = peerwatch("status", directory)
+        assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"peerwatch: {said}\n")
+
+
+def test_status_needs_no_lock_file(logs: Path) -> None:
+    """Who has no lock does not run; the figures are what they were."""
+    live()
+    (logs / "state" / "lock").unlink()
+    found = json.loads(peerwatch("status", "state", "--json").stdout)
+    assert (found["running"], found["hangs"], found["totals"]["judged"]) == (False, False, EXPECTED_JUDGED)
+
+
+def test_status_of_a_run_that_hangs(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopped process is told to hang once its figures are too old, and how much has come since is seen."""
+    command = [sys.executable, "-m", "peerwatch", "run", "batch", "stream", "out", "--state", "state", "--follow"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while peerwatch("status", "state").exit_code != 0:
+            os.sched_yield()
+        while json.loads(peerwatch("status", "state", "--json").stdout)["totals"]["judged"] < EXPECTED_JUDGED:
+            os.sched_yield()
+        process.send_signal(signal.SIGSTOP)
+        try:
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+            more = purchase(1, "10") * 10
+            with (logs / "stream").open("ab") as file:
+                file.write(more)
+            while not (found := json.loads(peerwatch("status", "state", "--json").stdout))["hangs"]:
+                assert found["age_seconds"] <= status.HANGS_SECONDS
+            assert (found["running"], found["lag_bytes"]) == (True, len(more))
+            assert found["age_seconds"] >= status.HANGS_SECONDS
+            assert found["lag_seconds"] > 0
+            shown = peerwatch("status", "state").stdout
+            assert re.search(r"^state +running, process \d+; it hangs: its figures are \d+\.\d s old and sh", shown)
+            assert re.search(rf"^lag +{len(more)} bytes, ", shown, re.MULTILINE)
+            (logs / "stream").rename(logs / "stream.1")
+            (logs / "stream").write_bytes(more * 2)
+            shown = peerwatch("status", "state").stdout
+            assert re.search(rf"^lag +at least {2 * len(more):,} bytes, ", shown, re.MULTILINE)
+        finally:
+            process.kill()  # whatever it is doing
+    found = json.loads(peerwatch("status", "state", "--json").stdout)
+    assert (found["running"], found["hangs"]) == (False, False)
+    assert "it ended without stopping" in peerwatch("status", "state").stdout
+    with (logs / "state" / "lock").open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        monkeypatch.setattr(status, "HANGS_SECONDS", -1.0)
+        assert peerwatch("status", "state").stdout.startswith("state        a run begins; these are the figures of the")
 
 
 def test_a_full_disk_ends_the_run_and_the_next_goes_on(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -537,11 +606,82 @@ def test_corrected_rejects_are_fed_back(logs: Path) -> None:
     assert (result.exit_code, (logs / "stream").read_bytes()) == (2, STREAM)
     assert result.stderr.startswith("peerwatch: fixed:2: not valid JSON")
     assert result.stderr.endswith("; nothing has been appended\n")
-    (logs / "fixed").write_bytes(purchase(1, "900") + b"\n" + purchase(2, "1"))
+    (logs / "fixed").write_bytes(b"\xef\xbb\xbf" + purchase(1, "900") + b"\r\n" + purchase(2, "1"))
     result = peerwatch("rejects", "requeue", "fixed", "stream")
     assert (result.exit_code, result.stdout) == (0, "2 events appended to stream\n")
     assert live().exit_code == 0
     assert (logs / "out").read_bytes() == judge(BATCH, STREAM + purchase(1, "900") + purchase(2, "1"), 2, 3).flagged
+
+
+def test_what_is_fed_back_waits_for_a_line_that_is_being_written(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer in the middle of a line is given time to finish it; then the lines stand behind it."""
+    (logs / "fixed").write_bytes(purchase(1, "900"))
+    for begun in (1, 40, len(purchase(2, "1")) - 2):
+        line = purchase(2, "1")
+        (logs / "stream").write_bytes(STREAM + line[:begun])
+
+        def finish(_: float, rest: bytes = line[begun:]) -> None:
+            with (logs / "stream").open("ab") as file:
+                file.write(rest)
+
+        monkeypatch.setattr(requeue, "sleep", finish)
+        assert peerwatch("rejects", "requeue", "fixed", "stream").exit_code == 0
+        assert (logs / "stream").read_bytes() == STREAM + line + purchase(1, "900")
+
+
+@pytest.mark.parametrize(
+    ("end", "before"),
+    [
+        (b"", b""),
+        (purchase(2, "1")[:-1], b"\n"),
+        (b'{"an": "object"}', b"\n"),
+        (b" \t", b"\n"),
+        (b"\0" * 100_000, b"\n"),
+        (b"x" * 200_000 + b"\n", b""),
+    ],
+)
+def test_what_is_fed_back_is_a_line_of_its_own(
+    logs: Path, end: bytes, before: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a whole line that only lacks its line feed, blanks or a hole, that comes first; nobody is waited for."""
+    monkeypatch.delattr(requeue, "sleep")
+    (logs / "fixed").write_bytes(purchase(1, "900"))
+    (logs / "stream").write_bytes(STREAM + end)
+    assert peerwatch("rejects", "requeue", "fixed", "stream").exit_code == 0
+    assert (logs / "stream").read_bytes() == STREAM + end + before + purchase(1, "900")
+
+
+@pytest.mark.parametrize("end", [b"{", purchase(2, "1")[:-2], b"junk", b'{"an": "obj', b'"x', b"x" * 200_000])
+def test_nothing_is_fed_back_into_a_begun_line(logs: Path, end: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that nobody finishes is left alone: one sentence with the way out, and the log is as it was."""
+    looks: list[float] = []
+    monkeypatch.setattr(requeue, "sleep", looks.append)
+    (logs / "fixed").write_bytes(purchase(1, "900"))
+    (logs / "stream").write_bytes(STREAM + end)
+    result = peerwatch("rejects", "requeue", "fixed", "stream")
+    assert (result.exit_code, len(looks)) == (2, requeue.LOOKS)
+    assert result.stderr == (
+        "peerwatch: stream ends within a line, which its writer has yet to finish; try again, or end the line with a"
+        " line feed if nobody writes it any more; nothing has been appended\n"
+    )
+    assert (logs / "stream").read_bytes() == STREAM + end
+
+
+def test_a_line_begun_in_the_very_moment_is_told(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look and the write nobody can be kept away: what has come of it is said, with exit code 1."""
+    (logs / "fixed").write_bytes(purchase(1, "900"))
+    write = os.write
+
+    def late(descriptor: int, data: bytes) -> int:
+        with (logs / "stream").open("ab") as file:
+            file.write(b'{"eve')
+        return write(descriptor, data)
+
+    monkeypatch.setattr(requeue, "os", SimpleNamespace(**vars(os) | {"write": late}))
+    result = peerwatch("rejects", "requeue", "fixed", "stream")
+    assert result.exit_code == 1
+    where = f"stream got the lines at byte {len(STREAM) + 5:,}, where its writer had begun a line in the same moment"
+    assert result.stderr == f"peerwatch: {where}; look at it there\n"
 
 
 def test_following_standard_output_of_another_program(logs: Path) -> None:
@@ -560,30 +700,96 @@ def test_following_standard_output_of_another_program(logs: Path) -> None:
 
 
 STUCK = """
+import asyncio, signal, sys, threading
+from pathlib import Path
 import anyio
-from peerwatch.runtime import cli, sinks, supervisor
+from peerwatch.network.errors import SinkError
+from peerwatch.runtime import checkpoints, cli, console, output_file, sinks, supervisor, tail
 supervisor.STOP_SECONDS = 0.2
-async def stuck(sink, data):
-    await anyio.sleep_forever()
-sinks.FileSink.write = stuck
+
+def hang(*_, **__):
+    Path("stuck").touch()
+    threading.Event().wait()
+
+async def hang_on_a_thread(*_):
+    await anyio.to_thread.run_sync(hang)
+
+async def hang_on_a_thread_that_is_left(*_):
+    await asyncio.get_running_loop().run_in_executor(None, hang)
+
+async def hang_on_the_loop(*_, **__):
+    hang()
+
+async def nothing(*_):
+    pass
+
+async def fail_once_stuck(*_):
+    while not Path("stuck").exists():
+        await anyio.sleep(0)
+    raise SinkError("the disk is full")
+
+def handle(number, handler, signals=signal.signal):
+    before = signals(number, handler)
+    if number == signal.SIGTERM:
+        Path("handles").touch()
+    return before
+
+signal.signal = handle
+exec(sys.argv.pop(1))
 cli.main()
 """
+HANGS = {
+    "an output": "sinks.FileSink.write = hang_on_a_thread",
+    "an output's disk": "output_file.OutputFile.sync = hang",
+    "the loop": "supervisor.Supervisor._write_status = hang_on_the_loop",
+    "the log": "tail.Tail.read = hang",
+    "words": "console.Console.interrupted = hang; Path('stuck').touch()",
+}
 
 
-def test_a_stop_that_cannot_finish_ends_at_its_deadline(logs: Path) -> None:
-    """With a disk that hangs, SIGTERM still ends the run, with exit code 1; the next start goes on where it was."""
+def stuck(how: str, *options: str) -> subprocess.Popen[bytes]:
+    """A run that hangs."""
+    arguments = [sys.executable, "-c", STUCK, how, "run", "batch", "stream", "out", "--quiet", *options]
+    return subprocess.Popen(arguments, stderr=subprocess.PIPE)
 
-    def judged() -> int:
-        count: int = json.loads(peerwatch("status", "state", "--json").stdout)["totals"]["judged"]
-        return count
 
-    arguments = ["run", "batch", "stream", "out", "--state", "state", "--follow"]
-    with running([sys.executable, "-c", STUCK, *arguments], stderr=subprocess.PIPE) as process:
-        wait_until((logs / "state" / "status.json").exists, process)
-        wait_until(lambda: judged() == EXPECTED_JUDGED, process)
+@pytest.mark.parametrize(
+    ("how", "state"),
+    [
+        (how, state)
+        for what, how in HANGS.items()
+        for state in (["--state", "state"], [])
+        if state or "disk" not in what
+    ],
+)
+def test_a_stop_that_cannot_finish_ends_at_its_deadline(logs: Path, how: str, state: list[str]) -> None:
+    """Whatever hangs, with a state directory or without, SIGTERM ends the run: exit code 1 and one sentence."""
+    (logs / "c.yaml").write_text("state: {seconds: 0}\n")
+    with stuck(how, "--follow", "-c", "c.yaml", *state) as process:
+        while not ((logs / "stuck").exists() and (logs / "handles").exists()):
+            assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 1
         assert process.stderr is not None
-        assert b"Ended at once" in process.stderr.read()
-    assert live().exit_code == 0
+        assert process.stderr.read() == f"{supervisor.OVERDUE.format(0.2)}\n".encode()
+    if state:
+        assert live().exit_code == 0
+        assert (logs / "out").read_bytes() == EXPECTED.flagged
+
+
+def test_a_failure_beside_an_output_that_hangs_ends_the_run(logs: Path) -> None:
+    """Nobody waits for the write: exit code 1, and the sentence says what failed."""
+    how = "sinks.FileSink.write = hang_on_a_thread_that_is_left; checkpoints.Checkpointer._write = fail_once_stuck"
+    how += "; checkpoints.Checkpointer.write_beginning = nothing"
+    (logs / "c.yaml").write_text("state: {seconds: 0}\n")
+    with stuck(how, "-c", "c.yaml", "--state", "state") as process:
+        assert process.wait() == 1
+        assert process.stderr is not None
+        assert process.stderr.read() == b"peerwatch: the disk is full\n"
+
+
+def test_a_thread_that_hangs_does_not_keep_the_process(logs: Path) -> None:
+    """Python would wait for it for ever when everything is done."""
+    with stuck("threading.Thread(target=hang).start()") as process:
+        assert process.wait() == 0
     assert (logs / "out").read_bytes() == EXPECTED.flagged

@@ -366,7 +366,7 @@ def test_verify_names_the_first_line_that_is_wrong(logs: Path) -> None:
 def test_verify_is_as_quiet_as_the_config_says(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`quiet: true` is worth as much as --quiet: nothing on standard error, the result where it belongs."""
     assert peerwatch("run", "batch", "stream", "out").exit_code == 0
-    monkeypatch.setattr(kernels, "load", lambda compiling: compiling())
+    monkeypatch.setattr(kernels, "load", lambda compiling, _: compiling())
     for quiet in (False, True):
         (logs / "c.yaml").write_text(f"quiet: {str(quiet).lower()}\n")
         result = peerwatch("verify", "batch", "stream", "out", "-c", "c.yaml")

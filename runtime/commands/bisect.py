@@ -5,10 +5,12 @@ from pathlib import Path
 
 import click
 
+from peerwatch.runtime.options import FILE
+
 
 @click.command()
-@click.argument("a", type=Path)
-@click.argument("b", type=Path)
+@click.argument("a", type=FILE)
+@click.argument("b", type=FILE)
 def bisect(a: Path, b: Path) -> None:
     """Name the first decision on which two runs differ, by the ledgers A and B that they wrote with --verdicts.
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from peerwatch.runtime.options import DIRECTORY
+
 
 @click.group()
 def datasets() -> None:
@@ -21,7 +23,7 @@ def datasets_list() -> None:
 
 @datasets.command("make")
 @click.argument("name")
-@click.argument("directory", type=Path, default=".")
+@click.argument("directory", type=DIRECTORY, default=".")
 @click.option("--rows", type=click.IntRange(100), default=10_000, show_default=True,
               help="Rows of the table; of social, events of the stream log.")  # fmt: skip
 @click.option("--anomalies", type=click.FloatRange(0, 0.5), default=0.02, show_default=True,
@@ -42,7 +44,7 @@ def datasets_make(name: str, directory: Path, *, force: bool, **options: Any) ->
 
 
 @datasets.command("stats")
-@click.argument("path", type=Path, metavar="FILE.csv|DIRECTORY")
+@click.argument("path", type=DIRECTORY, metavar="FILE.csv|DIRECTORY")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def datasets_stats(path: Path, *, as_json: bool) -> None:
     """Tell what a labelled table holds, or a DIRECTORY with the logs of social: rows, anomalies, columns."""

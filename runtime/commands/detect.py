@@ -7,18 +7,18 @@ from pathlib import Path
 import click
 
 from peerwatch.network.errors import UsageError
-from peerwatch.runtime.options import METHOD_SETTINGS, parameters_of
+from peerwatch.runtime.options import FILE, METHOD_SETTINGS, parameters_of
 
 
 @click.command()
-@click.argument("table", type=Path)
+@click.argument("table", type=FILE)
 @click.option(
     "--column", "columns", required=True, multiple=True, metavar="NAME", help="A column to judge; repeatable."
 )
 @click.option("--method", metavar="NAME", help="The detector, as the config names it.  [default: iqr]")
 @METHOD_SETTINGS
-@click.option("--save", "saved", type=Path, metavar="MODEL", help="Save what the table teaches to this file, too.")
-@click.option("--model", type=Path, metavar="MODEL", help="Judge each row by this saved model instead of looking back.")
+@click.option("--save", "saved", type=FILE, metavar="MODEL", help="Save what the table teaches to this file, too.")
+@click.option("--model", type=FILE, metavar="MODEL", help="Judge each row by this saved model instead of looking back.")
 def detect(
     table: Path,
     *,

@@ -6,7 +6,7 @@ from typing import Any, Final
 import click
 
 from peerwatch.network.errors import UsageError
-from peerwatch.runtime.options import METHOD_SETTINGS, parameters_of, window_options
+from peerwatch.runtime.options import DIRECTORY, FILE, METHOD_SETTINGS, parameters_of, window_options
 
 DEFAULTS: Final = {"rows": 10_000, "seed": 1}
 """Of the data sets."""
@@ -18,21 +18,21 @@ ONLY: Final = {
 
 
 @click.command()
-@click.argument("paths", nargs=-1, metavar="[FILE.csv | BATCH STREAM]")
+@click.argument("paths", nargs=-1, type=FILE, metavar="[FILE.csv | BATCH STREAM]")
 @click.option("--dataset", multiple=True, metavar="NAME", help="Only this data set; repeatable.")
 @click.option("--rows", type=click.IntRange(500), help="Rows of each data set. Default: 10000.")
 @click.option("--seed", type=click.IntRange(0), help="Seed of the data sets. Default: 1.")
 @click.option("--label", metavar="COLUMN", help="The column of FILE.csv that is 1 in anomalous rows, 0 in others.")
 @click.option("--column", multiple=True, metavar="NAME", help="Only this column of FILE.csv; repeatable.")
-@click.option("--labels", type=Path, metavar="FILE", help="Lines of STREAM that are anomalous, as generate writes.")
+@click.option("--labels", type=FILE, metavar="FILE", help="Lines of STREAM that are anomalous, as generate writes.")
 @window_options
 @click.option("--method", multiple=True, metavar="NAME", help="Only this detector; repeatable.")
 @METHOD_SETTINGS
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--write", "directory", type=Path, metavar="DIR", help="Write a page with pictures into DIR, too.")
+@click.option("--write", "directory", type=DIRECTORY, metavar="DIR", help="Write a page with pictures into DIR, too.")
 @click.option("--force", is_flag=True, help="Overwrite files that are in DIR.")
 def evaluate(
-    paths: tuple[str, ...],
+    paths: tuple[Path, ...],
     *,
     method: tuple[str, ...],
     settings: tuple[str, ...],
@@ -73,15 +73,15 @@ def evaluate(
     console = Console(quiet=False, bar=True)
     data: list[Data]
     if what == "a table":
-        made = Path(paths[0]).name
-        data = [work.table(Path(paths[0]), options["column"], options["label"])]
+        made = paths[0].name
+        data = [work.table(paths[0], options["column"], options["label"])]
     elif what == "logs":
-        kernels.load(console.compiling)
-        made = Path(paths[-1]).name
+        kernels.load(console.compiling, console.uncached)
+        made = paths[-1].name
         windows = {name: options[name] for name in ("D", "T")}
-        data = [work.logs(made, paths, windows, options["labels"])]
+        data = [work.logs(made, tuple(map(str, paths)), windows, options["labels"])]
     else:
-        kernels.load(console.compiling)
+        kernels.load(console.compiling, console.uncached)
         order = Order(**{name: value if options[name] is None else options[name] for name, value in DEFAULTS.items()})
         made = f"data sets of {order.rows:,} rows, of which {order.anomalies:.0%} are anomalous; seed {order.seed}"
         data = [work.data_set(name, order) for name in dict.fromkeys(options["dataset"] or DATASETS)]
@@ -96,7 +96,7 @@ def evaluate(
         click.echo(path, err=True)
 
 
-def _what(paths: tuple[str, ...], options: dict[str, Any]) -> str:
+def _what(paths: tuple[Path, ...], options: dict[str, Any]) -> str:
     """What is evaluated.
 
     Raises:

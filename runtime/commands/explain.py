@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from peerwatch.runtime.options import layers_of, replay_options
+from peerwatch.runtime.options import FILE, layers_of, replay_options
 
 
 @click.command()
@@ -16,7 +16,7 @@ from peerwatch.runtime.options import layers_of, replay_options
 @click.option("--user", metavar="ID", help="The decision on this user's purchase...")
 @click.option("--at", metavar="TIME", help="...at this time, as the log writes it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the whole network.")
-@click.option("--plot", type=Path, metavar="FILE", help="Draw the network and the window, too: FILE.svg or FILE.png.")
+@click.option("--plot", type=FILE, metavar="FILE", help="Draw the network and the window, too: FILE.svg or FILE.png.")
 def explain(
     paths: tuple[str, ...],
     config: Path | None,
@@ -53,7 +53,7 @@ def explain(
     from peerwatch.runtime.explain import as_text, explained  # noqa: PLC0415
 
     console = Console(quiet=False, bar=False)
-    kernels.load(console.compiling)
+    kernels.load(console.compiling, console.uncached)
     record = anyio.run(partial(explained, layers, seq=seq, line=line, user=user, at=at))
     click.echo(msgspec.json.encode(record).decode() if as_json else as_text(record))
     if plot is not None:

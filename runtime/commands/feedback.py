@@ -7,10 +7,11 @@ import click
 
 from peerwatch.network.errors import UsageError
 from peerwatch.runtime.names import shown
+from peerwatch.runtime.options import DIRECTORY
 
 
 @click.command()
-@click.argument("directory", type=Path, metavar="STATE_DIR")
+@click.argument("directory", type=DIRECTORY, metavar="STATE_DIR")
 @click.argument("labels", type=click.File("rb"), metavar="[FILE]", required=False)
 @click.option("--seq", multiple=True, type=click.IntRange(1), metavar="N", help="An event's number; repeatable.")
 @click.option("--line", multiple=True, type=click.IntRange(1), metavar="N", help="A stream log's line; repeatable.")

@@ -5,9 +5,11 @@ from typing import Any
 
 import click
 
+from peerwatch.runtime.options import DIRECTORY
+
 
 @click.command()
-@click.argument("directory", type=Path)
+@click.argument("directory", type=DIRECTORY)
 @click.option("--users", type=click.IntRange(2), default=10_000, show_default=True, help="Users.")
 @click.option("--batch-events", type=click.IntRange(0), default=200_000, show_default=True, help="Events to build on.")
 @click.option("--stream-events", type=click.IntRange(0), default=20_000, show_default=True, help="Events to judge.")

@@ -9,6 +9,7 @@ import click
 from peerwatch.network.errors import BadEvent, UsageError
 from peerwatch.network.rejects import decode_reject
 from peerwatch.runtime.names import shown
+from peerwatch.runtime.options import FILE
 
 
 @click.group()
@@ -17,7 +18,7 @@ def rejects() -> None:
 
 
 @rejects.command("show")
-@click.argument("file", type=Path)
+@click.argument("file", type=FILE)
 @click.option("--raw", is_flag=True, help="Print the lines' original bytes and nothing else.")
 def rejects_show(file: Path, *, raw: bool) -> None:
     """List the lines in a rejects FILE: where each stood, why it was rejected, and what it holds."""
@@ -35,12 +36,13 @@ def rejects_show(file: Path, *, raw: bool) -> None:
                 output.write(f"{where}: {rejected.reason}\n    {readable}\n".encode())
             output.flush()
     except BadEvent as error:
+        output.flush()
         raise UsageError(f"{shown(file)}:{number}: {error}") from None
 
 
 @rejects.command("requeue")
 @click.argument("lines", type=click.File("rb"))
-@click.argument("stream", type=Path)
+@click.argument("stream", type=FILE)
 def rejects_requeue(lines: BinaryIO, stream: Path) -> None:
     """Append corrected LINES (a file of events, - for standard input) to the log STREAM.
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from peerwatch.network.errors import RunError
+from peerwatch.runtime.descriptors import check_open
 from peerwatch.runtime.options import layers_of, settings_options
 from peerwatch.runtime.settings import resolve
 
@@ -22,7 +23,8 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool
 
     BATCH and STREAM hold one JSON event a line; the first line of BATCH may set D and T: {"D":"3", "T":"50"}. Flagged
     purchases are written to OUTPUT (- for standard output), each as its own line with the window's mean and sd added.
-    STREAM may be - for standard input. Lines that are no events go to the rejects file, and the run goes on.
+    STREAM may be - for standard input. Lines that are no events go to the rejects file, and the run goes on; where
+    OUTPUT is no file, they are told on standard error.
 
     \b
     peerwatch run batch_log.json stream_log.json flagged_purchases.json
@@ -32,7 +34,8 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool
     \b
     Exit codes:
       0         all judged; also a --follow, or a run with --state, that a signal has stopped
-      1         stopped by a rejected line (--strict), a failing disk, or an output nobody reads;
+      1         stopped by a rejected line (--strict), a failing disk, too little memory, or an
+                output nobody reads; or a stop that was not done after 10 seconds;
                 or all judged, but a decision came out differently when recomputed (--shadow)
       2         a wrong option, config, header or file; nothing has been written
       130, 143  interrupted; what had been read has been judged
@@ -40,6 +43,7 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool
     gc.disable()  # what imports make stays; looking for garbage in it takes a tenth of the start
     layers = layers_of(paths, config, options)
     settings, _ = resolve(*layers)
+    check_open(settings)
     from peerwatch.runtime.console import Console, different  # noqa: PLC0415 (--help and mistakes answer at once)
 
     logs_on_terminal = settings.logs.file is None and settings.logs.level in {"debug", "info"}
@@ -48,15 +52,17 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool
 
     from peerwatch.network import kernels  # noqa: PLC0415
     from peerwatch.runtime import runner  # noqa: PLC0415
+    from peerwatch.runtime.deadline import Deadline  # noqa: PLC0415
 
-    kernels.load(console.compiling)
+    kernels.load(console.compiling, console.uncached)
     gc.freeze()
     gc.enable()
-    report = anyio.run(
-        partial(runner.run, layers, console, config=config, reset=reset, force=force),
-        backend_options={"use_uvloop": sys.platform != "win32"},  # which has no uvloop
-    )
-    console.report(report)
+    with Deadline(console) as deadline:
+        report = anyio.run(
+            partial(runner.run, layers, console, deadline, config=config, reset=reset, force=force),
+            backend_options={"use_uvloop": sys.platform != "win32"},  # which has no uvloop
+        )
+        console.report(report)
     if report.first_difference is not None:
         raise RunError(different(report.totals, report.first_difference))
     if report.interrupted_by is not None and not report.resumable:

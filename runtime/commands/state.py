@@ -33,6 +33,6 @@ def state(paths: tuple[str, ...], config: Path | None, *, user: str, at: str, as
     from peerwatch.runtime.user_state import as_text, state_of  # noqa: PLC0415
 
     console = Console(quiet=False, bar=False)
-    kernels.load(console.compiling)
+    kernels.load(console.compiling, console.uncached)
     found = anyio.run(partial(state_of, layers, user, at))
     click.echo(msgspec.json.encode(found).decode() if as_json else as_text(found))

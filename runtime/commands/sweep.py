@@ -8,16 +8,16 @@ from pathlib import Path
 import click
 
 from peerwatch.network.errors import UsageError
-from peerwatch.runtime.options import layers_of, sweep_options
+from peerwatch.runtime.options import DIRECTORY, FILE, layers_of, sweep_options
 
 
 @click.command()
 @sweep_options
-@click.option("--labels", type=Path, metavar="FILE", help="Lines of STREAM that should be flagged, as generate writes.")
+@click.option("--labels", type=FILE, metavar="FILE", help="Lines of STREAM that should be flagged, as generate writes.")
 @click.option("--csv", is_flag=True, help="Print comma-separated values.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with how any two settings overlap.")
-@click.option("--plot", type=Path, metavar="FILE", help="Draw the shares, too: FILE.svg or FILE.png.")
-@click.option("-o", "--output", type=Path, metavar="DIR", help="Write what each setting flags into DIR.")
+@click.option("--plot", type=FILE, metavar="FILE", help="Draw the shares, too: FILE.svg or FILE.png.")
+@click.option("-o", "--output", type=DIRECTORY, metavar="DIR", help="Write what each setting flags into DIR.")
 @click.option("--force", is_flag=True, help="Overwrite files that are in DIR.")
 def sweep(
     paths: tuple[str, ...],
@@ -59,7 +59,7 @@ def sweep(
     from peerwatch.runtime.console import Console  # noqa: PLC0415
 
     console = Console(quiet=False, bar=True)
-    kernels.load(console.compiling)
+    kernels.load(console.compiling, console.uncached)
     record = anyio.run(partial(work.sweep, layers, Grid(D, T, k), console, labels=labels, output=output, force=force))
     if isinstance(record, signal.Signals):
         console.warning("interrupted; nothing has been written")

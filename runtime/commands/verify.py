@@ -39,7 +39,7 @@ def verify(paths: tuple[str, ...], config: Path | None, **options: Any) -> None:
     from peerwatch.runtime.verify import as_text, verified  # noqa: PLC0415
 
     console = Console(quiet=settings.quiet, bar=True)
-    kernels.load(console.compiling)
+    kernels.load(console.compiling, console.uncached)
     found = anyio.run(partial(verified, layers, console), backend_options={"use_uvloop": sys.platform != "win32"})
     click.echo(as_text(found))
     if found.first_difference is not None:

@@ -7,7 +7,7 @@ import anyio
 import numpy as np
 from support import MemoryLog, befriend, purchase
 
-from peerwatch.actors.dispatcher import Caution, Dispatcher
+from peerwatch.actors.dispatcher import Caution, Dispatcher, Progress
 from peerwatch.actors.mailbox import mailbox
 from peerwatch.actors.messages import Batch, Purchases, ShardMessage
 from peerwatch.network.decoder import Decoder
@@ -73,6 +73,75 @@ async def test_strict_stops_at_the_first_bad_line_and_keeps_what_came_before() -
     assert [len(b.events) for b in batches] == [2]
     assert [bad.line for batch in batches for bad in batch.rejected] == [3]
     assert str(dispatcher.stopped_by) == "stream:3: not valid JSON: invalid character (byte 0)"
+
+
+async def said(*logs: MemoryLog, caution: Caution | None = None, **options: Any) -> tuple[list[str], list[str]]:
+    """What the dispatcher warns of, and what it complains of."""
+    warnings, complaints = list[str](), list[str]()
+    boxes = [mailbox(Any, "box", 1000) for _ in range(2)]
+    (graph, shard), inboxes = ([end] for end, _ in boxes), [inbox for _, inbox in boxes]
+    told = {"warn": warnings.append, "complain": complaints.append, "caution": caution}
+    await Dispatcher(Decoder(), graph, shard, 100, **({"strict": False} | told | options)).run(logs)
+    for inbox in inboxes:
+        inbox.close()
+    return warnings, complaints
+
+
+class Holes(MemoryLog):
+    """A log of which each block comes behind a hole of 5000 bytes."""
+
+    async def blocks(self) -> Any:
+        """The blocks."""
+        async for block in super().blocks():
+            yield block._replace(hole=5000)
+
+
+async def test_a_hole_is_told_once() -> None:
+    """Wherever it was skipped, in whichever log, in whichever attempt; its bytes count as read."""
+    event, text = purchase(1, "1"), "a truncation has left {} before the line; such holes are skipped"
+    inside = MemoryLog(event + b"\0" * 7 + event + b"\0" * 9 + event, b"\0" + event)
+    assert await said(inside) == ([f"stream:2: {text.format('7 NUL bytes')}"], [])
+    assert await said(MemoryLog(b"\0" + event)) == ([f"stream:1: {text.format('1 NUL byte')}"], [])
+    caution = Caution()
+    for expected in ([f"stream:1: {text.format('5,000 NUL bytes')}"], []):
+        assert await said(Holes(event, event), inside, caution=caution) == (expected, [])
+    dispatcher, _, _ = await dispatched(Holes(event, event))
+    assert dispatcher.statistics().bytes == 2 * (5000 + len(event))
+    assert await said(MemoryLog(b"\0junk\n" + b"\0\0\0junk\n" + event)) == ([], [])  # as in UTF-16 and UTF-32
+    assert (await said(MemoryLog(b"\0" * 4 + b"junk\n" + event)))[0] != []
+
+
+async def test_a_log_without_events_is_complained_of_once() -> None:
+    """Each log by itself, when enough of it has come or at its end; not one of which only the rest is read."""
+    junk = MemoryLog(*[b"[1]\n"] * 150, name="junk")
+    text = "of the {} lines read from junk is an event; the first that is none: not a JSON object"
+    assert (await said(junk))[1] == [f"none {text.format(100)}"]
+    assert (await said(MemoryLog(*[b"[1]\n"] * 30, name="junk", judged=False), MemoryLog(purchase(1, "1"))))[1] == [
+        f"none {text.format(30)}"
+    ]
+    assert (await said(MemoryLog(purchase(1, "1") + b"[1]\n" * 8)))[1] == []
+    assert (await said(MemoryLog(purchase(1, "1"), *[b"[1]\n"] * 9, name="junk")))[1] == [f"only 1 {text.format(10)}"]
+    caution = Caution()
+    assert len((await said(junk, caution=caution))[1]) == 1
+    assert (await said(junk, caution=caution))[1] == []
+    assert (await said(Rest(*[b"[1]\n"] * 150), done=Progress(events=5, rejected=1)))[1] == []
+    assert len((await said(Rest(*[b"[1]\n"] * 150)))[1]) == 1  # behind a header
+
+
+class Rest(MemoryLog):
+    """A log that begins with its tenth line."""
+
+    async def blocks(self) -> Any:
+        """The blocks."""
+        async for block in super().blocks():
+            yield block._replace(line=block.line + 9)
+
+
+async def test_a_strict_run_says_only_what_a_log_looks_like() -> None:
+    """The line it ends with, and why, is said anyway."""
+    assert (await said(MemoryLog(b"junk\n"), strict=True))[1] == []
+    (complaint,) = (await said(MemoryLog(b"[{}]\n"), strict=True))[1]
+    assert "it looks like a JSON array" in complaint
 
 
 async def test_large_amounts_travel_once() -> None:

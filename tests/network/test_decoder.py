@@ -5,7 +5,8 @@ import itertools
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from strategies import LINES, logs
+from reference import own_part
+from strategies import BEFORE, LINES, logs
 from support import befriend, purchase
 
 from peerwatch.network.decoder import Decoder
@@ -16,7 +17,7 @@ from peerwatch.network.events import Event, Kind, parse_event
 def decoded(content: bytes, decoder: Decoder | None = None) -> list[Event | str]:
     """What the decoder makes of each line that is not blank: the event, or the reason."""
     decoder = decoder or Decoder()
-    events, rejected = decoder.decode(content, 1)
+    events, rejected, _ = decoder.decode(content, 1)
     ends = [0, *decoder.interner.ends[: len(decoder.interner)].tolist()]
     names = [decoder.interner.arena[a:b].tobytes() for a, b in itertools.pairwise(ends)]
     found: dict[int, Event | str] = {bad.line: bad.reason for bad in rejected}
@@ -32,9 +33,9 @@ def decoded(content: bytes, decoder: Decoder | None = None) -> list[Event | str]
 
 
 def parsed(line: bytes) -> Event | str:
-    """What `parse_event` makes of it."""
+    """What `parse_event` makes of its own part."""
     try:
-        return parse_event(line)
+        return parse_event(own_part(line))
     except BadEvent as error:
         return str(error)
 
@@ -70,7 +71,7 @@ def mutants(draw: st.DrawFn) -> bytes:
 @example(b'{"event_type":"befriend", "timestamp":"2017-06-13 11:33:01", "id1": 1, "id2": "1"}')
 def test_fast_and_exact_reading_agree(line: bytes) -> None:
     """On any line, however mangled, the kernel finds the same event or leaves it to `parse_event`."""
-    blank = not line.strip(b" \t\r")
+    blank = not own_part(line).strip(b" \t\r")
     assert decoded(line) == ([] if blank else [parsed(line.removesuffix(b"\r"))])
 
 
@@ -99,20 +100,36 @@ def mangled(draw: st.DrawFn) -> bytes:
 @example(purchase(1, "5") + purchase(1, "5")[:50] + b"\n" + purchase(1, "5")[51:])
 def test_a_line_almost_like_those_before_is_read_like_any_other(content: bytes) -> None:
     """What the kernel has learned from plain lines never makes it read the next ones differently."""
-    lines = [line.removesuffix(b"\r") for line in content.split(b"\n") if line.strip(b" \t\r")]
+    lines = [line.removesuffix(b"\r") for line in content.split(b"\n") if own_part(line).strip(b" \t\r")]
     assert decoded(content) == [parsed(line) for line in lines]
 
 
 @given(logs())
 def test_lines_keep_their_places(content: bytes) -> None:
-    """Spans and line numbers lead back to the lines; blank lines count as lines."""
-    content = content.removeprefix(b"\xef\xbb\xbf")
-    events, rejected = Decoder().decode(content, 10)
+    """Spans and line numbers lead back to the lines' own parts; blank lines count as lines; holes are named."""
+    events, rejected, holes = Decoder().decode(content, 10)
     split = content.split(b"\n")
+    own = [own_part(line) for line in split]
     for i in range(len(events)):
-        assert content[events.start[i] : events.end[i]] == split[events.line[i] - 10]
+        assert content[events.start[i] : events.end[i]] == own[events.line[i] - 10]
     for bad in rejected:
-        assert bad.raw == split[bad.line - 10] == content[bad.start : bad.start + len(bad.raw)]
+        assert bad.raw == own[bad.line - 10] == content[bad.start : bad.start + len(bad.raw)]
+    before = [line[: len(line) - len(rest)].count(b"\0") for line, rest in zip(split, own, strict=True)]
+    least = {bad.line - 10: 4 for bad in rejected}  # fewer may be UTF-16 or UTF-32
+    assert holes == [(10 + place, nuls) for place, nuls in enumerate(before) if nuls >= least.get(place, 1)]
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(BEFORE, LINES), max_size=20))
+def test_what_stands_before_lines_changes_nothing_else(lines: list[tuple[bytes, bytes]]) -> None:
+    """With holes and byte-order marks before them, lines are the same events and rejected lines, byte for byte."""
+    with_holes, without = Decoder(), Decoder()
+    content = b"".join(before + line + b"\n" for before, line in lines)
+    plain = b"".join(own_part(line) + b"\n" for _, line in lines)
+    assert decoded(content, with_holes) == decoded(plain, without)
+    found, expected = Decoder().decode(content, 1), Decoder().decode(plain, 1)
+    assert [bad[2:] for bad in found.rejected] == [bad[2:] for bad in expected.rejected]
+    assert found.events.line.tolist() == expected.events.line.tolist()
 
 
 def test_ordinary_lines_take_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,21 @@ def test_timestamps_are_microseconds_utc(stamp: str, micros: int) -> None:
         (b"\xff", "not UTF-8 at byte 1 of the line"),
         (b"hello", "not valid JSON: invalid character (byte 0)"),
         (b"[1]", "not a JSON object"),
+        (
+            "{“event_type”:“purchase”}".encode(),
+            "not valid JSON: quotes must be straight, not typographic like “ (byte 1)",
+        ),
+        (
+            '{"note":"ü", "event_type":»purchase«'.encode(),
+            "not valid JSON: quotes must be straight, not typographic like » (byte 27)",
+        ),
+        (
+            b"{'event_type':'purchase'}",
+            "not valid JSON: quotes must be double, not single (byte 1)",
+        ),
+        ('{"note":"“so”", "event_type":}'.encode(), "not valid JSON: invalid character (byte 33)"),
+        (bought(amount=r'"\ud83d\ude00"'), '"amount" "\\ud83d\\ude00" is not a finite decimal number'),
+        (bought(amount=r'"\\ud800"'), '"amount" "\\\\ud800" is not a finite decimal number'),
         (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "not valid JSON: nested deeper than 100 levels"),
         (b"{}", '"event_type" is missing'),
         (bought(event_type='"gift"'), 'unknown "event_type" "gift"; expected purchase, befriend or unfriend'),
@@ -98,6 +113,17 @@ def test_reasons(line: bytes, reason: str) -> None:
     with pytest.raises(BadEvent) as caught:
         parse_event(line)
     assert str(caught.value) == reason
+
+
+@pytest.mark.parametrize("field", ["event_type", "timestamp", "id", "amount", "note"])
+@pytest.mark.parametrize("escapes", [r"\ud800", r"\udc00\ud800", r"\uD83D\u0041", r"\udfff\n", r"\uDBFF\\"])
+def test_a_lone_surrogate_is_named(field: str, escapes: str) -> None:
+    """In whatever field it is, the reason says so, and where."""
+    line = bought(**{field: f'"a{escapes}"'})
+    with pytest.raises(BadEvent) as caught:
+        parse_event(line)
+    where = line.index(escapes.encode())
+    assert str(caught.value) == f"not valid JSON: {escapes[:6]} is a lone surrogate, no character (byte {where})"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """The command line: what users do first, right or wrong."""
 
+import gzip
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +18,7 @@ from support import befriend, purchase, running, wait_until
 from peerwatch.network import kernels
 from peerwatch.network.rejects import decode_reject
 from peerwatch.runtime.cli import cli
+from peerwatch.runtime.settings import PATHS
 
 HEADER = b'{"D":"2", "T":"3"}\n'
 BATCH = befriend(1, 2) + befriend(2, 3) + purchase(2, "10") + purchase(3, "12") + purchase(3, "11")
@@ -278,7 +282,7 @@ def test_standard_output_and_standard_input(logs: Path) -> None:
     result = subprocess.run([*COMMAND, "run", "batch", "-", "-"], input=STREAM, capture_output=True, check=True)
     assert result.stdout == FLAGGED
     assert b"flagged" in result.stderr
-    assert (logs / "stdout.rejects.json").exists()
+    assert sorted(path.name for path in logs.iterdir()) == ["batch", "stream"]
 
 
 def test_any_one_output_can_be_standard_output(logs: Path) -> None:
@@ -411,11 +415,11 @@ def test_two_runs_on_one_output_do_not_mix(logs: Path) -> None:
 
 
 def test_a_full_disk_is_one_sentence(logs: Path) -> None:
-    """Exit code 1; the rejects file for a device lies in the working directory."""
+    """Exit code 1, and nothing is made beside a device or in the working directory."""
     result = peerwatch("run", "batch", "stream", "/dev/full")
     assert result.exit_code == 1
     assert result.stderr == "peerwatch: cannot write /dev/full: No space left on device; mend that and run again\n"
-    assert (logs / "full.rejects.json").exists()
+    assert sorted(path.name for path in logs.iterdir()) == ["batch", "stream"]
 
 
 @pytest.mark.usefixtures("logs")
@@ -426,14 +430,341 @@ def test_a_full_disk_is_one_sentence(logs: Path) -> None:
         ["sweep", "batch", "stream", "--k", "2,3"],
         ["verify", "batch", "stream", "out"],
         ["config", "show"],
+        ["rejects", "show", "out.rejects.json"],
+        ["rejects", "show", "--raw", "out.rejects.json"],
+        ["datasets", "list"],
+        ["--help"],
+        ["--version"],
+        ["run", "--help"],
+        ["rejects", "show", "-h"],
     ],
 )
-def test_a_full_disk_behind_standard_output_is_a_failing_disk(arguments: list[str]) -> None:
-    """Exit code 1 and one sentence from commands that print: nothing the user named is wrong."""
+def test_a_standard_output_that_takes_nothing_is_told(logs: Path, arguments: list[str]) -> None:
+    """From every command that prints one sentence: exit code 1 for a full disk, 2 if it is closed; none for a pipe."""
+    (logs / "stream").write_bytes(STREAM + b"junk\n")
     assert peerwatch("run", "batch", "stream", "out").exit_code == 0
     with Path("/dev/full").open("wb") as full:
         result = subprocess.run([*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE, check=False)
-    assert (result.returncode, result.stderr) == (1, b"peerwatch: No space left on device\n")
+    said = b"peerwatch: cannot write standard output: No space left on device\n"
+    assert (result.returncode, result.stderr) == (1, said)
+    result = subprocess.run(closed(1, *arguments), stderr=subprocess.PIPE, check=False)
+    assert (result.returncode, result.stderr) == (2, b"peerwatch: cannot write standard output: it is closed\n")
+    read, write = os.pipe()
+    os.close(read)
+    result = subprocess.run([*COMMAND, *arguments], stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (result.returncode, result.stderr) == (1, b"")
+
+
+def test_a_mistake_is_a_mistake_where_nobody_can_read_it(logs: Path) -> None:
+    """Standard error on a full disk, or closed: the exit code stays 2, and nothing is written."""
+    for arguments in (["run", "--shard", "3"], ["run", "no", "stream", "out"]):
+        with Path("/dev/full").open("wb") as full:
+            assert subprocess.run([*COMMAND, *arguments], stderr=full, check=False).returncode == 2
+        assert subprocess.run(closed(2, *arguments), check=False).returncode == 2
+    assert not (logs / "out").exists()
+
+
+def closed(number: int | str, *arguments: str) -> list[str]:
+    """A command that is started with a closed descriptor, or several: `0 1`."""
+    close = " ".join(f"{each}>&-" for each in str(number).split())
+    return ["sh", "-c", f'exec "$@" {close}', "sh", *COMMAND, *arguments]
+
+
+@pytest.mark.parametrize("number", ["0", "1", "2", "0 2", "0 1 2"])
+@pytest.mark.parametrize("options", [["--follow", "--idle-exit", "0", "--state", "state"], ["--log-level", "info"]])
+def test_a_run_needs_no_standard_descriptors(logs: Path, number: str, options: list[str]) -> None:
+    """Whoever starts it may close any of them: no file that it opens takes their place."""
+    command = closed(number, "run", "batch", "stream", "out", "--log-file", "log", "--quiet", *options)
+    assert subprocess.run(command, check=False).returncode == 0
+    assert (logs / "out").read_bytes() == FLAGGED
+    assert ((logs / "log").read_bytes().count(b"decision") >= 2) == ("--log-level" in options)
+
+
+@pytest.mark.parametrize(
+    ("number", "arguments", "sentence"),
+    [
+        (1, ["batch", "stream", "-"], "the output is standard output, which is not open for writing"),
+        (1, ["batch", "stream", "/dev/stdout"], "the output is standard output, which is not open for writing"),
+        (1, ["batch", "stream", "out", "--rejects", "-"], "the rejects file is standard output, which is not open for"),
+        (
+            1,
+            ["batch", "stream", "out", "--verdicts", "-"],
+            "the ledger is standard output, which is not open for writing",
+        ),
+        (2, ["batch", "stream", "out", "--log-file", "/dev/stderr"], ""),
+        (2, ["batch", "stream", "/dev/stderr"], ""),
+        (0, ["batch", "-", "out"], "the stream log is standard input, which is not open for reading"),
+        (0, ["batch", "-", "out", "--follow"], "the stream log is standard input, which is not open for reading"),
+        (0, ["-", "stream", "out"], "the batch log is standard input, which is not open for reading"),
+        (0, ["batch", "/dev/stdin", "out"], "the stream log is standard input, which is not open for reading"),
+        (3, ["batch", "/dev/fd/3", "out"], "the stream log is /dev/fd/3, which is not open for reading"),
+        (3, ["batch", "stream", "/dev/fd/3"], "the output is /dev/fd/3, which is not open for writing"),
+    ],
+)
+def test_what_is_named_must_be_open(logs: Path, number: int, arguments: list[str], sentence: str) -> None:
+    """A closed descriptor as log or output is a usage error; nothing is judged into nowhere, nothing is made."""
+    command = closed(number, "run", *arguments, "--log-level", "info")
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"peerwatch: {sentence}" if sentence else "")
+    assert sorted(path.name for path in logs.iterdir()) == ["batch", "stream"]
+
+
+@pytest.mark.usefixtures("logs")
+def test_input_from_a_closed_descriptor_is_told() -> None:
+    """Commands that read standard input say so in a sentence, too."""
+    result = subprocess.run(closed(0, "rejects", "requeue", "-", "stream"), capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert result.stderr.startswith("peerwatch: ")
+
+
+BAD = STREAM + b"".join(b"junk %d\n" % number for number in range(12))
+REJECTED = "".join(
+    f"peerwatch: {{0}}:{line}: rejected: not valid JSON: invalid character (byte 0)\n" for line in (6, 7, 8)
+)
+"""What is said of the first of them, in a log of that name."""
+UNKEPT = "peerwatch: 12 lines were rejected and are kept in no file; --rejects FILE keeps them\n"
+
+
+def test_rejected_lines_of_a_pipeline_are_told(logs: Path) -> None:
+    """Without a file beside the output the first are named, all are counted, quiet or not; no file is made anywhere."""
+    command = [*COMMAND, "run", "--quiet", "batch", "-", "-"]
+    result = subprocess.run(command, input=BAD, capture_output=True, check=True)
+    assert (result.stdout, result.stderr.decode()) == (FLAGGED, REJECTED.format("standard input") + UNKEPT)
+    assert sorted(path.name for path in logs.iterdir()) == ["batch", "stream"]
+    result = subprocess.run([*command, "--rejects", "bad"], input=BAD, capture_output=True, check=True)
+    assert (result.stdout, result.stderr) == (FLAGGED, b"")
+    assert (logs / "bad").read_bytes().count(b"\n") == 12
+
+
+@pytest.mark.parametrize("output", ["-", "/dev/stdout", "/dev/stderr", "/dev/null", "pipe", "/dev/fd/1"])
+def test_an_output_that_is_no_file_has_no_rejects_file(logs: Path, output: str) -> None:
+    """Devices, pipes and descriptors: nothing is made in /dev, in the working directory or beside a pipe."""
+    (logs / "stream").write_bytes(BAD)
+    os.mkfifo(logs / "pipe")
+    reader = os.open(logs / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    result = subprocess.run(
+        [*COMMAND, "run", "batch", "stream", output, "--quiet"], capture_output=True, check=True, text=True
+    )
+    piped = os.read(reader, 1 << 16).decode()
+    os.close(reader)
+    assert REJECTED.format("stream") in result.stderr.replace(FLAGGED.decode(), "")
+    assert result.stderr.endswith(UNKEPT)
+    assert (result.stdout + result.stderr + piped).count('"mean"') == (0 if output == "/dev/null" else 2)
+    assert sorted(path.name for path in logs.iterdir()) == ["batch", "pipe", "stream"]
+
+
+WHOLE = purchase(1, "11") * 50
+OTHER_KINDS = {
+    "gzip": (
+        gzip.compress(WHOLE),
+        r"none of the \d+ lines read from {} is an event: it looks like a file compressed with",
+    ),
+    "UTF-16": (
+        WHOLE.decode().encode("utf-16"),
+        "none of the 50 lines read from {} is an event: it looks like UTF-16 text",
+    ),
+    "CR": (
+        WHOLE.replace(b"\n", b"\r"),
+        "the only line read from {} is no event: it looks like text whose lines end in CR",
+    ),
+    "array": (
+        b"[" + WHOLE.replace(b"\n", b",")[:-1] + b"]",
+        "the only line read from {} is no event: it looks like a JSON",
+    ),
+    "long array": (
+        b"[\n" + WHOLE.replace(b"\n", b",\n")[:-2] + b"\n]\n",
+        "only 1 of the 52 lines read from {} is an eve",
+    ),
+    "junk": (
+        b"junk\n" * 3,
+        "none of the 3 lines read from {} is an event; the first that is none: not valid JSON: inva",
+    ),
+}
+
+
+@pytest.mark.parametrize("which", ["stream", "batch", "follow"])
+@pytest.mark.parametrize(("content", "sentence"), OTHER_KINDS.values(), ids=OTHER_KINDS.keys())
+def test_a_log_of_another_kind_is_no_silence(logs: Path, content: bytes, sentence: str, which: str) -> None:
+    """Also with --quiet one sentence says what it looks like, and what to do; the exit code stays what it is."""
+    name = "batch" if which == "batch" else "stream"
+    (logs / name).write_bytes(content)
+    options = ["--quiet", "--D", "2", "--T", "3", *(["--follow", "--idle-exit", "0"] if which == "follow" else [])]
+    result = peerwatch("run", "batch", "stream", "out", *options)
+    assert result.exit_code == 0
+    *holes, said = result.stderr.splitlines()
+    assert re.match(f"peerwatch: {sentence.format(name)}", said)
+    assert all("NUL byte" in hole for hole in holes)
+    assert (logs / "out.rejects.json").read_bytes() != b""
+
+
+def test_a_batch_log_of_another_kind_has_no_header(logs: Path) -> None:
+    """What it looks like is the reason."""
+    (logs / "batch").write_bytes(gzip.compress(WHOLE))
+    result = peerwatch("run", "batch", "stream", "out")
+    said = "batch looks like a file compressed with gzip, not like a log; unpack it first, as with gunzip or zcat"
+    assert (result.exit_code, result.stderr) == (2, f"peerwatch: {said}\n")
+
+
+def test_what_stands_before_lines_is_no_part_of_them(logs: Path) -> None:
+    """Holes and byte-order marks in the middle of logs: the same output, and offsets of rejected lines behind them."""
+    before = b"\0" * 9 + b"\xef\xbb\xbf"
+    lines = [before + line for line in (STREAM + b"junk\n").splitlines(keepends=True)]
+    (logs / "stream").write_bytes(b"".join(lines))
+    (logs / "batch").write_bytes(HEADER + before + BATCH)
+    result = peerwatch("run", "batch", "stream", "out", "--quiet")
+    assert (result.exit_code, (logs / "out").read_bytes()) == (0, FLAGGED)
+    assert result.stderr.count("\n") == result.stderr.count("a truncation has left 9 NUL bytes before the line") == 1
+    (record,) = map(decode_reject, (logs / "out.rejects.json").read_bytes().splitlines())
+    assert (record.raw, record.offset) == (b"junk", sum(map(len, lines)) - len(b"junk\n"))
+    assert (record.line, record.file) == (len(lines), "stream")
+
+
+def test_a_strict_pipeline_names_its_line_once(logs: Path) -> None:
+    """The sentence it ends with is enough."""
+    (logs / "stream").write_bytes(BAD)
+    result = subprocess.run(
+        [*COMMAND, "run", "batch", "stream", "-", "-q", "--strict"], capture_output=True, check=False
+    )
+    assert (result.returncode, result.stdout) == (1, FLAGGED)
+    assert result.stderr == b"peerwatch: stream:6: not valid JSON: invalid character (byte 0)\n"
+
+
+def test_pipelines_in_one_directory_do_not_collide(logs: Path) -> None:
+    """Two at once, the first of them held up by its reader; and in a directory that cannot be written."""
+    (logs / "stream").write_bytes(BAD)
+    with subprocess.Popen([*COMMAND, "run", "batch", "-", "-", "-q"], stdin=-1, stdout=-1, stderr=-1) as first:
+        assert first.stdin is not None
+        assert first.stdout is not None
+        first.stdin.write(STREAM)
+        first.stdin.flush()
+        lines = [first.stdout.readline(), first.stdout.readline()]  # it is under way
+        second = subprocess.run([*COMMAND, "run", "batch", "stream", "-", "-q"], capture_output=True, check=True)
+        assert second.stdout == b"".join(lines) == FLAGGED
+        first.communicate()
+        assert first.returncode == 0
+    logs.chmod(0o555)
+    try:
+        result = subprocess.run([*COMMAND, "run", "batch", "stream", "-", "-q"], capture_output=True, check=True)
+    finally:
+        logs.chmod(0o755)
+    assert result.stdout == FLAGGED
+
+
+def test_standard_error_may_be_a_file_with_words_in_it(logs: Path) -> None:
+    """/dev/stderr is what it is, not a file to be overwritten, for outputs as for rejects."""
+    (logs / "stream").write_bytes(BAD)
+    with (logs / "words").open("wb") as words:
+        words.write(b"words\n")
+        words.flush()
+        options = ["--rejects", "/dev/stderr", "--quiet"]
+        subprocess.run([*COMMAND, "run", "batch", "stream", "out", *options], stderr=words, check=True)
+    first, *records = (logs / "words").read_bytes().splitlines()
+    assert first == b"words"
+    assert [decode_reject(record).line for record in records] == [*range(6, 18)]
+
+
+@pytest.mark.parametrize("content", [b" ", b"\n\n", b" \r\n\t\n"])
+def test_a_file_of_white_space_is_empty(logs: Path, content: bytes) -> None:
+    """As an output, a rejects file or a ledger it is no loss."""
+    for name in ("out", "bad", "ledger"):
+        (logs / name).write_bytes(content)
+    assert peerwatch("run", "batch", "stream", "out", "--rejects", "bad", "--verdicts", "ledger").exit_code == 0
+    assert (logs / "out").read_bytes() == FLAGGED
+    (logs / "out").write_bytes(content * (1 << 20) + b"precious")
+    assert peerwatch("run", "batch", "stream", "out").exit_code == 2
+    assert (logs / "out").read_bytes().endswith(b"precious")
+
+
+@pytest.mark.parametrize("way", ["arguments", "config"])
+def test_a_tilde_is_home_in_every_path(logs: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In options, where no shell has expanded it, and in configs."""
+    home = logs / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("batch", "stream"):
+        (logs / name).rename(home / name)
+    paths = {
+        "input.batch": "batch", "input.stream": "stream", "output.flagged": "out", "output.rejects": "bad",
+        "output.verdicts": "ledger", "logs.file": "log", "state.directory": "state",
+    }  # fmt: skip
+    assert {*paths} == PATHS
+    if way == "config":
+        sections: dict[str, dict[str, str]] = {}
+        for key, name in paths.items():
+            section, _, rest = key.partition(".")
+            sections.setdefault(section, {})[rest] = f"~/{name}"
+        (home / "c.yaml").write_text(json.dumps(sections))
+        arguments = ["--config=~/c.yaml"]
+    else:
+        arguments = [
+            "~/batch", "~/stream", "~/out", "--rejects=~/bad", "--verdicts=~/ledger", "--log-file=~/log",
+            "--state=~/state",
+        ]  # fmt: skip
+    assert peerwatch("run", *arguments).exit_code == 0
+    assert (home / "out").read_bytes() == FLAGGED
+    assert {path.name for path in home.iterdir()} >= {*paths.values()}
+    assert [*logs.iterdir()] == [home]
+    assert peerwatch("status", "~/state").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["", "stream", "out"], "command line: \"input.batch\" is '', which is empty; name a file"),
+        (["batch", "", "out"], "command line: \"input.stream\" is '', which is empty; name a file"),
+        (["batch", "stream", ""], "command line: \"output.flagged\" is '', which is empty; name a file"),
+        (
+            ["batch", "stream", "o/"],
+            "command line: \"output.flagged\" is 'o/', which is a directory's name; name a file",
+        ),
+        (
+            ["batch", "stream/", "o"],
+            "command line: \"input.stream\" is 'stream/', which is a directory's name; name a file",
+        ),
+        (["batch", "stream", "o", "--rejects="], "--rejects: \"output.rejects\" is '', which is empty; name a file"),
+        (["batch", "stream", "o", "--verdicts="], "--verdicts: \"output.verdicts\" is '', which is empty; name a file"),
+        (["batch", "stream", "o", "--log-file="], "--log-file: \"logs.file\" is '', which is empty; name a file"),
+        (["batch", "stream", "o", "--state="], "--state: \"state.directory\" is '', which is empty; name a directory"),
+        (["-c", "c.yaml"], "c.yaml:1: \"logs.file\" is 'a\\x00b', which holds a NUL byte; name a file"),
+        (
+            ["batch", "stream", "dangling"],
+            "cannot write dangling: the directory {}/nowhere does not exist; create it first",
+        ),
+        (
+            ["batch", "stream", "o", "--log-file", "no/log"],
+            "cannot write the log file no/log: the directory no does not exist; create it first",
+        ),
+    ],
+)
+def test_a_path_that_can_be_none_is_refused(logs: Path, arguments: list[str], sentence: str) -> None:
+    """Exit code 2, one sentence that names the key and the way out, nothing written."""
+    (logs / "dangling").symlink_to("nowhere/x")
+    (logs / "c.yaml").write_text('logs: {file: "a\\0b"}\n')
+    before = sorted(logs.iterdir())
+    result = peerwatch("run", *arguments)
+    assert (result.exit_code, result.stderr) == (2, f"peerwatch: {sentence.format(logs)}\n")
+    assert sorted(logs.iterdir()) == before
+
+
+@pytest.mark.usefixtures("logs")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "-c", ""], ["status", ""], ["feedback", "", "--seq", "1", "--label", "normal"],
+        ["explain", "--plot", ""], ["sweep", "--labels", ""], ["sweep", "-o", ""], ["bisect", "", "x"],
+        ["detect", "", "--column", "a"], ["detect", "t", "--column", "a", "--save", "x/"], ["evaluate", ""],
+        ["evaluate", "--write", ""], ["rejects", "show", ""], ["rejects", "requeue", "-", ""], ["generate", ""],
+        ["datasets", "make", "cards", ""], ["datasets", "stats", ""], ["verify", "batch", "stream", ""],
+        ["state", "", "--user", "1", "--at", "1"],
+    ],
+)  # fmt: skip
+def test_no_command_takes_an_empty_path(arguments: list[str]) -> None:
+    """Nor a directory's name for a file to be written: exit code 2 and words about it."""
+    result = peerwatch(*arguments)
+    assert result.exit_code == 2
+    assert "is empty" in result.stderr or "is a directory's name" in result.stderr
 
 
 def test_a_damaged_kernel_cache_is_done_without(logs: Path) -> None:

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
-from reference import event_of, judge, network_of
+from reference import event_of, judge, network_of, own_part
 from sklearn import metrics as sk
 from strategies import COMMANDS, logs
 from support import befriend, purchase, running
@@ -224,10 +224,10 @@ def naive(batch: bytes, stream: bytes, D: int, T: int) -> Iterator[Naive]:
     """Of each stream purchase, by lists and sets."""
     friends: dict[str, set[str]] = {}
     bought: list[tuple[Any, int, str, int]] = []
-    for log, content in enumerate((batch, stream.removeprefix(b"\xef\xbb\xbf"))):
+    for log, content in enumerate((batch, stream)):
         for line in content.split(b"\n"):
             try:
-                kind, when, a, b = event_of(line.removesuffix(b"\r"))
+                kind, when, a, b = event_of(own_part(line).removesuffix(b"\r"))
             except (ValueError, KeyError, TypeError, RecursionError):
                 continue
             if kind == "purchase":

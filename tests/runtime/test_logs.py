@@ -1,5 +1,7 @@
 """Decision records: which there are, and that each tells the whole truth about its decision."""
 
+import errno
+import io
 import json
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -14,7 +16,9 @@ from reference import judge, network_of
 from support import befriend, purchase
 
 from peerwatch.runtime.cli import cli
-from peerwatch.runtime.logs import moment
+from peerwatch.runtime.log_target import LogTarget
+from peerwatch.runtime.logs import Logger, moment
+from peerwatch.runtime.settings import Logs
 
 LINES = [
     befriend(1, 2), befriend(2, 3), purchase(2, "10.00", "2017-06-13 11:00:00"), purchase(1, "7"),
@@ -155,15 +159,96 @@ def test_a_log_file_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> N
     files = [str(tmp_path / "stream"), str(tmp_path / "out")]
     result = CliRunner().invoke(cli, ["run", *files, "--D", "1", "--T", "2", "--log-file", str(tmp_path)])
     assert result.exit_code == 2
-    assert result.stderr == f"peerwatch: cannot write the log file {tmp_path}: Is a directory\n"
+    assert result.stderr == f"peerwatch: cannot write the log file {tmp_path}: it is a directory; name a file in it\n"
     assert not (tmp_path / "out").exists()
 
 
-def test_a_log_on_a_full_disk_ends_the_run(tmp_path: Path) -> None:
-    """A decision that cannot be logged is an error with exit code 1."""
+def test_a_log_on_a_full_disk_stops_nothing(tmp_path: Path) -> None:
+    """It is told once that records are lost, which file it is, and at the end how many; everything is judged."""
     (tmp_path / "stream").write_bytes(STREAM)
     files = [str(tmp_path / "stream"), str(tmp_path / "out")]
-    options = ["--D", "2", "--T", "3", "--log-level", "info", "--log-file", "/dev/full"]
-    result = CliRunner().invoke(cli, ["run", *files, *options])
-    assert result.exit_code == 1
-    assert result.stderr.endswith("peerwatch: cannot write the log: No space left on device\n")
+    options = ["--D", "2", "--T", "3", "--log-level", "info", "--decisions", "all", "--log-file", "/dev/full"]
+    result = CliRunner().invoke(cli, ["run", *files, *options, "--quiet"])
+    assert result.exit_code == 0
+    assert (tmp_path / "out").read_bytes() == judge(None, STREAM, 2, 3).flagged
+    first, last = result.stderr.splitlines()
+    assert first == (
+        "peerwatch: cannot write the log /dev/full: No space left on device; the run goes on, and records are lost"
+    )
+    assert last == "peerwatch: the log /dev/full could not be written: 9 records were lost"
+
+
+class Disk(io.BytesIO):
+    """Has `room` for so many bytes."""
+
+    room = 10**9
+
+    def write(self, data: Any) -> int:
+        """As much as there is room for."""
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = super().write(data[: self.room])
+        self.room -= written
+        return written
+
+
+def test_a_record_that_is_torn_spoils_no_other(tmp_path: Path) -> None:
+    """What a full disk has taken a part of is ended before the next record, once there is room again."""
+    disk, told = Disk(), list[str]()
+    target = LogTarget(disk, "log", told.append)
+    target.msg("one")
+    disk.room = 2
+    target.msg("two two")
+    target.msg(b"three")
+    disk.room = 10**9
+    target.msg(b"four")
+    target.msg(b"five")
+    assert disk.getvalue() == b"one\ntw\nfour\nfive\n"
+    target.tell_lost()
+    assert target.lost == 2
+    assert told == [
+        "cannot write the log log: No space left on device; the run goes on, and records are lost",
+        "the log log could not be written: 2 records were lost",
+    ]
+    assert tmp_path
+
+
+def test_the_status_tells_of_lost_records(tmp_path: Path) -> None:
+    """And a log that is whole is no matter."""
+    (tmp_path / "stream").write_bytes(STREAM)
+    files = [str(tmp_path / "stream"), str(tmp_path / "out"), "--state", str(tmp_path / "state")]
+    options = ["--D", "2", "--T", "3", "--log-level", "info", "--log-file"]
+    for log, lost in (("/dev/full", 2), (str(tmp_path / "log"), 0)):
+        assert CliRunner().invoke(cli, ["run", *files, *options, log, "--reset"]).exit_code == 0
+        said = CliRunner().invoke(cli, ["status", str(tmp_path / "state")]).stdout
+        assert ("records could not be written" in said) == bool(lost)
+        found = json.loads(CliRunner().invoke(cli, ["status", str(tmp_path / "state"), "--json"]).stdout)
+        assert found["unlogged"] == lost
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "name", "environment", "colored"),
+    [
+        (True, "standard error", {}, True),
+        (False, "standard error", {}, False),
+        (True, "standard error", {"NO_COLOR": "1"}, False),
+        (True, "standard error", {"NO_COLOR": ""}, True),
+        (False, "standard error", {"FORCE_COLOR": "1"}, True),
+        (False, "log", {"FORCE_COLOR": "1"}, False),
+        (True, "standard error", {"NO_COLOR": "1", "FORCE_COLOR": "1"}, False),
+    ],
+)
+def test_colours_are_those_that_are_wanted(
+    is_terminal: bool, name: str, environment: dict[str, str], colored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a terminal, unless NO_COLOR is set; FORCE_COLOR wants them on standard error, and never in a file."""
+    for variable in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    file = io.BytesIO()
+    target = LogTarget(file, name, print)
+    target.is_terminal = is_terminal
+    logger = Logger(Logs(), target)
+    logger.warning("something", key="value")
+    assert (b"\x1b[" in file.getvalue()) == colored

@@ -1,9 +1,11 @@
 """Logs as sources: whole lines, the header, and what cannot be read."""
 
+import gzip
 import os
 import re
 import tempfile
 import threading
+import tracemalloc
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -13,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import purchase
 
+from peerwatch.actors.dispatcher import Block
 from peerwatch.network.errors import UsageError
-from peerwatch.runtime.sources import LogFile
+from peerwatch.runtime.sources import CHUNK, LogFile
 
 EVENT = purchase(1, "1")
 
@@ -48,6 +51,69 @@ def test_blocks_are_whole_lines_and_together_the_file(content: bytes, chunk: int
         assert begin == offset
         offset += len(block)
         assert block.endswith(b"\n") or i == len(blocks) - 1
+
+
+@given(
+    lines=st.lists(st.tuples(st.sampled_from([0, 0, 1, 7, 40]), st.sampled_from([b"", b"a", b"d" * 30])), max_size=20),
+    chunk=st.integers(1, 50),
+)
+def test_holes_are_let_go_and_offsets_stay_true(lines: list[tuple[int, bytes]], chunk: int) -> None:
+    """Whatever a read returns, a block begins where its offset says; what lies between blocks is holes, all counted."""
+    content = b"\n".join(b"\0" * hole + line for hole, line in lines)
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name, "log")
+        path.write_bytes(content)
+        blocks = anyio.run(whole_blocks, path, chunk)
+    end = line = 0
+    for block in blocks:
+        assert content[end : block.offset] == b"\0" * block.hole
+        end = block.offset + len(block.content)
+        assert content[block.offset : end] == block.content
+        assert not block.content.startswith(b"\0")
+        assert block.line == line + 1
+        line += block.content.count(b"\n")
+    assert end == len(content)
+
+
+async def whole_blocks(path: Path, chunk: int) -> list[Block]:
+    """The log's blocks with all that is known of them."""
+    async with AsyncExitStack() as stack:
+        log = LogFile(str(path), judged=True, chunk=chunk)
+        await log.open(stack)
+        return [block async for block in log.blocks()]
+
+
+def test_a_hole_larger_than_memory_is_no_matter(tmp_path: Path) -> None:
+    """A hole of 200 MB, at the start of the log and again behind a line, takes a few reads' room."""
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        for _ in range(2):
+            file.seek(200_000_000, os.SEEK_CUR)
+            file.write(EVENT)
+    tracemalloc.start()
+    try:
+        blocks = anyio.run(whole_blocks, path, CHUNK)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [(block.content, block.hole) for block in blocks] == [(EVENT, 200_000_000)] * 2
+    assert [block.offset for block in blocks] == [200_000_000, 400_000_000 + len(EVENT)]
+    assert peak < 8 * CHUNK
+
+
+async def test_a_header_behind_a_hole_is_found(tmp_path: Path) -> None:
+    """NUL bytes, a byte-order mark and blank lines before it are no part of it."""
+    path = tmp_path / "log"
+    content = b"\0" * 3000 + b"\xef\xbb\xbf \n\0\n" + b'{"D":3, "T":50}\n' + EVENT
+    await anyio.Path(path).write_bytes(content)
+    async with AsyncExitStack() as stack:
+        log = LogFile(str(path), judged=False, chunk=1000)
+        await log.open(stack)
+        await log.read_ahead()
+        assert log.take_header({"D", "T"}).values == {"D": 3, "T": 50}
+        (block,) = [block async for block in log.blocks()]
+    assert (block.content, block.line, block.hole) == (EVENT, 4, 3000)
+    assert block.offset == len(content) - len(EVENT)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +162,11 @@ async def test_the_header_is_the_first_line_that_sets_D_or_T(
         (b'{"D":-3, "T":2}', ':1: the header\'s "D" is -3; expected an integer like "50"'),
         (b'{"D":' + b"9" * 5000 + b', "T":2}', ':1: the header\'s "D" is 9999'),
         (b'{"D":3}', ':1: the header has no "T"; add it, or give --T'),
+        (
+            gzip.compress(EVENT, mtime=0),
+            " looks like a file compressed with gzip, not like a log; unpack it first, as with gunzip",
+        ),
+        (b'{\n  "D": 3,\n  "T": 5\n}\n', " looks like JSON whose objects go over several lines, not like a log; write"),
     ],
 )
 async def test_a_bad_header_is_named(content: bytes, message: str, tmp_path: Path) -> None:

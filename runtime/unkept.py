@@ -1,0 +1,60 @@
+"""Rejected lines of a run whose output is no file beside which they could be kept: they are told."""
+
+from contextlib import AsyncExitStack
+from typing import Final
+
+from anyio.to_thread import run_sync
+
+from peerwatch.network.rejects import decode_reject
+from peerwatch.runtime.console import Console
+from peerwatch.runtime.output_file import Written
+
+TOLD: Final = 3
+"""Rejected lines that are told one by one."""
+
+
+class UnkeptRejects:
+    """Tells the first rejected lines where they stand and why, then how many there are; keeps none."""
+
+    def __init__(self, console: Console, *, strict: bool) -> None:
+        """A `strict` run ends with the first one, and says so itself."""
+        self._console = console
+        self._strict = strict
+        self._count = 0
+        self._told = 0
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Tell the number when the stack closes."""
+        stack.push_async_callback(run_sync, self._tell_number)
+
+    async def start(self, written: Written | None = None, *, force: bool = False) -> None:  # noqa: ARG002
+        """Count anew; what has been told is not told again."""
+        self._count = 0
+
+    async def look(self) -> None:
+        """There is no file."""
+
+    async def write(self, data: bytes) -> None:
+        """Take some records."""
+        await run_sync(self._take, data)
+
+    async def sync(self) -> Written:
+        """There is nothing to do."""
+        return Written()
+
+    async def written(self) -> Written:
+        """Nothing is."""
+        return Written()
+
+    def _take(self, data: bytes) -> None:
+        for record in data.splitlines():
+            self._count += 1
+            if self._told < min(self._count, TOLD) and not self._strict:
+                rejected = decode_reject(record)
+                self._told += 1
+                self._console.urgent(f"{rejected.file}:{rejected.line}: rejected: {rejected.reason.splitlines()[0]}")
+
+    def _tell_number(self) -> None:
+        if self._count and not self._strict:
+            lines = "1 line was rejected and is" if self._count == 1 else f"{self._count:,} lines were rejected and are"
+            self._console.urgent(f"{lines} kept in no file; --rejects FILE keeps them")
