@@ -106,6 +106,10 @@ class Console:
                 f"{alone:,} flagged by {settings.detector.name} alone, {others:,} by {settings.challenger.name} alone"
             )
             rows.append(("disagreed", f"{alone + others:,}", found))
+        if report.lost.pieces:
+            rows.append(
+                ("lost", f"{report.lost.pieces:,}", f"pieces of the stream log, {report.lost.bytes:,} bytes known")
+            )
         width = max(len(count) for _, count, _ in rows)
         self._say("\n".join(f"{what:<10}{count:>{width}}  {more}" for what, count, more in rows))
 

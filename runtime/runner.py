@@ -31,6 +31,7 @@ from peerwatch.runtime.opening import (
     take_header,
 )  # fmt: skip
 from peerwatch.runtime.pipeline import Totals
+from peerwatch.runtime.seen import Lost
 from peerwatch.runtime.settings import Layer, Settings, resolve
 from peerwatch.runtime.sinks import FileSink, Sinks, is_flagged_line, is_ledger_line, is_reject_line
 from peerwatch.runtime.supervisor import Supervisor
@@ -42,7 +43,7 @@ class Report(NamedTuple):
     """What a run did, where it wrote, and the signal that ended its reading early, if one did.
 
     `resumable` says that the next run goes on where this one was; `first_difference` is the first decision that came
-    out differently when it was recomputed.
+    out differently when it was recomputed; `lost` is what of the stream log is gone unread.
     """
 
     totals: Totals
@@ -51,6 +52,7 @@ class Report(NamedTuple):
     interrupted_by: signal.Signals | None
     resumable: bool
     first_difference: Difference | None
+    lost: Lost
 
 
 async def run(
@@ -132,5 +134,11 @@ async def run(
         await run_sync(partial(logger.info, "run finished", **done))
         resumable = directory is not None or settings.follow
         return Report(
-            totals, settings, paths.rejects, supervisor.interrupted_by, resumable, supervisor.first_difference
+            totals,
+            settings,
+            paths.rejects,
+            supervisor.interrupted_by,
+            resumable,
+            supervisor.first_difference,
+            supervisor.lost,
         )

@@ -41,15 +41,23 @@ class SeenFile(msgspec.Struct, frozen=True, array_like=True):
         return self.device, self.inode
 
 
-class Seen(msgspec.Struct, frozen=True):
-    """All that is remembered, as a checkpoint holds it; `lost` counts pieces of the log that are gone.
+class Lost(msgspec.Struct, frozen=True):
+    """How many pieces of a log are gone unread, or may be, and how many bytes of them are known."""
 
-    `lost_bytes` are those of them whose size is known.
-    """
+    pieces: int = 0
+    bytes: int = 0
+
+    def __str__(self) -> str:
+        """In words."""
+        pieces = "1 piece" if self.pieces == 1 else f"{self.pieces:,} pieces"
+        return f"{pieces} of the stream log, at least {self.bytes:,} bytes; each is in the log"
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """All that is remembered, as a checkpoint holds it, and what has been lost so far."""
 
     files: tuple[SeenFile, ...] = ()
-    lost: int = 0
-    lost_bytes: int = 0
+    lost: Lost = Lost()
 
 
 class Known(NamedTuple):

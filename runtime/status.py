@@ -12,6 +12,7 @@ import msgspec
 from peerwatch.actors.mailbox import Depth
 from peerwatch.network.errors import UsageError
 from peerwatch.runtime.names import shown
+from peerwatch.runtime.seen import Lost
 
 STATUS_SECONDS: Final = 1.0
 HANGS_SECONDS: Final = 3 * STATUS_SECONDS
@@ -35,7 +36,7 @@ class Status(msgspec.Struct, frozen=True):
 
     `mailboxes` gives how many messages each mailbox holds, now and at most so far. `stream` is the log that is
     followed, `size` what stood there when `lag_bytes` were not read yet. `unlogged` counts log records that could not
-    be written.
+    be written, `lost` what of the log is gone unread.
     """
 
     pid: int
@@ -51,6 +52,7 @@ class Status(msgspec.Struct, frozen=True):
     stream: str | None = None
     size: Size | None = None
     unlogged: int = 0
+    lost: Lost = Lost()
 
 
 def size_of(path: Path) -> Size | None:
@@ -203,4 +205,5 @@ def as_text(seen: RunView) -> str:
         f"restarts     {status.restarts}",
         f"mailboxes    {boxes}: messages now (and at most)",
         *([f"log          {status.unlogged:,} records could not be written"] if status.unlogged else []),
+        *([f"lost         {status.lost}"] if status.lost.pieces else []),
     ))  # fmt: skip

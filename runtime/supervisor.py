@@ -28,7 +28,7 @@ from peerwatch.runtime.logs import DecisionLogger, DifferenceLogger
 from peerwatch.runtime.opening import AnyLog, open_logs, take_header
 from peerwatch.runtime.pipeline import Pipeline, Totals, task_group
 from peerwatch.runtime.room import shortage
-from peerwatch.runtime.seen import Seen
+from peerwatch.runtime.seen import Lost, Seen
 from peerwatch.runtime.settings import Layer, Settings
 from peerwatch.runtime.shadowing import shadow_of
 from peerwatch.runtime.sinks import Sinks
@@ -96,6 +96,12 @@ class Supervisor:
     def first_difference(self) -> Difference | None:
         """The first decision that came out differently when it was recomputed."""
         return self._tally.first
+
+    @property
+    def lost(self) -> Lost:
+        """What of the stream log is gone unread."""
+        log = self._logs[-1]
+        return log.seen.lost if isinstance(log, FollowedLog) else Lost()
 
     async def run(self, checkpoint: Checkpoint | None, logs: Sequence[AnyLog]) -> Totals:
         """Judge to the end, with as many restarts as it takes.
@@ -315,6 +321,7 @@ class Supervisor:
             stream=name,
             size=size,
             unlogged=self._logger.target.lost,
+            lost=self.lost,
         )
         await run_sync(write_status, self._directory.path, status)
 

@@ -30,7 +30,7 @@ from peerwatch.runtime.generation import (
 from peerwatch.runtime.names import shown
 from peerwatch.runtime.position import EDGE, Fingerprint, Position
 from peerwatch.runtime.rotated import Rotated, directories_of, look_at_file, rotated_files
-from peerwatch.runtime.seen import Seen, SeenFile, SeenFiles, not_ours
+from peerwatch.runtime.seen import Lost, Seen, SeenFile, SeenFiles, not_ours
 from peerwatch.runtime.sources import CHUNK
 
 QUIET_SECONDS: Final = 1.0
@@ -84,7 +84,6 @@ class Tail:
         self._finished_before = {file.generation: file for file in files if file.is_finished} if beginning.again else {}
         self._seen = SeenFiles(files)
         self._lost = beginning.seen.lost
-        self._lost_bytes = beginning.seen.lost_bytes
         self._current: Generation | None = None
         self._finished: tuple[StoredFile, SeenFile] | None = None
         self._listed: list[Rotated] = []
@@ -147,7 +146,7 @@ class Tail:
 
     def seen(self) -> Seen:
         """What is to be remembered besides the position."""
-        return Seen(self._seen.all(), self._lost, self._lost_bytes)
+        return Seen(self._seen.all(), self._lost)
 
     @property
     def file(self) -> str:
@@ -525,8 +524,7 @@ class Tail:
         )
 
     def _lose(self, count: int, warning: str) -> None:
-        self._lost += 1
-        self._lost_bytes += count
+        self._lost = Lost(self._lost.pieces + 1, self._lost.bytes + count)
         self._warn(warning)
 
     def _wait_for(self, problem: str) -> None:

@@ -684,6 +684,69 @@ def test_a_line_begun_in_the_very_moment_is_told(logs: Path, monkeypatch: pytest
     assert result.stderr == f"peerwatch: {where}; look at it there\n"
 
 
+HUNG_UP = """
+import os, signal
+from peerwatch.network import kernels
+from peerwatch.runtime import cli, supervisor
+supervisor.LOOK_SECONDS = 1e6
+load = kernels.load
+
+def hang_up_first(*arguments):
+    os.kill(os.getpid(), signal.SIGHUP)
+    load(*arguments)
+
+kernels.load = hang_up_first
+cli.main()
+"""
+"""A run that never looks after its files by itself, and gets a first SIGHUP while it begins."""
+
+
+def test_a_hangup_has_a_follow_open_its_log_and_its_outputs_anew(logs: Path) -> None:
+    """As logrotate asks for it; however early it comes, it ends nothing."""
+    arguments = ["run", "batch", "stream", "out", "--state", "state", "--follow", "--log-level", "info"]
+    command = [sys.executable, "-c", HUNG_UP, *arguments, "--log-file", "log"]
+    with running(command, stderr=subprocess.PIPE) as process:
+        wait_until(lambda: (logs / "out").exists() and (logs / "out").read_bytes() == EXPECTED.flagged, process)
+        for name in ("out", "log"):
+            (logs / name).rename(logs / f"{name}.1")
+        process.send_signal(signal.SIGHUP)
+        wait_until((logs / "log").exists, process)
+        assert (logs / "out").read_bytes() == b""
+        more = STREAM + purchase(1, "900")
+        with (logs / "stream").open("ab") as file:
+            file.write(more.removeprefix(STREAM))
+        wait_until(lambda: (logs / "out").read_bytes() != b"", process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 0
+    assert (logs / "out.1").read_bytes() == EXPECTED.flagged
+    assert EXPECTED.flagged + (logs / "out").read_bytes() == judge(BATCH, more, 2, 3).flagged
+    assert "decision" in (logs / "log").read_text()
+    assert (logs / "log.1").read_text().count("decision") == EXPECTED.flagged.count(b"\n")
+
+
+def test_a_hangup_ends_a_run_that_does_not_follow(logs: Path) -> None:
+    """As it ends any other program."""
+    command = [sys.executable, "-m", "peerwatch", "run", "batch", "-", "out"]
+    with running(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        wait_until((logs / "out").exists, process)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait() == -signal.SIGHUP
+
+
+def test_what_has_been_lost_is_told_at_the_end_and_in_the_status(logs: Path) -> None:
+    """In words in the log, and counted; the count outlives restarts."""
+    live()
+    (logs / "stream").write_bytes(purchase(1, "900"))
+    for _ in range(2):
+        result = live()
+        assert result.exit_code == 0
+        assert re.search(r"^lost +1  pieces of the stream log, 0 bytes known$", result.stderr, re.MULTILINE)
+    assert (
+        "lost         1 piece of the stream log, at least 0 bytes; each is in the log"
+        in peerwatch("status", "state").stdout
+    )
+
+
 def test_following_standard_output_of_another_program(logs: Path) -> None:
     """A pipe is a source too: what comes is judged at once."""
     command = [sys.executable, "-m", "peerwatch", "run", "batch", "-", "-", "--follow"]

@@ -1,6 +1,7 @@
 """`peerwatch run`."""
 
 import gc
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,8 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool
     gc.disable()  # what imports make stays; looking for garbage in it takes a tenth of the start
     layers = layers_of(paths, config, options)
     settings, _ = resolve(*layers)
+    if settings.follow:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the run has an answer to it
     check_open(settings)
     from peerwatch.runtime.console import Console, different  # noqa: PLC0415 (--help and mistakes answer at once)
 

@@ -16,6 +16,7 @@ from rotations import COMPRESS, Follower, Log, line
 
 from peerwatch.runtime import generation, tail
 from peerwatch.runtime.position import EDGE
+from peerwatch.runtime.seen import Lost
 from peerwatch.runtime.tail import Beginning, look_at
 
 SEQUENCES: Final = int(os.environ.get("ROTATION_SEQUENCES", "300"))
@@ -308,7 +309,7 @@ def test_another_file_under_the_same_inode_is_read_from_its_start(log: Log, foll
     assert b"".join(follower.catch_up()[3:]) == content
     (warning,) = follower.warnings
     assert warning.endswith("log.json: the file that was being read is gone; what stood behind byte 66 is lost")
-    assert (follower.tail.seen().lost, follower.tail.seen().lost_bytes) == (1, 0)
+    assert follower.tail.seen().lost == Lost(1, 0)
 
 
 @pytest.mark.parametrize("down", [True, False])
@@ -470,7 +471,7 @@ def test_what_comes_into_a_finished_file_is_told_and_counted_once(log: Log, foll
     assert follower.catch_up() == log.lines
     (warning,) = follower.warnings
     assert "log.json.2: 5 bytes came behind byte 66 after the file had been read to its end and the next" in warning
-    assert (follower.tail.seen().lost, follower.tail.seen().lost_bytes) == (1, 5)
+    assert follower.tail.seen().lost == Lost(1, 5)
 
 
 def test_what_came_into_a_finished_file_while_down_is_told(log: Log, follower: Follower) -> None:
@@ -688,7 +689,7 @@ def test_a_damaged_file_is_read_as_far_as_it_can_be(log: Log, follower: Follower
     assert lines[-2:] == log.lines[-2:]
     assert b"".join(log.lines).startswith(b"".join(lines[:-2]))
     assert any("it is damaged" in warning for warning in follower.warnings)
-    assert follower.tail.seen().lost > 0
+    assert follower.tail.seen().lost.pieces > 0
     for _ in range(2):
         follower.restart()
         assert follower.catch_up() == lines
