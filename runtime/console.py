@@ -107,9 +107,9 @@ class Console:
             )
             rows.append(("disagreed", f"{alone + others:,}", found))
         if report.lost.pieces:
-            rows.append(
-                ("lost", f"{report.lost.pieces:,}", f"pieces of the stream log, {report.lost.bytes:,} bytes known")
-            )
+            pieces = "piece" if report.lost.pieces == 1 else "pieces"
+            found = f"{pieces} of the stream log, at least {report.lost.bytes:,} bytes; each is in the log"
+            rows.append(("lost", f"{report.lost.pieces:,}", found))
         width = max(len(count) for _, count, _ in rows)
         self._say("\n".join(f"{what:<10}{count:>{width}}  {more}" for what, count, more in rows))
 

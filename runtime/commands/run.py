@@ -45,7 +45,8 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool
     layers = layers_of(paths, config, options)
     settings, _ = resolve(*layers)
     if settings.follow:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the run has an answer to it
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the run has an answer to it
+        click.get_current_context().call_on_close(partial(signal.signal, signal.SIGHUP, before))
     check_open(settings)
     from peerwatch.runtime.console import Console, different  # noqa: PLC0415 (--help and mistakes answer at once)
 
