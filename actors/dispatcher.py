@@ -13,7 +13,7 @@ from anyio.to_thread import run_sync
 from peerwatch.actors.mailbox import Reply, Send, run_kernel
 from peerwatch.actors.messages import Batch, Followed, GraphMessage, Purchases, ShadowMessage, ShardMessage, Share
 from peerwatch.actors.snapshot import Snapshot
-from peerwatch.network.decoder import Decoder, Events, Rejected
+from peerwatch.network.decoder import SMALLEST_HOLE, Decoder, Events, Rejected
 from peerwatch.network.errors import StrictError
 from peerwatch.network.events import Kind, begin_of_line
 from peerwatch.network.likeness import Impression
@@ -171,7 +171,8 @@ class Dispatcher:
                 while (block := await self._next(blocks)) is not None:
                     if block.hole:
                         self._done = self._done._replace(bytes=self._done.bytes + block.hole)
-                        await self._say_hole(log, block.line, block.hole)
+                        if block.hole >= SMALLEST_HOLE:
+                            await self._say_hole(log, block.line, block.hole)
                     if block.content:
                         if not begun and (block.line == 1 or self._done.events + self._done.rejected == 0):
                             self._impression = Impression()

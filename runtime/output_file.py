@@ -145,9 +145,9 @@ class OutputFile:
         if gone:
             self._begin_new_file(status)
         elif status.st_size != self._prefix.size:
-            by = status.st_size - self._prefix.size
-            what = f"{by:,} bytes have been added" if by > 0 else f"it has been cut to {status.st_size:,} bytes"
-            self._warn(f"{self._name}: {what} by somebody else; what is written from now on goes behind them")
+            added = status.st_size - self._prefix.size
+            what = f"had {added:,} bytes added" if added > 0 else f"was cut to {status.st_size:,} bytes"
+            self._warn(f"{self._name} {what} by somebody else; writing goes on at its end")
             self._prefix = self._present()
 
     def sync(self) -> Written:

@@ -48,6 +48,7 @@ async def _follow(shadow: Shadow, layers: Sequence[Layer], facts: Facts) -> bool
         opened = await open_replay(layers, lambda _: False, stack)
         async with aclosing(parts(opened.logs, decoder, 0, opened.marks)) as read:
             async for part in read:
+                size -= part.block.hole
                 before = part._replace(events=part.events[part.events.start < size])
                 await run_sync(follow, before)
                 events += len(before.events)

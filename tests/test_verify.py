@@ -325,6 +325,18 @@ def test_a_restart_begins_a_new_shadow(logs: Path, monkeypatch: pytest.MonkeyPat
     assert (logs / "out").read_bytes() == EXPECTED.flagged
 
 
+def test_a_shadow_begins_behind_holes_as_well(logs: Path) -> None:
+    """NUL bytes that a truncation has left count as read, though no event is in them."""
+    hole = bytes(5000)
+    (logs / "stream").write_bytes(hole + b"".join(STREAM[:HALF]))
+    assert live().exit_code == 0
+    (logs / "stream").write_bytes(hole + b"".join(STREAM))
+    result = live("--shadow", "1")
+    assert result.exit_code == 0
+    assert "every one the same" in result.stderr
+    assert "trusts the checkpoint" not in result.stderr
+
+
 def test_verify_names_the_first_line_that_is_wrong(logs: Path) -> None:
     """Changed, missing, one too many, or a blank one among them; right is right, whatever the share."""
     whole = peerwatch("run", "batch", "stream", "out")

@@ -148,7 +148,7 @@ def test_a_file_that_was_emptied_has_no_hole(writer: Writer, path: Path) -> None
     writer.write()
     assert path.read_bytes() == line(3)
     (warning,) = writer.warnings
-    assert warning.startswith(f"{path}: it has been cut to 0 bytes by somebody else")
+    assert warning.startswith(f"{path} was cut to 0 bytes by somebody else; writing goes on at its end")
 
 
 def test_what_somebody_else_appends_stays(writer: Writer, path: Path) -> None:
@@ -160,7 +160,7 @@ def test_what_somebody_else_appends_stays(writer: Writer, path: Path) -> None:
     writer.kill()
     assert path.read_bytes() == b"".join(map(line, range(3))) + b"by somebody\n" + line(3)
     (warning,) = writer.warnings
-    assert warning.startswith(f"{path}: 12 bytes have been added by somebody else")
+    assert warning.startswith(f"{path} had 12 bytes added by somebody else")
 
 
 @pytest.mark.parametrize("gone", [Path.unlink, lambda path: path.write_bytes(b"")])
