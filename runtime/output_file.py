@@ -15,10 +15,10 @@ import msgspec
 
 from peerwatch.network.errors import SinkError, UsageError
 from peerwatch.runtime import durable
-from peerwatch.runtime.generation import PlainFile, StoredFile, open_file, prefix_of
 from peerwatch.runtime.names import shown
 from peerwatch.runtime.position import EDGE, Fingerprint, Prefix
 from peerwatch.runtime.rotated import Rotated, rotated_files
+from peerwatch.runtime.stored_file import PlainFile, StoredFile, open_file, prefix_of
 
 
 class Written(msgspec.Struct, frozen=True):

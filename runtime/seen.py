@@ -7,9 +7,10 @@ from zlib import crc32
 
 import msgspec
 
-from peerwatch.runtime.generation import STEP, SUMMED, PlainFile, StoredFile, open_file, prefix_of
+from peerwatch.runtime.generation import SUMMED
 from peerwatch.runtime.position import EDGE, Fingerprint
 from peerwatch.runtime.rotated import Rotated
+from peerwatch.runtime.stored_file import STEP, PlainFile, StoredFile, open_file, prefix_of
 
 MOST: Final = 10_000
 """Files that are remembered; the oldest are forgotten first."""

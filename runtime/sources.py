@@ -18,10 +18,11 @@ from peerwatch.network.decoder import line_feeds
 from peerwatch.network.errors import BadEvent, SourceError, UsageError
 from peerwatch.network.events import begin_of_line, parse_object
 from peerwatch.network.likeness import LOOKED_AT, looks_like
-from peerwatch.runtime.generation import PlainFile, found_again, without_hole
+from peerwatch.runtime.generation import found_again, without_hole
 from peerwatch.runtime.names import shown
 from peerwatch.runtime.position import Fingerprint, Position, Prefix
 from peerwatch.runtime.settings import Layer
+from peerwatch.runtime.stored_file import PlainFile
 
 CHUNK: Final = 1 << 20
 """Bytes a read asks for: large enough that reading costs next to nothing, small enough for a batch."""

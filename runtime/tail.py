@@ -9,29 +9,20 @@ import errno
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from glob import has_magic
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
 from typing import Final, NamedTuple
 from zlib import crc32
 
 import msgspec
 
-from peerwatch.runtime.generation import (
-    TICK_SECONDS,
-    Generation,
-    Lines,
-    PlainFile,
-    StoredFile,
-    found_again,
-    open_file,
-    prefix_of,
-)
+from peerwatch.runtime.generation import Generation, Lines, found_again
+from peerwatch.runtime.log_files import LogFiles
 from peerwatch.runtime.names import shown
 from peerwatch.runtime.position import EDGE, Fingerprint, Position
-from peerwatch.runtime.rotated import Rotated, directories_of, look_at_file, rotated_files
+from peerwatch.runtime.rotated import Rotated, look_at_file, rotated_files
 from peerwatch.runtime.seen import Lost, Seen, SeenFile, SeenFiles, not_ours
 from peerwatch.runtime.sources import CHUNK
+from peerwatch.runtime.stored_file import PlainFile, StoredFile, open_file, prefix_of
 
 QUIET_SECONDS: Final = 1.0
 """How long nobody must have written to a renamed file before it counts as finished: some writers reopen late."""
@@ -75,7 +66,7 @@ class Tail:
         """
         self._path = path
         self._warn = warn
-        self._rotated = rotated
+        self._files = LogFiles(path, rotated, now)
         self._chunk = chunk
         self._quiet = quiet
         self._now = now
@@ -86,9 +77,7 @@ class Tail:
         self._lost = beginning.seen.lost
         self._current: Generation | None = None
         self._finished: tuple[StoredFile, SeenFile] | None = None
-        self._listed: list[Rotated] = []
         self._observed: list[Rotated] | None = None
-        self._stamps: dict[Path, int] | None = None
         self._unread_behind = 0
         self._waits_for: str | None = None
         self.is_last = False
@@ -106,8 +95,7 @@ class Tail:
             lines = self._read()
         except OSError as error:
             if error.errno == errno.ENOENT:
-                self._stamps = None  # a rotation came in between
-                return None
+                return None  # a rotation came in between
             if error.errno not in PASSING:
                 raise
             self._wait_for(f"cannot read {shown(error.filename or self._path)}: {error.strerror}")
@@ -199,7 +187,7 @@ class Tail:
         if current.is_through:
             return self._finish(current)
         self._check_finished()
-        at_path, problem = self._at_path()
+        at_path, problem = self._files.at_path()
         self.is_last = at_path is not None and at_path.identity == current.identity and current.is_intact()
         self.holds_back = False
         if self.is_last:
@@ -209,7 +197,7 @@ class Tail:
         at_path = at_path if at_path is not None and at_path.size else None  # an empty file has not begun
         intact = current.is_intact()
         place = self._place_of(current) if intact else None
-        behind = self._unread_files(self._list()[place + 1 if place is not None else 0 :])
+        behind = self._unread_files(self._files.rotated()[place + 1 if place is not None else 0 :])
         self._unread_behind = sum(file.size for file in (*behind, *([at_path] if at_path is not None else [])))
         if at_path is None and not behind:  # a rotation is under way; the old file is read on meanwhile
             if problem is not None:
@@ -285,7 +273,7 @@ class Tail:
         file, seen = self._finished
         size = file.status().st_size
         if size > seen.size:
-            names = [rotated.path for rotated in self._list() if rotated.identity == seen.place]
+            names = [rotated.path for rotated in self._files.rotated() if rotated.identity == seen.place]
             self._tell_late((*names, file.path)[0], seen, size - seen.size)
             seen = msgspec.structs.replace(seen, size=size, modified=file.status().st_mtime_ns)
             self._seen.add(seen)
@@ -296,7 +284,7 @@ class Tail:
         position = self._position
         if not position.content.size:
             return self._open_next()
-        at_path, problem = self._at_path()
+        at_path, problem = self._files.at_path()
         self._current = self._find(position, [at_path] if at_path is not None else [])
         if self._current is not None:
             if (again := self._finished_before.get(position.generation)) is not None:
@@ -323,7 +311,7 @@ class Tail:
             OSError: it was not found, and one of them could not be read.
         """
         identity = (position.device, position.inode)
-        listed = [*reversed(self._list())] if among_rotated else []
+        listed = [*reversed(self._files.rotated())] if among_rotated else []
         files = [*at_path, *sorted(listed, key=lambda file: file.identity != identity)]
         if not position.content.is_telling:  # a short beginning may be that of the next file, too
             files.sort(key=lambda file: file.identity != identity)
@@ -343,19 +331,19 @@ class Tail:
     def _open_next(self) -> Generation | None:
         """The first file that has not been read: a rotated one behind those that have, or the one at the path."""
         while True:
-            at_path, problem = self._at_path()
+            at_path, problem = self._files.at_path()
             if (again := self._finished_before.get(self._position.generation)) is not None:
                 return self._open_again(again, at_path)
-            unread = self._unread_files(self._list())
+            unread = self._unread_files(self._files.rotated())
             self._unread_behind = sum(file.size for file in unread) + (at_path.size if at_path is not None else 0)
             chosen = unread[0] if unread else at_path
             if chosen is None or not chosen.size:
                 if problem is not None:
                     self._wait_for(problem)
                 return None
-            file = self._open(chosen.path)
+            file = self._files.open(chosen.path)
             status = file.status()
-            rotated_meanwhile = chosen is at_path and self._unread_files(self._list(fresh=True))
+            rotated_meanwhile = chosen is at_path and self._unread_files(self._files.rotated(fresh=True))
             if (status.st_dev, status.st_ino) == chosen.identity and not rotated_meanwhile:
                 break
             file.close()
@@ -379,7 +367,7 @@ class Tail:
 
     def _place_of(self, current: Generation) -> int | None:
         """Where the current file is among the rotated files, perhaps compressed; None if it is none of them."""
-        listed = self._list()
+        listed = self._files.rotated()
         for place, file in enumerate(listed):
             if file.identity == current.identity:
                 return place
@@ -441,7 +429,7 @@ class Tail:
 
     def _observe(self, current: Generation) -> None:
         """Remember what lies beside the path while the path holds the newest file: it is none of those to come."""
-        listed = self._list()
+        listed = self._files.rotated()
         if listed is self._observed:
             return
         found = []
@@ -452,44 +440,11 @@ class Tail:
                 known = self._seen.has_place(file)
             if not known:
                 found.append(file)
-        at_path, _ = self._at_path()
+        at_path, _ = self._files.at_path()
         if at_path is not None and at_path.identity == current.identity and current.is_intact():
             for file in found:
                 self._seen.add(not_ours(file))
             self._observed = listed
-
-    def _list(self, *, fresh: bool = False) -> list[Rotated]:
-        """The rotated files, the oldest first; looked up only where a directory may have changed."""
-        stamps = self._directory_stamps()
-        if fresh or stamps is None or stamps != self._stamps:
-            self._listed = rotated_files(self._path, self._rotated)
-            settled = stamps is not None and max(stamps.values(), default=0) < (self._now() - TICK_SECONDS) * 1e9
-            self._stamps = stamps if settled else None
-        return self._listed
-
-    def _directory_stamps(self) -> dict[Path, int] | None:
-        """When each directory with rotated files was changed; None if that does not tell."""
-        if self._rotated is not None and has_magic(str(Path(self._rotated).parent)):
-            return None
-        with suppress(OSError):
-            return {path: path.stat().st_mtime_ns for path in directories_of(self._path, self._rotated)}
-        return None
-
-    def _at_path(self) -> tuple[Rotated | None, str | None]:
-        """The file at the path, or what stands in its way; neither if nothing is there."""
-        try:
-            mode = self._path.stat().st_mode
-        except FileNotFoundError:
-            return None, None
-        except OSError as error:
-            return None, f"cannot read {shown(self._path)}: {error.strerror}"
-        if not S_ISREG(mode):
-            what = "a directory" if S_ISDIR(mode) else "no regular file"
-            return None, f"cannot read {shown(self._path)}: it is {what}"
-        return look_at_file(self._path), None
-
-    def _open(self, path: Path) -> StoredFile:
-        return PlainFile(path) if path == self._path else open_file(path)
 
     def _again(self, path: Path, position: Position) -> Generation | None:
         """The file at a path, read on from the position if that is in it.
@@ -498,7 +453,7 @@ class Tail:
             OSError: it cannot be read.
         """
         try:
-            return found_again(self._open(path), position)
+            return found_again(self._files.open(path), position)
         except OSError as error:
             if error.errno not in {errno.ENOENT, errno.EBADMSG}:
                 raise

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rotations import COMPRESS, Follower, Log, line
 
-from peerwatch.runtime import generation, tail
+from peerwatch.runtime import stored_file, tail
 from peerwatch.runtime.position import EDGE
 from peerwatch.runtime.seen import Lost
 from peerwatch.runtime.tail import Beginning, look_at
@@ -36,18 +36,18 @@ class Blocked:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Stand between peerwatch and the system."""
-        opened = generation.descriptor_of
+        opened = stored_file.descriptor_of
 
         def refuse(path: Path) -> int:
             if path in self.paths:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
             return opened(path)
 
-        generation.descriptor_of = refuse
+        stored_file.descriptor_of = refuse
         try:
             yield
         finally:
-            generation.descriptor_of = opened
+            stored_file.descriptor_of = opened
 
 
 class Play:
@@ -585,15 +585,15 @@ def test_a_rotation_between_two_looks_at_the_path_is_noticed(
 ) -> None:
     """The file that is opened must be the one that was looked at, and none must have come before it meanwhile."""
     follower = Follower(log.path)
-    opened = generation.descriptor_of
+    opened = stored_file.descriptor_of
 
     def rotate_first(path: Path) -> int:
-        monkeypatch.setattr(generation, "descriptor_of", opened)
+        monkeypatch.setattr(stored_file, "descriptor_of", opened)
         method(log)
         log.write()
         return opened(path)
 
-    monkeypatch.setattr(generation, "descriptor_of", rotate_first)
+    monkeypatch.setattr(stored_file, "descriptor_of", rotate_first)
     assert follower.catch_up() == log.lines
     assert follower.warnings == []
     follower.stop()
@@ -614,7 +614,7 @@ def test_what_cannot_be_read_now_is_waited_for(
     log.rename()
     log.write(10)
     wanted = log.path if blocked == "path" else log.rotated[0]
-    opened = generation.descriptor_of
+    opened = stored_file.descriptor_of
 
     def refuse(path: Path) -> int:
         if path == wanted:
@@ -622,7 +622,7 @@ def test_what_cannot_be_read_now_is_waited_for(
         return opened(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(generation, "descriptor_of", refuse)
+        patch.setattr(stored_file, "descriptor_of", refuse)
         if down:
             follower.restart()
         for _ in range(3):
@@ -653,7 +653,7 @@ def test_a_stale_handle_is_opened_anew(log: Log, follower: Follower, monkeypatch
         def stale(*_: object) -> bytes:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
-        patch.setattr(generation.PlainFile, "read_at", stale)
+        patch.setattr(stored_file.PlainFile, "read_at", stale)
         assert follower.catch_up() == log.lines[:3]
     assert follower.catch_up() == log.lines
     assert follower.warnings == [f"cannot read {log.path}: Stale file handle; waiting until it can be read"]
@@ -666,7 +666,7 @@ def test_a_failing_disk_is_not_waited_for(log: Log, follower: Follower, monkeypa
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     log.write()
-    monkeypatch.setattr(generation.PlainFile, "read_at", fail)
+    monkeypatch.setattr(stored_file.PlainFile, "read_at", fail)
     with pytest.raises(OSError, match="Input/output error"):
         follower.catch_up()
 
@@ -816,13 +816,13 @@ def test_thousands_of_rotated_files_are_not_held_open(log: Log, monkeypatch: pyt
     before = len(os.listdir("/dev/fd"))  # noqa: PTH208
     follower = Follower(log.path)
     opened: list[Path] = []
-    original = generation.descriptor_of
+    original = stored_file.descriptor_of
 
     def count(path: Path) -> int:
         opened.append(path)
         return original(path)
 
-    monkeypatch.setattr(generation, "descriptor_of", count)
+    monkeypatch.setattr(stored_file, "descriptor_of", count)
     follower.catch_up()
     for _ in range(3):
         log.write()
