@@ -158,7 +158,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 DEFAULT: Final = "default"
 DIRECTORIES: Final = {"state.directory"}
 PATHS: Final = {
-    "input.batch", "input.stream", "output.flagged", "output.rejects", "output.verdicts", "logs.file", *DIRECTORIES,
+    "input.batch", "input.stream", "input.rotated", "output.flagged", "output.rejects", "output.verdicts", "logs.file",
+    *DIRECTORIES,
 }  # fmt: skip
 """The keys whose values are paths."""
 
