@@ -240,7 +240,7 @@ def last_line_waits(line: bytes, file: str, offset: int, warn: Callable[[str], N
     if not line.strip():
         return False
     try:
-        parse_object(line)
+        parse_object(line[begin_of_line(line) :])
     except BadEvent:
         warn(
             f"{file}: the last line, {len(line):,} bytes behind byte {offset:,}, is not finished; the next run reads on"

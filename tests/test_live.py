@@ -276,6 +276,10 @@ def test_a_line_that_is_still_being_written_waits_for_the_next_run(logs: Path) -
     assert peerwatch(*arguments).exit_code == 0
     assert (logs / "out").read_bytes() == EXPECTED.flagged
     rejected = [decode_reject(line).line for line in (logs / "out.rejects.json").read_bytes().splitlines()]
+    mark = b"\n\xef\xbb\xbf"  # that of a file that was appended is no part of a whole last line
+    (logs / "stream").write_bytes(STREAM[:-1] + mark + purchase(1, "9000")[:-1])
+    assert peerwatch(*arguments).exit_code == 0
+    assert (logs / "out").read_bytes() == judge(BATCH, STREAM + purchase(1, "9000"), 2, 3).flagged != EXPECTED.flagged
     assert rejected == EXPECTED.stream_rejected
 
 
