@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -275,11 +276,11 @@ def test_a_line_that_is_still_being_written_waits_for_the_next_run(logs: Path) -
     (logs / "stream").write_bytes(STREAM[:-1])
     assert peerwatch(*arguments).exit_code == 0
     assert (logs / "out").read_bytes() == EXPECTED.flagged
-    rejected = [decode_reject(line).line for line in (logs / "out.rejects.json").read_bytes().splitlines()]
     mark = b"\n\xef\xbb\xbf"  # that of a file that was appended is no part of a whole last line
     (logs / "stream").write_bytes(STREAM[:-1] + mark + purchase(1, "9000")[:-1])
     assert peerwatch(*arguments).exit_code == 0
     assert (logs / "out").read_bytes() == judge(BATCH, STREAM + purchase(1, "9000"), 2, 3).flagged != EXPECTED.flagged
+    rejected = [decode_reject(line).line for line in (logs / "out.rejects.json").read_bytes().splitlines()]
     assert rejected == EXPECTED.stream_rejected
 
 
@@ -814,10 +815,10 @@ HANGS = {
 }
 
 
-def stuck(how: str, *options: str) -> subprocess.Popen[bytes]:
+def stuck(how: str, *options: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
     """A run that hangs."""
     arguments = [sys.executable, "-c", STUCK, how, "run", "batch", "stream", "out", "--quiet", *options]
-    return subprocess.Popen(arguments, stderr=subprocess.PIPE)
+    return running(arguments, stderr=subprocess.PIPE)
 
 
 @pytest.mark.parametrize(
