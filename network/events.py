@@ -49,9 +49,10 @@ _TIMESTAMP: Final = re.compile(
 )
 
 _NO_PART: Final = re.compile(rb"(?:\x00+|\xef\xbb\xbf)+")
-_PLACE: Final = re.compile(r" \(byte ([0-9]+)\)$")
-_TYPOGRAPHIC: Final = re.compile("[\u2018-\u201f\u00ab\u00bb\u2033\u2039\u203a\uff02]")
-_ESCAPE: Final = re.compile(rb"\\(?:u([0-9A-Fa-f]{4})|.)")
+# compiled when they are first needed, which in most runs is never
+_PLACE: Final = r" \(byte ([0-9]+)\)$"
+_TYPOGRAPHIC: Final = "[\u2018-\u201f\u00ab\u00bb\u2033\u2039\u203a\uff02]"
+_ESCAPE: Final = rb"\\(?:u([0-9A-Fa-f]{4})|.)"
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _string = msgspec.json.Decoder(str)
@@ -109,11 +110,11 @@ def parse_object(line: bytes) -> dict[str, msgspec.Raw]:
 
 def _why_malformed(line: bytes, error: str) -> str:
     """What is wrong with UTF-8 text that is not JSON, in words that a person can act on."""
-    place = _PLACE.search(error)
+    place = re.search(_PLACE, error)
     text = line.decode()
     there = line[int(place[1]) :].decode(errors="replace")[:1] if place is not None else ""
-    quote = _TYPOGRAPHIC.search(text)
-    if quote is not None and (there == quote[0] or _is_json(_TYPOGRAPHIC.sub('"', text))):
+    quote = re.search(_TYPOGRAPHIC, text)
+    if quote is not None and (there == quote[0] or _is_json(re.sub(_TYPOGRAPHIC, '"', text))):
         where = len(text[: quote.start()].encode())
         return f"quotes must be straight, not typographic like {quote[0]} (byte {where})"
     if place is not None and there == "'":
@@ -136,7 +137,7 @@ def _is_json(text: str) -> bool:
 def _lone_surrogate(line: bytes) -> int | None:
     """Where the first escaped surrogate stands that is not one of a pair."""
     high: int | None = None
-    for escape in _ESCAPE.finditer(line):
+    for escape in re.finditer(_ESCAPE, line):
         code = int(escape[1] or b"0", 16)
         if high is not None and (escape.start() != high + 6 or not 0xDC00 <= code <= 0xDFFF):
             return high

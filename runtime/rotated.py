@@ -4,7 +4,6 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from glob import iglob
 from heapq import merge
 from itertools import accumulate
@@ -48,8 +47,7 @@ class Order(NamedTuple):
     key: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
-class Family:
+class Family(NamedTuple):
     """What the rotated files of `name` are called in `directory`: with a token behind it or before its extension.
 
     Numbers count back from the newest, or `upward` to it.
