@@ -7,22 +7,21 @@ Device and inode are a hint that saves reading; names and times only give an ord
 
 import errno
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
-from zlib import crc32
 
 import msgspec
 
-from peerwatch.runtime.generation import Generation, Lines, found_again
-from peerwatch.runtime.log_files import LogFiles
+from peerwatch.runtime.generation import Generation, Lines
+from peerwatch.runtime.log_files import LogFiles, Losses
 from peerwatch.runtime.names import shown
-from peerwatch.runtime.position import EDGE, Fingerprint, Position
-from peerwatch.runtime.rotated import Rotated, look_at_file, rotated_files
-from peerwatch.runtime.seen import Lost, Seen, SeenFile, SeenFiles, not_ours
+from peerwatch.runtime.position import Position
+from peerwatch.runtime.rotated import Rotated, rotated_files
+from peerwatch.runtime.seen import Seen, SeenFile, SeenFiles, not_ours
 from peerwatch.runtime.sources import CHUNK
-from peerwatch.runtime.stored_file import PlainFile, StoredFile, open_file, prefix_of
+from peerwatch.runtime.stored_file import StoredFile, prefix_of
 
 QUIET_SECONDS: Final = 1.0
 """How long nobody must have written to a renamed file before it counts as finished: some writers reopen late."""
@@ -66,18 +65,17 @@ class Tail:
         """
         self._path = path
         self._warn = warn
-        self._files = LogFiles(path, rotated, now)
+        self._losses = Losses(warn, beginning.seen.lost)
+        seen = SeenFiles(beginning.seen.files)
+        self._files = LogFiles(path, seen, self._losses, rotated=rotated, now=now, tells_late=not beginning.again)
         self._chunk = chunk
         self._quiet = quiet
         self._now = now
         self._position = beginning.position
         files = beginning.seen.files
         self._finished_before = {file.generation: file for file in files if file.is_finished} if beginning.again else {}
-        self._seen = SeenFiles(files)
-        self._lost = beginning.seen.lost
         self._current: Generation | None = None
         self._finished: tuple[StoredFile, SeenFile] | None = None
-        self._observed: list[Rotated] | None = None
         self._unread_behind = 0
         self._waits_for: str | None = None
         self.is_last = False
@@ -134,7 +132,7 @@ class Tail:
 
     def seen(self) -> Seen:
         """What is to be remembered besides the position."""
-        return Seen(self._seen.all(), self._lost)
+        return Seen(self._files.seen.all(), self._losses.total)
 
     @property
     def file(self) -> str:
@@ -175,7 +173,9 @@ class Tail:
         except OSError as error:
             if error.errno != errno.EBADMSG:
                 raise
-            self._lose(0, f"{shown(current.path)}: {error.strerror}; what stands behind byte {current.offset} is lost")
+            self._losses.lose(
+                0, f"{shown(current.path)}: {error.strerror}; what stands behind byte {current.offset} is lost"
+            )
             return self._finish(current)
         return lines
 
@@ -192,12 +192,12 @@ class Tail:
         self.holds_back = False
         if self.is_last:
             self._unread_behind = 0
-            self._observe(current)
+            self._files.observe(current)
             return None
         at_path = at_path if at_path is not None and at_path.size else None  # an empty file has not begun
         intact = current.is_intact()
-        place = self._place_of(current) if intact else None
-        behind = self._unread_files(self._files.rotated()[place + 1 if place is not None else 0 :])
+        place = self._files.place_of(current) if intact else None
+        behind = self._files.unread(self._files.rotated()[place + 1 if place is not None else 0 :])
         self._unread_behind = sum(file.size for file in (*behind, *([at_path] if at_path is not None else [])))
         if at_path is None and not behind:  # a rotation is under way; the old file is read on meanwhile
             if problem is not None:
@@ -229,7 +229,7 @@ class Tail:
         if not position.content.size or (there and not position.content.is_telling):
             return False
         candidates = [at_path] if at_path is not None and at_path.identity != current.identity else []
-        found = self._find(position, candidates, among_rotated=not there)
+        found = self._files.find(position, candidates, among_rotated=not there)
         if found is None:
             return False
         self._let_go()
@@ -240,7 +240,7 @@ class Tail:
         """The current file does not hold any more what has been read of it, nor does any other."""
         missed = max(0, current.largest - current.offset)
         much = f"{missed:,} bytes" if missed else "lines, if any were there,"
-        self._lose(
+        self._losses.lose(
             missed,
             f"{shown(current.path)} was emptied, or what had been read of it was changed: it is another log now, judged"
             f" from its start; {much} behind byte {current.offset:,} are lost",
@@ -255,7 +255,7 @@ class Tail:
         finished = SeenFile(end.content, *identity, size, status.st_mtime_ns, end.line, end.generation)
         if not end.content.size:  # nothing of it could be read
             finished = not_ours(Rotated(current.path, *current.identity, status.st_size, status.st_mtime_ns))
-        self._seen.add(finished)
+        self._files.seen.add(finished)
         self._position = Position(generation=current.number + 1)
         if self._finished is not None:
             self._finished[0].close()
@@ -274,9 +274,9 @@ class Tail:
         size = file.status().st_size
         if size > seen.size:
             names = [rotated.path for rotated in self._files.rotated() if rotated.identity == seen.place]
-            self._tell_late((*names, file.path)[0], seen, size - seen.size)
+            self._files.tell_late((*names, file.path)[0], seen, size - seen.size)
             seen = msgspec.structs.replace(seen, size=size, modified=file.status().st_mtime_ns)
-            self._seen.add(seen)
+            self._files.seen.add(seen)
             self._finished = file, seen
 
     def _begin(self) -> Generation | None:
@@ -285,7 +285,7 @@ class Tail:
         if not position.content.size:
             return self._open_next()
         at_path, problem = self._files.at_path()
-        self._current = self._find(position, [at_path] if at_path is not None else [])
+        self._current = self._files.find(position, [at_path] if at_path is not None else [])
         if self._current is not None:
             if (again := self._finished_before.get(position.generation)) is not None:
                 self._current.limit = again.content.size
@@ -296,37 +296,13 @@ class Tail:
         end = position.content.size
         what = (
             f"what had been read of it, up to byte {end:,}, has changed: it is another log now, judged from its start"
-            if self._begins_like(position.content)
+            if self._files.begins_like(position.content)
             else f"the file that was being read is gone; what stood behind byte {end:,} is lost"
         )
-        self._lose(0, f"{shown(self._path)}: {what}")
-        self._seen.add(SeenFile(position.content, 0, 0, end, 0, position.line, position.generation))
+        self._losses.lose(0, f"{shown(self._path)}: {what}")
+        self._files.seen.add(SeenFile(position.content, 0, 0, end, 0, position.line, position.generation))
         self._position = Position(generation=position.generation + 1)
         return self._open_next()
-
-    def _find(self, position: Position, at_path: Sequence[Rotated], *, among_rotated: bool = True) -> Generation | None:
-        """The file that a position is in: the one at the path or a rotated one, from the newest back.
-
-        Raises:
-            OSError: it was not found, and one of them could not be read.
-        """
-        identity = (position.device, position.inode)
-        listed = [*reversed(self._files.rotated())] if among_rotated else []
-        files = [*at_path, *sorted(listed, key=lambda file: file.identity != identity)]
-        if not position.content.is_telling:  # a short beginning may be that of the next file, too
-            files.sort(key=lambda file: file.identity != identity)
-        unreadable: OSError | None = None
-        for file in files:
-            try:
-                found = self._again(file.path, position)
-            except OSError as error:
-                unreadable = unreadable if self._seen.was_unreadable(file) else error
-                continue
-            if found is not None:
-                return found
-        if unreadable is not None:
-            raise unreadable
-        return None
 
     def _open_next(self) -> Generation | None:
         """The first file that has not been read: a rotated one behind those that have, or the one at the path."""
@@ -334,7 +310,7 @@ class Tail:
             at_path, problem = self._files.at_path()
             if (again := self._finished_before.get(self._position.generation)) is not None:
                 return self._open_again(again, at_path)
-            unread = self._unread_files(self._files.rotated())
+            unread = self._files.unread(self._files.rotated())
             self._unread_behind = sum(file.size for file in unread) + (at_path.size if at_path is not None else 0)
             chosen = unread[0] if unread else at_path
             if chosen is None or not chosen.size:
@@ -343,13 +319,13 @@ class Tail:
                 return None
             file = self._files.open(chosen.path)
             status = file.status()
-            rotated_meanwhile = chosen is at_path and self._unread_files(self._files.rotated(fresh=True))
+            rotated_meanwhile = chosen is at_path and self._files.unread(self._files.rotated(fresh=True))
             if (status.st_dev, status.st_ino) == chosen.identity and not rotated_meanwhile:
                 break
             file.close()
         self._unread_behind -= chosen.size
         self._current = Generation(file, self._position.generation)
-        if chosen is at_path and (known := self._seen.find(chosen)) is not None and known.file.is_finished:
+        if chosen is at_path and (known := self._files.seen.find(chosen)) is not None and known.file.is_finished:
             prefix = prefix_of(file, known.file.content)  # it is back at the path
             self._current = Generation(file, self._position.generation, prefix, known.file.line)
         return self._current
@@ -357,130 +333,19 @@ class Tail:
     def _open_again(self, again: SeenFile, at_path: Rotated | None) -> Generation | None:
         """The file that was read then, as far as it was read."""
         position = Position(again.content, again.line, again.generation, again.device, again.inode)
-        found = self._find(position, [at_path] if at_path is not None else [])
+        found = self._files.find(position, [at_path] if at_path is not None else [])
         if found is None:
-            self._lose(0, f"{shown(self._path)}: file number {again.generation + 1} of the log is gone, or has changed")
+            self._losses.lose(
+                0, f"{shown(self._path)}: file number {again.generation + 1} of the log is gone, or has changed"
+            )
             self._position = Position(generation=again.generation + 1)
             return self._open_next()
         self._current = Generation(found.file, again.generation, limit=again.content.size)
         return self._current
 
-    def _place_of(self, current: Generation) -> int | None:
-        """Where the current file is among the rotated files, perhaps compressed; None if it is none of them."""
-        listed = self._files.rotated()
-        for place, file in enumerate(listed):
-            if file.identity == current.identity:
-                return place
-        if current.file.status().st_nlink:
-            return None  # it is still there, under a name of its own
-        content = current.position().content
-        for place, file in enumerate(listed):
-            with suppress(OSError):
-                if file.is_compressed and self._holds_just(file, content):
-                    return place
-        return None
-
-    @staticmethod
-    def _holds_just(rotated: Rotated, content: Fingerprint) -> bool:
-        with closing(open_file(rotated.path)) as file:
-            return file.holds_just(content)
-
-    def _unread_files(self, listed: Sequence[Rotated]) -> list[Rotated]:
-        """Of rotated files those behind the last one that has been read to its end, without those that are known.
-
-        Raises:
-            OSError: one of them cannot be read.
-        """
-        unread: list[Rotated] = []
-        problems: dict[Rotated, OSError] = {}
-        for file in listed:
-            try:
-                known = self._find_seen(file)
-            except OSError as error:
-                if error.errno == errno.ENOENT:
-                    continue
-                if error.errno != errno.EBADMSG:  # what is damaged is read as far as it can be
-                    problems[file] = error
-                known = None
-            if known is None:
-                now = file if file.size else look_at_file(file.path)
-                unread += [now] if now is not None and now.size else []
-            elif known.is_finished and unread:
-                self._pass_over(unread, file)
-                unread.clear()
-        if problem := next((problems[file] for file in unread if file in problems), None):
-            raise problem
-        return unread
-
-    def _find_seen(self, file: Rotated) -> SeenFile | None:
-        known = self._seen.find(file)
-        if known is not None and known.late:
-            self._tell_late(file.path, known.file, known.late)
-        return known.file if known is not None else None
-
-    def _pass_over(self, files: Sequence[Rotated], read: Rotated) -> None:
-        """Their names say that they are older than one that has been read."""
-        for file in files:
-            self._warn(
-                f"{shown(file.path)} is left alone with its {file.size:,} bytes: by its name it is older than"
-                f" {shown(read.path)}, which has been read"
-            )
-            self._seen.add(not_ours(file))
-
-    def _observe(self, current: Generation) -> None:
-        """Remember what lies beside the path while the path holds the newest file: it is none of those to come."""
-        listed = self._files.rotated()
-        if listed is self._observed:
-            return
-        found = []
-        for file in listed:
-            try:
-                known = self._find_seen(file) is not None
-            except OSError:
-                known = self._seen.has_place(file)
-            if not known:
-                found.append(file)
-        at_path, _ = self._files.at_path()
-        if at_path is not None and at_path.identity == current.identity and current.is_intact():
-            for file in found:
-                self._seen.add(not_ours(file))
-            self._observed = listed
-
-    def _again(self, path: Path, position: Position) -> Generation | None:
-        """The file at a path, read on from the position if that is in it.
-
-        Raises:
-            OSError: it cannot be read.
-        """
-        try:
-            return found_again(self._files.open(path), position)
-        except OSError as error:
-            if error.errno not in {errno.ENOENT, errno.EBADMSG}:
-                raise
-        return None
-
-    def _begins_like(self, content: Fingerprint) -> bool:
-        """Whether the file at the path begins like that, though it does not go on like it."""
-        with suppress(OSError), closing(PlainFile(self._path)) as file:
-            return crc32(file.read_at(0, min(EDGE, content.size))) == content.head
-        return False
-
     def _is_written(self, current: Generation) -> bool:
         """Whether somebody has only just written to the file."""
         return not current.file.is_complete and 0 <= self._now() - current.file.status().st_mtime < self._quiet
-
-    def _tell_late(self, path: Path, seen: SeenFile, late: int) -> None:
-        if seen.generation in self._finished_before:
-            return  # it was told when the file had been read for the first time
-        self._lose(
-            late,
-            f"{shown(path)}: {late:,} bytes came behind byte {seen.content.size:,} after the file had been read to its"
-            " end and the next one begun; they are lost",
-        )
-
-    def _lose(self, count: int, warning: str) -> None:
-        self._lost = Lost(self._lost.pieces + 1, self._lost.bytes + count)
-        self._warn(warning)
 
     def _wait_for(self, problem: str) -> None:
         if problem != self._waits_for:
