@@ -85,8 +85,10 @@ class Console:
         totals, done, settings = report.totals, report.totals.progress, report.settings
         share = f" ({totals.flagged / done.judged:.2%} of judged)" if done.judged else ""
         kept = report.rejects if report.rejects is not None else "kept in no file"
+        new = done.events - report.before
+        seen = f"{new:,} of them now, " if report.before else ""
         rows = [
-            ("events", f"{done.events:,}", f"in {seconds:.2f} s, {done.events / max(seconds, 1e-9):,.0f} a second"),
+            ("events", f"{done.events:,}", f"{seen}in {seconds:.2f} s, {new / max(seconds, 1e-9):,.0f} a second"),
             (
                 "judged",
                 f"{done.judged:,}",

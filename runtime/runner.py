@@ -43,7 +43,8 @@ class Report(NamedTuple):
     """What a run did, where it wrote, and the signal that ended its reading early, if one did.
 
     `resumable` says that the next run goes on where this one was; `first_difference` is the first decision that came
-    out differently when it was recomputed; `lost` is what of the stream log is gone unread.
+    out differently when it was recomputed; `lost` is what of the stream log is gone unread. `before` this run there had
+    been so many events.
     """
 
     totals: Totals
@@ -53,6 +54,7 @@ class Report(NamedTuple):
     resumable: bool
     first_difference: Difference | None
     lost: Lost
+    before: int
 
 
 async def run(
@@ -141,4 +143,5 @@ async def run(
             resumable,
             supervisor.first_difference,
             supervisor.lost,
+            checkpoint.envelope.facts.progress.events if checkpoint is not None else 0,
         )

@@ -267,6 +267,17 @@ def test_an_output_that_was_rotated_while_down_is_gone_on_with_in_a_new_file(log
     assert first + (logs / "out").read_bytes() == EXPECTED.flagged
 
 
+def test_the_summary_of_a_resumed_run_says_what_is_new(logs: Path) -> None:
+    """The counts are those since the beginning, the rate is that of this run."""
+    (logs / "stream").write_bytes(STREAM[:1500])
+    assert "of them now" not in live().stderr
+    before = json.loads(peerwatch("status", "state", "--json").stdout)["totals"]["events"]
+    (logs / "stream").write_bytes(STREAM)
+    result = live()
+    now = json.loads(peerwatch("status", "state", "--json").stdout)["totals"]["events"]
+    assert re.search(rf"^events +{now}  {now - before} of them now, in ", result.stderr, re.MULTILINE)
+
+
 def test_a_line_that_is_still_being_written_waits_for_the_next_run(logs: Path) -> None:
     """Without --follow, too: a run from time to time that judges what has come since the last one."""
     arguments = ["run", "batch", "stream", "out", "--state", "state"]
