@@ -29,9 +29,9 @@ from peerwatch.detectors.adaptation import News, section
 from peerwatch.detectors.judge import Case, Decision, Judged, Mask
 from peerwatch.detectors.shadow import Outcome
 from peerwatch.network.graph import Networks, alone
-from peerwatch.network.history import Windows, merged
 from peerwatch.network.kernels import Int64s
 from peerwatch.network.sampling import sampled
+from peerwatch.network.windows import Windows, merged
 
 
 class DecisionLog(Protocol):
@@ -120,7 +120,7 @@ class Coordinator:
         checking: Checking | None = None,
         disagreed: Sequence[int] = (0, 0),
     ) -> None:
-        """The judges share one list of large amounts. `disagreed` counts from what was judged before."""
+        """`disagreed` counts from what was judged before."""
         self._bench = bench
         self._T = T
         self._log = log
@@ -182,7 +182,6 @@ class Coordinator:
                     await self._output.send(message)
                     continue
                 questions = message.questions
-                self._bench.champion.judge.large.extend(questions.large)
                 windows = [await reply.wait_answered() for reply in message.replies]
                 own = [await reply.wait_answered() for reply in message.own]
                 flagged = await self._flagged(questions, windows, own) if windows else []

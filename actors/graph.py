@@ -82,7 +82,7 @@ class GraphActor:
         self._graph.reserve(batch.users)
         events = batch.events
         asked = np.flatnonzero(events.kind == Kind.PURCHASE) if batch.judged else np.zeros(0, np.int64)
-        gone, answered, large, rejected = 0, 0, batch.large, batch.rejected
+        gone, answered, rejected = 0, 0, batch.rejected
         while True:
             most = min(self._most, len(asked) - answered)
             rest, spent = slice(gone, None), self._graph.spent
@@ -96,11 +96,11 @@ class GraphActor:
             through = batch.seq - 1 + (gone if last else 0)
             await self._coordinator.send(
                 Questions(
-                    batch.seq + asked[new], events[asked[new]], networks, batch.content, batch.file, large, rejected,
+                    batch.seq + asked[new], events[asked[new]], networks, batch.content, batch.file, rejected,
                     through, last and batch.judged,
                 )
             )  # fmt: skip
-            large, rejected = [], []
+            rejected = []
             if len(networks.plan):
                 self._mean_work = (self._graph.spent - spent) / len(networks.plan)
             if last:

@@ -5,9 +5,11 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from peerwatch.network.amounts import Amounts, LargeAmounts
 from peerwatch.network.graph import RECENT, Networks, Plan
 from peerwatch.network.kernels import Int8s, Int32s, Int64s, grown, kernel
 from peerwatch.network.latest import BEGINNING, keep_latest, kth_largest
+from peerwatch.network.windows import Windows
 
 FIRST_ROOM: Final = 4
 """Purchases a user's stretch of the pool has room for when it is first made; it doubles up to a bit more than T."""
@@ -21,30 +23,8 @@ USED, ROWS, LINKED, TALLY = range(4)
 """Places in the tally: rows of the pool in use; arrivals that are remembered, those of them in their stretches."""
 
 
-class Windows(NamedTuple):
-    """The windows of q decisions: purchases `offsets[i]` to `offsets[i + 1]` are the i-th, in no particular order.
-
-    `offsets` has shape [q + 1], the other columns one place a purchase.
-    """
-
-    offsets: Int64s
-    seq: Int64s
-    timestamp: Int64s
-    amount: Int64s
-
-    def window(self, i: int) -> slice:
-        """The places of the i-th window in the columns."""
-        return slice(int(self.offsets[i]), int(self.offsets[i + 1]))
-
-    def part(self, begin: int, end: int) -> "Windows":
-        """The windows of the decisions from `begin` on, before `end`; the memory is shared."""
-        taken = slice(int(self.offsets[begin]), int(self.offsets[end]))
-        offsets = self.offsets[begin : end + 1] - self.offsets[begin]
-        return Windows(offsets, self.seq[taken], self.timestamp[taken], self.amount[taken])
-
-
 class PurchaseColumns(NamedTuple):
-    """All purchases a history holds: how many each user has, and those one user after the other, the oldest first.
+    """Purchases of a history: how many of each user, and those one user after the other, the oldest first.
 
     `held` has shape [users], the other columns one place a purchase.
     """
@@ -52,7 +32,7 @@ class PurchaseColumns(NamedTuple):
     held: Int64s
     seq: Int64s
     timestamp: Int64s
-    amount: Int64s
+    amount: Amounts
 
 
 class PurchaseHistory:
@@ -81,6 +61,7 @@ class PurchaseHistory:
         self.recent: Int64s = np.zeros(ARRIVED << 10, np.int64)
         self.tally: Int64s = np.zeros(TALLY, np.int64)
         self.scratch: Int64s = np.zeros(0, np.int64)
+        self.large = LargeAmounts()
         self.newest = BEGINNING
         """The latest timestamp of all."""
         self.bought = 0
@@ -106,20 +87,30 @@ class PurchaseHistory:
         """How many of the latest arrivals are at least remembered."""
         return max(self._recent, self.users)
 
-    def append(self, seq: Int64s, user: Int32s, timestamp: Int64s, amount: Int64s, through: int) -> None:
+    def append(self, seq: Int64s, user: Int32s, timestamp: Int64s, amount: Amounts, through: int) -> None:
         """Take purchases in order of their sequence numbers; afterwards all up to `through` are there."""
         rows = int(self.tally[ROWS])
         if ARRIVED * (rows + len(seq)) > len(self.recent):
             rows = self._forget_arrivals(rows)
             self.recent = grown(self.recent, ARRIVED * (rows + len(seq)))
         new = self.recent[ARRIVED * rows : ARRIVED * (rows + len(seq))].reshape(-1, ARRIVED)
-        new[:, TIMESTAMP], new[:, SEQ], new[:, AMOUNT], new[:, USER] = timestamp, seq, amount, user
+        new[:, TIMESTAMP], new[:, SEQ], new[:, AMOUNT], new[:, USER] = timestamp, seq, amount.held, user
         if len(seq):
             new[:, NEWEST] = np.maximum(np.maximum.accumulate(timestamp), self.newest)
             self.newest = int(new[-1, NEWEST])
         self.tally[ROWS] = rows + len(seq)
         self.bought += len(seq)
         self.applied = through
+        self.large.add(amount)
+        if self.large.crowded:
+            self._forget_large()
+
+    def _forget_large(self) -> None:
+        """Let go of large amounts whose purchases are forgotten."""
+        held = np.empty(int(self.stretch[COUNT::STRETCH].sum()), np.int64)
+        unpack_amounts(self.stretch, self.pool, held)
+        unlinked = self.recent[ARRIVED * int(self.tally[LINKED]) : ARRIVED * int(self.tally[ROWS])]
+        self.large.keep(held, unlinked[AMOUNT::ARRIVED])
 
     def _forget_arrivals(self, rows: int) -> int:
         """Let go of arrivals that no scan can have found; returns how many are left."""
@@ -141,13 +132,13 @@ class PurchaseHistory:
             self._make_room()
 
     def columns(self) -> PurchaseColumns:
-        """Everything held. Copies."""
+        """What those need who ask about later events only: of each user the T + 1 latest purchases. Copies."""
         self.settle()
         stretch = self.stretch[: STRETCH * self.users]
-        count = stretch[COUNT::STRETCH].copy()
+        count = np.minimum(stretch[COUNT::STRETCH], self.T + 1)
         columns = np.empty((3, int(count.sum())), np.int64)
-        unpack(stretch, self.pool, columns[SEQ], columns[TIMESTAMP], columns[AMOUNT])
-        return PurchaseColumns(count, columns[SEQ], columns[TIMESTAMP], columns[AMOUNT])
+        unpack(self.T, stretch, self.pool, columns[SEQ], columns[TIMESTAMP], columns[AMOUNT])
+        return PurchaseColumns(count, columns[SEQ], columns[TIMESTAMP], self.large.beside(columns[AMOUNT]))
 
     @classmethod
     def from_columns(
@@ -159,7 +150,7 @@ class PurchaseHistory:
         history.pool = np.empty(HELD * max(held, 1), np.int64)
         columns = history.pool[: HELD * held].reshape(-1, HELD)
         columns[:, TIMESTAMP], columns[:, SEQ] = purchases.timestamp, purchases.seq
-        columns[:, AMOUNT] = purchases.amount
+        columns[:, AMOUNT] = purchases.amount.held
         stretch = history.stretch.reshape(-1, STRETCH)[: len(purchases.held)]
         ends = np.cumsum(purchases.held)
         stretch[:, START] = ends - purchases.held
@@ -173,6 +164,7 @@ class PurchaseHistory:
         history.newest = int(purchases.timestamp[earlier].max(initial=BEGINNING))
         _, seq, timestamp, amount = purchases
         history.append(seq[latest], user[latest], timestamp[latest], amount[latest], through)
+        history.large.add(purchases.amount)
         chain(history.arrival, history.recent, history.tally)
         history.bought, history.low = held, through + 1
         return history
@@ -205,7 +197,8 @@ class PurchaseHistory:
         ):  # fmt: skip
             self._make_room()
         taken = ends[-1]
-        return Windows(ends, columns[SEQ, :taken], columns[TIMESTAMP, :taken], columns[AMOUNT, :taken])
+        amount = self.large.beside(columns[AMOUNT, :taken])
+        return Windows(ends, columns[SEQ, :taken], columns[TIMESTAMP, :taken], amount)
 
     def _make_room(self) -> None:
         """Close the gaps that moved stretches have left; grow the pool if that is not enough."""
@@ -242,12 +235,23 @@ def move(stretch: Int64s, pool: Int64s, into: Int64s) -> None:
 
 
 @kernel
-def unpack(stretch: Int64s, pool: Int64s, seq: Int64s, timestamp: Int64s, amount: Int64s) -> None:
-    """Write all purchases to columns, one user after the other."""
+def unpack(T: int, stretch: Int64s, pool: Int64s, seq: Int64s, timestamp: Int64s, amount: Int64s) -> None:
+    """Write the T + 1 latest purchases of each user to columns, one user after the other."""
+    to = 0
+    for at in range(0, len(stretch), STRETCH):
+        end = stretch[at + START] + stretch[at + COUNT]
+        for row in range(max(stretch[at + START], end - T - 1), end):
+            timestamp[to], seq[to] = pool[HELD * row + TIMESTAMP], pool[HELD * row + SEQ]
+            amount[to] = pool[HELD * row + AMOUNT]
+            to += 1
+
+
+@kernel
+def unpack_amounts(stretch: Int64s, pool: Int64s, amount: Int64s) -> None:
+    """Write the amounts of all purchases to a column, one user after the other."""
     to = 0
     for at in range(0, len(stretch), STRETCH):
         for row in range(stretch[at + START], stretch[at + START] + stretch[at + COUNT]):
-            timestamp[to], seq[to] = pool[HELD * row + TIMESTAMP], pool[HELD * row + SEQ]
             amount[to] = pool[HELD * row + AMOUNT]
             to += 1
 
@@ -284,9 +288,9 @@ def _link(
     at = STRETCH * user
     count, room = stretch[at + COUNT], stretch[at + ROOM]
     if count == room and not (room >= T and _forget(at, T, low, stretch, pool)):
-        larger = max(FIRST_ROOM, 2 * room)
-        if room < T:
-            larger = min(larger, T + T // 4 + FIRST_ROOM)
+        larger, enough = max(FIRST_ROOM, 2 * room), T + T // 4 + FIRST_ROOM
+        if room < enough:
+            larger = min(larger, enough)
         new = tally[USED]
         if HELD * (new + larger) > len(pool):
             return False
@@ -468,59 +472,3 @@ def select(
             out_amount[begin + i] = c_amount[i]
         ends[q + 1] = begin + count
     return 0
-
-
-def merged(parts: list[Windows], T: int) -> Windows:
-    """The windows of q decisions from the shards' windows of the same decisions: of each the T latest."""
-    if len(parts) == 1:
-        return parts[0]
-    counts = sum(np.diff(part.offsets) for part in parts)
-    gathered = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    columns = np.empty((3, int(gathered[-1])), np.int64)
-    filled = gathered[:-1].copy()
-    for part in parts:
-        gather(part.offsets, filled, part.seq, part.timestamp, part.amount, columns[0], columns[1], columns[2])
-    return shortened(Windows(gathered, columns[0], columns[1], columns[2]), T)
-
-
-def shortened(windows: Windows, T: int) -> Windows:
-    """Of each window the T latest purchases, kept in the memory of the given windows, which are used up."""
-    longest = int(np.diff(windows.offsets).max(initial=0))
-    if longest <= T:
-        return windows
-    ends, scratch = np.zeros(len(windows.offsets), np.int64), np.empty(longest + 1, np.int64)
-    merge(windows.offsets, T, windows.seq, windows.timestamp, windows.amount, scratch, ends)
-    taken = ends[-1]
-    return Windows(ends, windows.seq[:taken], windows.timestamp[:taken], windows.amount[:taken])
-
-
-@kernel
-def gather(
-    offsets: Int64s, filled: Int64s, seq: Int64s, timestamp: Int64s, amount: Int64s,
-    to_seq: Int64s, to_timestamp: Int64s, to_amount: Int64s,
-) -> None:  # fmt: skip
-    """Append each window to its place among the others' windows."""
-    for q in range(len(filled)):
-        for i in range(offsets[q], offsets[q + 1]):
-            to = filled[q]
-            to_seq[to], to_timestamp[to], to_amount[to] = seq[i], timestamp[i], amount[i]
-            filled[q] = to + 1
-
-
-@kernel
-def merge(
-    gathered: Int64s, T: int, seq: Int64s, timestamp: Int64s, amount: Int64s, scratch: Int64s, ends: Int64s
-) -> None:  # fmt: skip
-    """Keep the T latest of each gathered window and close the gaps, in place."""
-    for q in range(len(gathered) - 1):
-        begin, end = gathered[q], gathered[q + 1]
-        count = end - begin
-        if count > T:
-            keep_latest(T, count, seq[begin:end], timestamp[begin:end], amount[begin:end], scratch)
-            count = T
-        to = ends[q]
-        for i in range(count):
-            seq[to + i], timestamp[to + i], amount[to + i] = (
-                seq[begin + i], timestamp[begin + i], amount[begin + i],
-            )  # fmt: skip
-        ends[q + 1] = to + count

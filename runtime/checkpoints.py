@@ -28,7 +28,7 @@ from peerwatch.network.errors import SinkError, UsageError
 from peerwatch.runtime.durable import replace_file, unlink
 from peerwatch.runtime.state import Facts, Position, State
 
-VERSION: Final = 4
+VERSION: Final = 5
 DAMAGE: Final = (
     OSError, ValueError, KeyError, EOFError, RuntimeError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile,
     zlib.error, msgspec.MsgspecError,
@@ -259,7 +259,7 @@ class Checkpointer:
 
         A run that is killed before its first checkpoint then knows where it began.
         """
-        nothing = {"progress": NOTHING_DONE, "large": [], "judged": False, "position": Position(), "flagged": 0}
+        nothing = {"progress": NOTHING_DONE, "judged": False, "position": Position(), "flagged": 0}
         nothing |= {"flagged_bytes": 0, "rejects_bytes": 0, "verdicts_bytes": 0, "verdicts": VerdictHash()}
         await self._write({**self._state.arrays(), **judging}, nothing | {"unseen": [], "marks": []})
 

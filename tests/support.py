@@ -137,7 +137,7 @@ def judge_files(
             pipeline = Pipeline(
                 State.fresh(D, T, shards), bench or Bench(Seat(Judge(Sigma(k)))), decisions=SilentLog(),
                 flagged=sinks[0], rejects=sinks[1], strict=strict, batch_cap=batch_cap, walkers=walkers,
-                shadowing=Shadowing(Shadow(D, T, k), [], shadow, differ) if shadow else None,
+                shadowing=Shadowing(Shadow(D, T, k), shadow, differ) if shadow else None,
             )  # fmt: skip
             totals = await pipeline.run(logs)
         assert asyncio.all_tasks() == {asyncio.current_task()}, "a task was left behind"

@@ -7,6 +7,7 @@ import numpy as np
 from peerwatch.actors.mailbox import Reply, mailbox
 from peerwatch.actors.messages import Purchases, ShardMessage, WindowRequest
 from peerwatch.actors.purchases import PurchaseShard
+from peerwatch.network.amounts import Amounts
 from peerwatch.network.graph import Networks, Plan
 from peerwatch.network.history import LINKED, PurchaseHistory
 
@@ -14,7 +15,7 @@ from peerwatch.network.history import LINKED, PurchaseHistory
 def bought(first: int, last: int) -> Purchases:
     """User seq % 3 buys for seq millionths at second seq, for each sequence number from first to last."""
     seq = np.arange(first, last + 1)
-    return Purchases(seq, (seq % 3).astype(np.int32), seq, seq, last, 3, 0)
+    return Purchases(seq, (seq % 3).astype(np.int32), seq, Amounts(seq), last, 3, 0)
 
 
 def asked(seq: int, members: list[int]) -> WindowRequest:

@@ -6,9 +6,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from peerwatch.network.amounts import Amounts
 from peerwatch.network.graph import Networks, Plan
-from peerwatch.network.history import HELD, PurchaseHistory, Windows, merged, shortened
+from peerwatch.network.history import HELD, PurchaseHistory
 from peerwatch.network.latest import kth_largest
+from peerwatch.network.windows import Windows, merged, shortened
 
 USERS = 9
 PURCHASES = st.lists(st.tuples(st.integers(0, USERS - 1), st.integers(0, 12)), max_size=120)
@@ -58,7 +60,7 @@ def expected(
 def rows_of(windows: Windows, i: int) -> list[tuple[int, int]]:
     """(timestamp, seq) of the i-th window, sorted; each amount is its purchase's sequence number times ten."""
     window = windows.window(i)
-    assert (windows.amount[window] == windows.seq[window] * 10).all()
+    assert (windows.amount.held[window] == windows.seq[window] * 10).all()
     return sorted(zip(windows.timestamp[window].tolist(), windows.seq[window].tolist(), strict=True))
 
 
@@ -76,7 +78,7 @@ def filled(
         seq = np.array([2 * i + 1 for i in mine], np.int64)
         user = np.array([purchases[i][0] for i in mine], np.int32)
         stamp = np.array([purchases[i][1] for i in mine], np.int64)
-        history.append(seq, user, stamp, seq * 10, 2 * end)
+        history.append(seq, user, stamp, Amounts(seq * 10), 2 * end)
     return history
 
 
@@ -127,7 +129,7 @@ def test_windows_found_by_a_scan_are_read_from_the_arrivals(
             mine = slice(cut, cut + (purchases[cut][0] % shards == shard))
             user, stamp = (np.array([row[i] for row in purchases[mine]], np.int64) for i in (0, 1))
             seq = np.arange(2 * cut + 1, 2 * cut + 1 + len(user))
-            history.append(seq, user.astype(np.int32), stamp, seq * 10, 2 * cut + 2)
+            history.append(seq, user.astype(np.int32), stamp, Amounts(seq * 10), 2 * cut + 2)
         remembered = [
             [row for row in expected(purchases, seq, network, T) if row[1] >= 2 * ((seq - 1) // 2 + 1 - recent)]
             for seq, network in zip(seqs, networks, strict=True)
@@ -150,7 +152,7 @@ def test_what_is_forgotten_is_never_missed(
     history = PurchaseHistory.from_columns(T, history.columns(), 2 * cut, recent=8)
     for i, (user, stamp) in enumerate(purchases[cut:], cut):
         seq = np.array([2 * i + 1])
-        history.append(seq, np.array([user], np.int32), np.array([stamp]), seq * 10, 2 * i + 2)
+        history.append(seq, np.array([user], np.int32), np.array([stamp]), Amounts(seq * 10), 2 * i + 2)
         history.low = min(2 * i + 2, max(asked, 2 * cut + 1))
         history.settle()
     now = max(asked, 2 * cut + 1)
@@ -169,7 +171,7 @@ def test_a_history_holds_what_can_still_be_needed_and_no_more() -> None:
     history.reserve(2)
     for begin in range(0, count, 1000):
         seq = np.arange(begin + 1, begin + 1001)
-        history.append(seq, (seq % 1000 == 0).astype(np.int32), seq, seq * 10, begin + 1000)
+        history.append(seq, (seq % 1000 == 0).astype(np.int32), seq, Amounts(seq * 10), begin + 1000)
         history.low = begin + 1001
         history.settle()
     assert history.columns().held.tolist()[0] < 2 * 50
@@ -226,10 +228,10 @@ def test_both_ways_of_the_partition_give_the_same_windows() -> None:
     for recent in (64, 1 << 16):  # what is not remembered cannot be guessed at
         history = PurchaseHistory(T, recent=recent)
         history.reserve(users)
-        history.append(seq[:-100], user[:-100], stamp[:-100], seq[:-100] * 10, count - 100)
+        history.append(seq[:-100], user[:-100], stamp[:-100], Amounts(seq[:-100] * 10), count - 100)
         history.low = count - 99
         history.settle()
-        history.append(seq[-100:], user[-100:], stamp[-100:], seq[-100:] * 10, count)
+        history.append(seq[-100:], user[-100:], stamp[-100:], Amounts(seq[-100:] * 10), count)
         windows = ask(history, [count - 99, count - 50, count, count + 1], networks)
         answers.append([rows_of(windows, i) for i in range(4)])
     assert answers[0] == answers[1]

@@ -46,7 +46,7 @@ def shadowing() -> Shadowing:
     def differ(differences: Sequence[Difference]) -> None:
         raise AssertionError(differences)
 
-    return Shadowing(Shadow(1, 3, Fraction(3)), [], 1.0, differ)
+    return Shadowing(Shadow(1, 3, Fraction(3)), 1.0, differ)
 
 
 async def test_it_judges_to_the_end_and_counts() -> None:
