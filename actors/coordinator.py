@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import replace
 from itertools import cycle
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -162,6 +163,7 @@ class Coordinator:
             replies = await self._request(message.seq, message.networks)
             if self._wants_context:
                 own = await self._request(message.seq, alone(message.events.user))
+        message = replace(message, networks=message.networks.unfound())  # the first shard has it
         await asked.send(Asked(message, replies, own))
         return message.next
 
@@ -170,6 +172,7 @@ class Coordinator:
         for shard in self._shards:
             replies.append(Reply())
             await shard.send(WindowRequest(seq, networks, int(seq[0]), replies[-1]))
+            networks = networks.unfound()
         return replies
 
     async def _judge_all(self, asked: Receive[Asked | Snapshot]) -> None:

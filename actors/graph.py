@@ -14,8 +14,8 @@ from peerwatch.actors.snapshot import Snapshot
 from peerwatch.network.events import Kind
 from peerwatch.network.graph import FriendGraph
 
-MOST_MEMBERS: Final = 1 << 20
-"""Members after which an answer is sent on before the next network is walked: 4 MiB a message."""
+MOST_PLACES: Final = 1 << 20
+"""Members or purchases after which an answer is sent on before the next network is walked: 4 MiB or 24 a message."""
 EVENT_WORK: Final = 32
 """Nanoseconds an event costs besides its network."""
 
@@ -75,7 +75,7 @@ class GraphActor:
         events = batch.events
         await run_kernel(
             EVENT_WORK * len(events), self._graph.walk, events.kind, events.user, events.friend, events.timestamp,
-            batch.seq, 0, 0,
+            events.amount, batch.seq, 0, 0,
         )  # fmt: skip
 
     async def _answer(self, batch: Batch) -> None:
@@ -88,7 +88,8 @@ class GraphActor:
             rest, spent = slice(gone, None), self._graph.spent
             done, networks = await run_kernel(
                 EVENT_WORK * (len(events) - gone) + int(most * self._mean_work), self._graph.walk, events.kind[rest],
-                events.user[rest], events.friend[rest], events.timestamp[rest], batch.seq + gone, most, MOST_MEMBERS,
+                events.user[rest], events.friend[rest], events.timestamp[rest], events.amount[rest], batch.seq + gone,
+                most, MOST_PLACES,
             )  # fmt: skip
             new = slice(answered, answered + len(networks.plan))
             gone, answered = gone + done, new.stop

@@ -72,8 +72,9 @@ class Questions:
 class WindowRequest:
     """Coordinator to a shard: the T latest purchases of its users in these networks, before each event in `seq`.
 
-    Every shard gets the same arrays and skips what it does not own: cheaper than dealing the members out. `low` is the
-    shard's new low watermark: no later question is about an event before it.
+    Every shard gets the same arrays and skips what it does not own: cheaper than dealing the members out. The first one
+    alone gets the windows that have been found already, and takes them over. `low` is the shard's new low watermark: no
+    later question is about an event before it.
     """
 
     seq: Int64s

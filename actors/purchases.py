@@ -78,6 +78,6 @@ class PurchaseShard:
                 self._parked.append(request)
                 continue
             self._history.low = max(self._history.low, request.low)
-            work = MEMBER_WORK * len(request.networks.places) + LINK_WORK * len(request.seq)
+            work = MEMBER_WORK * len(request.networks.members) + LINK_WORK * len(request.seq)
             windows = await run_kernel(work, self._history.windows, request.seq, request.networks)
             request.reply.put(windows)

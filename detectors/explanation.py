@@ -96,7 +96,7 @@ def grounds_of(
 def explain(graph: FriendGraph, held: PurchaseColumns, grounds: Grounds, T: int, k: Fraction) -> Explanation:
     """Judge a purchase by sigma, and look for what its verdict hangs on.
 
-    `held` has at least T + 1 purchases of whoever bought as many. The graph's memory of recent purchases is spoilt.
+    `held` has at least T + 1 purchases of whoever bought as many. The graph's timeline is spoilt.
     """
     purchases, statistics = _latest_first(held, grounds.members), grounds.statistics
     flagged = statistics.exceeded_by(grounds.amount, k)
@@ -204,12 +204,12 @@ def _networks_without(graph: FriendGraph, user: int, edges: list[tuple[int, int]
     a = np.array([(one, user, one) for one, _ in edges], np.int32).reshape(-1)
     b = np.array([(other, user, other) for _, other in edges], np.int32).reshape(-1)
     networks: list[NDArray[np.int32]] = []
-    gone = 0
+    nothing, gone = np.zeros(len(kind), np.int64), 0
     while gone < len(kind):
         done, found = graph.walk(
-            kind[gone:], a[gone:], b[gone:], np.zeros(len(kind) - gone, np.int64), 0, len(edges) - len(networks),
+            kind[gone:], a[gone:], b[gone:], nothing[gone:], Amounts(nothing[gone:]), 0, len(edges) - len(networks),
             MOST_MEMBERS,
         )  # fmt: skip
         gone += done
-        networks.extend(found.places[begin:end] for begin, end in pairwise(found.offsets.tolist()))
+        networks.extend(found.members[begin:end] for begin, end in pairwise(found.offsets.tolist()))
     return networks

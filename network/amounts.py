@@ -1,6 +1,6 @@
 """Amounts of any size in columns of 64 bits."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -41,7 +41,7 @@ class Amounts:
     @classmethod
     def joined(cls, columns: Sequence["Amounts"]) -> "Amounts":
         """One column of several of the same run."""
-        return cls(np.concatenate([column.held for column in columns]), united(columns))
+        return cls(np.concatenate([column.held for column in columns]), united([column.large for column in columns]))
 
     def __len__(self) -> int:
         return len(self.held)
@@ -70,9 +70,9 @@ class Amounts:
         return np.unique(self.held[self.held < 0]).tolist() if self.large else []
 
 
-def united(columns: Iterable[Amounts]) -> Mapping[int, int]:
-    """The large amounts of several columns of the same run."""
-    large = [column.large for column in columns if column.large]
+def united(parts: Sequence[Mapping[int, int]]) -> Mapping[int, int]:
+    """All large amounts of the same run."""
+    large = [part for part in parts if part]
     if len(large) == 1:
         return large[0]
     together: dict[int, int] = {}
@@ -95,17 +95,24 @@ class LargeAmounts:
         """Hold those of a column from now on."""
         self._amounts |= {name: column.large[name] for name in column.named()}
 
-    def beside(self, held: Int64s) -> Amounts:
-        """A column that names some of these: it has them for good, whatever is let go of here later."""
-        return Amounts(held, self._amounts)
+    @property
+    def all(self) -> Mapping[int, int]:
+        """All, by name: they are there for good, whatever is let go of here later; others may join them."""
+        return self._amounts
 
     @property
     def crowded(self) -> bool:
         """Whether it is time to let go of those that are not needed any more."""
         return len(self._amounts) > self._enough
 
+    def copy(self) -> "LargeAmounts":
+        """Others that are the same."""
+        other = LargeAmounts()
+        other._amounts, other._enough = {**self._amounts}, self._enough
+        return other
+
     def keep(self, *columns: Int64s) -> None:
         """Let go of all that none of the columns names."""
-        names = {name for held in columns for name in self.beside(held).named()}
+        names = {name for held in columns for name in Amounts(held, self._amounts).named()}
         self._amounts = {name: self._amounts[name] for name in names}  # a new one: columns share the one before
         self._enough = len(names) + max(FEW, sum(map(len, columns)) // SHARE)

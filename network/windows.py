@@ -20,6 +20,12 @@ class Windows(NamedTuple):
     timestamp: Int64s
     amount: Amounts
 
+    @classmethod
+    def empty(cls, q: int) -> "Windows":
+        """The windows of q decisions with nothing in them."""
+        nothing = np.zeros(0, np.int64)
+        return cls(np.zeros(q + 1, np.int64), nothing, nothing, Amounts(nothing))
+
     def window(self, i: int) -> slice:
         """The places of the i-th window in the columns."""
         return slice(int(self.offsets[i]), int(self.offsets[i + 1]))
@@ -41,7 +47,7 @@ def merged(parts: list[Windows], T: int) -> Windows:
     filled = gathered[:-1].copy()
     for part in parts:
         gather(part.offsets, filled, part.seq, part.timestamp, part.amount.held, columns[0], columns[1], columns[2])
-    amount = Amounts(columns[2], united(part.amount for part in parts))
+    amount = Amounts(columns[2], united([part.amount.large for part in parts]))
     return shortened(Windows(gathered, columns[0], columns[1], amount), T)
 
 

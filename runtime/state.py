@@ -97,8 +97,7 @@ class State:
         histories = [PurchaseHistory.from_columns(T, part, facts.progress.events) for part in parts]
         user = np.concatenate([np.repeat(np.arange(len(part.held), dtype=np.int32), part.held) for part in parts])
         seq, timestamp = (np.concatenate([getattr(part, name) for part in parts]) for name in ("seq", "timestamp"))
-        order = np.argsort(seq)
-        graph.remember(seq[order], user[order], timestamp[order])
+        graph.timeline.remember(seq, user, timestamp, Amounts.joined([part.amount for part in parts]))
         verdicts = facts.verdicts.copy()
         state = cls(D, T, decoder, graph, histories, facts.progress, facts.flagged, verdicts, facts)
         state.disagreed = arrays[DISAGREED].tolist()

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
 
-from peerwatch.actors.graph import MOST_MEMBERS
+from peerwatch.actors.graph import MOST_PLACES
 from peerwatch.actors.output import flagged_line
 from peerwatch.detectors.grid import Verdicts, judge_grid
 from peerwatch.network.decoder import Events
@@ -205,7 +205,7 @@ class Lane:
         while gone < len(events):
             rest, most = events[gone:], min(self._most, len(bought) - answered)
             done, networks = self._graph.walk(
-                rest.kind, rest.user, rest.friend, rest.timestamp, seq + gone, most, MOST_MEMBERS
+                rest.kind, rest.user, rest.friend, rest.timestamp, rest.amount, seq + gone, most, MOST_PLACES
             )
             new = slice(answered, answered + len(networks.plan))
             windows, amount = history.windows(seq + bought[new], networks), events.amount[bought[new]]

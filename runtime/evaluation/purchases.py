@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from anyio.to_thread import run_sync
 
-from peerwatch.actors.graph import MOST_MEMBERS
+from peerwatch.actors.graph import MOST_PLACES
 from peerwatch.detectors.base import Mask
 from peerwatch.detectors.given import given
 from peerwatch.detectors.judge import Case
@@ -76,7 +76,9 @@ def _ask(state: State, events: Events, seq: int) -> list[_Asked]:
         history.low = at
         append(history, rest, at, users)
         while len(rest):
-            done, networks = graph.walk(rest.kind, rest.user, rest.friend, rest.timestamp, at, most, MOST_MEMBERS)
+            done, networks = graph.walk(
+                rest.kind, rest.user, rest.friend, rest.timestamp, rest.amount, at, most, MOST_PLACES
+            )
             bought = np.flatnonzero(rest.kind == Kind.PURCHASE)[: len(networks.plan)]
             purchases, numbers = rest[bought], at + bought
             windows = history.windows(numbers, networks)

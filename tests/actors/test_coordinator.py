@@ -28,7 +28,7 @@ def questions(amounts: list[str], seq: int) -> Questions:
     count = len(amounts)
     networks = Networks(
         np.arange(count + 1), np.ones(count, np.int32), np.full(count, Plan.PARTITION, np.int8),
-        np.ones(count, np.int64), np.full((count, 4), -1),
+        np.ones(count, np.int64), np.full((count, 4), -1), Windows.empty(count),
     )  # fmt: skip
     return Questions(seq + np.arange(count), events, networks, content, "log", [], seq + count - 1, next=True)
 

@@ -45,10 +45,10 @@ async def test_each_purchase_gets_its_network_as_of_its_moment(
     most: int, members: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However small the answers, together they hold every purchase once, in order, with its network."""
-    monkeypatch.setattr(graph_module, "MOST_MEMBERS", members)
+    monkeypatch.setattr(graph_module, "MOST_PLACES", members)
     found = await answers(batch_of(LOG, seq=11), most=most)
     networks = [
-        sorted(part.networks.places[a:b].tolist())
+        sorted(part.networks.members[a:b].tolist())
         for part in found
         for a, b in zip(part.networks.offsets, part.networks.offsets[1:], strict=False)
     ]
@@ -63,7 +63,7 @@ async def test_a_batch_that_is_not_judged_only_changes_the_graph() -> None:
     """The batch log's purchases are no questions, but the batch is still announced."""
     first, second = await answers(batch_of(LOG, judged=False), batch_of(purchase(0, "1") + purchase(1, "1"), seq=10))
     assert (len(first.seq), first.through) == (0, 9)
-    assert second.networks.places[second.networks.offsets[1] :].tolist() == [2, 3]
+    assert second.networks.members[second.networks.offsets[1] :].tolist() == [2, 3]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

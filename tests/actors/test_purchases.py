@@ -10,6 +10,7 @@ from peerwatch.actors.purchases import PurchaseShard
 from peerwatch.network.amounts import Amounts
 from peerwatch.network.graph import Networks, Plan
 from peerwatch.network.history import LINKED, PurchaseHistory
+from peerwatch.network.windows import Windows
 
 
 def bought(first: int, last: int) -> Purchases:
@@ -22,7 +23,12 @@ def asked(seq: int, members: list[int]) -> WindowRequest:
     """A request about one event."""
     plan, size = np.array([Plan.PARTITION], np.int8), np.array([len(members)])
     networks = Networks(
-        np.array([0, len(members)]), np.array(members, np.int32), plan, size, np.zeros((1, 4), np.int64)
+        np.array([0, len(members)]),
+        np.array(members, np.int32),
+        plan,
+        size,
+        np.zeros((1, 4), np.int64),
+        Windows.empty(1),
     )
     return WindowRequest(np.array([seq]), networks, 0, Reply())
 

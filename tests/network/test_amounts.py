@@ -43,7 +43,7 @@ def test_what_a_column_names_is_never_let_go_of(steps: list[tuple[list[int], int
         names = np.array([name for name, _ in held], np.int64)
         large.keep(names)
         assert len(large) == sum(name < 0 for name, _ in held)
-        handed.append((large.beside(names), [amount for _, amount in held]))
+        handed.append((Amounts(names, large.all), [amount for _, amount in held]))
     assert [column.tolist() for column, _ in handed] == [amounts for _, amounts in handed]
 
 
