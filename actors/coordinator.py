@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import replace
 from itertools import cycle
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -29,9 +30,9 @@ from peerwatch.detectors.adaptation import News, section
 from peerwatch.detectors.judge import Case, Decision, Judged, Mask
 from peerwatch.detectors.shadow import Outcome
 from peerwatch.network.graph import Networks, alone
-from peerwatch.network.history import Windows, merged
 from peerwatch.network.kernels import Int64s
 from peerwatch.network.sampling import sampled
+from peerwatch.network.windows import Windows, merged
 
 
 class DecisionLog(Protocol):
@@ -120,7 +121,7 @@ class Coordinator:
         checking: Checking | None = None,
         disagreed: Sequence[int] = (0, 0),
     ) -> None:
-        """The judges share one list of large amounts. `disagreed` counts from what was judged before."""
+        """`disagreed` counts from what was judged before."""
         self._bench = bench
         self._T = T
         self._log = log
@@ -162,6 +163,7 @@ class Coordinator:
             replies = await self._request(message.seq, message.networks)
             if self._wants_context:
                 own = await self._request(message.seq, alone(message.events.user))
+        message = replace(message, networks=message.networks.unfound())  # the first shard has it
         await asked.send(Asked(message, replies, own))
         return message.next
 
@@ -170,6 +172,7 @@ class Coordinator:
         for shard in self._shards:
             replies.append(Reply())
             await shard.send(WindowRequest(seq, networks, int(seq[0]), replies[-1]))
+            networks = networks.unfound()
         return replies
 
     async def _judge_all(self, asked: Receive[Asked | Snapshot]) -> None:
@@ -182,7 +185,6 @@ class Coordinator:
                     await self._output.send(message)
                     continue
                 questions = message.questions
-                self._bench.champion.judge.large.extend(questions.large)
                 windows = [await reply.wait_answered() for reply in message.replies]
                 own = [await reply.wait_answered() for reply in message.own]
                 flagged = await self._flagged(questions, windows, own) if windows else []

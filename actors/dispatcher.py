@@ -231,12 +231,10 @@ class Dispatcher:
         snapshot = self._due_snapshot(self._done.events, position, last)
         if snapshot is not None:
             arena, ends = self._decoder.interner.columns()
-            large = [str(amount) for amount in self._decoder.large]
             unseen = sorted(self._decoder.unseen)
             snapshot.put(
                 {"arena": arena, "ends": ends},
                 progress=self.statistics(),
-                large=large,
                 unseen=unseen,
                 marks=list(self._marks),
                 judged=log.judged,
@@ -275,7 +273,6 @@ class Dispatcher:
 
     async def _deal_out(self, block: Block, log: Log) -> None:
         """Decode, and send the events in batches."""
-        known = len(self._decoder.large)
         why = (
             self._poison.pop(Place(log.judged, block.line, block.offset, block.content), None) if self._poison else None
         )
@@ -296,11 +293,10 @@ class Dispatcher:
             bad = bad[:1]
             events = events[events.line < bad[0].line]
         rejected = [RejectedLine(log.name, line, block.offset + start, why, raw) for line, start, why, raw in bad]
-        large = self._decoder.large[known:]
         cap = self._batch_cap if log.judged else max(len(events), 1)  # what is not judged needs no answer
         for begin in range(0, max(len(events), 1), cap):
-            await self._send(events[begin : begin + cap], block.content, log, large, rejected)
-            large, rejected = [], []
+            await self._send(events[begin : begin + cap], block.content, log, rejected)
+            rejected = []
         if bad and self._strict:
             self.stopped_by = StrictError(f"{log.name}:{bad[0].line}: {bad[0].reason}")
             self.stop()
@@ -311,9 +307,7 @@ class Dispatcher:
             rejected=self._done.rejected + len(bad),
         )
 
-    async def _send(
-        self, events: Events, content: bytes, log: Log, large: list[int], rejected: list[RejectedLine]
-    ) -> None:
+    async def _send(self, events: Events, content: bytes, log: Log, rejected: list[RejectedLine]) -> None:
         """One batch: to the shards first, so that no question about it can be waiting for its purchases."""
         seq = self._done.events + 1
         through = self._done.events + len(events)
@@ -327,7 +321,7 @@ class Dispatcher:
                 low=0 if log.judged else through + 1,
             )  # fmt: skip
             await shard.send(purchases)
-        batch = Batch(events, seq, content, log.name, log.judged, users, large, rejected)
+        batch = Batch(events, seq, content, log.name, log.judged, users, rejected)
         if self._shadow is not None:
             await self._shadow.send(Followed(batch, *self._decoder.interner.columns()))
         if log.judged and not self._shared:

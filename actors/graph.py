@@ -14,8 +14,8 @@ from peerwatch.actors.snapshot import Snapshot
 from peerwatch.network.events import Kind
 from peerwatch.network.graph import FriendGraph
 
-MOST_MEMBERS: Final = 1 << 20
-"""Members after which an answer is sent on before the next network is walked: 4 MiB a message."""
+MOST_PLACES: Final = 1 << 20
+"""Members or purchases after which an answer is sent on before the next network is walked: 4 MiB or 24 a message."""
 EVENT_WORK: Final = 32
 """Nanoseconds an event costs besides its network."""
 
@@ -75,20 +75,21 @@ class GraphActor:
         events = batch.events
         await run_kernel(
             EVENT_WORK * len(events), self._graph.walk, events.kind, events.user, events.friend, events.timestamp,
-            batch.seq, 0, 0,
+            events.amount, batch.seq, 0, 0,
         )  # fmt: skip
 
     async def _answer(self, batch: Batch) -> None:
         self._graph.reserve(batch.users)
         events = batch.events
         asked = np.flatnonzero(events.kind == Kind.PURCHASE) if batch.judged else np.zeros(0, np.int64)
-        gone, answered, large, rejected = 0, 0, batch.large, batch.rejected
+        gone, answered, rejected = 0, 0, batch.rejected
         while True:
             most = min(self._most, len(asked) - answered)
             rest, spent = slice(gone, None), self._graph.spent
             done, networks = await run_kernel(
                 EVENT_WORK * (len(events) - gone) + int(most * self._mean_work), self._graph.walk, events.kind[rest],
-                events.user[rest], events.friend[rest], events.timestamp[rest], batch.seq + gone, most, MOST_MEMBERS,
+                events.user[rest], events.friend[rest], events.timestamp[rest], events.amount[rest], batch.seq + gone,
+                most, MOST_PLACES,
             )  # fmt: skip
             new = slice(answered, answered + len(networks.plan))
             gone, answered = gone + done, new.stop
@@ -96,11 +97,11 @@ class GraphActor:
             through = batch.seq - 1 + (gone if last else 0)
             await self._coordinator.send(
                 Questions(
-                    batch.seq + asked[new], events[asked[new]], networks, batch.content, batch.file, large, rejected,
+                    batch.seq + asked[new], events[asked[new]], networks, batch.content, batch.file, rejected,
                     through, last and batch.judged,
                 )
             )  # fmt: skip
-            large, rejected = [], []
+            rejected = []
             if len(networks.plan):
                 self._mean_work = (self._graph.spent - spent) / len(networks.plan)
             if last:

@@ -8,12 +8,13 @@ from peerwatch.actors.snapshot import Snapshot
 from peerwatch.detectors.judge import Spoken
 from peerwatch.detectors.severity import Level
 from peerwatch.detectors.shadow import Outcome
+from peerwatch.network.amounts import Amounts
 from peerwatch.network.decoder import Events
 from peerwatch.network.graph import FriendGraph, Networks
-from peerwatch.network.history import Windows
 from peerwatch.network.kernels import Bytes, Int32s, Int64s
 from peerwatch.network.rejects import RejectedLine
 from peerwatch.network.statistics import Statistics
+from peerwatch.network.windows import Windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +22,7 @@ class Batch:
     """Dispatcher to graph: events in log order, the first of them number `seq`.
 
     `content` is the text their `start` and `end` point into, `file` its name. Purchases are judged if `judged`.
-    Dense users are below `users`. `large` are the amounts too large for a column that are new with this batch,
-    `rejected` the lines among its own that are not events.
+    Dense users are below `users`. `rejected` are the lines among its own that are not events.
     """
 
     events: Events
@@ -31,7 +31,6 @@ class Batch:
     file: str
     judged: bool
     users: int
-    large: list[int]
     rejected: list[RejectedLine]
 
 
@@ -45,7 +44,7 @@ class Purchases:
     seq: Int64s
     user: Int32s
     timestamp: Int64s
-    amount: Int64s
+    amount: Amounts
     through: int
     users: int
     low: int
@@ -64,7 +63,6 @@ class Questions:
     networks: Networks
     content: bytes
     file: str
-    large: list[int]
     rejected: list[RejectedLine]
     through: int
     next: bool
@@ -74,8 +72,9 @@ class Questions:
 class WindowRequest:
     """Coordinator to a shard: the T latest purchases of its users in these networks, before each event in `seq`.
 
-    Every shard gets the same arrays and skips what it does not own: cheaper than dealing the members out. `low` is the
-    shard's new low watermark: no later question is about an event before it.
+    Every shard gets the same arrays and skips what it does not own: cheaper than dealing the members out. The first one
+    alone gets the windows that have been found already, and takes them over. `low` is the shard's new low watermark: no
+    later question is about an event before it.
     """
 
     seq: Int64s

@@ -1,24 +1,49 @@
 """Owns the purchase histories of the users of one shard."""
 
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from peerwatch.actors.mailbox import Receive, run_kernel
 from peerwatch.actors.messages import Purchases, ShardMessage, WindowRequest
-from peerwatch.network.history import PurchaseHistory
+from peerwatch.actors.snapshot import Arrays
+from peerwatch.network.amounts import Amounts
+from peerwatch.network.history import PurchaseColumns, PurchaseHistory
 
 COLUMNS: Final = ("held", "seq", "timestamp", "amount")
 """The columns of a history, as a snapshot names them, each followed by the shard's number."""
+LARGE: Final = "large"
+"""Beside them the large amounts in the order of their names, one a line, in ASCII."""
 
 LINK_WORK: Final = 64
 MEMBER_WORK: Final = 8
-"""Nanoseconds it takes to link a purchase, and to look at a member."""
+COPY_WORK: Final = 2
+"""Nanoseconds it takes to link a purchase, to look at a member, and to take over a purchase that a scan has found."""
+
+
+def arrays_of(columns: PurchaseColumns, number: int) -> dict[str, NDArray[Any]]:
+    """A shard's part of a snapshot."""
+    amount = columns.amount
+    text = "\n".join(str(amount.large[name]) for name in amount.named())
+    arrays = (columns.held, columns.seq, columns.timestamp, amount.held)
+    named = {f"{name}{number}": array for name, array in zip(COLUMNS, arrays, strict=True)}
+    return {**named, f"{LARGE}{number}": np.frombuffer(text.encode(), np.uint8)}
+
+
+def columns_from(arrays: Arrays, number: int) -> PurchaseColumns:
+    """The columns whose part of a snapshot this is."""
+    held, seq, timestamp, amount = (arrays[f"{name}{number}"] for name in COLUMNS)
+    amounts = map(int, arrays[f"{LARGE}{number}"].tobytes().split())
+    names = np.unique(amount[amount < 0]).tolist()
+    return PurchaseColumns(held, seq, timestamp, Amounts(amount, dict(zip(names, amounts, strict=True))))
 
 
 class PurchaseShard:
     """Appends purchases and answers window requests as of their event, in whatever order the two arrive."""
 
     def __init__(self, number: int, history: PurchaseHistory, inbox: Receive[ShardMessage]) -> None:
-        self._names = [f"{name}{number}" for name in COLUMNS]
+        self._number = number
         self._history = history
         self._inbox = inbox
         self._parked: list[WindowRequest] = []
@@ -32,9 +57,11 @@ class PurchaseShard:
                 elif isinstance(message, WindowRequest):
                     self._parked.append(message)
                 else:
-                    columns = await run_kernel(self._history.bought, self._history.columns)
-                    message.put(dict(zip(self._names, columns, strict=True)))
+                    message.put(await run_kernel(self._history.bought, self._arrays))
                 await self._answer_parked()
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        return arrays_of(self._history.columns(), self._number)
 
     async def _append(self, new: Purchases) -> None:
         history = self._history
@@ -52,6 +79,9 @@ class PurchaseShard:
                 self._parked.append(request)
                 continue
             self._history.low = max(self._history.low, request.low)
-            work = MEMBER_WORK * len(request.networks.places) + LINK_WORK * len(request.seq)
+            networks = request.networks
+            work = (
+                MEMBER_WORK * len(networks.members) + LINK_WORK * len(request.seq) + COPY_WORK * len(networks.found.seq)
+            )
             windows = await run_kernel(work, self._history.windows, request.seq, request.networks)
             request.reply.put(windows)

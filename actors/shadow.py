@@ -34,12 +34,11 @@ class Tally:
 class Shadowing:
     """What a run with a shadow has in addition.
 
-    The shadow itself as of the run's first event; the amounts too large for a column so far; the share of the decisions
-    that is recomputed; where differences are written; the tally, which outlives a restart.
+    The shadow itself as of the run's first event; the share of the decisions that is recomputed; where differences are
+    written; the tally, which outlives a restart.
     """
 
     shadow: Shadow
-    large: list[int]
     share: float
     alarm: Callable[[Sequence[Difference]], None]
     tally: Tally = field(default_factory=Tally)
@@ -50,7 +49,6 @@ class ShadowActor:
 
     def __init__(self, shadowing: Shadowing, inbox: Receive[ShadowMessage], *, through: int = 0) -> None:
         self._shadow = shadowing.shadow
-        self._large = shadowing.large
         self._share = shadowing.share
         self._alarm = shadowing.alarm
         self.tally = shadowing.tally
@@ -90,8 +88,7 @@ class ShadowActor:
     def _recompute(self, message: Followed, chosen: Mask) -> list[Outcome]:
         batch = message.batch
         self._names += ids_of(message.arena, message.ends, len(self._names))
-        self._large += batch.large
-        return self._shadow.follow(batch.events, batch.seq, batch.file, self._names, self._large, chosen)
+        return self._shadow.follow(batch.events, batch.seq, batch.file, self._names, chosen)
 
     async def _compare(self, message: Outcomes) -> None:
         pairs = (Difference(judged, self._awaited.pop(judged.seq, None)) for judged in message.outcomes)

@@ -1,6 +1,6 @@
 """The proof of speed: `make bench` builds the cases, measures, prints the tables, and keeps them beside this file.
 
-`make bench ARGS='--cases load,stream --runs 3'` measures some cases only, and keeps nothing.
+`make bench ARGS='--cases load,stream --runs 3'` measures some cases only, and keeps nothing; `late` is one, too.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import judges
+import late
 import latency
 import live
 import sweep
@@ -82,6 +83,7 @@ def report(results: dict[str, Any]) -> str:
     parts += results["live"]
     parts += sweep.lines(results.get("sweep", {}))
     parts += judges.lines(results.get("judges", {}))
+    parts += late.lines(results.get("late", {}))
     return "\n\n".join(parts) + "\n"
 
 
@@ -104,7 +106,7 @@ def main() -> None:
     parser.add_argument("--cases", help="names with commas; only these, and nothing is kept")
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
-    wanted = arguments.cases.split(",") if arguments.cases else [case.name for case in CASES]
+    wanted = arguments.cases.split(",") if arguments.cases else [*(case.name for case in CASES), late.NAME]
     results: dict[str, Any] = {
         "date": datetime.now(tz=UTC).date().isoformat(), "machine": machine(), "runs": arguments.runs, "cases": [],
         "missing": [], "latency": {}, "live": [],
@@ -129,6 +131,8 @@ def main() -> None:
         }  # fmt: skip
         if "stream" in built and (stream := built["stream"])[1] is not None:
             results["judges"] = judges.measure(stream[0], stream[1], arguments.runs, root)
+        if late.NAME in wanted:
+            results["late"] = late.measure(root, arguments.runs)
         if not arguments.cases:
             results["huge"] = {
                 case.name: judging_cost(case, directory, root) for case, directory in built.values()

@@ -96,10 +96,12 @@ def checkpoint_seconds(
         "seq0": np.arange(1, purchases + 1),
         "timestamp0": np.arange(purchases) * 1_000_000,
         "amount0": rng.integers(0, 10**9, purchases),
+        "large0": np.zeros(0, np.uint8),
+        "disagreed": np.zeros(2, np.int64),
     }
     progress = Progress(0, purchases, 0, 0, users)
     facts = Facts(
-        progress, [], judged=True, position=Position(), flagged=0, flagged_written=Written(), rejects_written=Written(),
+        progress, judged=True, position=Position(), flagged=0, flagged_written=Written(), rejects_written=Written(),
         verdicts=VerdictHash(), verdicts_written=None, shards=1, unseen=[], marks=[], seen=Seen(),
     )  # fmt: skip
     state = State.restored(2, 50, 1, [], arrays, facts)

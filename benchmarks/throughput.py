@@ -100,7 +100,7 @@ def held(case: Case, directory: Path) -> dict[str, float]:
         history.low = through + 1
         history.settle()
         graph.reserve(decoder.users)
-        graph.walk(events.kind, events.user, events.friend, events.timestamp, seq, 0, 0)
+        graph.walk(events.kind, events.user, events.friend, events.timestamp, events.amount, seq, 0, 0)
         seq = through + 1
     purchases = int(history.stretch[COUNT::STRETCH].sum())
     return {

@@ -64,7 +64,7 @@ class DetectorJudge(Judging):
             RunError: the detector failed.
         """
         known = case if self.detector.wants_context else case._replace(own=None)  # another may want it
-        handed, ripe = given(known, self.large), np.flatnonzero(_ripe(case))
+        handed, ripe = given(known), np.flatnonzero(_ripe(case))
         try:
             own = Verdicts.of(self.detector.judge(*handed), len(case.seq))
             rows = self._lesson(handed, ripe)

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from peerwatch.detectors.features import FEATURES, features
 from peerwatch.detectors.given import given
 from peerwatch.detectors.judge import Case
-from peerwatch.network.decoder import LARGEST_AMOUNT
+from peerwatch.network.amounts import Amounts
 from peerwatch.network.events import Kind
 from peerwatch.network.graph import FriendGraph
-from peerwatch.network.history import PurchaseColumns, Windows
+from peerwatch.network.history import PurchaseColumns
 from peerwatch.network.kernels import Int64s
 from peerwatch.network.neighbourhood import Member, members_of, path_to
 from peerwatch.network.statistics import Statistics
+from peerwatch.network.windows import Windows
 
 PARTITION_ONLY: Final = (0, 1 << 20, 1 << 20, 0)
 """Planner costs with which every network is walked to its members."""
@@ -80,27 +81,24 @@ class Explanation:
 
 
 def grounds_of(
-    graph: FriendGraph, held: PurchaseColumns, user: int, amount: int, T: int, large: Sequence[int],
-    key: Callable[[int], tuple[int, bytes]],
-) -> Grounds:  # fmt: skip
+    graph: FriendGraph, held: PurchaseColumns, user: int, amount: int, T: int, key: Callable[[int], tuple[int, bytes]]
+) -> Grounds:
     """What a purchase is judged by as of the state given, found by the plainest means.
 
     Nothing of the selection's machinery is used: whoever is in the network is found by breadth-first search, the window
-    by sorting all the network's purchases. `large` are the amounts too large for a column; `key` orders users.
+    by sorting all the network's purchases. `key` orders users.
     """
     members = members_of(graph, user, graph.D, key)
-    window = latest_of(held, members, T, large)
+    window = latest_of(held, members, T)
     return Grounds(user, amount, members, window, Statistics.of([bought.amount for bought in window]))
 
 
-def explain(
-    graph: FriendGraph, held: PurchaseColumns, grounds: Grounds, T: int, k: Fraction, large: Sequence[int]
-) -> Explanation:
+def explain(graph: FriendGraph, held: PurchaseColumns, grounds: Grounds, T: int, k: Fraction) -> Explanation:
     """Judge a purchase by sigma, and look for what its verdict hangs on.
 
-    `held` has at least T + 1 purchases of whoever bought as many. The graph's memory of recent purchases is spoilt.
+    `held` has at least T + 1 purchases of whoever bought as many. The graph's timeline is spoilt.
     """
-    purchases, statistics = _latest_first(held, grounds.members, large), grounds.statistics
+    purchases, statistics = _latest_first(held, grounds.members), grounds.statistics
     flagged = statistics.exceeded_by(grounds.amount, k)
     alternatives = [
         *_without_purchases(grounds.window, purchases.top(T + 1)),
@@ -116,30 +114,22 @@ def features_of(grounds: Grounds, timestamp: int, own: Sequence[Bought] | None) 
 
     `own` are the buyer's own latest purchases, the newest first; None if the detector wants no context.
     """
-    large: list[int] = []
-    bought = Bought(0, grounds.user, timestamp, grounds.amount)
-    (amount,) = _windows([bought], large).amount
     case = Case(
-        _windows(grounds.window, large), np.zeros(1, np.int64), np.zeros(1, np.int64), np.array([amount]),
-        np.array([timestamp]), np.array([len(grounds.members)]), None if own is None else _windows(own, large),
+        _windows(grounds.window), np.zeros(1, np.int64), np.zeros(1, np.int64), Amounts.of([grounds.amount]),
+        np.array([timestamp]), np.array([len(grounds.members)]), None if own is None else _windows(own),
     )  # fmt: skip
-    return dict(zip(FEATURES, features(*given(case, large))[0].tolist(), strict=True))
+    return dict(zip(FEATURES, features(*given(case))[0].tolist(), strict=True))
 
 
-def _windows(bought: Sequence[Bought], large: list[int]) -> Windows:
-    """One window, held as a run holds it; amounts too large for a column are added to `large`."""
-    amounts = []
-    for one in bought:
-        if one.amount >= LARGEST_AMOUNT:
-            large.append(one.amount)
-        amounts.append(one.amount if one.amount < LARGEST_AMOUNT else -len(large))
-    columns = ([one.seq for one in bought], [one.timestamp for one in bought], amounts)
-    return Windows(np.array([0, len(bought)]), *(np.array(column, np.int64) for column in columns))
+def _windows(bought: Sequence[Bought]) -> Windows:
+    """One window, held as a run holds it."""
+    seq, timestamp = (np.array([getattr(one, name) for one in bought], np.int64) for name in ("seq", "timestamp"))
+    return Windows(np.array([0, len(bought)]), seq, timestamp, Amounts.of([one.amount for one in bought]))
 
 
-def latest_of(held: PurchaseColumns, users: Collection[int], count: int, large: Sequence[int]) -> list[Bought]:
+def latest_of(held: PurchaseColumns, users: Collection[int], count: int) -> list[Bought]:
     """The `count` latest purchases by some users, the newest first."""
-    return _latest_first(held, users, large).top(count)
+    return _latest_first(held, users).top(count)
 
 
 def flip_amount(statistics: Statistics, *, flagged: bool, k: Fraction) -> int | None:
@@ -159,27 +149,23 @@ class _Purchases:
     seq: Int64s
     user: Int64s
     timestamp: Int64s
-    amount: Int64s
-    large: Sequence[int]
+    amount: Amounts
 
     def top(self, count: int, lost: NDArray[np.bool_] | None = None) -> list[Bought]:
         """The `count` latest, without those of users that are `lost` (shape [users])."""
         which = np.arange(min(count, len(self.seq))) if lost is None else np.flatnonzero(~lost[self.user])[:count]
         columns = (column[which].tolist() for column in (self.seq, self.user, self.timestamp, self.amount))
-        return [
-            Bought(seq, user, timestamp, amount if amount >= 0 else self.large[-1 - amount])
-            for seq, user, timestamp, amount in zip(*columns, strict=True)
-        ]
+        return [Bought(seq, user, timestamp, amount) for seq, user, timestamp, amount in zip(*columns, strict=True)]
 
 
-def _latest_first(held: PurchaseColumns, members: Collection[int], large: Sequence[int]) -> _Purchases:
+def _latest_first(held: PurchaseColumns, members: Collection[int]) -> _Purchases:
     member = np.zeros(len(held.held), np.bool_)
     inside = np.array([user for user in members if user < len(member)], np.int64)
     member[inside] = True
     user = np.repeat(np.arange(len(held.held)), held.held)
     rows = np.flatnonzero(member[user])
     rows = rows[np.lexsort((held.seq[rows], held.timestamp[rows]))[::-1]]
-    return _Purchases(held.seq[rows], user[rows], held.timestamp[rows], held.amount[rows], large)
+    return _Purchases(held.seq[rows], user[rows], held.timestamp[rows], held.amount[rows])
 
 
 def _without_purchases(window: list[Bought], latest: list[Bought]) -> list[Without]:
@@ -218,12 +204,12 @@ def _networks_without(graph: FriendGraph, user: int, edges: list[tuple[int, int]
     a = np.array([(one, user, one) for one, _ in edges], np.int32).reshape(-1)
     b = np.array([(other, user, other) for _, other in edges], np.int32).reshape(-1)
     networks: list[NDArray[np.int32]] = []
-    gone = 0
+    nothing, gone = np.zeros(len(kind), np.int64), 0
     while gone < len(kind):
         done, found = graph.walk(
-            kind[gone:], a[gone:], b[gone:], np.zeros(len(kind) - gone, np.int64), 0, len(edges) - len(networks),
+            kind[gone:], a[gone:], b[gone:], nothing[gone:], Amounts(nothing[gone:]), 0, len(edges) - len(networks),
             MOST_MEMBERS,
         )  # fmt: skip
         gone += done
-        networks.extend(found.places[begin:end] for begin, end in pairwise(found.offsets.tolist()))
+        networks.extend(found.members[begin:end] for begin, end in pairwise(found.offsets.tolist()))
     return networks

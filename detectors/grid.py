@@ -8,9 +8,9 @@ import numpy as np
 
 from peerwatch.detectors.judge import Judge, Mask
 from peerwatch.detectors.sigma import Sigma
-from peerwatch.network.history import Windows, shortened
-from peerwatch.network.kernels import Int64s
+from peerwatch.network.amounts import Amounts
 from peerwatch.network.statistics import Statistics
+from peerwatch.network.windows import Windows, shortened
 
 
 class Verdicts(NamedTuple):
@@ -21,15 +21,15 @@ class Verdicts(NamedTuple):
 
 
 def judge_grid(
-    windows: Windows, amount: Int64s, T: Sequence[int], k: Sequence[Fraction], large: Sequence[int], *, reasons: bool
+    windows: Windows, amount: Amounts, T: Sequence[int], k: Sequence[Fraction], *, reasons: bool
 ) -> Iterator[Verdicts]:
     """Judge q purchases with each T, the largest first, and each k, from their windows of the largest T.
 
     The T latest purchases of a network are the latest of any larger window of it: the windows are cut shorter and
-    shorter, in their memory. `amount` has shape [q]; where it holds -1 - i, the amount is `large[i]`. Statistics are
-    left out without `reasons`: they take longer than the verdicts.
+    shorter, in their memory. `amount` has shape [q]. Statistics are left out without `reasons`: they take longer than
+    the verdicts.
     """
-    judges = [Judge(Sigma(each), large) for each in k]
+    judges = [Judge(Sigma(each)) for each in k]
     for most in T:
         windows = shortened(windows, most)
         flagged = np.stack([judge.flags(windows, amount) for judge in judges])

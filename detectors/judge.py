@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from peerwatch.detectors.severity import Level, Severity
 from peerwatch.detectors.sigma import FLAGGED, UNDECIDED, Sigma
-from peerwatch.network.history import Windows
+from peerwatch.network.amounts import Amounts
 from peerwatch.network.kernels import Int64s
 from peerwatch.network.statistics import Statistics
+from peerwatch.network.windows import Windows
 
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -27,7 +28,7 @@ class Case(NamedTuple):
     windows: Windows
     seq: Int64s
     line: Int64s
-    amount: Int64s
+    amount: Amounts
     timestamp: Int64s
     members: Int64s
     own: Windows | None = None
@@ -35,8 +36,10 @@ class Case(NamedTuple):
     def part(self, begin: int, end: int) -> "Case":
         """The purchases from `begin` on, before `end`."""
         own = self.own.part(begin, end) if self.own is not None else None
-        seq, line, amount, timestamp, members = (column[begin:end] for column in self[1:6])
-        return Case(self.windows.part(begin, end), seq, line, amount, timestamp, members, own)
+        seq, line, timestamp, members = (
+            column[begin:end] for column in (self.seq, self.line, self.timestamp, self.members)
+        )
+        return Case(self.windows.part(begin, end), seq, line, self.amount[begin:end], timestamp, members, own)
 
 
 class Judged(NamedTuple):
@@ -91,10 +94,9 @@ class Decision(NamedTuple):
 
 
 class Judging(ABC):
-    """What turns windows into verdicts. Where a column holds -1 - i, the amount is `large[i]`."""
+    """What turns windows into verdicts."""
 
-    def __init__(self, large: Sequence[int] = (), severity: Severity | None = None) -> None:
-        self.large = list(large)
+    def __init__(self, severity: Severity | None = None) -> None:
         self.severity = severity
 
     @abstractmethod
@@ -110,11 +112,7 @@ class Judging(ABC):
 
     def statistics(self, windows: Windows, place: int) -> Statistics:
         """The exact statistics of one window."""
-        return Statistics.of([self.exact(held) for held in windows.amount[windows.window(place)].tolist()])
-
-    def exact(self, held: int) -> int:
-        """What a column's amount stands for, in millionths."""
-        return held if held >= 0 else self.large[-1 - held]
+        return Statistics.of(windows.amount[windows.window(place)].tolist())
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All it remembers from one purchase to the next. Copies."""
@@ -129,7 +127,7 @@ class Judging(ABC):
     def _decision(self, case: Case, judged: Judged, place: int) -> Decision:
         times = case.windows.timestamp[case.windows.window(place)]
         oldest, newest = (int(times.min()), int(times.max())) if len(times) else (None, None)
-        amount, statistics = self.exact(int(case.amount[place])), self.statistics(case.windows, place)
+        amount, statistics = case.amount.exact(place), self.statistics(case.windows, place)
         spoken, flagged, level = self._spoken(judged, place), bool(judged.flagged[place]), None
         if self.severity is not None and flagged:
             level = self.severity.exact(statistics, amount) if spoken is None else self.severity.of(spoken.score)
@@ -139,19 +137,18 @@ class Judging(ABC):
 class Judge(Judging):
     """The rule sigma, decided exactly."""
 
-    def __init__(self, detector: Sigma, large: Sequence[int] = (), severity: Severity | None = None) -> None:
-        super().__init__(large, severity)
+    def __init__(self, detector: Sigma, severity: Severity | None = None) -> None:
+        super().__init__(severity)
         self.detector = detector
 
     def verdicts(self, case: Case) -> Judged:
         """Judge purchases; each on its own."""
         return Judged(self.flags(case.windows, case.amount))
 
-    def flags(self, windows: Windows, amount: Int64s) -> Mask:
+    def flags(self, windows: Windows, amount: Amounts) -> Mask:
         """Which of q purchases are flagged. Shape [q]."""
-        codes = self.detector.screen(windows.offsets, windows.amount, amount)
+        codes = self.detector.screen(windows.offsets, windows.amount.held, amount.held)
         flagged: Mask = codes == FLAGGED
         for place in np.flatnonzero(codes == UNDECIDED).tolist():
-            exact = self.exact(int(amount[place]))
-            flagged[place] = self.statistics(windows, place).exceeded_by(exact, self.detector.k)
+            flagged[place] = self.statistics(windows, place).exceeded_by(amount.exact(place), self.detector.k)
         return flagged

@@ -52,23 +52,20 @@ class Shadow:
         self.friends: dict[bytes, set[bytes]] = defaultdict(set)
         self.bought: dict[bytes, list[tuple[int, int, int]]] = defaultdict(list)
 
-    def follow(
-        self, events: Events, seq: int, file: str, names: Sequence[bytes], large: Sequence[int], chosen: Mask
-    ) -> list[Outcome]:
+    def follow(self, events: Events, seq: int, file: str, names: Sequence[bytes], chosen: Mask) -> list[Outcome]:
         """Go through events of `file` in order, the first of them number `seq`; decide anew on the `chosen` ones.
 
-        `names[user]` is the id of a dense user, `large[i]` the amount where a column holds -1 - i.
+        `names[user]` is the id of a dense user.
         """
         outcomes = []
         columns = (events.kind, events.user, events.friend, events.amount, events.timestamp, events.line, chosen)
         rows = zip(*(column.tolist() for column in columns), strict=True)
-        for number, (kind, user, friend, held, timestamp, line, is_chosen) in enumerate(rows, seq):
+        for number, (kind, user, friend, amount, timestamp, line, is_chosen) in enumerate(rows, seq):
             if kind == Kind.BEFRIEND:
                 self.befriend(names[user], names[friend])
             elif kind == Kind.UNFRIEND:
                 self.unfriend(names[user], names[friend])
             else:
-                amount = held if held >= 0 else large[-1 - held]
                 if is_chosen:
                     outcomes.append(Outcome(number, file, line, *self.decide(names[user], amount)))
                 self.buy(names[user], timestamp, number, amount)

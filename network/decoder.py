@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from peerwatch.network.amounts import LARGEST_AMOUNT, Amounts
 from peerwatch.network.errors import BadEvent
 from peerwatch.network.events import Kind, begin_of_line, parse_event
 from peerwatch.network.interner import Interner
@@ -19,23 +20,21 @@ from peerwatch.network.scanner import ROW, SCRATCH, UNREAD, scan
 LINE_FEED: Final = 10
 SMALLEST_HOLE: Final = 4
 """NUL bytes that are surely a hole: fewer stand before every line of UTF-16 and UTF-32, and those are rejected."""
-LARGEST_AMOUNT: Final = 2**62
-"""Amounts from here on are held in `Decoder.large`; the column then holds -1 - their place there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Events:
     """Columns of n events in log order; all arrays have shape [n].
 
-    `kind` a `Kind`; `user`, `friend` dense integers (`friend` means nothing for a purchase); `amount` millionths, or
-    -1 - i for the i-th large amount; `timestamp` microseconds; `start`, `end` the line's bytes in the decoded text,
-    without its line feed; `line` its number in the file, from 1.
+    `kind` a `Kind`; `user`, `friend` dense integers (`friend` means nothing for a purchase); `amount` millionths;
+    `timestamp` microseconds; `start`, `end` the line's bytes in the decoded text, without its line feed; `line` its
+    number in the file, from 1.
     """
 
     kind: Int8s
     user: Int32s
     friend: Int32s
-    amount: Int64s
+    amount: Amounts
     timestamp: Int64s
     start: Int64s
     end: Int64s
@@ -78,18 +77,21 @@ def line_feeds(content: bytes) -> int:
 
 
 class Decoder:
-    """Reads log text; owns the ids' dense integers and the amounts too large for a column."""
+    """Reads log text; owns the ids' dense integers."""
 
     def __init__(
         self,
         named: Sequence[bytes] = (),
         interner: Interner | None = None,
-        large: Sequence[int] = (),
+        large: int = 0,
         unseen: Sequence[int] = (),
     ) -> None:
-        """Go on with the ids and large amounts known; `named` users are recognised, `unseen` ones do not exist yet."""
+        """Go on with the ids known and behind `large` names of large amounts.
+
+        `named` users are recognised, `unseen` ones do not exist yet.
+        """
         self.interner = interner or Interner()
-        self.large = list(large)
+        self._large = large
         known = len(self.interner)
         self.named: Int32s = np.array([self.interner.intern(user) for user in named], np.int32)
         """The dense integers of users that the caller wants to recognise."""
@@ -110,10 +112,11 @@ class Decoder:
         interner = self.interner
         interner.reserve(0, len(content))
         kind, ids, rest = np.zeros(room, np.int8), np.zeros((2, room), np.int32), np.zeros((5, room), np.int64)
-        events = Events(kind, ids[0], ids[1], rest[0], rest[1], rest[2], rest[3], rest[4])
+        large: dict[int, int] = {}
+        events = Events(kind, ids[0], ids[1], Amounts(rest[0], large), rest[1], rest[2], rest[3], rest[4])
         progress, scratch = np.array([0, 0, first_line], np.int64), np.full(SCRATCH, -1, np.int64)
         while scan(
-            np.frombuffer(content, np.uint8), events.kind, events.user, events.friend, events.amount, events.timestamp,
+            np.frombuffer(content, np.uint8), events.kind, events.user, events.friend, rest[0], events.timestamp,
             events.start, events.end, events.line,
             interner.arena, interner.ends, interner.slots, interner.tally, progress, scratch,
         ):  # fmt: skip
@@ -125,7 +128,7 @@ class Decoder:
         holes: list[Hole] = []
         for place in unread.tolist():
             before, line = int(events.start[place]), int(events.line[place])
-            bad = self._read(content, events, place)
+            bad = self._read(content, events, place, large)
             if bad is not None:
                 rejected.append(bad)
             nuls = content.count(b"\0", before, int(events.start[place]))
@@ -138,7 +141,7 @@ class Decoder:
             self.unseen -= {*events.user.tolist(), *befriended.tolist()}
         return Decoded(events, rejected, holes)
 
-    def _read(self, content: bytes, events: Events, place: int) -> Rejected | None:
+    def _read(self, content: bytes, events: Events, place: int, large: dict[int, int]) -> Rejected | None:
         """Read what the kernel has left, from where the line really begins; a blank line stays unread."""
         before, end = int(events.start[place]), int(events.end[place])
         start = events.start[place] = begin_of_line(content, before, end)
@@ -155,8 +158,9 @@ class Decoder:
         if event.kind is not Kind.PURCHASE:
             events.friend[place] = self.interner.intern(event.friend)
         elif event.amount < LARGEST_AMOUNT:
-            events.amount[place] = event.amount
+            events.amount.held[place] = event.amount
         else:
-            self.large.append(event.amount)
-            events.amount[place] = -len(self.large)
+            self._large += 1
+            large[-self._large] = event.amount
+            events.amount.held[place] = -self._large
         return None

@@ -6,15 +6,31 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from peerwatch.network.amounts import Amounts
 from peerwatch.network.errors import RunError
 from peerwatch.network.events import Kind
 from peerwatch.network.kernels import Int8s, Int32s, Int64s, grown, kernel
-from peerwatch.network.latest import BEGINNING, keep_latest
+from peerwatch.network.timeline import (
+    AMOUNT,
+    END,
+    FORGOTTEN,
+    LATE,
+    ORDERED,
+    RECENT,
+    REMEMBERED,
+    SEQ,
+    TIMESTAMP,
+    USER,
+    Timeline,
+    is_later,
+    is_next,
+    put,
+    put_next,
+)
+from peerwatch.network.windows import Windows
 
 FIRST_ROOM = 4
 """Friends a user's stretch of the pool has room for when it is first made; it doubles from there."""
-RECENT: Final = 1 << 16
-"""Purchases the graph remembers the buyers of: a scan further back never pays."""
 MOST_FRIENDS: Final = 2**31 - 1
 """Places the pool can have: a stretch begins at an int32."""
 
@@ -22,16 +38,15 @@ DONE, NEEDS_POOL, FULL = range(3)
 """Why a walk ended: no events are left, the pool must grow, the answer is full."""
 START, DEGREE, ROOM, STRETCH = 0, 1, 2, 4
 """Columns of a user's stretch: all in one line of the processor's cache, therefore one unused."""
-USED, FRIENDSHIPS, WALKS, BOUGHT, EXPECTED, FOUND, SPENT = range(7)
+USED, FRIENDSHIPS, WALKS, EXPECTED, FOUND, SPENT, IN_VAIN, PAUSE, TALLIED = range(9)
 """Places in the graph's tally.
 
-Used places of the pool, friendships in force, walks made, purchases remembered since the beginning, members that the
-planner expected of the networks it then saw, members that it found, and nanoseconds its answers should have cost.
+Used places of the pool, friendships in force, walks made, members that the planner expected of the networks it then
+saw, members that it found, nanoseconds its answers should have cost, scans in a row that were in vain, and questions
+that are to be answered without one.
 """
 GONE, ANSWERED, STATE = range(3)
 """Places in a walk's progress: events gone through, questions answered, why it ended."""
-SEQ, USER, TIMESTAMP, NEWEST, REMEMBERED = range(5)
-"""Columns of a remembered purchase; the newest timestamp is that of it and everything before it."""
 
 
 class Plan(IntEnum):
@@ -40,7 +55,7 @@ class Plan(IntEnum):
     PARTITION = 1
     """The network is walked, and the shards look at each member's latest purchases."""
     SCAN = 2
-    """The network is walked, and the latest purchases are scanned for buyers among it."""
+    """The network is walked, and the latest purchases of all are scanned for buyers among it."""
     MEMBERSHIP = 3
     """The last hop is not walked: whoever bought lately is tested for a friend within D - 1 hops."""
 
@@ -52,44 +67,54 @@ COMPARED: Final = 4
 COSTS: Final = (4, 2, 3, 8)
 """Nanoseconds it takes to walk a friendship of the last hop, to test one of a recent buyer, to scan a recent purchase,
 and to look at a member in the partition: fitted on `make bench`'s cases."""
+FEW: Final = 64
+"""Windows found that there is room for however few there were in the last answer."""
 MOST_WALKS: Final = 1 << 28
 """Walks after which the marks are cleared: they are int32, so that twice as many stay in the processor's cache."""
 MEMORY: Final = 1 << 22
 """Expected members after which what the planner has learned is halved."""
 GIVE_UP: Final = 2
 """A scan ends without an answer at this many times the cost of the other way."""
+PATIENCE: Final = 4
+LONGEST_PAUSE: Final = 8
+"""Scans in vain in a row before questions are answered without one; how many they are at most, as a power of two."""
 
 
 class Networks(NamedTuple):
     """What answers for the networks of q buyers.
 
-    `places[offsets[i]:offsets[i + 1]]` belongs to the i-th; if `plan[i]` is PARTITION they are its members (dense
-    users, nearest hop first), otherwise the T latest purchases of its members, each as how many events before the
-    asking one it happened. `size[i]` is the number of members, -1 if the last hop was not walked. `expected[i]` are the
-    costs (ns) that the planner compared: of walking the last hop, of testing membership instead, of scanning for
-    members, of the partition; -1 for what was not considered. `offsets` has shape [q + 1], `expected` [q, 4]; q may be
-    smaller than what was asked for, see `FriendGraph.walk`.
+    If `plan[i]` is PARTITION, `members[offsets[i]:offsets[i + 1]]` are the i-th's members (dense users, nearest hop
+    first); otherwise its window has been found already: the i-th of `found`, which is empty for the others. `size[i]`
+    is the number of members, -1 if the last hop was not walked. `expected[i]` are the costs (ns) that the planner
+    compared: of walking the last hop, of testing membership instead, of scanning for members, of the partition; -1 for
+    what was not considered. `offsets` has shape [q + 1], `expected` [q, 4]; q may be smaller than what was asked for,
+    see `FriendGraph.walk`.
     """
 
     offsets: Int64s
-    places: Int32s
+    members: Int32s
     plan: Int8s
     size: Int64s
     expected: Int64s
+    found: Windows
+
+    def unfound(self) -> "Networks":
+        """The same without the windows that have been found."""
+        return self._replace(found=Windows.empty(len(self.plan)))
 
 
 def alone(user: Int32s) -> Networks:
     """Networks in which each user is alone."""
     q = len(user)
     plan, expected = np.full(q, Plan.PARTITION, np.int8), np.full((q, COMPARED), -1, np.int64)
-    return Networks(np.arange(q + 1, dtype=np.int64), user, plan, np.ones(q, np.int64), expected)
+    return Networks(np.arange(q + 1, dtype=np.int64), user, plan, np.ones(q, np.int64), expected, Windows.empty(q))
 
 
 class FriendGraph:
-    """Mutual friendships of dense users, as stretches of one pool, and who bought lately.
+    """Mutual friendships of dense users, as stretches of one pool, and the latest purchases of all.
 
     User u's friends are `pool[start:start + degree]` with the columns of `stretch` from STRETCH * u on; the stretch
-    moves to the pool's end when its room is used up. The last RECENT purchases lie in a ring.
+    moves to the pool's end when its room is used up.
     """
 
     def __init__(
@@ -97,17 +122,18 @@ class FriendGraph:
     ) -> None:
         """Networks of D hops, windows of T purchases; with `sizes` every network is counted, whatever its plan.
 
-        `recent` purchases (a power of two) are remembered; `costs` are the planner's, in place of COSTS.
+        `recent` purchases are held at least once there are many; `costs` are the planner's, in place of COSTS.
         """
         self.D, self.T, self.sizes, self.recent = D, T, sizes, recent
+        self.timeline = Timeline(T, recent)
+        self._found = 0
+        """About how many purchases the last windows held that scans have found."""
         self.costs: Int64s = np.array(costs, np.int64)
         self.users = 0
         self.stretch: Int32s = np.zeros(0, np.int32)
         self.pool: Int32s = np.zeros(1 << 10, np.int32)
-        self.tally: Int64s = np.zeros(7, np.int64)
+        self.tally: Int64s = np.zeros(TALLIED, np.int64)
         self.seen: Int32s = np.zeros(0, np.int32)
-        self.ring: Int64s = np.zeros(REMEMBERED * recent, np.int64)
-        self.candidates: Int64s = np.zeros(3 * max(2 * min(T, recent) + 1, 64), np.int64)
 
     @property
     def friendships(self) -> int:
@@ -128,6 +154,7 @@ class FriendGraph:
         """Make room for the users 0 to `users` - 1."""
         self.users = max(self.users, users)
         self.stretch, self.seen = grown(self.stretch, STRETCH * users), grown(self.seen, users)
+        self.timeline.reserve(users)
 
     def columns(self) -> tuple[Int32s, Int32s]:
         """How many friends each user has, and all their friends one user after the other. Copies."""
@@ -154,30 +181,31 @@ class FriendGraph:
         """Another graph of its own that is the same, but for networks of `D` hops if that is given."""
         other = FriendGraph(D or self.D, self.T, sizes=self.sizes, recent=self.recent, costs=self.costs.tolist())
         other.users = self.users
-        for name in ("stretch", "pool", "tally", "seen", "ring"):
+        for name in ("stretch", "pool", "tally", "seen", "timeline"):
             setattr(other, name, getattr(self, name).copy())
         return other
 
-    def remember(self, seq: Int64s, user: Int32s, timestamp: Int64s) -> None:
-        """Take over all purchases made before the first event, in order of their sequence numbers."""
-        earlier = max(0, len(seq) - self.recent)
-        if earlier:
-            self.tally[BOUGHT] = earlier
-            self.ring[REMEMBERED * ((earlier - 1) % self.recent) + NEWEST] = timestamp[:earlier].max()
-        remember(seq[earlier:], user[earlier:], timestamp[earlier:], self.tally, self.ring)
-
     def walk(
-        self, kind: Int8s, user: Int32s, friend: Int32s, timestamp: Int64s, seq: int, most: int, members: int
-    ) -> tuple[int, Networks]:
+        self, kind: Int8s, user: Int32s, friend: Int32s, timestamp: Int64s, amount: Amounts, seq: int, most: int,
+        places: int,
+    ) -> tuple[int, Networks]:  # fmt: skip
         """Go through events in order, the first numbered `seq`: apply friendship changes, answer each purchase.
 
-        Stops early once `most` networks or `members` places are there (a network is never split), so that an answer
-        is bounded; the caller goes on from the number of events gone through, which is the first result. With `most` 0
-        purchases are remembered but not answered.
+        Stops early once `most` networks, or `places` members or purchases are there (a network is never split), or more
+        windows have been found than usual, so that an answer is bounded; the caller goes on from the number of events
+        gone through, which is the first result. With `most` 0 purchases are remembered but not answered.
         """
-        members = min(members, most * self.users)  # few answers need little memory: fresh memory is slow
-        longest = max(self.users, min(self.T, self.recent))  # an answer is members or purchases
-        offsets, places = np.zeros(most + 1, np.int64), np.empty(members + longest, np.int32)
+        lately = self.timeline
+        lately.large.add(amount)
+        # few answers need little memory: fresh memory is slow
+        members = np.empty(min(places, most * self.users) + self.users, np.int32)
+        longest = min(self.T, len(lately.rows))
+        room = min(places, most * longest, max(2 * self._found, FEW * longest)) + longest
+        offsets, ends, windows = (
+            np.zeros(most + 1, np.int64),
+            np.zeros(most + 1, np.int64),
+            np.empty(3 * room, np.int64),
+        )
         plan, size, expected = np.empty(most, np.int8), np.empty(most, np.int64), np.full(COMPARED * most, -1, np.int64)
         progress = np.zeros(3, np.int64)
         if self.tally[WALKS] > MOST_WALKS:
@@ -185,20 +213,23 @@ class FriendGraph:
             self.seen[:] = 0
         while True:
             walk(
-                kind, user, friend, timestamp, seq, self.D, self.T, self.users, members, self.sizes, self.costs,
-                self.stretch, self.pool, self.tally, self.seen, self.ring, self.candidates,
-                offsets, places, plan, size, expected, progress,
+                kind, user, friend, timestamp, amount.held, seq, self.D, self.T, self.users, places, self.sizes,
+                self.costs, self.stretch, self.pool, self.tally, self.seen, lately.rows, lately.counts, lately.tally,
+                offsets, members, plan, size, expected, ends, windows, progress,
             )  # fmt: skip
             if progress[STATE] != NEEDS_POOL:
-                q = int(progress[ANSWERED])
-                return int(progress[GONE]), Networks(
-                    offsets[: q + 1],
-                    places[: offsets[q]],
-                    plan[:q],
-                    size[:q],
-                    expected[: COMPARED * q].reshape(-1, COMPARED),
-                )
+                break
             self._make_room()
+        q = int(progress[ANSWERED])
+        seqs, timestamps, amounts = windows.reshape(3, -1)[:, : ends[q]]
+        found = Windows(ends[: q + 1], seqs, timestamps, Amounts(amounts, lately.large.all))
+        if most:
+            self._found = max(int(ends[q]), self._found // 2)
+        lately.forget_large()
+        return int(progress[GONE]), Networks(
+            offsets[: q + 1], members[: offsets[q]], plan[:q], size[:q], expected[: COMPARED * q].reshape(-1, COMPARED),
+            found,
+        )  # fmt: skip
 
     def _make_room(self) -> None:
         """Close the gaps that moved stretches have left; grow the pool if that is not enough."""
@@ -280,23 +311,6 @@ def _change(kind: int, a: int, b: int, stretch: Int32s, pool: Int32s, tally: Int
     return True
 
 
-def _remember(seq: int, user: int, timestamp: int, tally: Int64s, ring: Int64s) -> None:
-    mask = len(ring) // REMEMBERED - 1
-    place = REMEMBERED * (tally[BOUGHT] & mask)
-    before = REMEMBERED * ((tally[BOUGHT] - 1) & mask)
-    newest = timestamp if tally[BOUGHT] == 0 else max(timestamp, ring[before + NEWEST])
-    ring[place + SEQ], ring[place + USER], ring[place + TIMESTAMP] = seq, user, timestamp
-    ring[place + NEWEST] = newest
-    tally[BOUGHT] += 1
-
-
-@kernel
-def remember(seq: Int64s, user: Int32s, timestamp: Int64s, tally: Int64s, ring: Int64s) -> None:
-    """Put purchases into the ring."""
-    for i in range(len(seq)):
-        _remember(seq[i], user[i], timestamp[i], tally, ring)
-
-
 OUTSIDE, LAST, INSIDE, BUYER = range(4)
 """What a user's mark says: tested and not a member; a member at the last hop; within D - 1 hops; the buyer."""
 
@@ -319,65 +333,56 @@ def _hop(
 
 
 def _scan(
-    walk: int, tests: bool, budget: int, costs: Int64s, T: int, stretch: Int32s, pool: Int32s, tally: Int64s,
-    seen: Int32s, ring: Int64s, candidates: Int64s,
+    walk: int, tests: bool, budget: int, costs: Int64s, T: int, stretch: Int32s, pool: Int32s, seen: Int32s,
+    rows: Int64s, lately: Int64s, begin: int, windows: Int64s,
 ) -> tuple[int, int]:  # fmt: skip
-    """The T latest purchases by members, by scanning the remembered ones from the newest back.
+    """Write the T latest purchases by members from place `begin` on, by scanning the timeline from the newest back.
 
-    Ends as soon as nothing further back can be among the T latest: there everything has a lower sequence number, so a
-    timestamp no newer than the T-th found loses. With `tests` a buyer without a mark is a member if one of its friends
-    is within D - 1 hops, and gets the mark that says so. Returns the number of candidates, or -1 if the budget (ns) or
-    the memory does not reach; and the number of purchases scanned.
+    With `tests` a buyer without a mark is a member if one of its friends is within D - 1 hops, and gets the mark that
+    says so. Returns how many were found, or -1 if the budget (ns) or the timeline does not reach; and how many
+    purchases were scanned.
     """
-    room = len(candidates) // 3
-    seq, stamp, scratch = candidates[:room], candidates[room : 2 * room], candidates[2 * room :]
-    count, bound, oldest, bought = 0, BEGINNING, 2**63 - 1, tally[BOUGHT]
-    mask = len(ring) // REMEMBERED - 1
-    first = max(0, bought - mask - 1)
-    row = bought
-    while row > first:
-        row -= 1
-        place = REMEMBERED * (row & mask)
-        if ring[place + NEWEST] <= bound:
-            return count, bought - row
-        if ring[place + TIMESTAMP] <= bound:
-            continue
-        user = ring[place + USER]
+    room, scanned = len(windows) // 3, 0
+    row, first, to = lately[ORDERED], lately[END], begin
+    late = first + lately[LATE]
+    while to < begin + T and (row > 0 or (late > first and not lately[FORGOTTEN])):
+        if late > first and (row == 0 or is_later(rows, late - 1, row - 1)):
+            late -= 1
+            at = REMEMBERED * late
+        else:
+            row -= 1
+            at = REMEMBERED * row
+        scanned += 1
         budget -= costs[ROW]
+        user = rows[at + USER]
         mark = seen[user]
         if mark < walk and tests:
-            begin = stretch[STRETCH * user + START]
-            end = begin + stretch[STRETCH * user + DEGREE]
+            start = stretch[STRETCH * user + START]
+            end = start + stretch[STRETCH * user + DEGREE]
             mark = walk + OUTSIDE
-            i = begin
+            i = start
             while i < end:
                 if seen[pool[i]] >= walk + INSIDE:
                     mark = walk + LAST
                     break
                 i += 1
-            budget -= costs[TEST] * (i - begin)
+            budget -= costs[TEST] * (i - start)
             seen[user] = mark
         if budget < 0:
-            return -1, bought - row
+            return -1, scanned
         if mark == walk + LAST or mark == walk + INSIDE:
-            if count == room - 1:
-                bound = keep_latest(T, count, seq, stamp, seq, scratch)
-                count = T
-                if ring[place + TIMESTAMP] <= bound:
-                    continue
-            seq[count], stamp[count] = ring[place + SEQ], ring[place + TIMESTAMP]
-            oldest = min(oldest, stamp[count])
-            count += 1
-            if count == T:
-                bound = oldest
-    return (count if first == 0 else -1), bought - row
+            windows[to], windows[room + to] = rows[at + SEQ], rows[at + TIMESTAMP]
+            windows[2 * room + to] = rows[at + AMOUNT]
+            to += 1
+    return (-1 if to < begin + T and lately[FORGOTTEN] else to - begin), scanned
 
 
 @kernel
 def walk(
-    kind: Int8s, user: Int32s, friend: Int32s, timestamp: Int64s, seq: int, D: int, T: int, users: int, members: int,
-    sizes: bool, costs: Int64s, stretch: Int32s, pool: Int32s, tally: Int64s, seen: Int32s, ring: Int64s,
-    candidates: Int64s, offsets: Int64s, places: Int32s, plans: Int8s, size: Int64s, expected: Int64s, progress: Int64s,
+    kind: Int8s, user: Int32s, friend: Int32s, timestamp: Int64s, amount: Int64s, seq: int, D: int, T: int, users: int,
+    places: int, sizes: bool, costs: Int64s, stretch: Int32s, pool: Int32s, tally: Int64s, seen: Int32s, rows: Int64s,
+    counts: Int32s, lately: Int64s, offsets: Int64s, members: Int32s, plans: Int8s, size: Int64s, expected: Int64s,
+    ends: Int64s, windows: Int64s, progress: Int64s,
 ) -> None:  # fmt: skip
     """Go through the events from where `progress` says; it then says how far it came, and why no further."""
     most = len(plans)
@@ -388,22 +393,24 @@ def walk(
             if not _change(kind[gone], user[gone], friend[gone], stretch, pool, tally):
                 progress[STATE] = NEEDS_POOL
                 break
-        elif most > 0:
-            begin = offsets[answered] if answered < most else members
-            if begin >= members:
-                progress[STATE] = FULL
-                break
-            tally[WALKS] += 1
-            mark = 4 * tally[WALKS]
-            plan, end, found = _answer(
-                user[gone], seq + gone, D, T, users, mark, sizes, begin, costs, stretch, pool, tally, seen, ring,
-                candidates, places, expected[COMPARED * answered : COMPARED * (answered + 1)],
-            )  # fmt: skip
-            plans[answered], size[answered], offsets[answered + 1] = plan, found, end
-            answered += 1
-            _remember(seq + gone, user[gone], timestamp[gone], tally, ring)
         else:
-            _remember(seq + gone, user[gone], timestamp[gone], tally, ring)
+            if most > 0:
+                begin, end = offsets[answered], ends[answered]
+                if answered == most or begin >= places or end + min(T, len(rows)) > len(windows) // 3:
+                    progress[STATE] = FULL
+                    break
+                tally[WALKS] += 1
+                plan, network, window, reached = _answer(
+                    user[gone], D, T, users, 4 * tally[WALKS], sizes, begin, end, costs, stretch, pool, tally, seen,
+                    rows, lately, members, expected[COMPARED * answered : COMPARED * (answered + 1)], windows,
+                )  # fmt: skip
+                plans[answered], size[answered] = plan, reached
+                answered += 1
+                offsets[answered], ends[answered] = network, window
+            if is_next(timestamp[gone], rows, lately):
+                put_next(seq + gone, user[gone], timestamp[gone], amount[gone], rows, lately)
+            else:
+                put(seq + gone, user[gone], timestamp[gone], amount[gone], T, rows, counts, lately)
         gone += 1
     progress[GONE], progress[ANSWERED] = gone, answered
 
@@ -417,12 +424,22 @@ def _learn(expected: int, found: int, tally: Int64s) -> None:
     tally[FOUND] += found
 
 
+def _note(reached: bool, tally: Int64s) -> None:
+    """Whether a scan has reached: after some in vain others are tried ever more rarely, until one does."""
+    if reached:
+        tally[IN_VAIN] = 0
+        return
+    tally[IN_VAIN] += 1
+    if tally[IN_VAIN] >= PATIENCE:
+        tally[PAUSE] = 1 << min(tally[IN_VAIN] - PATIENCE, LONGEST_PAUSE)
+
+
 def _answer(
-    user: int, now: int, D: int, T: int, users: int, mark: int, sizes: bool, begin: int, costs: Int64s, stretch: Int32s,
-    pool: Int32s, tally: Int64s, seen: Int32s, ring: Int64s, candidates: Int64s, places: Int32s,
-    expected: Int64s,
-) -> tuple[int, int, int]:  # fmt: skip
-    """The plan, the end of its places from `begin` on, and the network's size.
+    user: int, D: int, T: int, users: int, mark: int, sizes: bool, begin: int, window: int, costs: Int64s,
+    stretch: Int32s, pool: Int32s, tally: Int64s, seen: Int32s, rows: Int64s, lately: Int64s, members: Int32s,
+    expected: Int64s, windows: Int64s,
+) -> tuple[int, int, int, int]:  # fmt: skip
+    """The plan; where the members from place `begin` on end, and the window from place `window` on; the network's size.
 
     The planner: about T * users / members purchases must be scanned to meet T members. How many members the last hop
     brings is expected as if friends were drawn at random, times the share that walks have found of that so far.
@@ -432,40 +449,44 @@ def _answer(
     first = stretch[STRETCH * user + START]
     for i in range(first, first + stretch[STRETCH * user + DEGREE]):
         seen[pool[i]] = mark + INSIDE
-        places[high] = pool[i]
+        members[high] = pool[i]
         high += 1
     for _ in range(2, D):
-        end = _hop(low, high, mark + INSIDE, stretch, pool, seen, places)
+        end = _hop(low, high, mark + INSIDE, stretch, pool, seen, members)
         low, high = high, end
         if low == high:
             break
-    reach, bought = 0, min(tally[BOUGHT], len(ring) // REMEMBERED)
+    reach, there = 0, lately[ORDERED] + lately[LATE]
+    if tally[PAUSE] > 0:
+        tally[PAUSE] -= 1
+        there = 0
     likely, hop_cost, test_cost, count, scanned = 0.0, 0, 0, -1, 0
     if D > 1:
         for i in range(low, high):
-            reach += stretch[STRETCH * places[i] + DEGREE]
+            reach += stretch[STRETCH * members[i] + DEGREE]
         likely = (high - begin) + (users - (high - begin)) * (1.0 - np.exp(-reach / users))
         share = (tally[FOUND] + 1.0) / (tally[EXPECTED] + 1.0)
-        rows = T * users / max(likely * share, 1.0)
+        least = T * users / max(likely * share, 1.0)
         mean_degree = 2.0 * tally[FRIENDSHIPS] / users
         hop_cost = costs[LAST_HOP] * reach
-        test_cost = int(min(rows, 1e9) * (costs[ROW] + costs[TEST] * mean_degree))
+        test_cost = int(min(least, 1e9) * (costs[ROW] + costs[TEST] * mean_degree))
         expected[0], expected[1] = hop_cost, test_cost
-        if rows <= bought and test_cost < hop_cost:
+        if least <= there and test_cost < hop_cost:
             count, scanned = _scan(
-                mark, True, GIVE_UP * hop_cost, costs, T, stretch, pool, tally, seen, ring, candidates
+                mark, True, GIVE_UP * hop_cost, costs, T, stretch, pool, seen, rows, lately, window, windows,
             )  # fmt: skip
+            _note(count >= 0, tally)
     if count >= 0:
         if count >= T:
             _learn(int(likely), T * users // scanned, tally)
-        plan, found = Plan.MEMBERSHIP, -1
+        plan, size = Plan.MEMBERSHIP, -1
         tally[SPENT] += test_cost
         if sizes:
             tally[WALKS] += 1
             seen[user] = 4 * tally[WALKS]
             for i in range(begin, high):
-                seen[places[i]] = 4 * tally[WALKS]
-            found = _hop(low, high, 4 * tally[WALKS], stretch, pool, seen, places) - begin
+                seen[members[i]] = 4 * tally[WALKS]
+            size = _hop(low, high, 4 * tally[WALKS], stretch, pool, seen, members) - begin
     else:
         end = high
         if D > 1:
@@ -474,26 +495,20 @@ def _answer(
                 mark = 4 * tally[WALKS]
                 seen[user] = mark + BUYER
                 for i in range(begin, high):
-                    seen[places[i]] = mark + INSIDE
-            end = _hop(low, high, mark + LAST, stretch, pool, seen, places)
+                    seen[members[i]] = mark + INSIDE
+            end = _hop(low, high, mark + LAST, stretch, pool, seen, members)
             _learn(int(likely), end - begin, tally)
-        found = end - begin
-        rows = T * users // max(found, 1)
-        expected[2], expected[3] = costs[ROW] * rows, costs[MEMBER] * found
-        if rows <= bought and expected[2] < expected[3]:
+        size = end - begin
+        needed = T * users // max(size, 1)
+        expected[2], expected[3] = costs[ROW] * needed, costs[MEMBER] * size
+        if needed <= there and expected[2] < expected[3]:
             count, scanned = _scan(
-                mark, False, GIVE_UP * expected[3], costs, T, stretch, pool, tally, seen, ring, candidates
-            )
-        tally[SPENT] += costs[LAST_HOP] * (reach + found)
+                mark, False, GIVE_UP * expected[3], costs, T, stretch, pool, seen, rows, lately, window, windows,
+            )  # fmt: skip
+            _note(count >= 0, tally)
+        tally[SPENT] += costs[LAST_HOP] * (reach + size)
         plan = Plan.SCAN
         if count < 0:
-            return Plan.PARTITION, end, found
+            return Plan.PARTITION, end, window, size
     tally[SPENT] += costs[ROW] * scanned
-    room = len(candidates) // 3
-    if count > T:
-        seq = candidates[:room]
-        keep_latest(T, count, seq, candidates[room : 2 * room], seq, candidates[2 * room :])
-        count = T
-    for i in range(count):
-        places[begin + i] = now - candidates[i]
-    return plan, begin + count, found
+    return plan, begin, window + count, size

@@ -5,9 +5,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from peerwatch.network.graph import RECENT, Networks, Plan
+from peerwatch.network.amounts import Amounts, LargeAmounts, united
+from peerwatch.network.graph import Networks, Plan
 from peerwatch.network.kernels import Int8s, Int32s, Int64s, grown, kernel
 from peerwatch.network.latest import BEGINNING, keep_latest, kth_largest
+from peerwatch.network.timeline import RECENT
+from peerwatch.network.windows import Windows
 
 FIRST_ROOM: Final = 4
 """Purchases a user's stretch of the pool has room for when it is first made; it doubles up to a bit more than T."""
@@ -21,30 +24,8 @@ USED, ROWS, LINKED, TALLY = range(4)
 """Places in the tally: rows of the pool in use; arrivals that are remembered, those of them in their stretches."""
 
 
-class Windows(NamedTuple):
-    """The windows of q decisions: purchases `offsets[i]` to `offsets[i + 1]` are the i-th, in no particular order.
-
-    `offsets` has shape [q + 1], the other columns one place a purchase.
-    """
-
-    offsets: Int64s
-    seq: Int64s
-    timestamp: Int64s
-    amount: Int64s
-
-    def window(self, i: int) -> slice:
-        """The places of the i-th window in the columns."""
-        return slice(int(self.offsets[i]), int(self.offsets[i + 1]))
-
-    def part(self, begin: int, end: int) -> "Windows":
-        """The windows of the decisions from `begin` on, before `end`; the memory is shared."""
-        taken = slice(int(self.offsets[begin]), int(self.offsets[end]))
-        offsets = self.offsets[begin : end + 1] - self.offsets[begin]
-        return Windows(offsets, self.seq[taken], self.timestamp[taken], self.amount[taken])
-
-
 class PurchaseColumns(NamedTuple):
-    """All purchases a history holds: how many each user has, and those one user after the other, the oldest first.
+    """Purchases of a history: how many of each user, and those one user after the other, the oldest first.
 
     `held` has shape [users], the other columns one place a purchase.
     """
@@ -52,7 +33,7 @@ class PurchaseColumns(NamedTuple):
     held: Int64s
     seq: Int64s
     timestamp: Int64s
-    amount: Int64s
+    amount: Amounts
 
 
 class PurchaseHistory:
@@ -69,7 +50,7 @@ class PurchaseHistory:
     """
 
     def __init__(self, T: int, *, recent: int = RECENT) -> None:
-        """Windows of T purchases; at least as many recent arrivals are remembered as a friend graph remembers."""
+        """Windows of T purchases; at least `recent` arrivals are remembered."""
         self.T, self._recent = T, recent
         self.users = 0
         self.last: Int64s = np.zeros(0, np.int64)
@@ -81,6 +62,7 @@ class PurchaseHistory:
         self.recent: Int64s = np.zeros(ARRIVED << 10, np.int64)
         self.tally: Int64s = np.zeros(TALLY, np.int64)
         self.scratch: Int64s = np.zeros(0, np.int64)
+        self.large = LargeAmounts()
         self.newest = BEGINNING
         """The latest timestamp of all."""
         self.bought = 0
@@ -106,23 +88,33 @@ class PurchaseHistory:
         """How many of the latest arrivals are at least remembered."""
         return max(self._recent, self.users)
 
-    def append(self, seq: Int64s, user: Int32s, timestamp: Int64s, amount: Int64s, through: int) -> None:
+    def append(self, seq: Int64s, user: Int32s, timestamp: Int64s, amount: Amounts, through: int) -> None:
         """Take purchases in order of their sequence numbers; afterwards all up to `through` are there."""
         rows = int(self.tally[ROWS])
         if ARRIVED * (rows + len(seq)) > len(self.recent):
             rows = self._forget_arrivals(rows)
             self.recent = grown(self.recent, ARRIVED * (rows + len(seq)))
         new = self.recent[ARRIVED * rows : ARRIVED * (rows + len(seq))].reshape(-1, ARRIVED)
-        new[:, TIMESTAMP], new[:, SEQ], new[:, AMOUNT], new[:, USER] = timestamp, seq, amount, user
+        new[:, TIMESTAMP], new[:, SEQ], new[:, AMOUNT], new[:, USER] = timestamp, seq, amount.held, user
         if len(seq):
             new[:, NEWEST] = np.maximum(np.maximum.accumulate(timestamp), self.newest)
             self.newest = int(new[-1, NEWEST])
         self.tally[ROWS] = rows + len(seq)
         self.bought += len(seq)
         self.applied = through
+        self.large.add(amount)
+        if self.large.crowded:
+            self._forget_large()
+
+    def _forget_large(self) -> None:
+        """Let go of large amounts whose purchases are forgotten."""
+        held = np.empty(int(self.stretch[COUNT::STRETCH].sum()), np.int64)
+        unpack_amounts(self.stretch, self.pool, held)
+        unlinked = self.recent[ARRIVED * int(self.tally[LINKED]) : ARRIVED * int(self.tally[ROWS])]
+        self.large.keep(held, unlinked[AMOUNT::ARRIVED])
 
     def _forget_arrivals(self, rows: int) -> int:
-        """Let go of arrivals that no scan can have found; returns how many are left."""
+        """Let go of arrivals that are too long ago for a guess; returns how many are left."""
         arrived = self.recent[: ARRIVED * rows].reshape(-1, ARRIVED)
         first = int(np.searchsorted(arrived[:, SEQ], self.low)) - self.remembered
         first = min(first, int(self.tally[LINKED]))
@@ -141,13 +133,13 @@ class PurchaseHistory:
             self._make_room()
 
     def columns(self) -> PurchaseColumns:
-        """Everything held. Copies."""
+        """What those need who ask about later events only: of each user the T + 1 latest purchases. Copies."""
         self.settle()
         stretch = self.stretch[: STRETCH * self.users]
-        count = stretch[COUNT::STRETCH].copy()
+        count = np.minimum(stretch[COUNT::STRETCH], self.T + 1)
         columns = np.empty((3, int(count.sum())), np.int64)
-        unpack(stretch, self.pool, columns[SEQ], columns[TIMESTAMP], columns[AMOUNT])
-        return PurchaseColumns(count, columns[SEQ], columns[TIMESTAMP], columns[AMOUNT])
+        unpack(self.T, stretch, self.pool, columns[SEQ], columns[TIMESTAMP], columns[AMOUNT])
+        return PurchaseColumns(count, columns[SEQ], columns[TIMESTAMP], Amounts(columns[AMOUNT], self.large.all))
 
     @classmethod
     def from_columns(
@@ -159,7 +151,7 @@ class PurchaseHistory:
         history.pool = np.empty(HELD * max(held, 1), np.int64)
         columns = history.pool[: HELD * held].reshape(-1, HELD)
         columns[:, TIMESTAMP], columns[:, SEQ] = purchases.timestamp, purchases.seq
-        columns[:, AMOUNT] = purchases.amount
+        columns[:, AMOUNT] = purchases.amount.held
         stretch = history.stretch.reshape(-1, STRETCH)[: len(purchases.held)]
         ends = np.cumsum(purchases.held)
         stretch[:, START] = ends - purchases.held
@@ -173,6 +165,7 @@ class PurchaseHistory:
         history.newest = int(purchases.timestamp[earlier].max(initial=BEGINNING))
         _, seq, timestamp, amount = purchases
         history.append(seq[latest], user[latest], timestamp[latest], amount[latest], through)
+        history.large.add(purchases.amount)
         chain(history.arrival, history.recent, history.tally)
         history.bought, history.low = held, through + 1
         return history
@@ -187,25 +180,25 @@ class PurchaseHistory:
     def windows(self, seq: Int64s, networks: Networks) -> Windows:
         """For each of q decisions the T latest purchases in its network before event `seq[i]`, of those held here.
 
-        Latest is by (timestamp, sequence number). Members and purchases that are not here, such as another shard's, are
-        skipped.
+        Latest is by (timestamp, sequence number). Members that are not here, such as another shard's, are skipped. The
+        windows that have been found already are taken over.
         """
-        q = len(seq)
+        q, found = len(seq), networks.found
         widest = int(np.diff(networks.offsets).max(initial=0))
-        most = min(self.T, self.bought)
+        most = min(self.T, max(self.bought, int(np.diff(found.offsets).max(initial=0))))
         room = max(2 * most, 64)
         self.scratch = grown(self.scratch, 4 * room + widest + 2)
         ends = np.zeros(q + 1, np.int64)
         columns = np.empty((3, q * most), np.int64)
         progress = np.zeros(1, np.int64)
         while select(
-            seq, networks.offsets, networks.places, networks.plan, self.T, self.users, room, self.low,
-            self.last, self.arrival, self.stretch, self.pool, self.recent, self.tally, self.scratch, progress,
-            ends, columns[SEQ], columns[TIMESTAMP], columns[AMOUNT],
+            seq, networks.offsets, networks.members, networks.plan, found.offsets, found.seq, found.timestamp,
+            found.amount.held, self.T, self.users, room, self.low, self.last, self.arrival, self.stretch, self.pool,
+            self.recent, self.tally, self.scratch, progress, ends, columns[SEQ], columns[TIMESTAMP], columns[AMOUNT],
         ):  # fmt: skip
             self._make_room()
-        taken = ends[-1]
-        return Windows(ends, columns[SEQ, :taken], columns[TIMESTAMP, :taken], columns[AMOUNT, :taken])
+        seqs, timestamps, amounts = (columns[place, : ends[-1]] for place in (SEQ, TIMESTAMP, AMOUNT))
+        return Windows(ends, seqs, timestamps, Amounts(amounts, united([self.large.all, found.amount.large])))
 
     def _make_room(self) -> None:
         """Close the gaps that moved stretches have left; grow the pool if that is not enough."""
@@ -242,12 +235,23 @@ def move(stretch: Int64s, pool: Int64s, into: Int64s) -> None:
 
 
 @kernel
-def unpack(stretch: Int64s, pool: Int64s, seq: Int64s, timestamp: Int64s, amount: Int64s) -> None:
-    """Write all purchases to columns, one user after the other."""
+def unpack(T: int, stretch: Int64s, pool: Int64s, seq: Int64s, timestamp: Int64s, amount: Int64s) -> None:
+    """Write the T + 1 latest purchases of each user to columns, one user after the other."""
+    to = 0
+    for at in range(0, len(stretch), STRETCH):
+        end = stretch[at + START] + stretch[at + COUNT]
+        for row in range(max(stretch[at + START], end - T - 1), end):
+            timestamp[to], seq[to] = pool[HELD * row + TIMESTAMP], pool[HELD * row + SEQ]
+            amount[to] = pool[HELD * row + AMOUNT]
+            to += 1
+
+
+@kernel
+def unpack_amounts(stretch: Int64s, pool: Int64s, amount: Int64s) -> None:
+    """Write the amounts of all purchases to a column, one user after the other."""
     to = 0
     for at in range(0, len(stretch), STRETCH):
         for row in range(stretch[at + START], stretch[at + START] + stretch[at + COUNT]):
-            timestamp[to], seq[to] = pool[HELD * row + TIMESTAMP], pool[HELD * row + SEQ]
             amount[to] = pool[HELD * row + AMOUNT]
             to += 1
 
@@ -277,35 +281,45 @@ def _link(
 ) -> bool:  # fmt: skip
     """Put an arrival into its user's stretch; False, with nothing changed, if the pool is used up.
 
-    A late purchase (older timestamp) moves back to its place.
+    A late purchase (older timestamp) moves back to its place. It is left out if T + 1 of the user's are later: all of
+    them came before it, so that whoever is asked about an event behind it sees those, too.
     """
     arrival = ARRIVED * row
     user, timestamp = recent[arrival + USER], recent[arrival + TIMESTAMP]
     at = STRETCH * user
-    count, room = stretch[at + COUNT], stretch[at + ROOM]
-    if count == room and not (room >= T and _forget(at, T, low, stretch, pool)):
-        larger = max(FIRST_ROOM, 2 * room)
-        if room < T:
-            larger = min(larger, T + T // 4 + FIRST_ROOM)
-        new = tally[USED]
-        if HELD * (new + larger) > len(pool):
-            return False
-        for i in range(HELD * count):
-            pool[HELD * new + i] = pool[HELD * stretch[at + START] + i]
-        stretch[at + START], stretch[at + ROOM] = new, larger
-        tally[USED] = new + larger
-    begin, place = stretch[at + START], stretch[at + START] + stretch[at + COUNT]
-    while place > begin and pool[HELD * (place - 1) + TIMESTAMP] > timestamp:
-        for i in range(HELD):
-            pool[HELD * place + i] = pool[HELD * (place - 1) + i]
-        place -= 1
-    pool[HELD * place + TIMESTAMP], pool[HELD * place + SEQ] = timestamp, recent[arrival + SEQ]
-    pool[HELD * place + AMOUNT] = recent[arrival + AMOUNT]
-    stretch[at + COUNT] += 1
-    last[user] = max(last[user], timestamp)
+    if not _is_outdated(at, timestamp, T, stretch, pool):
+        count, room = stretch[at + COUNT], stretch[at + ROOM]
+        if count == room and not (room >= T and _forget(at, T, low, stretch, pool)):
+            larger, enough = max(FIRST_ROOM, 2 * room), T + T // 4 + FIRST_ROOM
+            if room < enough:
+                larger = min(larger, enough)
+            new = tally[USED]
+            if HELD * (new + larger) > len(pool):
+                return False
+            for i in range(HELD * count):
+                pool[HELD * new + i] = pool[HELD * stretch[at + START] + i]
+            stretch[at + START], stretch[at + ROOM] = new, larger
+            tally[USED] = new + larger
+        begin, place = stretch[at + START], stretch[at + START] + stretch[at + COUNT]
+        while place > begin and pool[HELD * (place - 1) + TIMESTAMP] > timestamp:
+            for i in range(HELD):
+                pool[HELD * place + i] = pool[HELD * (place - 1) + i]
+            place -= 1
+        pool[HELD * place + TIMESTAMP], pool[HELD * place + SEQ] = timestamp, recent[arrival + SEQ]
+        pool[HELD * place + AMOUNT] = recent[arrival + AMOUNT]
+        stretch[at + COUNT] += 1
+        last[user] = max(last[user], timestamp)
     recent[arrival + OLDER] = arrivals[user]
     arrivals[user] = row
     return True
+
+
+def _is_outdated(at: int, timestamp: int, T: int, stretch: Int64s, pool: Int64s) -> bool:
+    """Whether T + 1 purchases in a stretch are later. Of one that comes in order only the last is looked at."""
+    count, end = stretch[at + COUNT], HELD * (stretch[at + START] + stretch[at + COUNT])
+    if count <= T or pool[end - HELD + TIMESTAMP] <= timestamp:
+        return False
+    return pool[end - HELD * (T + 1) + TIMESTAMP] > timestamp  # type: ignore[no-any-return]
 
 
 @kernel
@@ -320,20 +334,10 @@ def link_all(
     return 0
 
 
-def _gather(
-    places: Int32s, now: int, end: int, recent: Int64s, c_seq: Int64s, c_timestamp: Int64s, c_amount: Int64s
-) -> int:  # fmt: skip
-    """The purchases that a scan has found, from the newest back, among the arrivals before row `end`."""
-    row, count = end - 1, 0
-    for i in range(len(places)):
-        wanted = now - places[i]
-        while row >= 0 and recent[ARRIVED * row + SEQ] > wanted:
-            row -= 1
-        if row >= 0 and recent[ARRIVED * row + SEQ] == wanted:
-            c_seq[count], c_timestamp[count] = wanted, recent[ARRIVED * row + TIMESTAMP]
-            c_amount[count] = recent[ARRIVED * row + AMOUNT]
-            count += 1
-    return count
+def _is_late(recent: Int64s, first: int, end: int) -> bool:
+    """Whether the arrivals from row `first` on seem to be older than what came before: then a guess is in vain."""
+    newest, last = recent[ARRIVED * (first - 1) + NEWEST], ARRIVED * (end - 1)
+    return recent[last + NEWEST] == newest and recent[last + TIMESTAMP] < newest  # type: ignore[no-any-return]
 
 
 def _since(
@@ -402,34 +406,55 @@ def _follow(
     return count
 
 
-def _own_latest(members: Int32s, now: int, T: int, last: Int64s, stretch: Int64s, pool: Int64s, scratch: Int64s) -> int:
-    """The T-th latest among the members' own latest purchases before event `now`: no older one can be in the window."""
-    buyers = 0
+def _likely(members: Int32s, T: int, last: Int64s, scratch: Int64s) -> int:
+    """The T-th latest among the members' last purchases: if all were made before the event, a bound for the window."""
+    for i in range(len(members)):
+        scratch[i] = last[members[i]]
+    return kth_largest(scratch, len(members), T)
+
+
+def _certain(
+    members: Int32s, now: int, T: int, room: int, last: Int64s, stretch: Int64s, pool: Int64s, scratch: Int64s
+) -> int:
+    """A timestamp from which on the members have T purchases before event `now`: no older one can be in the window.
+
+    Of each member the purchase is looked at that is so many back that half of the members have T from there on.
+    """
+    held = 0
+    for i in range(len(members)):
+        held += stretch[STRETCH * members[i] + COUNT]
+    if held <= room:
+        return BEGINNING
+    deep = 1 + 2 * T // len(members)
+    enough = (T + deep - 1) // deep
+    found = 0
     for i in range(len(members)):
         member = members[i]
         if last[member] == BEGINNING:
             continue
         begin = stretch[STRETCH * member + START]
-        row = begin + stretch[STRETCH * member + COUNT] - 1
-        while row >= begin and pool[HELD * row + SEQ] >= now:
+        row, left = begin + stretch[STRETCH * member + COUNT], deep
+        while row > begin and left > 0:
             row -= 1
-        if row >= begin:
-            scratch[buyers] = pool[HELD * row + TIMESTAMP]
-            buyers += 1
-    return kth_largest(scratch, buyers, T) if buyers > T else BEGINNING
+            left -= pool[HELD * row + SEQ] < now
+        if left == 0:
+            scratch[found] = pool[HELD * row + TIMESTAMP]
+            found += 1
+    return kth_largest(scratch, found, enough) if found >= enough else BEGINNING
 
 
 @kernel
 def select(
-    before: Int64s, offsets: Int64s, places: Int32s, plans: Int8s, T: int, users: int, room: int, low: int,
-    last: Int64s, arrivals: Int32s, stretch: Int64s, pool: Int64s, recent: Int64s, tally: Int64s, scratch: Int64s,
-    progress: Int64s, ends: Int64s, out_seq: Int64s, out_timestamp: Int64s, out_amount: Int64s,
+    before: Int64s, offsets: Int64s, members: Int32s, plans: Int8s, found: Int64s, found_seq: Int64s,
+    found_timestamp: Int64s, found_amount: Int64s, T: int, users: int, room: int, low: int, last: Int64s,
+    arrivals: Int32s, stretch: Int64s, pool: Int64s, recent: Int64s, tally: Int64s, scratch: Int64s, progress: Int64s,
+    ends: Int64s, out_seq: Int64s, out_timestamp: Int64s, out_amount: Int64s,
 ) -> int:  # fmt: skip
     """Fill the windows from where `progress` says; returns 1 if the pool must grow first.
 
     Partition: whatever is older than the T-th latest of all cannot be in the window, so a bound on that tells whom to
-    follow back. First a guess is tried, the arrivals since which one and a half times T should be the members'; if that
-    was too recent, the T-th latest of the members' own latest purchases is a bound for certain.
+    follow back. First a guess is tried: the arrivals since which one and a half times T should be the members', then,
+    if they are many, the T-th latest of their last purchases. If that was too recent, or they are few, it is certain.
     """
     c_seq, c_timestamp, c_amount = scratch[:room], scratch[room : 2 * room], scratch[2 * room : 3 * room]
     spare = scratch[3 * room :]
@@ -446,81 +471,30 @@ def select(
                 progress[0] = q
                 return 1
             tally[LINKED] += 1
-        answer = places[offsets[q] : offsets[q + 1]]
+        begin = ends[q]
         if plans[q] != Plan.PARTITION:
-            count = _gather(answer, now, end, recent, c_seq, c_timestamp, c_amount)
-        elif len(answer) == 0:
-            count = 0
-        else:
-            count = 0
+            for i in range(found[q], found[q + 1]):
+                to = begin + i - found[q]
+                out_seq[to], out_timestamp[to], out_amount[to] = found_seq[i], found_timestamp[i], found_amount[i]
+            ends[q + 1] = begin + found[q + 1] - found[q]
+            continue
+        answer = members[offsets[q] : offsets[q + 1]]
+        count = 0
+        if len(answer) > T // 8:  # that few are looked at sooner than guessed at
             back = 3 * T * users // (2 * len(answer))
-            if back < end:
+            if back < end and not _is_late(recent, end - back, end):
                 count = _since(answer, now, T, end - back, arrivals, recent, c_seq, c_timestamp, c_amount, spare)
-            if count < T:
-                bound = _own_latest(answer, now, T, last, stretch, pool, spare)
+            if count < T and len(answer) > 2 * T:
+                bound = _likely(answer, T, last, spare)
                 count = _follow(answer, now, T, bound, last, stretch, pool, c_seq, c_timestamp, c_amount, spare)
+        if count < T and len(answer) > 0:
+            bound = _certain(answer, now, T, room, last, stretch, pool, spare)
+            count = _follow(answer, now, T, bound, last, stretch, pool, c_seq, c_timestamp, c_amount, spare)
         if count > T:
             keep_latest(T, count, c_seq, c_timestamp, c_amount, spare)
             count = T
-        begin = ends[q]
         for i in range(count):
             out_seq[begin + i], out_timestamp[begin + i] = c_seq[i], c_timestamp[i]
             out_amount[begin + i] = c_amount[i]
         ends[q + 1] = begin + count
     return 0
-
-
-def merged(parts: list[Windows], T: int) -> Windows:
-    """The windows of q decisions from the shards' windows of the same decisions: of each the T latest."""
-    if len(parts) == 1:
-        return parts[0]
-    counts = sum(np.diff(part.offsets) for part in parts)
-    gathered = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    columns = np.empty((3, int(gathered[-1])), np.int64)
-    filled = gathered[:-1].copy()
-    for part in parts:
-        gather(part.offsets, filled, part.seq, part.timestamp, part.amount, columns[0], columns[1], columns[2])
-    return shortened(Windows(gathered, columns[0], columns[1], columns[2]), T)
-
-
-def shortened(windows: Windows, T: int) -> Windows:
-    """Of each window the T latest purchases, kept in the memory of the given windows, which are used up."""
-    longest = int(np.diff(windows.offsets).max(initial=0))
-    if longest <= T:
-        return windows
-    ends, scratch = np.zeros(len(windows.offsets), np.int64), np.empty(longest + 1, np.int64)
-    merge(windows.offsets, T, windows.seq, windows.timestamp, windows.amount, scratch, ends)
-    taken = ends[-1]
-    return Windows(ends, windows.seq[:taken], windows.timestamp[:taken], windows.amount[:taken])
-
-
-@kernel
-def gather(
-    offsets: Int64s, filled: Int64s, seq: Int64s, timestamp: Int64s, amount: Int64s,
-    to_seq: Int64s, to_timestamp: Int64s, to_amount: Int64s,
-) -> None:  # fmt: skip
-    """Append each window to its place among the others' windows."""
-    for q in range(len(filled)):
-        for i in range(offsets[q], offsets[q + 1]):
-            to = filled[q]
-            to_seq[to], to_timestamp[to], to_amount[to] = seq[i], timestamp[i], amount[i]
-            filled[q] = to + 1
-
-
-@kernel
-def merge(
-    gathered: Int64s, T: int, seq: Int64s, timestamp: Int64s, amount: Int64s, scratch: Int64s, ends: Int64s
-) -> None:  # fmt: skip
-    """Keep the T latest of each gathered window and close the gaps, in place."""
-    for q in range(len(gathered) - 1):
-        begin, end = gathered[q], gathered[q + 1]
-        count = end - begin
-        if count > T:
-            keep_latest(T, count, seq[begin:end], timestamp[begin:end], amount[begin:end], scratch)
-            count = T
-        to = ends[q]
-        for i in range(count):
-            seq[to + i], timestamp[to + i], amount[to + i] = (
-                seq[begin + i], timestamp[begin + i], amount[begin + i],
-            )  # fmt: skip
-        ends[q + 1] = to + count

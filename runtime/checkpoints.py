@@ -299,7 +299,7 @@ class Checkpointer:
 
         A run that is killed before its first checkpoint then knows where it began.
         """
-        nothing = {"progress": NOTHING_DONE, "large": [], "judged": False, "position": Position(), "flagged": 0}
+        nothing = {"progress": NOTHING_DONE, "judged": False, "position": Position(), "flagged": 0}
         nothing |= {"verdicts": VerdictHash(), "unseen": [], "marks": [], "seen": self._seen()} | written
         await self._write({**self._state.arrays(), **judging}, nothing)
 

@@ -143,15 +143,15 @@ async def explained(
         then = await past(opened, target)
         amount = _purchase(then)
         columns = await run_sync(then.history.columns)
-        buyer, large = int(then.found.events.user[then.place]), then.state.decoder.large
-        grounds = await run_sync(grounds_of, then.state.graph, columns, buyer, amount, opened.T, large, then.key)
+        buyer = int(then.found.events.user[then.place])
+        grounds = await run_sync(grounds_of, then.state.graph, columns, buyer, amount, opened.T, then.key)
         if opened.settings.detector.name == SIGMA:
             k = opened.settings.detector.exact_k()
-            said = _by_sigma(await run_sync(explain, then.state.graph, columns, grounds, opened.T, k, large), then)
+            said = _by_sigma(await run_sync(explain, then.state.graph, columns, grounds, opened.T, k), then)
             kind: type[Record] = Record
         else:
             again = await judged_again(opened, then)
-            own = latest_of(columns, {buyer}, opened.T, large) if again.seat.wants_context else None
+            own = latest_of(columns, {buyer}, opened.T) if again.seat.wants_context else None
             said, kind = _by_another(again, grounds, _timestamp(then), own), Scored
     seqs = np.array([then.seq, *(bought.seq for bought in grounds.window)], np.int64)
     places = await places_of(opened, seqs, then.lines)
@@ -181,8 +181,7 @@ def _purchase(then: Past) -> int:
         raise UsageError(f"{where} is {kind}; only purchases are judged")
     if not then.found.judged:
         raise UsageError(f"{where} is in the batch log, which is not judged; its last event is before the stream's")
-    amount = int(events.amount[place])
-    return amount if amount >= 0 else then.state.decoder.large[-1 - amount]
+    return events.amount.exact(place)
 
 
 def _timestamp(then: Past) -> int:

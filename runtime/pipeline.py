@@ -119,9 +119,6 @@ class Pipeline:
             written=state.flagged,
             through=state.progress.events,
         )
-        large = list(state.large)
-        for seat in seats:
-            seat.judge.large = large
         most = max(1, WINDOW_PURCHASES // (state.T * len(boxes)))
         inboxes_of_graphs = [inbox for _, inbox in answers]
         self._coordinator = Coordinator(

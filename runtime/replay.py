@@ -302,7 +302,7 @@ def apply(state: State, events: Events, seq: int) -> None:
     graph, history = state.graph, state.histories[0]
     users = len(state.decoder.interner)
     graph.reserve(users)
-    graph.walk(events.kind, events.user, events.friend, events.timestamp, seq, 0, 0)
+    graph.walk(events.kind, events.user, events.friend, events.timestamp, events.amount, seq, 0, 0)
     append(history, events, seq, users)
     history.low = seq + len(events)
     history.settle()

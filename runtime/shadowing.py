@@ -42,7 +42,7 @@ async def _follow(shadow: Shadow, layers: Sequence[Layer], facts: Facts) -> bool
     def follow(part: Part) -> None:
         names.extend(ids_of(*decoder.interner.columns(), len(names)))
         chosen = np.zeros(len(part.events), np.bool_)
-        shadow.follow(part.events, part.seq, part.file, names, decoder.large, chosen)
+        shadow.follow(part.events, part.seq, part.file, names, chosen)
 
     async with AsyncExitStack() as stack:
         opened = await open_replay(layers, lambda _: False, stack)
@@ -74,5 +74,5 @@ def taken_from(state: State, k: Fraction) -> Shadow:
         buyers = np.repeat(np.arange(len(held)), held)
         columns = (column.tolist() for column in (buyers, timestamp, seq, amount))
         for buyer, when, number, paid in zip(*columns, strict=True):
-            shadow.buy(names[buyer], when, number, paid if paid >= 0 else state.large[-1 - paid])
+            shadow.buy(names[buyer], when, number, paid)
     return shadow

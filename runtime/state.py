@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from peerwatch.actors.coordinator import DISAGREED
 from peerwatch.actors.dispatcher import NOTHING_DONE, Mark, Progress
-from peerwatch.actors.purchases import COLUMNS
+from peerwatch.actors.purchases import arrays_of, columns_from
 from peerwatch.actors.snapshot import Arrays
 from peerwatch.detectors.verdicts import VerdictHash
+from peerwatch.network.amounts import Amounts
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import PurchaseColumns, PurchaseHistory
@@ -29,7 +30,6 @@ class Facts(msgspec.Struct, frozen=True):
     """
 
     progress: Progress
-    large: list[str]
     judged: bool
     position: Position
     flagged: int
@@ -52,7 +52,6 @@ class State:
     decoder: Decoder
     graph: FriendGraph
     histories: list[PurchaseHistory]
-    large: list[int] = field(default_factory=list)
     progress: Progress = NOTHING_DONE
     flagged: int = 0
     verdicts: VerdictHash = field(default_factory=VerdictHash)
@@ -71,24 +70,23 @@ class State:
         arrays: dict[str, NDArray[Any]] = {"arena": arena, "ends": ends, "degree": degree, "friends": friends}
         arrays[DISAGREED] = np.array(self.disagreed)
         for number, history in enumerate(self.histories):
-            arrays |= zip((f"{name}{number}" for name in COLUMNS), history.columns(), strict=True)
+            arrays |= arrays_of(history.columns(), number)
         return arrays
 
     @classmethod
     def restored(cls, D: int, T: int, shards: int, named: list[bytes], arrays: Arrays, facts: Facts) -> "State":
         """As a snapshot found it; the number of shards may have changed since."""
-        large = [int(amount) for amount in facts.large]
+        parts = [columns_from(arrays, number) for number in range(facts.shards)]
+        large = max(-int(part.amount.held.min(initial=0)) for part in parts)
         decoder = Decoder(named, Interner.from_columns(arrays["arena"], arrays["ends"]), large, facts.unseen)
         graph = FriendGraph.from_columns(D, T, arrays["degree"], arrays["friends"])
-        parts = [PurchaseColumns(*(arrays[f"{name}{number}"] for name in COLUMNS)) for number in range(facts.shards)]
         parts = parts if len(parts) == shards else _dealt(parts, len(decoder.interner), shards)
         histories = [PurchaseHistory.from_columns(T, part, facts.progress.events) for part in parts]
         user = np.concatenate([np.repeat(np.arange(len(part.held), dtype=np.int32), part.held) for part in parts])
         seq, timestamp = (np.concatenate([getattr(part, name) for part in parts]) for name in ("seq", "timestamp"))
-        order = np.argsort(seq)
-        graph.remember(seq[order], user[order], timestamp[order])
+        graph.timeline.remember(seq, user, timestamp, Amounts.joined([part.amount for part in parts]))
         verdicts = facts.verdicts.copy()
-        state = cls(D, T, decoder, graph, histories, list(large), facts.progress, facts.flagged, verdicts, facts)
+        state = cls(D, T, decoder, graph, histories, facts.progress, facts.flagged, verdicts, facts)
         state.disagreed = arrays[DISAGREED].tolist()
         return state
 
@@ -97,11 +95,12 @@ def _dealt(parts: list[PurchaseColumns], users: int, shards: int) -> list[Purcha
     """The purchases of some shards, dealt out anew to `shards` shards; each user's stay together and in order."""
     owner = [np.repeat(np.arange(len(part.held)), part.held) for part in parts]
     user = np.concatenate(owner)
-    columns = [np.concatenate(column) for column in list(zip(*parts, strict=True))[1:]]
+    columns = [np.concatenate([getattr(part, name) for part in parts]) for name in ("seq", "timestamp")]
+    amounts = Amounts.joined([part.amount for part in parts])
     order = np.argsort(user, kind="stable")
     dealt = []
     for number in range(shards):
         mine = order[user[order] % shards == number]
-        seq, timestamp, amount = (column[mine] for column in columns)
-        dealt.append(PurchaseColumns(np.bincount(user[mine], minlength=users), seq, timestamp, amount))
+        seq, timestamp = (column[mine] for column in columns)
+        dealt.append(PurchaseColumns(np.bincount(user[mine], minlength=users), seq, timestamp, amounts[mine]))
     return dealt

@@ -212,7 +212,7 @@ class Supervisor:
     async def _shadowing(self, state: State) -> Shadowing:
         k, alarm = self._settings.detector.exact_k(), DifferenceLogger(self._logger).write
         shadow = await shadow_of(state, self._layers, k, self._logger.warning)
-        return Shadowing(shadow, list(state.large), self._settings.shadow, alarm, self._tally)
+        return Shadowing(shadow, self._settings.shadow, alarm, self._tally)
 
     async def _attempt(self) -> None:
         async with task_group() as work:

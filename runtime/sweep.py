@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
 
-from peerwatch.actors.graph import MOST_MEMBERS
+from peerwatch.actors.graph import MOST_PLACES
 from peerwatch.actors.output import flagged_line
 from peerwatch.detectors.grid import Verdicts, judge_grid
 from peerwatch.network.decoder import Events
@@ -157,9 +157,8 @@ class Sweep:
 
     async def _ask(self, lane: int, events: Events, seq: int, verdicts: list[list[Verdicts]]) -> None:
         state, judge = self._state, self._lanes[lane].judge
-        history, decoder = state.histories[0].view(), state.decoder
-        users = len(decoder.interner)
-        verdicts[lane] = await run_sync(judge, history, events, seq, users, decoder.large, limiter=self._limiter)
+        history, users = state.histories[0].view(), len(state.decoder.interner)
+        verdicts[lane] = await run_sync(judge, history, events, seq, users, limiter=self._limiter)
 
     def _opened_lanes(self) -> "list[Lane]":
         graph, grid = self._state.graph, self._grid
@@ -196,9 +195,7 @@ class Lane:
         self._k = [Detector(k=each).exact_k() for each in k]
         self._most = max(1, WINDOW_PURCHASES // T[-1])
 
-    def judge(
-        self, history: PurchaseHistory, events: Events, seq: int, users: int, large: Sequence[int]
-    ) -> list[Verdicts]:
+    def judge(self, history: PurchaseHistory, events: Events, seq: int, users: int) -> list[Verdicts]:
         """The verdicts of each T, ascending, on the events' purchases; the first event is number `seq`."""
         self._graph.reserve(users)
         bought = np.flatnonzero(events.kind == Kind.PURCHASE)
@@ -208,11 +205,11 @@ class Lane:
         while gone < len(events):
             rest, most = events[gone:], min(self._most, len(bought) - answered)
             done, networks = self._graph.walk(
-                rest.kind, rest.user, rest.friend, rest.timestamp, seq + gone, most, MOST_MEMBERS
+                rest.kind, rest.user, rest.friend, rest.timestamp, rest.amount, seq + gone, most, MOST_PLACES
             )
             new = slice(answered, answered + len(networks.plan))
             windows, amount = history.windows(seq + bought[new], networks), events.amount[bought[new]]
-            parts = judge_grid(windows, amount, self._T, self._k, large, reasons=self._reasons)
+            parts = judge_grid(windows, amount, self._T, self._k, reasons=self._reasons)
             for row, part in enumerate(parts):
                 flagged[row, :, new] = part.flagged
                 statistics[row] |= {answered + place: found for place, found in part.statistics.items()}

@@ -75,10 +75,10 @@ async def state_of(layers: Sequence[Layer], user: str, at: str) -> UserState:
                 f"user {readable(user)} does not exist as of event {then.seq - 1:,}: no event has named it yet"
             )
     k = opened.settings.detector.exact_k() if opened.settings.detector.name == SIGMA else None
-    large, name = then.state.decoder.large, Names(then)
+    name = Names(then)
     members = members_of(then.state.graph, dense, opened.D, then.key)
-    own = latest_of(columns, {dense}, opened.T, large)
-    statistics = Statistics.of([each.amount for each in latest_of(columns, set(members), opened.T, large)])
+    own = latest_of(columns, {dense}, opened.T)
+    statistics = Statistics.of([each.amount for each in latest_of(columns, set(members), opened.T)])
     places = await places_of(opened, np.array([each.seq for each in own], np.int64), then.lines)
     known = statistics.n > 0
     return UserState(

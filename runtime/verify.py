@@ -149,7 +149,7 @@ async def verified(layers: Sequence[Layer], console: Console) -> Verified:
             rejects=NoSink(),
             ledger=ledger,
             walkers=settings.walkers,
-            shadowing=Shadowing(Shadow(opened.D, opened.T, k), [], share, alarm, tally) if share else None,
+            shadowing=Shadowing(Shadow(opened.D, opened.T, k), share, alarm, tally) if share else None,
         )
         sizes = [log.size for log in opened.logs]
         with console.progress(None if None in sizes else sum(size or 0 for size in sizes)):

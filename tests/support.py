@@ -23,11 +23,15 @@ from peerwatch.detectors.adaptation import News
 from peerwatch.detectors.judge import Decision, Judge, Mask
 from peerwatch.detectors.shadow import Difference, Shadow
 from peerwatch.detectors.sigma import Sigma
+from peerwatch.network.graph import Plan
 from peerwatch.network.rejects import RejectedLine, decode_reject
 from peerwatch.runtime.pipeline import Pipeline, Totals
 from peerwatch.runtime.sinks import FileSink
 from peerwatch.runtime.sources import LogFile
 from peerwatch.runtime.state import State
+
+FORCED = {Plan.PARTITION: (1, 10**6, 10**6, 0), Plan.SCAN: (0, 10**6, 0, 10**6), Plan.MEMBERSHIP: (10**6, 0, 0, 10**6)}
+"""Costs that make the planner prefer one plan."""
 
 
 def purchase(user: str | int, amount: str, stamp: str = "2017-06-13 11:33:01") -> bytes:
@@ -156,7 +160,7 @@ def judge_files(
             pipeline = Pipeline(
                 State.fresh(D, T, shards), bench or Bench(Seat(Judge(Sigma(k)))), decisions=SilentLog(),
                 flagged=sinks[0], rejects=sinks[1], strict=strict, batch_cap=batch_cap, walkers=walkers,
-                shadowing=Shadowing(Shadow(D, T, k), [], shadow, differ) if shadow else None,
+                shadowing=Shadowing(Shadow(D, T, k), shadow, differ) if shadow else None,
             )  # fmt: skip
             totals = await pipeline.run(logs)
         assert asyncio.all_tasks() == {asyncio.current_task()}, "a task was left behind"

@@ -21,6 +21,7 @@ from support import befriend, judge_files, purchase
 from peerwatch.detectors import verdicts
 from peerwatch.detectors.verdicts import NOTHING
 from peerwatch.network import kernels
+from peerwatch.network.amounts import Amounts
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import PurchaseHistory
 from peerwatch.network.interner import ids_of
@@ -212,9 +213,9 @@ def test_a_state_that_goes_wrong_in_memory_is_caught(logs: Path, monkeypatch: py
     wrong = len(BATCH) + 1 + next(place for place, line in enumerate(STREAM) if b"purchase" in line)
 
     def append(
-        history: PurchaseHistory, seq: Int64s, user: Int32s, timestamp: Int64s, amount: Int64s, *rest: int
+        history: PurchaseHistory, seq: Int64s, user: Int32s, timestamp: Int64s, amount: Amounts, *rest: int
     ) -> None:
-        original(history, seq, user, timestamp, amount + (seq == wrong), *rest)
+        original(history, seq, user, timestamp, Amounts(amount.held + (seq == wrong)), *rest)
 
     monkeypatch.setattr(PurchaseHistory, "append", append)
     assert peerwatch("run", "batch", "stream", "out", "--shadow", "0").exit_code == 0
@@ -309,7 +310,7 @@ def test_a_restart_begins_a_new_shadow(logs: Path, monkeypatch: pytest.MonkeyPat
     original, left = FriendGraph.walk, [1]
 
     def walk(graph: FriendGraph, *arguments: Any) -> Any:
-        if left[0] and arguments[4] > len(HELD):
+        if left[0] and arguments[5] > len(HELD):
             left[0] -= 1
             raise ZeroDivisionError("broken for the test")
         return original(graph, *arguments)

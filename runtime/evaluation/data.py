@@ -144,7 +144,7 @@ def _labels(sheet: Sheet, column: str) -> Mask:
 
 @dataclass(frozen=True)
 class Purchases:
-    """Judged purchases with their windows, in order of time; where a column of the case holds -1 - i, see `large[i]`.
+    """Judged purchases with their windows, in order of time.
 
     `given` is what detectors are handed of all of them.
     """
@@ -153,7 +153,6 @@ class Purchases:
     labels: Mask | None
     kinds: Sequence[str]
     case: Case
-    large: Sequence[int]
     given: Given
 
     def __len__(self) -> int:
@@ -170,7 +169,7 @@ class Purchases:
     def judging(self, method: str, parameters: Mapping[str, Any]) -> Judging:
         """As in a run: against windows."""
         if method == SIGMA:
-            judge = Judge(sigma(parameters), self.large)
+            judge = Judge(sigma(parameters))
             return lambda begin, end: self._sigma(judge, begin, end)
         make(method, parameters)
         return lambda begin, end: self._judged(make(method, parameters), begin, end)

@@ -7,18 +7,19 @@ from typing import NamedTuple
 
 import numpy as np
 from anyio.to_thread import run_sync
-from numpy.typing import NDArray
 
-from peerwatch.actors.graph import MOST_MEMBERS
+from peerwatch.actors.graph import MOST_PLACES
 from peerwatch.detectors.base import Mask
 from peerwatch.detectors.given import given
 from peerwatch.detectors.judge import Case
+from peerwatch.network.amounts import Amounts
 from peerwatch.network.decoder import Decoder, Events
 from peerwatch.network.errors import UsageError
 from peerwatch.network.events import Kind
 from peerwatch.network.graph import FriendGraph, alone
-from peerwatch.network.history import PurchaseHistory, Windows
+from peerwatch.network.history import PurchaseHistory
 from peerwatch.network.kernels import Int64s
+from peerwatch.network.windows import Windows
 from peerwatch.runtime.evaluation.data import Purchases
 from peerwatch.runtime.pipeline import BATCH_CAP, WINDOW_PURCHASES
 from peerwatch.runtime.replay import append, apply, open_replay, parts
@@ -62,7 +63,7 @@ async def read_purchases(name: str, layers: Sequence[Layer], labels: Path | None
     lines = np.concatenate([each.events.line for each in asked])
     check_labels(named, set(lines.tolist()), labels or Path(), stream)
     kinds = [named[line].kind if line in named else "" for line in lines.tolist()]
-    return _kept(name, asked, state.decoder.large, np.isin(lines, [*named]) if labels is not None else None, kinds)
+    return _kept(name, asked, np.isin(lines, [*named]) if labels is not None else None, kinds)
 
 
 def _ask(state: State, events: Events, seq: int) -> list[_Asked]:
@@ -75,7 +76,9 @@ def _ask(state: State, events: Events, seq: int) -> list[_Asked]:
         history.low = at
         append(history, rest, at, users)
         while len(rest):
-            done, networks = graph.walk(rest.kind, rest.user, rest.friend, rest.timestamp, at, most, MOST_MEMBERS)
+            done, networks = graph.walk(
+                rest.kind, rest.user, rest.friend, rest.timestamp, rest.amount, at, most, MOST_PLACES
+            )
             bought = np.flatnonzero(rest.kind == Kind.PURCHASE)[: len(networks.plan)]
             purchases, numbers = rest[bought], at + bought
             windows = history.windows(numbers, networks)
@@ -85,18 +88,18 @@ def _ask(state: State, events: Events, seq: int) -> list[_Asked]:
     return asked
 
 
-def _kept(
-    name: str, asked: Sequence[_Asked], large: Sequence[int], labels: Mask | None, kinds: Sequence[str]
-) -> Purchases:
+def _kept(name: str, asked: Sequence[_Asked], labels: Mask | None, kinds: Sequence[str]) -> Purchases:
     windows, own = _joined([each.windows for each in asked]), _joined([each.own for each in asked])
-    columns = ((each.seq, each.events.line, each.events.amount, each.events.timestamp) for each in asked)
-    seq, line, amount, timestamp = (np.concatenate(column) for column in zip(*columns, strict=True))
+    columns = ((each.seq, each.events.line, each.events.timestamp) for each in asked)
+    seq, line, timestamp = (np.concatenate(column) for column in zip(*columns, strict=True))
+    amount = Amounts.joined([each.events.amount for each in asked])
     members = np.concatenate([each.members for each in asked])
     case = Case(windows, seq, line, amount, timestamp, members, own)
-    return Purchases(name, labels, kinds, case, large, given(case, large))
+    return Purchases(name, labels, kinds, case, given(case))
 
 
 def _joined(parts: Sequence[Windows]) -> Windows:
     sizes = np.concatenate([np.diff(part.offsets) for part in parts])
-    columns: list[NDArray[np.int64]] = [np.concatenate(column) for column in list(zip(*parts, strict=True))[1:]]
-    return Windows(np.concatenate([[0], np.cumsum(sizes)]), *columns)
+    seq, timestamp = (np.concatenate([getattr(part, name) for part in parts]) for name in ("seq", "timestamp"))
+    amount = Amounts.joined([part.amount for part in parts])
+    return Windows(np.concatenate([[0], np.cumsum(sizes)]), seq, timestamp, amount)

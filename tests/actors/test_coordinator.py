@@ -15,23 +15,22 @@ from peerwatch.actors.messages import Questions, Results, ShardMessage, WindowRe
 from peerwatch.actors.seat import Seat
 from peerwatch.detectors.judge import Decision, Judge, Mask
 from peerwatch.detectors.sigma import Sigma
+from peerwatch.network.amounts import Amounts
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.graph import Networks, Plan
-from peerwatch.network.history import Windows
+from peerwatch.network.windows import Windows
 
 
-def questions(amounts: list[str], seq: int, large: list[int] | None = None) -> Questions:
+def questions(amounts: list[str], seq: int) -> Questions:
     """Purchases of user 0 for these amounts; each network is user 1."""
     content = b"".join(purchase(0, amount) for amount in amounts)
     events = Decoder().decode(content, 1).events
     count = len(amounts)
     networks = Networks(
         np.arange(count + 1), np.ones(count, np.int32), np.full(count, Plan.PARTITION, np.int8),
-        np.ones(count, np.int64), np.full((count, 4), -1),
+        np.ones(count, np.int64), np.full((count, 4), -1), Windows.empty(count),
     )  # fmt: skip
-    return Questions(
-        seq + np.arange(count), events, networks, content, "log", large or [], [], seq + count - 1, next=True
-    )
+    return Questions(seq + np.arange(count), events, networks, content, "log", [], seq + count - 1, next=True)
 
 
 def windows(*amounts_and_request: Any) -> Windows:
@@ -42,7 +41,7 @@ def windows(*amounts_and_request: Any) -> Windows:
         np.arange(q + 1) * n,
         np.tile(np.arange(1, n + 1), q),
         np.tile(np.arange(n), q),
-        np.tile(amounts, q).astype(np.int64),
+        Amounts.of(amounts * q),
     )
 
 
@@ -110,12 +109,8 @@ async def test_wanted_decisions_are_logged_with_their_verdicts() -> None:
     assert len(found[0].flagged) == 2
 
 
-async def test_large_amounts_of_batches_without_questions_are_known() -> None:
-    """A window may hold a large amount that came with a batch in which nothing was judged."""
-    asked = [questions([], 1, [10**40, 10**41]), questions(["5", "999999999999"], 3)]
-    assert [results.flagged for results in await coordinate(asked, [partial(windows, -1, -2)])] == [[], []]
-    _, found = await coordinate(asked, [partial(windows, 7, 7)])
-    assert [flagged.statistics.S for flagged in found.flagged] == [14, 14]
-    log = Recorder()
-    await coordinate([questions([], 1, [7 * 10**6, 8 * 10**6]), questions(["8.5"], 2)], [partial(windows, -1, -2)], log)
-    assert log.written == [(2, False)]
+async def test_amounts_of_any_size_are_judged_by_what_the_shards_reply() -> None:
+    """What is too large for a column comes with the window, from whichever shard."""
+    older, newer = partial(windows, 10**39, 7), partial(windows, 0, 0, 10**40, 10**41)
+    (found,) = await coordinate([questions(["5", "1e36"], 1)], [older, newer])
+    assert [flagged.statistics.S for flagged in found.flagged] == [10**40 + 10**41]

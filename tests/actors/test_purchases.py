@@ -7,21 +7,28 @@ import numpy as np
 from peerwatch.actors.mailbox import Reply, mailbox
 from peerwatch.actors.messages import Purchases, ShardMessage, WindowRequest
 from peerwatch.actors.purchases import PurchaseShard
+from peerwatch.network.amounts import Amounts
 from peerwatch.network.graph import Networks, Plan
 from peerwatch.network.history import LINKED, PurchaseHistory
+from peerwatch.network.windows import Windows
 
 
 def bought(first: int, last: int) -> Purchases:
     """User seq % 3 buys for seq millionths at second seq, for each sequence number from first to last."""
     seq = np.arange(first, last + 1)
-    return Purchases(seq, (seq % 3).astype(np.int32), seq, seq, last, 3, 0)
+    return Purchases(seq, (seq % 3).astype(np.int32), seq, Amounts(seq), last, 3, 0)
 
 
 def asked(seq: int, members: list[int]) -> WindowRequest:
     """A request about one event."""
     plan, size = np.array([Plan.PARTITION], np.int8), np.array([len(members)])
     networks = Networks(
-        np.array([0, len(members)]), np.array(members, np.int32), plan, size, np.zeros((1, 4), np.int64)
+        np.array([0, len(members)]),
+        np.array(members, np.int32),
+        plan,
+        size,
+        np.zeros((1, 4), np.int64),
+        Windows.empty(1),
     )
     return WindowRequest(np.array([seq]), networks, 0, Reply())
 

@@ -35,8 +35,8 @@ async def compared(*said: list[Outcome], share: float = 1.0, judged: bool = True
     def alarm(differences: Sequence[Difference]) -> None:
         found.extend(differences)
 
-    batch = Batch(events, 1, LOG, "log", judged, len(decoder.interner), decoder.large, [])
-    shadowing = Shadowing(Shadow(1, 5, Fraction(3)), [], share, alarm)
+    batch = Batch(events, 1, LOG, "log", judged, len(decoder.interner), [])
+    shadowing = Shadowing(Shadow(1, 5, Fraction(3)), share, alarm)
     send, inbox = mailbox(ShadowMessage, "shadow", 100)
     with send:
         await send.send(Followed(batch, *decoder.interner.columns()))

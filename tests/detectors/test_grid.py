@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peerwatch.detectors.grid import judge_grid
-from peerwatch.network.history import Windows
+from peerwatch.network.amounts import Amounts
 from peerwatch.network.statistics import Statistics
+from peerwatch.network.windows import Windows
 
 AMOUNTS = st.integers(0, 30).map(lambda amount: amount * 10**6) | st.sampled_from([2**62 - 1, 10**30])
 
@@ -25,13 +26,11 @@ def test_every_cell_is_decided_as_integers_decide_it_alone(
     """Also with amounts too large for a column; the statistics are those of whatever any k flags."""
     windows = [window[: T[0]] for window in windows]
     amounts = [data.draw(AMOUNTS) for _ in windows]
-    large: list[int] = []
-    held = np.array([_held(amount, large) for window in windows for amount in window], np.int64)
-    bought = np.array([_held(amount, large) for amount in amounts], np.int64)
-    count = len(held)
-    order = np.arange(count)
+    held = Amounts.of([amount for window in windows for amount in window])
+    bought = Amounts.of(amounts, first=len(held))
+    order = np.arange(len(held))
     given_windows = Windows(np.cumsum([0, *map(len, windows)]), order, order.copy(), held)
-    for most, verdicts in zip(T, judge_grid(given_windows, bought, T, k, large, reasons=reasons), strict=True):
+    for most, verdicts in zip(T, judge_grid(given_windows, bought, T, k, reasons=reasons), strict=True):
         exact = [Statistics.of(window[-most:]) for window in windows]
         flagged = [
             [statistics.exceeded_by(amount, each) for statistics, amount in zip(exact, amounts, strict=True)]
@@ -40,11 +39,3 @@ def test_every_cell_is_decided_as_integers_decide_it_alone(
         assert verdicts.flagged.tolist() == flagged
         any_k = [i for i in range(len(windows)) if any(row[i] for row in flagged)]
         assert verdicts.statistics == ({i: exact[i] for i in any_k} if reasons else {})
-
-
-def _held(amount: int, large: list[int]) -> int:
-    """As a column holds it."""
-    if amount < 2**62:
-        return amount
-    large.append(amount)
-    return -len(large)

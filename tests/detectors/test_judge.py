@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from peerwatch.detectors.judge import Case, Judge
 from peerwatch.detectors.sigma import FLAGGED, NORMAL, UNDECIDED, Sigma
-from peerwatch.network.history import Windows
+from peerwatch.network.amounts import Amounts
 from peerwatch.network.statistics import Statistics
+from peerwatch.network.windows import Windows
 
 
 def screened(window: list[int], amount: int, k: Fraction) -> int:
@@ -53,12 +54,12 @@ def test_clear_cases_are_decided_by_the_screen() -> None:
 def test_decisions_carry_their_reasons() -> None:
     """Those that are asked for become decisions, each with the window it was judged by."""
     windows = Windows(
-        np.array([0, 3, 5, 5]), np.arange(1, 6), np.array([30, 10, 20, 5, 5]), np.array([1, 2, 3, -1, 7]) * 10**6
-    )
-    windows.amount[3] = -1
+        np.array([0, 3, 5, 5]), np.arange(1, 6), np.array([30, 10, 20, 5, 5]),
+        Amounts.of([10**6, 2 * 10**6, 3 * 10**6, 10**30, 7 * 10**6]),
+    )  # fmt: skip
     judge = Judge(Sigma(Fraction(3)))
-    judge.large.append(10**30)
-    case = Case(windows, np.arange(6, 9), np.arange(3), np.array([50, 5, 5]) * 10**6, np.arange(3), np.arange(3))
+    amount = Amounts.of([50 * 10**6, 5 * 10**6, 5 * 10**6])
+    case = Case(windows, np.arange(6, 9), np.arange(3), amount, np.arange(3), np.arange(3))
     judged = judge.verdicts(case)
     assert judged.flagged.tolist() == [True, False, False]
     decisions = judge.decisions(case, judged, np.array([True, False, True]))

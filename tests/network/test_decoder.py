@@ -23,11 +23,10 @@ def decoded(content: bytes, decoder: Decoder | None = None) -> list[Event | str]
     found: dict[int, Event | str] = {bad.line: bad.reason for bad in rejected}
     for i in range(len(events)):
         kind = Kind(events.kind[i])
-        held = int(events.amount[i])
         tie = kind is not Kind.PURCHASE
         found[int(events.line[i])] = Event(
             kind, int(events.timestamp[i]), names[events.user[i]], names[events.friend[i]] if tie else b"",
-            held if held >= 0 else decoder.large[-1 - held],
+            events.amount.exact(i),
         )  # fmt: skip
     return [found[line] for line in sorted(found)]
 

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import network_of
+from support import FORCED
 
 from peerwatch.network import graph as graph_module
+from peerwatch.network.amounts import Amounts
 from peerwatch.network.errors import RunError
 from peerwatch.network.events import Kind
-from peerwatch.network.graph import BOUGHT, COSTS, FriendGraph, Networks, Plan
+from peerwatch.network.graph import COSTS, FriendGraph, Networks, Plan
 
 EVENTS = st.lists(
     st.tuples(st.sampled_from(Kind), st.integers(0, 11), st.integers(0, 11), st.integers(0, 20)).filter(
@@ -20,12 +22,10 @@ EVENTS = st.lists(
     max_size=150,
 )
 EventTuple = tuple[Kind, int, int, int]
-FORCED = {Plan.PARTITION: (1, 10**6, 10**6, 0), Plan.SCAN: (0, 10**6, 0, 10**6), Plan.MEMBERSHIP: (10**6, 0, 0, 10**6)}
-"""Costs that make the planner prefer one plan."""
 
 
 class Answer(NamedTuple):
-    """One question's plan, the network's size, and its places: members, or purchases by their sequence numbers."""
+    """One question's plan, the network's size, and its members, or its window: purchases by their sequence numbers."""
 
     plan: Plan
     size: int
@@ -38,19 +38,29 @@ def answers_of(graph: FriendGraph, events: list[EventTuple], most: int, members:
     found: list[Answer] = []
     gone, asked = 0, seq + np.flatnonzero(kind == Kind.PURCHASE)
     while gone < len(kind):
+        rest = slice(gone, None)
         done, networks = graph.walk(
-            kind[gone:].astype(np.int8), user[gone:].astype(np.int32), friend[gone:].astype(np.int32), stamp[gone:],
-            seq + gone, most, members,
+            kind[rest].astype(np.int8), user[rest].astype(np.int32), friend[rest].astype(np.int32), stamp[rest],
+            Amounts(10 * (seq + np.arange(gone, len(kind)))), seq + gone, most, members,
         )  # fmt: skip
-        found += [answer_of(networks, i, int(asked[len(found) + i])) for i in range(len(networks.plan))]
+        found += [answer_of(networks, i, dict(zip(asked.tolist(), stamp[asked - seq], strict=True)))
+                  for i in range(len(networks.plan))]  # fmt: skip
         gone += done
     return found
 
 
-def answer_of(networks: Networks, i: int, now: int) -> Answer:
-    """The i-th answer, about event `now`."""
-    places, plan = networks.places[networks.offsets[i] : networks.offsets[i + 1]], Plan(int(networks.plan[i]))
-    return Answer(plan, int(networks.size[i]), sorted((places if plan is Plan.PARTITION else now - places).tolist()))
+def answer_of(networks: Networks, i: int, stamps: dict[int, int]) -> Answer:
+    """The i-th answer; of what is in its window, timestamps and amounts have to be right as well."""
+    plan, size, found = Plan(int(networks.plan[i])), int(networks.size[i]), networks.found
+    members = networks.members[networks.offsets[i] : networks.offsets[i + 1]]
+    if plan is Plan.PARTITION:
+        assert len(found.seq[found.window(i)]) == 0
+        return Answer(plan, size, sorted(members.tolist()))
+    window = found.window(i)
+    seqs, timestamps, amounts = (column[window].tolist() for column in (found.seq, found.timestamp, found.amount))
+    assert amounts == [10 * seq for seq in seqs]
+    assert all(stamp == stamps.get(seq, stamp) for seq, stamp in zip(seqs, timestamps, strict=True))
+    return Answer(plan, size, sorted(seqs))
 
 
 def expected_of(events: list[EventTuple], D: int, T: int, seq: int = 1) -> list[tuple[list[int], list[int]]]:
@@ -110,8 +120,9 @@ def test_the_planner_follows_its_costs(plan: Plan) -> None:
     graph.reserve(12)
     user, kind = (np.array([event[i] for event in events]) for i in (1, 0))
     friend, stamp = (np.array([event[i] for event in events]) for i in (2, 3))
+    amount = Amounts(10 * np.arange(1, len(kind) + 1))
     _, networks = graph.walk(
-        kind.astype(np.int8), user.astype(np.int32), friend.astype(np.int32), stamp, 1, 200, 1 << 20
+        kind.astype(np.int8), user.astype(np.int32), friend.astype(np.int32), stamp, amount, 1, 200, 1 << 20
     )
     assert (networks.plan[100:] == plan).all()
     last_hop, membership, scan, partition = networks.expected[-1].tolist()
@@ -136,8 +147,7 @@ def test_a_restored_graph_answers_as_before(
     other.reserve(12)
     bought = [(number, user, stamp) for number, (kind, user, _, stamp) in enumerate(events, 1) if kind is Kind.PURCHASE]
     seq, user, stamp = (np.array([row[i] for row in bought], np.int64) for i in range(3))
-    other.remember(seq, user.astype(np.int32), stamp)
-    assert other.tally[BOUGHT] == len(bought)
+    other.timeline.remember(seq, user.astype(np.int32), stamp, Amounts(10 * seq))
     found = answers_of(other, later, 200, 1 << 20, len(events) + 1) if later else []
     expected = expected_of([*events, *later], D, T)[len(bought) :]
     for answer, (network, latest) in zip(found, expected, strict=True):
@@ -147,7 +157,10 @@ def test_a_restored_graph_answers_as_before(
 def changed(graph: FriendGraph, kind: Kind, a: int, others: np.ndarray) -> None:
     """User a befriends or unfriends all others."""
     count = len(others)
-    graph.walk(np.full(count, kind, np.int8), np.full(count, a, np.int32), others, np.zeros(count, np.int64), 1, 0, 0)
+    nothing = np.zeros(count, np.int64)
+    graph.walk(
+        np.full(count, kind, np.int8), np.full(count, a, np.int32), others, nothing, Amounts(nothing), 1, 0, 0
+    )  # fmt: skip
 
 
 def test_the_pool_grows_and_closes_its_gaps() -> None:

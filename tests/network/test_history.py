@@ -1,18 +1,33 @@
 """Purchase histories against sorted lists."""
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from peerwatch.network.amounts import Amounts
 from peerwatch.network.graph import Networks, Plan
-from peerwatch.network.history import HELD, PurchaseHistory, Windows, merged, shortened
+from peerwatch.network.history import HELD, PurchaseHistory
 from peerwatch.network.latest import kth_largest
+from peerwatch.network.windows import Windows, merged, shortened
 
 USERS = 9
-PURCHASES = st.lists(st.tuples(st.integers(0, USERS - 1), st.integers(0, 12)), max_size=120)
-NETWORKS = st.lists(st.sets(st.integers(0, USERS - 1)), min_size=1, max_size=12)
+
+
+def bought(users: int, stamps: int) -> st.SearchStrategy[list[tuple[int, int]]]:
+    """Purchases: whose, and when."""
+    return st.lists(st.tuples(st.integers(0, users - 1), st.integers(0, stamps)), max_size=120)
+
+
+PURCHASES = st.one_of(bought(USERS, 12), bought(USERS, 2), bought(3, 12))
+NETWORKS = st.lists(
+    st.one_of(st.sets(st.integers(0, USERS - 1)), st.just({*range(USERS)})), min_size=1, max_size=12
+)  # fmt: skip
+LENGTHS = st.one_of(st.integers(1, 4), st.integers(1, 30))
+"""T."""
 
 
 def ask(history: PurchaseHistory, seqs: list[int], networks: list[set[int]]) -> Windows:
@@ -26,23 +41,7 @@ def members_of(networks: list[set[int]]) -> Networks:
     members = np.array([member for network in networks for member in sorted(network)], np.int32)
     count = len(networks)
     plan, size = np.full(count, Plan.PARTITION, np.int8), np.diff(offsets)
-    return Networks(offsets, members, plan, size, np.zeros((count, 4), np.int64))
-
-
-def purchases_of(seqs: list[int], windows: list[list[tuple[int, int]]]) -> Networks:
-    """The same as a scan names them: by how many events before the asking one each was, the latest arrival first."""
-    offsets = np.cumsum([0, *map(len, windows)])
-    back = [seq - row[1] for seq, window in zip(seqs, windows, strict=True) for row in window]
-    places = [sorted(back[a:b]) for a, b in itertools.pairwise(offsets.tolist())]
-    count = len(seqs)
-    plan, size = np.full(count, Plan.SCAN, np.int8), np.full(count, -1)
-    return Networks(
-        offsets,
-        np.array([place for window in places for place in window], np.int32),
-        plan,
-        size,
-        np.zeros((count, 4), np.int64),
-    )
+    return Networks(offsets, members, plan, size, np.zeros((count, 4), np.int64), Windows.empty(count))
 
 
 def expected(
@@ -58,7 +57,7 @@ def expected(
 def rows_of(windows: Windows, i: int) -> list[tuple[int, int]]:
     """(timestamp, seq) of the i-th window, sorted; each amount is its purchase's sequence number times ten."""
     window = windows.window(i)
-    assert (windows.amount[window] == windows.seq[window] * 10).all()
+    assert (windows.amount.held[window] == windows.seq[window] * 10).all()
     return sorted(zip(windows.timestamp[window].tolist(), windows.seq[window].tolist(), strict=True))
 
 
@@ -76,13 +75,13 @@ def filled(
         seq = np.array([2 * i + 1 for i in mine], np.int64)
         user = np.array([purchases[i][0] for i in mine], np.int32)
         stamp = np.array([purchases[i][1] for i in mine], np.int64)
-        history.append(seq, user, stamp, seq * 10, 2 * end)
+        history.append(seq, user, stamp, Amounts(seq * 10), 2 * end)
     return history
 
 
 @settings(max_examples=400)
 @given(
-    purchases=PURCHASES, networks=NETWORKS, T=st.integers(1, 30), cuts=st.lists(st.integers(0, 200), max_size=3),
+    purchases=PURCHASES, networks=NETWORKS, T=LENGTHS, cuts=st.lists(st.integers(0, 200), max_size=3),
     seqs=st.lists(st.integers(0, 260), min_size=12, max_size=12), ordered=st.booleans(),
 )  # fmt: skip
 def test_windows_are_the_latest_as_of_any_event(
@@ -103,42 +102,6 @@ def test_windows_are_the_latest_as_of_any_event(
 
 
 @settings(max_examples=200)
-@given(
-    purchases=PURCHASES, networks=NETWORKS, T=st.integers(1, 9), shards=st.integers(1, 3), before=st.integers(0, 130),
-    seqs=st.lists(st.integers(0, 260), min_size=12, max_size=12), recent=st.sampled_from((8, 1024)),
-)  # fmt: skip
-def test_windows_found_by_a_scan_are_read_from_the_arrivals(
-    purchases: list[tuple[int, int]],
-    networks: list[set[int]],
-    T: int,
-    shards: int,
-    before: int,
-    seqs: list[int],
-    recent: int,
-) -> None:
-    """What a scan of the last purchases names, the shards have together, whatever they have let go of by then."""
-    seqs = sorted(seqs)[: len(networks)]
-    first = min(before, len(purchases))
-    parts = []
-    for shard in range(shards):
-        history = filled(purchases[:first], T, [], shard, shards, recent, low=seqs[0])
-        history.settle()
-        for cut in range(first, len(purchases)):
-            mine = slice(cut, cut + (purchases[cut][0] % shards == shard))
-            user, stamp = (np.array([row[i] for row in purchases[mine]], np.int64) for i in (0, 1))
-            seq = np.arange(2 * cut + 1, 2 * cut + 1 + len(user))
-            history.append(seq, user.astype(np.int32), stamp, seq * 10, 2 * cut + 2)
-        remembered = [
-            [row for row in expected(purchases, seq, network, T) if row[1] >= 2 * ((seq - 1) // 2 + 1 - recent)]
-            for seq, network in zip(seqs, networks, strict=True)
-        ]
-        parts.append(history.windows(np.array(seqs), purchases_of(seqs, remembered)))
-    windows = merged(parts, T)
-    for i, rows in enumerate(remembered):
-        assert rows_of(windows, i) == sorted(rows)
-
-
-@settings(max_examples=200)
 @given(purchases=PURCHASES, networks=NETWORKS, T=st.integers(1, 6), asked=st.integers(0, 240), cut=st.integers(0, 120))
 def test_what_is_forgotten_is_never_missed(
     purchases: list[tuple[int, int]], networks: list[set[int]], T: int, asked: int, cut: int
@@ -150,17 +113,13 @@ def test_what_is_forgotten_is_never_missed(
     history = PurchaseHistory.from_columns(T, history.columns(), 2 * cut, recent=8)
     for i, (user, stamp) in enumerate(purchases[cut:], cut):
         seq = np.array([2 * i + 1])
-        history.append(seq, np.array([user], np.int32), np.array([stamp]), seq * 10, 2 * i + 2)
+        history.append(seq, np.array([user], np.int32), np.array([stamp]), Amounts(seq * 10), 2 * i + 2)
         history.low = min(2 * i + 2, max(asked, 2 * cut + 1))
         history.settle()
     now = max(asked, 2 * cut + 1)
     windows = ask(history, [now] * len(networks), networks)
     for i, network in enumerate(networks):
         assert rows_of(windows, i) == expected(purchases, now, network, T)
-    held = [{row[1] for row in expected(purchases, 2 * cut + 1, {user}, T)} for user in range(USERS)]
-    lately = sorted(set().union(*held))[-8:]  # what the graph remembers of a checkpoint, the history must have
-    window = [(purchases[seq // 2][1], seq) for seq in lately]
-    assert rows_of(history.windows(np.array([now]), purchases_of([now], [window])), 0) == sorted(window)[-T:]
 
 
 def test_a_history_holds_what_can_still_be_needed_and_no_more() -> None:
@@ -169,7 +128,7 @@ def test_a_history_holds_what_can_still_be_needed_and_no_more() -> None:
     history.reserve(2)
     for begin in range(0, count, 1000):
         seq = np.arange(begin + 1, begin + 1001)
-        history.append(seq, (seq % 1000 == 0).astype(np.int32), seq, seq * 10, begin + 1000)
+        history.append(seq, (seq % 1000 == 0).astype(np.int32), seq, Amounts(seq * 10), begin + 1000)
         history.low = begin + 1001
         history.settle()
     assert history.columns().held.tolist()[0] < 2 * 50
@@ -190,7 +149,7 @@ def test_merged_shards_give_what_one_shard_gives(
 
 
 @given(
-    purchases=PURCHASES, networks=NETWORKS, T=st.lists(st.integers(1, 30), min_size=1, max_size=4),
+    purchases=PURCHASES, networks=NETWORKS, T=st.lists(LENGTHS, min_size=1, max_size=4),
     cuts=st.lists(st.integers(0, 200), max_size=3), seqs=st.lists(st.integers(0, 260), min_size=12, max_size=12),
 )  # fmt: skip
 def test_the_windows_of_a_view_cut_shorter_are_those_of_the_smaller_T(
@@ -215,22 +174,44 @@ def test_kth_largest(values: list[int], data: st.DataObject) -> None:
     assert kth_largest(np.array(values), len(values), k) == sorted(values, reverse=True)[k - 1]
 
 
-def test_both_ways_of_the_partition_give_the_same_windows() -> None:
-    """On a long history with late purchases the guess and the certain bound answer alike."""
+TIMES: dict[str, Callable[[np.random.Generator, np.ndarray], np.ndarray]] = {
+    "in order": lambda _, seq: seq // 5,
+    "some late": lambda rng, seq: seq // 5 - (rng.random(len(seq)) < 0.05) * rng.integers(0, 500, len(seq)),
+    "all late": lambda rng, seq: np.where(seq < len(seq) // 3, 10**6 + seq // 5, rng.integers(0, 10**6, len(seq))),
+    "newest first": lambda _, seq: -seq // 5,
+    "few moments": lambda rng, seq: rng.integers(0, 3, len(seq)),
+}
+"""When purchases are made, by their sequence numbers."""
+
+
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("recent", [64, 1 << 16])
+@pytest.mark.parametrize("T", [1, 3, 40])
+def test_windows_of_thousands_of_purchases_are_the_latest(times: str, recent: int, T: int) -> None:
+    """Few members or many, in order or late, settled or not, about the past as well, with the rest forgotten."""
     rng = np.random.default_rng(7)
-    count, users, T = 20_000, 400, 40
+    count, users, first = 6000, 300, 5000
     user, seq = rng.integers(0, users, count).astype(np.int32), np.arange(1, count + 1)
-    stamp = seq // 5 - (rng.random(count) < 0.05) * rng.integers(0, 500, count)
-    networks = [set(rng.permutation(users)[:size].tolist()) for size in (20, 200, 300, 399)]
-    answers = []
-    for recent in (64, 1 << 16):  # what is not remembered cannot be guessed at
-        history = PurchaseHistory(T, recent=recent)
-        history.reserve(users)
-        history.append(seq[:-100], user[:-100], stamp[:-100], seq[:-100] * 10, count - 100)
-        history.low = count - 99
+    stamp = TIMES[times](rng, seq)
+    history = PurchaseHistory(T, recent=recent)
+    history.reserve(users)
+    for begin in range(0, first, 500):  # as a batch log comes
+        part = slice(begin, begin + 500)
+        history.append(seq[part], user[part], stamp[part], Amounts(seq[part] * 10), begin + 500)
+        history.low = begin + 501
         history.settle()
-        history.append(seq[-100:], user[-100:], stamp[-100:], seq[-100:] * 10, count)
-        windows = ask(history, [count - 99, count - 50, count, count + 1], networks)
-        answers.append([rows_of(windows, i) for i in range(4)])
-    assert answers[0] == answers[1]
-    assert [len(answer) for answer in answers[0]] == [T] * 4
+    history.append(seq[first:], user[first:], stamp[first:], Amounts(seq[first:] * 10), count)
+    networks = [set(rng.permutation(users)[:size].tolist()) for size in (1, 2, 5, 20, 60, 90, 200, 299)]
+    asked = [first + 1 + 120 * i for i in range(len(networks))]
+    order = np.lexsort((seq, stamp))
+
+    def check(history: PurchaseHistory, asked: list[int]) -> None:
+        windows = ask(history, asked, networks)
+        for i, (now, network) in enumerate(zip(asked, networks, strict=True)):
+            inside = order[np.isin(user[order], [*network]) & (seq[order] < now)][-T:]
+            assert rows_of(windows, i) == list(zip(stamp[inside].tolist(), seq[inside].tolist(), strict=True))
+
+    check(history, asked)
+    check(history.view(), asked[::-1])
+    check(history, asked)
+    check(PurchaseHistory.from_columns(T, history.columns(), count, recent=recent), [count + 1] * len(networks))

@@ -46,7 +46,7 @@ def shadowing() -> Shadowing:
     def differ(differences: Sequence[Difference]) -> None:
         raise AssertionError(differences)
 
-    return Shadowing(Shadow(1, 3, Fraction(3)), [], 1.0, differ)
+    return Shadowing(Shadow(1, 3, Fraction(3)), 1.0, differ)
 
 
 async def test_it_judges_to_the_end_and_counts() -> None:
@@ -169,7 +169,8 @@ async def test_every_kernel_of_a_loaded_run_is_called_off_the_loop(monkeypatch: 
         original = getattr(owner, method)
 
         def recording(*arguments: Any, _original: Any = original, _name: str = method) -> Any:
-            called.setdefault(_name, []).append(threading.get_ident() != here)
+            small = _name == "windows" and len(arguments[1]) < 500  # of few decisions that scans have answered
+            called.setdefault(_name, []).append(small or threading.get_ident() != here)
             return _original(*arguments)
 
         monkeypatch.setattr(owner, method, recording)

@@ -79,7 +79,7 @@ def test_every_cell_is_what_the_reference_says(
     }
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         directory = Path(name)
-        for limit, value in (("BATCH_CAP", cap), ("WINDOW_PURCHASES", bound), ("MOST_MEMBERS", bound)):
+        for limit, value in (("BATCH_CAP", cap), ("WINDOW_PURCHASES", bound), ("MOST_PLACES", bound)):
             patch.setattr(work, limit, value)
         for log, content in (("batch", batch), ("stream", stream)):
             (directory / log).write_bytes(content or b"")
