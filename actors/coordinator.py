@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
-from dataclasses import replace
 from itertools import cycle
 from typing import Any, Final, NamedTuple, Protocol
 
 import anyio
+import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
 from numpy.typing import NDArray
@@ -163,7 +163,7 @@ class Coordinator:
             replies = await self._request(message.seq, message.networks)
             if self._wants_context:
                 own = await self._request(message.seq, alone(message.events.user))
-        message = replace(message, networks=message.networks.unfound())  # the first shard has it
+        message = msgspec.structs.replace(message, networks=message.networks.unfound())  # the first shard has it
         await asked.send(Asked(message, replies, own))
         return message.next
 

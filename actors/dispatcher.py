@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 import anyio
+import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
 
@@ -83,8 +83,7 @@ class Place(NamedTuple):
     content: bytes
 
 
-@dataclass
-class Caution:
+class Caution(msgspec.Struct):
     """What a run knows of the failures before it.
 
     Lines up to `until` (bytes read of all logs) and behind event `after` go one by one, each awaited, so that a failure
@@ -95,9 +94,9 @@ class Caution:
     after: int = 0
     until: int = 0
     current: Place | None = None
-    failures: Counter[Place] = field(default_factory=Counter)
-    poison: dict[Place, str] = field(default_factory=dict)
-    said: set[str] = field(default_factory=set)
+    failures: Counter[Place] = msgspec.field(default_factory=Counter)
+    poison: dict[Place, str] = msgspec.field(default_factory=dict)
+    said: set[str] = msgspec.field(default_factory=set)
 
 
 class Dispatcher:

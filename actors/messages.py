@@ -1,7 +1,8 @@
 """What actors say to each other. Columns of one message have the same length; sequence numbers start at 1."""
 
-from dataclasses import dataclass
 from typing import TypeAlias
+
+import msgspec
 
 from peerwatch.actors.mailbox import Reply
 from peerwatch.actors.snapshot import Snapshot
@@ -17,8 +18,7 @@ from peerwatch.network.statistics import Statistics
 from peerwatch.network.windows import Windows
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """Dispatcher to graph: events in log order, the first of them number `seq`.
 
     `content` is the text their `start` and `end` point into, `file` its name. Purchases are judged if `judged`.
@@ -34,8 +34,7 @@ class Batch:
     rejected: list[RejectedLine]
 
 
-@dataclass(frozen=True, slots=True)
-class Purchases:
+class Purchases(msgspec.Struct, frozen=True):
     """Dispatcher to a shard: its users' purchases among all up to `through`.
 
     `low` is the shard's new low watermark: no later question is about an event before it.
@@ -50,8 +49,7 @@ class Purchases:
     low: int
 
 
-@dataclass(frozen=True, slots=True)
-class Questions:
+class Questions(msgspec.Struct, frozen=True):
     """Graph to coordinator: purchases to be judged, with what answers for their buyers' networks as of each of them.
 
     Every batch gives at least one message, be it empty; the last of a batch says how far the events have come. `next`
@@ -68,8 +66,7 @@ class Questions:
     next: bool
 
 
-@dataclass(frozen=True, slots=True)
-class WindowRequest:
+class WindowRequest(msgspec.Struct, frozen=True):
     """Coordinator to a shard: the T latest purchases of its users in these networks, before each event in `seq`.
 
     Every shard gets the same arrays and skips what it does not own: cheaper than dealing the members out. The first one
@@ -83,8 +80,7 @@ class WindowRequest:
     reply: Reply[Windows]
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(msgspec.Struct, frozen=True):
     """Dispatcher to all graph actors, before the first batch that is judged: each other one gets a copy of the first's.
 
     Until then only the first one gets batches.
@@ -98,8 +94,7 @@ ShardMessage: TypeAlias = Purchases | WindowRequest | Snapshot
 CoordinatorMessage: TypeAlias = Questions | Snapshot
 
 
-@dataclass(frozen=True, slots=True)
-class Flagged:
+class Flagged(msgspec.Struct, frozen=True):
     """Coordinator to output: one flagged purchase: its number, its line and that line's own text, its window.
 
     `spoken` is what a detector other than sigma had to say, `severity` how bad it is, if levels are set.
@@ -113,8 +108,7 @@ class Flagged:
     severity: Level | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Results:
+class Results(msgspec.Struct, frozen=True):
     """Coordinator to output: what to write, in order; with it all events up to `through` are judged.
 
     `seq` are the purchases that were judged.
@@ -129,8 +123,7 @@ class Results:
 OutputMessage: TypeAlias = Results | Snapshot
 
 
-@dataclass(frozen=True, slots=True)
-class Followed:
+class Followed(msgspec.Struct, frozen=True):
     """Dispatcher to shadow: a batch as the graph actors get it, with the columns of all ids that it may name."""
 
     batch: Batch
@@ -138,8 +131,7 @@ class Followed:
     ends: Int64s
 
 
-@dataclass(frozen=True, slots=True)
-class Outcomes:
+class Outcomes(msgspec.Struct, frozen=True):
     """Coordinator to shadow: what was decided on the purchases that are recomputed, in order."""
 
     outcomes: list[Outcome]

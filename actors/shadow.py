@@ -1,9 +1,9 @@
 """Recomputes a share of the decisions by brute force while they are made, and compares."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
 
@@ -21,8 +21,7 @@ ID_WORK: Final = 200
 """Nanoseconds it takes to follow an event, to recompute a decision, and to learn a user's id."""
 
 
-@dataclass
-class Tally:
+class Tally(msgspec.Struct):
     """How many decisions have been recomputed, how many of them differ, and the first that does."""
 
     recomputed: int = 0
@@ -30,8 +29,7 @@ class Tally:
     first: Difference | None = None
 
 
-@dataclass(frozen=True)
-class Shadowing:
+class Shadowing(msgspec.Struct, frozen=True):
     """What a run with a shadow has in addition.
 
     The shadow itself as of the run's first event; the share of the decisions that is recomputed; where differences are
@@ -41,7 +39,7 @@ class Shadowing:
     shadow: Shadow
     share: float
     alarm: Callable[[Sequence[Difference]], None]
-    tally: Tally = field(default_factory=Tally)
+    tally: Tally = msgspec.field(default_factory=Tally)
 
 
 class ShadowActor:

@@ -1,8 +1,8 @@
 """Trains models away from the flow of events."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+import msgspec
 from anyio.to_thread import run_sync
 
 from peerwatch.actors.mailbox import Receive, Reply
@@ -11,8 +11,7 @@ from peerwatch.detectors.learning import Lesson
 from peerwatch.network.errors import RunError
 
 
-@dataclass(frozen=True, slots=True)
-class Training:
+class Training(msgspec.Struct, frozen=True):
     """Coordinator to trainer: `detector`, which is left as it is, is to learn a lesson.
 
     `keep` is called with the lesson's version and its model before that is handed over: it has to be there again after

@@ -18,6 +18,7 @@ from peerwatch.network.decoder import Decoder
 from peerwatch.network.events import Kind
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import COUNT, STRETCH, PurchaseHistory
+from peerwatch.network.timeline import Timeline
 
 COMMAND: Final = [sys.executable, "-m", "peerwatch", "run", "--quiet"]
 ENVIRONMENT: Final = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
@@ -112,7 +113,9 @@ def held(case: Case, directory: Path) -> dict[str, float]:
 
 
 def _bytes(state: object) -> int:
-    return sum(value.nbytes for value in vars(state).values() if isinstance(value, np.ndarray))
+    parts = [*vars(state).values()]
+    parts += [part for value in parts if isinstance(value, Timeline) for part in vars(value).values()]
+    return sum(value.nbytes for value in parts if isinstance(value, np.ndarray))
 
 
 def cores(case: Case, directory: Path, runs: int, scratch: Path) -> dict[str, float]:

@@ -1,9 +1,9 @@
 """Amounts of any size in columns of 64 bits."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,8 +19,7 @@ SHARE: Final = 8
 """Purchases are looked through once an eighth as many large amounts have come: so that costs little for each."""
 
 
-@dataclass(frozen=True, slots=True)
-class Amounts:
+class Amounts(msgspec.Struct, frozen=True):
     """A column of amounts in millionths, whatever their size: what is too large for 64 bits is held beside it.
 
     `held` has shape [n]: where it is negative, it is the name of a large amount, and the amount is `large[name]`. A
@@ -29,7 +28,7 @@ class Amounts:
     """
 
     held: Int64s
-    large: Mapping[int, int] = field(default_factory=dict)
+    large: Mapping[int, int] = msgspec.field(default_factory=dict)
 
     @classmethod
     def of(cls, amounts: Sequence[int], first: int = 0) -> "Amounts":

@@ -5,9 +5,9 @@ Whatever the kernel `network.scanner.scan` does not recognise, be it unusual or 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
 
 from peerwatch.network.amounts import LARGEST_AMOUNT, Amounts
@@ -22,8 +22,7 @@ SMALLEST_HOLE: Final = 4
 """NUL bytes that are surely a hole: fewer stand before every line of UTF-16 and UTF-32, and those are rejected."""
 
 
-@dataclass(frozen=True, slots=True)
-class Events:
+class Events(msgspec.Struct, frozen=True):
     """Columns of n events in log order; all arrays have shape [n].
 
     `kind` a `Kind`; `user`, `friend` dense integers (`friend` means nothing for a purchase); `amount` millionths;
@@ -44,7 +43,7 @@ class Events:
         return len(self.kind)
 
     def __getitem__(self, which: slice | Int64s | np.ndarray[tuple[int], np.dtype[np.bool_]]) -> "Events":
-        return Events(*(getattr(self, field.name)[which] for field in fields(self)))
+        return Events(*(getattr(self, name)[which] for name in self.__struct_fields__))
 
 
 class Rejected(NamedTuple):

@@ -5,7 +5,6 @@ A command-line option beats the YAML config, which beats the batch log's header 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, Any, Final, Literal, TypeAlias, get_args, get_type_hints
 
@@ -164,8 +163,7 @@ PATHS: Final = {
 """The keys whose values are paths."""
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(msgspec.Struct, frozen=True):
     """Values by dotted key (`detector.k`) from one place, each with its origin (`FILE:LINE` or `--option`)."""
 
     values: Mapping[str, Any]

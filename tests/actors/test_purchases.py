@@ -1,8 +1,7 @@
 """A purchase shard's contract: replies as of the event asked about, never before its watermark."""
 
-from dataclasses import replace
-
 import numpy as np
+from msgspec.structs import replace
 
 from peerwatch.actors.mailbox import Reply, mailbox
 from peerwatch.actors.messages import Purchases, ShardMessage, WindowRequest
