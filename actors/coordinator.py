@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from itertools import cycle
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import anyio
 import msgspec
@@ -11,6 +11,7 @@ import numpy as np
 from anyio.to_thread import run_sync
 from numpy.typing import NDArray
 
+from peerwatch.actors.judges import Seat, Spoke
 from peerwatch.actors.mailbox import INLINE_WORK, Receive, Reply, Send, mailbox, run_kernel
 from peerwatch.actors.messages import (
     CoordinatorMessage,
@@ -23,15 +24,15 @@ from peerwatch.actors.messages import (
     ShardMessage,
     WindowRequest,
 )  # fmt: skip
-from peerwatch.actors.seat import Seat, Spoke
 from peerwatch.actors.snapshot import Snapshot
 from peerwatch.actors.trainer import Training
-from peerwatch.detectors.adaptation import News, section
-from peerwatch.detectors.judge import Case, Decision, Judged, Mask
-from peerwatch.detectors.shadow import Outcome
+from peerwatch.judging.adaptation import News, section
+from peerwatch.judging.audit import Outcome
+from peerwatch.judging.judge import CHALLENGER, CHAMPION, Case, Decision, Judged, Mask
+from peerwatch.judging.sampling import sampled
+from peerwatch.judging.state import DISAGREED
+from peerwatch.kernels import Int64s
 from peerwatch.network.graph import Networks, alone
-from peerwatch.network.kernels import Int64s
-from peerwatch.network.sampling import sampled
 from peerwatch.network.windows import Windows, merged
 
 
@@ -68,11 +69,6 @@ class Checking(NamedTuple):
 
     share: float
     shadow: Send[ShadowMessage]
-
-
-CHAMPION: Final = "champion"
-CHALLENGER: Final = "challenger"
-DISAGREED: Final = "disagreed"
 
 
 class Bench(NamedTuple):

@@ -1,9 +1,9 @@
 """Decodes, numbers and deals out the events; rejects the lines that are none."""
 
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple
 
 import anyio
 import msgspec
@@ -13,65 +13,18 @@ from anyio.to_thread import run_sync
 from peerwatch.actors.mailbox import Reply, Send, run_kernel
 from peerwatch.actors.messages import Batch, Followed, GraphMessage, Purchases, ShadowMessage, ShardMessage, Share
 from peerwatch.actors.snapshot import Snapshot
+from peerwatch.connectors.source import Block, Log, Mark
+from peerwatch.errors import StrictError
+from peerwatch.judging.state import NOTHING_DONE, Counts
 from peerwatch.network.decoder import SMALLEST_HOLE, Decoder, Events, Rejected
-from peerwatch.network.errors import StrictError
 from peerwatch.network.events import Kind, begin_of_line
 from peerwatch.network.likeness import Impression
 from peerwatch.network.rejects import RejectedLine
 
-
-class Block(NamedTuple):
-    """Whole lines of a log, of which only the last may lack its line feed; none if the log only shows it is alive.
-
-    `offset` is the first byte's place in the file, `line` the first line's number, from 1. `position` is where reading
-    goes on behind the block, in the log's own words. `caught_up` says of a block without lines that nothing older than
-    itself is left to read. `hole` counts the NUL bytes before the first line that the log has skipped.
-    """
-
-    content: bytes
-    offset: int
-    line: int
-    position: Any
-    caught_up: bool = False
-    hole: int = 0
-
-
-class Log(Protocol):
-    """A source of lines: its name, whether its purchases are judged, and its blocks."""
-
-    name: str
-    judged: bool
-
-    def blocks(self) -> AsyncGenerator[Block, None]:
-        """The lines, as they come."""
-
-
-class Progress(NamedTuple):
-    """How far the dispatcher has come. `bytes` counts what has been read of all logs."""
-
-    bytes: int = 0
-    events: int = 0
-    judged: int = 0
-    rejected: int = 0
-    users: int = 0
-
-
-NOTHING_DONE: Final = Progress()
 MARK_EVENTS: Final = 1 << 16
 """Events between two marks at least..."""
 MARK_SHARE: Final = 128
 """...and this part of all events so far: the number of marks grows with the logarithm."""
-
-
-Where = TypeVar("Where")
-
-
-class Mark(NamedTuple, Generic[Where]):
-    """A place at which reading can begin again: behind how many events, in which log, and its own word for where."""
-
-    events: int
-    judged: bool
-    position: Where
 
 
 class Place(NamedTuple):
@@ -111,7 +64,7 @@ class Dispatcher:
         shadow: Send[ShadowMessage] | None = None,
         *,
         strict: bool,
-        done: Progress = NOTHING_DONE,
+        done: Counts = NOTHING_DONE,
         due_snapshot: Callable[[int, Any, bool], Snapshot | None] = lambda *_: None,
         caution: Caution | None = None,
         wait_settled: Callable[[int], Awaitable[None]] | None = None,
@@ -149,7 +102,7 @@ class Dispatcher:
         self.stopped_by: StrictError | None = None
         """The rejected line that ended a strict run."""
 
-    def statistics(self) -> Progress:
+    def statistics(self) -> Counts:
         """How far it has come."""
         return self._done._replace(users=self._decoder.users)
 

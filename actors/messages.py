@@ -6,13 +6,13 @@ import msgspec
 
 from peerwatch.actors.mailbox import Reply
 from peerwatch.actors.snapshot import Snapshot
-from peerwatch.detectors.judge import Spoken
-from peerwatch.detectors.severity import Level
-from peerwatch.detectors.shadow import Outcome
-from peerwatch.network.amounts import Amounts
+from peerwatch.amounts import Amounts
+from peerwatch.judging.audit import Outcome
+from peerwatch.judging.judge import Spoken
+from peerwatch.judging.severity import Level
+from peerwatch.kernels import Bytes, Int32s, Int64s
 from peerwatch.network.decoder import Events
 from peerwatch.network.graph import FriendGraph, Networks
-from peerwatch.network.kernels import Bytes, Int32s, Int64s
 from peerwatch.network.rejects import RejectedLine
 from peerwatch.network.statistics import Statistics
 from peerwatch.network.windows import Windows

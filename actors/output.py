@@ -7,9 +7,9 @@ import orjson
 from peerwatch.actors.mailbox import Receive
 from peerwatch.actors.messages import OutputMessage, Results
 from peerwatch.actors.snapshot import Snapshot
-from peerwatch.detectors.judge import Spoken
-from peerwatch.detectors.severity import Level
-from peerwatch.detectors.verdicts import Entry, Verdict, VerdictHash, encode_entry
+from peerwatch.judging.judge import Spoken
+from peerwatch.judging.severity import Level
+from peerwatch.judging.verdict_hash import Entry, Verdict, VerdictHash, encode_entry
 from peerwatch.network.rejects import encode_reject
 
 

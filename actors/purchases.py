@@ -2,41 +2,17 @@
 
 from typing import Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 
 from peerwatch.actors.mailbox import Receive, run_kernel
 from peerwatch.actors.messages import Purchases, ShardMessage, WindowRequest
-from peerwatch.actors.snapshot import Arrays
-from peerwatch.network.amounts import Amounts
-from peerwatch.network.history import PurchaseColumns, PurchaseHistory
-
-COLUMNS: Final = ("held", "seq", "timestamp", "amount")
-"""The columns of a history, as a snapshot names them, each followed by the shard's number."""
-LARGE: Final = "large"
-"""Beside them the large amounts in the order of their names, one a line, in ASCII."""
+from peerwatch.judging.state import arrays_of
+from peerwatch.network.history import PurchaseHistory
 
 LINK_WORK: Final = 64
 MEMBER_WORK: Final = 8
 COPY_WORK: Final = 2
 """Nanoseconds it takes to link a purchase, to look at a member, and to take over a purchase that a scan has found."""
-
-
-def arrays_of(columns: PurchaseColumns, number: int) -> dict[str, NDArray[Any]]:
-    """A shard's part of a snapshot."""
-    amount = columns.amount
-    text = "\n".join(str(amount.large[name]) for name in amount.named())
-    arrays = (columns.held, columns.seq, columns.timestamp, amount.held)
-    named = {f"{name}{number}": array for name, array in zip(COLUMNS, arrays, strict=True)}
-    return {**named, f"{LARGE}{number}": np.frombuffer(text.encode(), np.uint8)}
-
-
-def columns_from(arrays: Arrays, number: int) -> PurchaseColumns:
-    """The columns whose part of a snapshot this is."""
-    held, seq, timestamp, amount = (arrays[f"{name}{number}"] for name in COLUMNS)
-    amounts = map(int, arrays[f"{LARGE}{number}"].tobytes().split())
-    names = np.unique(amount[amount < 0]).tolist()
-    return PurchaseColumns(held, seq, timestamp, Amounts(amount, dict(zip(names, amounts, strict=True))))
 
 
 class PurchaseShard:

@@ -1,12 +1,11 @@
 """A snapshot of all actors at one moment of the log."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import anyio
 from numpy.typing import NDArray
 
-Arrays = Mapping[str, NDArray[Any]]
+from peerwatch.judging.state import Arrays
 
 
 class Snapshot:

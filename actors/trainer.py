@@ -7,8 +7,8 @@ from anyio.to_thread import run_sync
 
 from peerwatch.actors.mailbox import Receive, Reply
 from peerwatch.detectors.base import Detector
-from peerwatch.detectors.learning import Lesson
-from peerwatch.network.errors import RunError
+from peerwatch.errors import RunError
+from peerwatch.judging.training import Lesson
 
 
 class Training(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ from typing import Final
 from cases import CASES, Case
 from throughput import COMMAND, cost_of, run_of
 
-from peerwatch.runtime.generate import Recipe
+from peerwatch.studies.generate import Recipe
 
 START: Final = Case("start", 1, 50, Recipe(users=3, batch_events=3, stream_events=3, mean_degree=1, D=1, T=50))
 """A log of six lines: start-up and nothing else."""

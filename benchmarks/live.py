@@ -12,14 +12,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from peerwatch.actors.dispatcher import Progress
-from peerwatch.detectors.verdicts import VerdictHash
-from peerwatch.runtime.checkpoints import VERSION, Envelope, Identity, Place, StateDirectory, read_checkpoint
-from peerwatch.runtime.generate import Recipe, write_logs
-from peerwatch.runtime.output_file import Written
-from peerwatch.runtime.position import Position
-from peerwatch.runtime.seen import Seen
-from peerwatch.runtime.state import Facts, State
+from peerwatch.connectors.output_file import Written
+from peerwatch.connectors.position import Position
+from peerwatch.connectors.seen import Seen
+from peerwatch.judging.state import Counts, State
+from peerwatch.judging.verdict_hash import VerdictHash
+from peerwatch.storage.checkpoints import VERSION, Envelope, Facts, Identity, Place, StateDirectory, read_checkpoint
+from peerwatch.studies.generate import Recipe, write_logs
 
 COMMAND = [sys.executable, "-m", "peerwatch", "run", "--quiet"]
 Result = TypeVar("Result")
@@ -99,7 +98,7 @@ def checkpoint_seconds(
         "large0": np.zeros(0, np.uint8),
         "disagreed": np.zeros(2, np.int64),
     }
-    progress = Progress(0, purchases, 0, 0, users)
+    progress = Counts(0, purchases, 0, 0, users)
     facts = Facts(
         progress, judged=True, position=Position(), flagged=0, flagged_written=Written(), rejects_written=Written(),
         verdicts=VerdictHash(), verdicts_written=None, shards=1, unseen=[], marks=[], seen=Seen(),

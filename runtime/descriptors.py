@@ -8,8 +8,8 @@ import sys
 from contextlib import suppress
 from typing import Final
 
-from peerwatch.network.errors import UsageError
-from peerwatch.runtime.settings import Settings
+from peerwatch.errors import UsageError
+from peerwatch.settings.model import Settings
 
 NAMED: Final = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 NAMES: Final = ("standard input", "standard output", "standard error")

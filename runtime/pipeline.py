@@ -7,18 +7,19 @@ from typing import Any, Final, NamedTuple
 import anyio
 from anyio.abc import TaskGroup
 
+from peerwatch.actors.audit import ShadowActor, Shadowing, Tally
 from peerwatch.actors.coordinator import Bench, Checking, Coordinator, DecisionLog
-from peerwatch.actors.dispatcher import Caution, Dispatcher, Log, Progress
+from peerwatch.actors.dispatcher import Caution, Dispatcher
 from peerwatch.actors.graph import GraphActor
 from peerwatch.actors.mailbox import Depth, Receive, Send, mailbox
 from peerwatch.actors.messages import CoordinatorMessage, GraphMessage, OutputMessage, ShadowMessage, ShardMessage
 from peerwatch.actors.output import OutputActor, Sink
 from peerwatch.actors.purchases import PurchaseShard
-from peerwatch.actors.shadow import ShadowActor, Shadowing, Tally
 from peerwatch.actors.snapshot import Snapshot
 from peerwatch.actors.trainer import Trainer, Training
-from peerwatch.network.errors import PeerwatchError
-from peerwatch.runtime.state import State
+from peerwatch.connectors.source import Log, Mark
+from peerwatch.errors import PeerwatchError
+from peerwatch.judging.state import Counts, State
 
 BATCH_CAP: Final = 4096
 """Events a batch holds at most."""
@@ -36,7 +37,7 @@ class Totals(NamedTuple):
     that only one of the two has flagged.
     """
 
-    progress: Progress
+    progress: Counts
     flagged: int
     friendships: int
     decisions: int
@@ -45,6 +46,10 @@ class Totals(NamedTuple):
     differences: int
     champion_alone: int = 0
     challenger_alone: int = 0
+
+    def shown(self) -> str:
+        """The counts that matter while a run goes on."""
+        return f"{self.progress.events:,} events, {self.flagged:,} flagged"
 
 
 class Pipeline:
@@ -64,6 +69,7 @@ class Pipeline:
         batch_cap: int = BATCH_CAP,
         due_snapshot: Callable[[int, Any, bool], Snapshot | None] = lambda *_: None,
         caution: Caution | None = None,
+        marks: Sequence[Mark[Any]] = (),
         shadowing: Shadowing | None = None,
         warn: Callable[[str], None] = lambda _: None,
         complain: Callable[[str], None] = lambda _: None,
@@ -104,7 +110,7 @@ class Pipeline:
             due_snapshot=due_snapshot,
             caution=caution,
             wait_settled=self._wait_settled,
-            marks=state.facts.marks if state.facts is not None else (),
+            marks=marks,
             warn=warn,
             complain=complain,
         )

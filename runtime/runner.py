@@ -9,14 +9,17 @@ from typing import NamedTuple
 
 from anyio.to_thread import run_sync
 
-from peerwatch.detectors.shadow import Difference
-from peerwatch.network.errors import UsageError
-from peerwatch.runtime.console import Console
+from peerwatch.connectors.seen import Lost
+from peerwatch.connectors.tail import Beginning, look_at
+from peerwatch.errors import UsageError
+from peerwatch.judging.audit import Difference
+from peerwatch.progress import Progress
 from peerwatch.runtime.deadline import Deadline
-from peerwatch.runtime.detecting import bench_of
+from peerwatch.runtime.decision_log import Logger
+from peerwatch.runtime.judges_from_settings import bench_of
 from peerwatch.runtime.log_target import open_log_target
-from peerwatch.runtime.logs import Logger
-from peerwatch.runtime.opening import (
+from peerwatch.runtime.pipeline import Totals
+from peerwatch.runtime.preflight import (
     NOT_SET,
     check_distinct,
     check_replayable,
@@ -30,13 +33,10 @@ from peerwatch.runtime.opening import (
     required,
     take_header,
 )  # fmt: skip
-from peerwatch.runtime.pipeline import Totals
-from peerwatch.runtime.seen import Lost
-from peerwatch.runtime.settings import Layer, Settings, resolve
 from peerwatch.runtime.sinks import FileSink, Sinks, is_flagged_line, is_ledger_line, is_reject_line
-from peerwatch.runtime.supervisor import Supervisor
-from peerwatch.runtime.tail import Beginning, look_at
+from peerwatch.runtime.supervisor import ShadowOf, Supervisor
 from peerwatch.runtime.unkept import UnkeptRejects
+from peerwatch.settings.model import Layer, Settings, resolve
 
 
 class Report(NamedTuple):
@@ -59,8 +59,9 @@ class Report(NamedTuple):
 
 async def run(
     layers: Sequence[Layer],
-    console: Console,
+    console: Progress,
     deadline: Deadline,
+    shadow_of: ShadowOf,
     *,
     config: Path | None = None,
     reset: bool = False,
@@ -126,6 +127,7 @@ async def run(
             console,
             deadline,
             beginning,
+            shadow_of,
             force=force,
         )
         detector = settings.detector.described()

@@ -12,13 +12,13 @@ import aiofiles
 import msgspec
 from anyio.to_thread import run_sync
 
-from peerwatch.detectors.verdicts import decode_entry
-from peerwatch.network.errors import BadEvent, SinkError, UsageError
+from peerwatch.connectors.output_file import OutputFile, Written, open_output
+from peerwatch.errors import BadEvent, SinkError, UsageError
+from peerwatch.judging.verdict_hash import decode_entry
 from peerwatch.network.events import parse_object
 from peerwatch.network.rejects import decode_reject
+from peerwatch.readable import shown, why_unwritable
 from peerwatch.runtime.descriptors import descriptor_of, name_of
-from peerwatch.runtime.names import shown, why_unwritable
-from peerwatch.runtime.output_file import OutputFile, Written, open_output
 from peerwatch.runtime.unkept import UnkeptRejects
 
 LONGEST_LINE: Final = 1 << 20

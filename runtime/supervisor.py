@@ -5,8 +5,9 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -15,27 +16,27 @@ from typing import Any, Final
 import anyio
 from anyio.to_thread import run_sync
 
+from peerwatch.actors.audit import Shadowing, Tally
 from peerwatch.actors.coordinator import Bench
 from peerwatch.actors.dispatcher import Caution
-from peerwatch.actors.shadow import Shadowing, Tally
-from peerwatch.detectors.shadow import Difference
-from peerwatch.network.errors import PeerwatchError, RunError
-from peerwatch.runtime.checkpoints import Checkpoint, Checkpointer, Identity, StateDirectory
-from peerwatch.runtime.console import Console
+from peerwatch.connectors.follow import FollowedLog
+from peerwatch.connectors.log_file import LogFile
+from peerwatch.connectors.seen import Lost, Seen
+from peerwatch.connectors.tail import Beginning
+from peerwatch.errors import PeerwatchError, RunError
+from peerwatch.judging.audit import Difference, Shadow
+from peerwatch.judging.state import State
+from peerwatch.progress import Progress
+from peerwatch.runtime.checkpointer import Checkpointer
 from peerwatch.runtime.deadline import Deadline
-from peerwatch.runtime.follow import FollowedLog
-from peerwatch.runtime.logs import DecisionLogger, DifferenceLogger
-from peerwatch.runtime.opening import AnyLog, open_logs, take_header
+from peerwatch.runtime.decision_log import DecisionLogger, DifferenceLogger
 from peerwatch.runtime.pipeline import Pipeline, Totals, task_group
+from peerwatch.runtime.preflight import AnyLog, open_logs, take_header
 from peerwatch.runtime.room import shortage
-from peerwatch.runtime.seen import Lost, Seen
-from peerwatch.runtime.settings import Layer, Settings
-from peerwatch.runtime.shadowing import shadow_of
 from peerwatch.runtime.sinks import Sinks
-from peerwatch.runtime.sources import LogFile
-from peerwatch.runtime.state import State
-from peerwatch.runtime.status import STATUS_SECONDS, Status, look_at_log, write_status
-from peerwatch.runtime.tail import Beginning
+from peerwatch.settings.model import Layer, Settings
+from peerwatch.storage.checkpoints import Checkpoint, Facts, Identity, StateDirectory
+from peerwatch.storage.status import STATUS_SECONDS, Status, look_at_log, write_status
 
 PROGRESS_SECONDS: Final = 0.1
 LOOK_SECONDS: Final = 1.0
@@ -53,6 +54,10 @@ RESTARTS: Final = 5
 """Restarts in a row that may bring nothing before the run gives up."""
 
 
+ShadowOf = Callable[[State, Facts | None, Sequence[Layer], Fraction, Callable[[str], None]], Awaitable[Shadow]]
+"""What makes the shadow of a run: from its state, what its checkpoint held, the settings, k, and who is warned."""
+
+
 class Supervisor:
     """Keeps a pipeline running: restores it from the last checkpoint when an actor fails, and stops it on a signal."""
 
@@ -67,9 +72,10 @@ class Supervisor:
         identity: Identity,
         sinks: Sinks,
         logger: Any,
-        console: Console,
+        console: Progress,
         deadline: Deadline,
         beginning: Beginning,
+        shadow_of: ShadowOf,
         *,
         force: bool,
     ) -> None:
@@ -85,6 +91,7 @@ class Supervisor:
         self._deadline = deadline
         self._caution = Caution()
         self._beginning = beginning
+        self._shadow_of = shadow_of
         self._force = force
         self._hangup = anyio.Event()
         """Set by SIGHUP."""
@@ -124,9 +131,13 @@ class Supervisor:
             except RunError as error:
                 self._deadline.begin(STOP_SECONDS, f"peerwatch: {error}")  # what was being written may not answer
                 raise
-            self._console.progressed(self._pipeline.statistics())
+            self._show_progress()
         await self._write_status(running=False)
         return self._pipeline.statistics()
+
+    def _show_progress(self) -> None:
+        totals = self._pipeline.statistics()
+        self._console.moved(totals.progress.bytes, totals.shown())
 
     async def _run_until_done(self, stack: AsyncExitStack) -> None:
         in_vain, furthest = 0, -1
@@ -202,16 +213,17 @@ class Supervisor:
             strict=settings.strict,
             due_snapshot=self._checkpointer.due if self._checkpointer is not None else lambda *_: None,
             caution=self._caution,
-            shadowing=await self._shadowing(state) if settings.shadow else None,
+            marks=facts.marks if facts is not None else (),
+            shadowing=await self._shadowing(state, facts) if settings.shadow else None,
             warn=self._logger.warning,
             complain=self._console.urgent,
         )
         if self.interrupted_by is not None:
             self._pipeline.stop()
 
-    async def _shadowing(self, state: State) -> Shadowing:
+    async def _shadowing(self, state: State, facts: Facts | None) -> Shadowing:
         k, alarm = self._settings.detector.exact_k(), DifferenceLogger(self._logger).write
-        shadow = await shadow_of(state, self._layers, k, self._logger.warning)
+        shadow = await self._shadow_of(state, facts, self._layers, k, self._logger.warning)
         return Shadowing(shadow, self._settings.shadow, alarm, self._tally)
 
     async def _attempt(self) -> None:
@@ -293,7 +305,7 @@ class Supervisor:
         every = PROGRESS_SECONDS if self._console.has_bar else STATUS_SECONDS
         since_status = STATUS_SECONDS
         while True:
-            self._console.progressed(self._pipeline.statistics())
+            self._show_progress()
             if since_status >= STATUS_SECONDS:
                 await self._write_status(running=True)
                 await run_sync(self._bench.champion.look)

@@ -9,7 +9,7 @@ import pytest_asyncio
 from blockbuster import blockbuster_ctx
 from hypothesis import HealthCheck, settings
 
-from peerwatch.network import kernels
+from peerwatch import kernels
 from peerwatch.runtime import runner
 
 assert runner  # imports everything that has kernels

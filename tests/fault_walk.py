@@ -18,14 +18,18 @@ from typing import Any
 import anyio
 from support import befriend, purchase
 
-from peerwatch.actors.dispatcher import Block
-from peerwatch.detectors import verdicts
-from peerwatch.runtime import checkpoints, durable, journal, runner, shelf
-from peerwatch.runtime.console import Console
+from peerwatch import durable
+from peerwatch.cli.console import Console
+from peerwatch.connectors.follow import FollowedLog
+from peerwatch.connectors.log_file import LogFile
+from peerwatch.connectors.source import Block
+from peerwatch.judging import verdict_hash as verdicts
+from peerwatch.replay.audit import shadow_of
+from peerwatch.runtime import checkpointer, runner
 from peerwatch.runtime.deadline import Deadline
-from peerwatch.runtime.follow import FollowedLog
-from peerwatch.runtime.settings import Layer
-from peerwatch.runtime.sources import LogFile
+from peerwatch.settings.model import Layer
+from peerwatch.storage import checkpoints, journal
+from peerwatch.storage import model_store as shelf
 
 DIED = 9
 CALLS = ("write", "fsync", "replace", "truncate", "unlink")
@@ -92,12 +96,12 @@ class Walker:
 
 def one_after_the_other() -> None:
     """Have each block wait until the checkpoint behind the one before is written: every run makes the same calls."""
-    begun: list[checkpoints.Checkpointer] = []
-    begin = checkpoints.Checkpointer.run
+    begun: list[checkpointer.Checkpointer] = []
+    begin = checkpointer.Checkpointer.run
 
-    async def noted(checkpointer: checkpoints.Checkpointer) -> None:
-        begun.append(checkpointer)
-        await begin(checkpointer)
+    async def noted(writer: checkpointer.Checkpointer) -> None:
+        begun.append(writer)
+        await begin(writer)
 
     def waiting(blocks: Callable[[Any], AsyncGenerator[Block, None]]) -> Callable[[Any], AsyncGenerator[Block, None]]:
         async def waited(log: Any) -> AsyncGenerator[Block, None]:
@@ -109,7 +113,7 @@ def one_after_the_other() -> None:
 
         return waited
 
-    checkpoints.Checkpointer.run = noted  # type: ignore[method-assign, assignment]
+    checkpointer.Checkpointer.run = noted  # type: ignore[method-assign, assignment]
     for source in SOURCES:
         source.blocks = waiting(source.blocks)  # type: ignore[method-assign, assignment]
 
@@ -133,7 +137,7 @@ def run(directory: Path, *, state: bool = True) -> None:
     layer = Layer(values, dict.fromkeys(values, "test"))
     console = Console(quiet=True, bar=False)
     with Deadline(console) as deadline:
-        anyio.run(partial(runner.run, [layer], console, deadline))
+        anyio.run(partial(runner.run, [layer], console, deadline, shadow_of))
 
 
 def in_child(call: Callable[[], None]) -> int:

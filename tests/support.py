@@ -14,21 +14,21 @@ from typing import Any, NamedTuple
 import anyio
 import numpy as np
 
+from peerwatch.actors.audit import Shadowing
 from peerwatch.actors.coordinator import Bench
-from peerwatch.actors.dispatcher import Block
+from peerwatch.actors.judges import Seat, Spoke
 from peerwatch.actors.messages import Questions
-from peerwatch.actors.seat import Seat, Spoke
-from peerwatch.actors.shadow import Shadowing
-from peerwatch.detectors.adaptation import News
-from peerwatch.detectors.judge import Decision, Judge, Mask
-from peerwatch.detectors.shadow import Difference, Shadow
-from peerwatch.detectors.sigma import Sigma
+from peerwatch.connectors.log_file import LogFile
+from peerwatch.connectors.source import Block
+from peerwatch.judging.adaptation import News
+from peerwatch.judging.audit import Difference, Shadow
+from peerwatch.judging.judge import Decision, Judge, Mask
+from peerwatch.judging.sigma import Sigma
+from peerwatch.judging.state import State
 from peerwatch.network.graph import Plan
 from peerwatch.network.rejects import RejectedLine, decode_reject
 from peerwatch.runtime.pipeline import Pipeline, Totals
 from peerwatch.runtime.sinks import FileSink
-from peerwatch.runtime.sources import LogFile
-from peerwatch.runtime.state import State
 
 FORCED = {Plan.PARTITION: (1, 10**6, 10**6, 0), Plan.SCAN: (0, 10**6, 0, 10**6), Plan.MEMBERSHIP: (10**6, 0, 0, 10**6)}
 """Costs that make the planner prefer one plan."""

@@ -24,15 +24,17 @@ from soak import soak
 from support import befriend, purchase, running, wait_until
 
 from peerwatch.actors.dispatcher import Dispatcher
-from peerwatch.network.amounts import Amounts
-from peerwatch.network.errors import SinkError
+from peerwatch.amounts import Amounts
+from peerwatch.cli.main import cli
+from peerwatch.errors import SinkError
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import PurchaseHistory
 from peerwatch.network.rejects import decode_reject
-from peerwatch.runtime import requeue, status, supervisor
-from peerwatch.runtime.checkpoints import DAMAGE, VERSION, read_checkpoint
-from peerwatch.runtime.cli import cli
-from peerwatch.runtime.generate import Recipe, generate
+from peerwatch.replay import requeue
+from peerwatch.runtime import supervisor
+from peerwatch.storage import status
+from peerwatch.storage.checkpoints import DAMAGE, VERSION, read_checkpoint
+from peerwatch.studies.generate import Recipe, generate
 
 ROOT = Path(__file__).parents[1]
 BATCH = befriend(1, 2) + befriend(2, 3) + purchase(2, "10") + purchase(3, "12") + purchase(3, "1e30")
@@ -600,7 +602,7 @@ def test_a_full_disk_ends_the_run_and_the_next_goes_on(logs: Path, monkeypatch: 
         return os.write(descriptor, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr("peerwatch.runtime.durable.write", full)
+        patch.setattr("peerwatch.durable.write", full)
         for cut in range(500, len(STREAM), 300):
             (logs / "stream").write_bytes(STREAM[:cut])
             result = live()
@@ -706,8 +708,9 @@ def test_a_line_begun_in_the_very_moment_is_told(logs: Path, monkeypatch: pytest
 
 HUNG_UP = """
 import os, signal
-from peerwatch.network import kernels
-from peerwatch.runtime import cli, supervisor
+from peerwatch import kernels
+from peerwatch.cli import main as cli
+from peerwatch.runtime import supervisor
 supervisor.LOOK_SECONDS = 1e6
 load = kernels.load
 
@@ -786,8 +789,14 @@ STUCK = """
 import asyncio, signal, sys, threading
 from pathlib import Path
 import anyio
-from peerwatch.network.errors import SinkError
-from peerwatch.runtime import checkpoints, cli, console, output_file, sinks, supervisor, tail
+from peerwatch.errors import SinkError
+from peerwatch.runtime import checkpointer
+from peerwatch.cli import main as cli
+from peerwatch.cli import console
+from peerwatch.connectors import output_file
+from peerwatch.runtime import sinks
+from peerwatch.runtime import supervisor
+from peerwatch.connectors import tail
 supervisor.STOP_SECONDS = 0.2
 
 def hang(*_, **__):
@@ -862,8 +871,8 @@ def test_a_stop_that_cannot_finish_ends_at_its_deadline(logs: Path, how: str, st
 
 def test_a_failure_beside_an_output_that_hangs_ends_the_run(logs: Path) -> None:
     """Nobody waits for the write: exit code 1, and the sentence says what failed."""
-    how = "sinks.FileSink.write = hang_on_a_thread_that_is_left; checkpoints.Checkpointer._write = fail_once_stuck"
-    how += "; checkpoints.Checkpointer.write_beginning = nothing"
+    how = "sinks.FileSink.write = hang_on_a_thread_that_is_left; checkpointer.Checkpointer._write = fail_once_stuck"
+    how += "; checkpointer.Checkpointer.write_beginning = nothing"
     (logs / "c.yaml").write_text("state: {seconds: 0}\n")
     with stuck(how, "-c", "c.yaml", "--state", "state") as process:
         assert process.wait() == 1

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 from support import befriend, purchase
 
+from peerwatch.cli.main import cli
 from peerwatch.network.events import parse_event
-from peerwatch.runtime.cli import cli
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

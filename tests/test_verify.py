@@ -18,17 +18,17 @@ from reference import event_of, judge, network_of, verdict_of
 from strategies import logs as any_logs
 from support import befriend, judge_files, purchase
 
-from peerwatch.detectors import verdicts
-from peerwatch.detectors.verdicts import NOTHING
-from peerwatch.network import kernels
-from peerwatch.network.amounts import Amounts
+from peerwatch import kernels
+from peerwatch.amounts import Amounts
+from peerwatch.cli.main import cli
+from peerwatch.judging import verdict_hash as verdicts
+from peerwatch.judging.verdict_hash import NOTHING
+from peerwatch.kernels import Int32s, Int64s
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import PurchaseHistory
 from peerwatch.network.interner import ids_of
-from peerwatch.network.kernels import Int32s, Int64s
 from peerwatch.runtime import supervisor
-from peerwatch.runtime.checkpoints import read_checkpoint
-from peerwatch.runtime.cli import cli
+from peerwatch.storage.checkpoints import read_checkpoint
 
 D, T, K = 2, 4, 1
 

@@ -10,12 +10,12 @@ import numpy as np
 from support import SilentLog, purchase
 
 from peerwatch.actors.coordinator import Bench, Coordinator
+from peerwatch.actors.judges import Seat
 from peerwatch.actors.mailbox import mailbox
 from peerwatch.actors.messages import Questions, Results, ShardMessage, WindowRequest
-from peerwatch.actors.seat import Seat
-from peerwatch.detectors.judge import Decision, Judge, Mask
-from peerwatch.detectors.sigma import Sigma
-from peerwatch.network.amounts import Amounts
+from peerwatch.amounts import Amounts
+from peerwatch.judging.judge import Decision, Judge, Mask
+from peerwatch.judging.sigma import Sigma
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.graph import Networks, Plan
 from peerwatch.network.windows import Windows

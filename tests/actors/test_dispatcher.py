@@ -7,9 +7,10 @@ import anyio
 import numpy as np
 from support import MemoryLog, befriend, purchase
 
-from peerwatch.actors.dispatcher import Caution, Dispatcher, Progress
+from peerwatch.actors.dispatcher import Caution, Dispatcher
 from peerwatch.actors.mailbox import mailbox
 from peerwatch.actors.messages import Batch, Purchases, ShardMessage
+from peerwatch.judging.state import Counts
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.events import Kind
 
@@ -124,7 +125,7 @@ async def test_a_log_without_events_is_complained_of_once() -> None:
     caution = Caution()
     assert len((await said(junk, caution=caution))[1]) == 1
     assert (await said(junk, caution=caution))[1] == []
-    assert (await said(Rest(*[b"[1]\n"] * 150), done=Progress(events=5, rejected=1)))[1] == []
+    assert (await said(Rest(*[b"[1]\n"] * 150), done=Counts(events=5, rejected=1)))[1] == []
     assert len((await said(Rest(*[b"[1]\n"] * 150)))[1]) == 1  # behind a header
 
 

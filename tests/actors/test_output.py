@@ -9,7 +9,7 @@ from support import MemorySink
 from peerwatch.actors.mailbox import mailbox
 from peerwatch.actors.messages import Flagged, Results
 from peerwatch.actors.output import OutputActor, flagged_line
-from peerwatch.network.errors import SinkError
+from peerwatch.errors import SinkError
 from peerwatch.network.rejects import RejectedLine, decode_reject
 from peerwatch.network.statistics import Statistics
 

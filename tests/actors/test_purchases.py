@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from peerwatch.actors.mailbox import Reply, mailbox
 from peerwatch.actors.messages import Purchases, ShardMessage, WindowRequest
 from peerwatch.actors.purchases import PurchaseShard
-from peerwatch.network.amounts import Amounts
+from peerwatch.amounts import Amounts
 from peerwatch.network.graph import Networks, Plan
 from peerwatch.network.history import LINKED, PurchaseHistory
 from peerwatch.network.windows import Windows

@@ -10,7 +10,7 @@ from peerwatch.detectors.charts import CHARTS
 from peerwatch.detectors.checks import checks, keeps_the_contract
 from peerwatch.detectors.registry import DETECTORS, find, make
 from peerwatch.detectors.seasonal import METHODS
-from peerwatch.network.errors import BadInput
+from peerwatch.errors import BadInput
 
 SMALLER = {"isolation_forest": {"trees": 20}, "autoencoder": {"epochs": 60}}
 """What a promise takes as well, in less time; the defaults are evaluated."""

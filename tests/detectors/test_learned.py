@@ -27,7 +27,7 @@ from peerwatch.detectors.learned import (
     OneClassSvm,
 )
 from peerwatch.detectors.registry import make
-from peerwatch.network.errors import BadInput
+from peerwatch.errors import BadInput
 
 SMALL: dict[str, dict[str, Any]] = {
     "isolation_forest": {"trees": 10},

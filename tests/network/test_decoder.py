@@ -9,8 +9,8 @@ from reference import own_part
 from strategies import BEFORE, LINES, logs
 from support import befriend, purchase
 
+from peerwatch.errors import BadEvent
 from peerwatch.network.decoder import Decoder
-from peerwatch.network.errors import BadEvent
 from peerwatch.network.events import Event, Kind, parse_event
 
 

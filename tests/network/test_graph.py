@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from reference import network_of
 from support import FORCED
 
+from peerwatch.amounts import Amounts
+from peerwatch.errors import RunError
 from peerwatch.network import graph as graph_module
-from peerwatch.network.amounts import Amounts
-from peerwatch.network.errors import RunError
 from peerwatch.network.events import Kind
 from peerwatch.network.graph import COSTS, FriendGraph, Networks, Plan
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peerwatch.network.amounts import Amounts
+from peerwatch.amounts import Amounts
 from peerwatch.network.graph import Networks, Plan
 from peerwatch.network.history import HELD, PurchaseHistory
 from peerwatch.network.latest import kth_largest

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from reference import network_of
 from support import FORCED
 
-from peerwatch.network.amounts import Amounts
+from peerwatch.amounts import Amounts
 from peerwatch.network.events import Kind
 from peerwatch.network.graph import COSTS, FriendGraph, Plan
 from peerwatch.network.history import PurchaseHistory

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peerwatch.network.amounts import Amounts
+from peerwatch.amounts import Amounts
 from peerwatch.network.timeline import END, FORGOTTEN, LATE, ORDERED, REMEMBERED, ROOM, Timeline, put_all
 
 Row = tuple[int, int, int]

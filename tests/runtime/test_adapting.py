@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 from support import befriend, purchase
 
+from peerwatch.cli.main import cli
 from peerwatch.runtime import supervisor
-from peerwatch.runtime.cli import cli
 
 USERS = 6
 BATCH = b"".join(befriend(a, b) for a in range(USERS) for b in range(a)) + purchase(1, "50") + purchase(2, "60")

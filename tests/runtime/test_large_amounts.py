@@ -16,16 +16,16 @@ from reference import judge
 from strategies import COMMANDS
 from support import MemoryLog, MemorySink, SilentLog, befriend, judge_files, purchase
 
+from peerwatch import amounts as amounts_module
 from peerwatch.actors.coordinator import Bench
-from peerwatch.actors.seat import Seat
-from peerwatch.detectors.judge import Judge
-from peerwatch.detectors.sigma import Sigma
-from peerwatch.network import amounts as amounts_module
+from peerwatch.actors.judges import Seat
+from peerwatch.cli.main import cli
+from peerwatch.judging.judge import Judge
+from peerwatch.judging.sigma import Sigma
+from peerwatch.judging.state import State
 from peerwatch.network.statistics import Statistics
-from peerwatch.runtime.checkpoints import read_checkpoint
-from peerwatch.runtime.cli import cli
 from peerwatch.runtime.pipeline import Pipeline
-from peerwatch.runtime.state import State
+from peerwatch.storage.checkpoints import read_checkpoint
 
 HUGE = st.one_of(
     st.integers(2**62 - 1, 2**62 + 2), st.integers(10**199, 10**200), st.sampled_from([10**200, 2 * 10**200, 0])

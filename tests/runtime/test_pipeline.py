@@ -11,19 +11,19 @@ from reference import judge
 from support import MemoryLog, MemorySink, SilentLog, befriend, purchase
 
 from peerwatch.actors import mailbox
+from peerwatch.actors.audit import Shadowing
 from peerwatch.actors.coordinator import Bench
-from peerwatch.actors.dispatcher import Block
-from peerwatch.actors.seat import Seat
-from peerwatch.actors.shadow import Shadowing
-from peerwatch.detectors.judge import Judge
-from peerwatch.detectors.shadow import Difference, Shadow
-from peerwatch.detectors.sigma import Sigma
+from peerwatch.actors.judges import Seat
+from peerwatch.connectors.source import Block
+from peerwatch.errors import SinkError, SourceError
+from peerwatch.judging.audit import Difference, Shadow
+from peerwatch.judging.judge import Judge
+from peerwatch.judging.sigma import Sigma
+from peerwatch.judging.state import State
 from peerwatch.network.decoder import Decoder
-from peerwatch.network.errors import SinkError, SourceError
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import PurchaseHistory
 from peerwatch.runtime.pipeline import Pipeline
-from peerwatch.runtime.state import State
 
 STREAM = befriend(1, 2) + b"".join(purchase(1 + i % 2, str(i % 7)) for i in range(50)) + purchase(1, "99")
 

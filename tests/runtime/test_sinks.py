@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from peerwatch.network.errors import SinkError, UsageError
+from peerwatch.errors import SinkError, UsageError
 from peerwatch.runtime.sinks import FileSink
 
 

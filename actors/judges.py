@@ -1,0 +1,228 @@
+"""One who judges, and the models that come to it while it does."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from anyio.to_thread import run_sync
+from numpy.typing import NDArray
+
+from peerwatch.actors.mailbox import Reply, Send
+from peerwatch.actors.trainer import Training
+from peerwatch.detectors.base import Detector
+from peerwatch.judging.adaptation import Adaptation, News
+from peerwatch.judging.detector_judge import DetectorJudge
+from peerwatch.judging.judge import Case, Judged, Judging, joined
+from peerwatch.judging.labels import Label
+from peerwatch.judging.training import Learner
+from peerwatch.kernels import Int64s
+
+
+class Models(Protocol):
+    """Where models are kept, and since which event each speaks."""
+
+    def since(self, version: int) -> int | None:
+        """The event from which on a model speaks; None if nobody has written that down."""
+
+    def load(self, version: int, like: Detector) -> Detector:
+        """A model that has been kept.
+
+        Raises:
+            RunError: it is not there, or damaged.
+        """
+
+    def keep(self, version: int, model: Detector) -> None:
+        """Keep a model that does not speak yet.
+
+        Raises:
+            SinkError: it could not be written.
+        """
+
+    def speaks(self, version: int, seq: int) -> None:
+        """Write down that a model speaks from event `seq` on, before it does.
+
+        Raises:
+            SinkError: it could not be written.
+        """
+
+
+class NoModels:
+    """Where a run without a state directory keeps its models: nowhere."""
+
+    def since(self, version: int) -> None:
+        """Nothing is written down."""
+
+    def load(self, version: int, like: Detector) -> Detector:
+        """Never called: nothing is written down."""
+        raise LookupError(version, like)
+
+    def keep(self, version: int, model: Detector) -> None:
+        """Nothing is kept."""
+
+    def speaks(self, version: int, seq: int) -> None:
+        """Nothing is written down."""
+
+
+class Labels(Protocol):
+    """What analysts say of purchases while a run goes on. `heard` is how far it has been heard, in its own words."""
+
+    def look(self) -> None:
+        """See whether there is more by now."""
+
+    def since(self, heard: int) -> int | None:
+        """The event before which what comes next was heard, None if nobody has written that down."""
+
+    def has_more(self, heard: int) -> bool:
+        """Whether there is more to be heard, as far as is known."""
+
+    def hear(self, seq: int, heard: int) -> tuple[list[Label], int]:
+        """What is behind `heard`, and how far it goes; it is written down that it was heard before event `seq`.
+
+        Raises:
+            SinkError: it could not be written down.
+        """
+
+
+class Spoke(NamedTuple):
+    """A model speaks from event `seq` on."""
+
+    seq: int
+    version: int
+
+
+class Seat:
+    """A judge, asked part by part if models or labels may come in between.
+
+    With `waits` the flow of events waits for a model at the count at which it is expected, so that every run has it
+    there; otherwise the model speaks from whatever event it is ready for. What has been written down holds either way.
+
+    With `holds` verdicts on the next events may have been read before, in a run that died: until `is_new` says that an
+    event cannot have been judged then, nothing changes at a moment of its own that is not written down.
+    """
+
+    def __init__(
+        self,
+        judge: Judging,
+        models: Models | None = None,
+        labels: Labels | None = None,
+        *,
+        waits: bool = True,
+        holds: bool = False,
+    ) -> None:
+        self.judge = judge
+        self.is_new: Callable[[int], bool] = lambda _: False
+        """Whether an event cannot have been judged before."""
+        self._holds = holds
+        self._models = models or NoModels()
+        self._labels = labels
+        self._waits = waits
+        self._ordered: Reply[Detector] | None = None
+        self._spoke: list[Spoke] = []
+
+    @property
+    def learns(self) -> bool:
+        """Whether models come to it."""
+        return isinstance(self.judge, DetectorJudge) and self.judge.learner is not None
+
+    @property
+    def stepwise(self) -> bool:
+        """Whether it has to be asked part by part."""
+        return isinstance(self.judge, DetectorJudge) and self.judge.stepwise
+
+    @property
+    def wants_context(self) -> bool:
+        """Whether it is to be told more than windows."""
+        return isinstance(self.judge, DetectorJudge) and self.judge.detector.wants_context
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Remember what the judge's `arrays` held, and let the model speak that spoke then.
+
+        Raises:
+            RunError: that model is not there any more, or damaged.
+        """
+        self.judge.restore(arrays)
+        if isinstance(self.judge, DetectorJudge) and self.judge.learner is not None and self.judge.learner.version:
+            self.judge.detector = self._models.load(self.judge.learner.version, self.judge.detector)
+
+    def look(self) -> None:
+        """See whether analysts have said more by now."""
+        if self._labels is not None:
+            self._labels.look()
+
+    def news(self) -> list[News | Spoke]:
+        """What has happened since it was last asked."""
+        news: list[News | Spoke] = [*self._spoke]
+        self._spoke.clear()
+        if isinstance(self.judge, DetectorJudge) and self.judge.adaptation is not None:
+            news += self.judge.adaptation.news
+            self.judge.adaptation.news.clear()
+        return news
+
+    async def verdicts(self, case: Case, trainer: Send[Training] | None) -> Judged:
+        """Judge purchases; those of a run come in order, each once. Who learns needs a trainer."""
+        judge = self.judge
+        if not isinstance(judge, DetectorJudge) or not judge.stepwise:
+            return await run_sync(judge.verdicts, case)
+        parts: list[Judged] = []
+        begin, q = 0, len(case.seq)
+        while begin < q:
+            seq = int(case.seq[begin])
+            if judge.learner is not None and trainer is not None:
+                await self._attend(judge, judge.learner, seq, trainer)
+            if judge.adaptation is not None and judge.adaptation.precision is not None:
+                await self._listen(judge.adaptation, seq)
+            rest = case.part(begin, q)
+            end = begin + min(judge.until(rest), self._until_written_down(judge, rest.seq))
+            parts.append(await run_sync(judge.verdicts, case.part(begin, end)))
+            begin = end
+        return joined(parts)
+
+    async def _attend(self, judge: DetectorJudge, learner: Learner, seq: int, trainer: Send[Training]) -> None:
+        """See that the lesson is being learned, and that its model is taken up, if it is to speak from event `seq`."""
+        lesson = learner.lesson
+        if lesson is None:
+            return
+        since = self._models.since(lesson.version)
+        if since is not None:
+            if seq < since:
+                return
+            model = await run_sync(self._models.load, lesson.version, judge.detector)
+        else:
+            if self._ordered is None:
+                self._ordered = Reply()
+                await trainer.send(Training(judge.detector, lesson, self._models.keep, self._ordered))
+            if not (learner.due if self._waits else self._ordered.answered and self._may_change(seq)):
+                return
+            model = await self._ordered.wait_answered()
+            await run_sync(self._models.speaks, lesson.version, seq)
+        self._ordered = None
+        judge.take_up(model)
+        self._spoke.append(Spoke(seq, lesson.version))
+
+    async def _listen(self, adaptation: Adaptation, seq: int) -> None:
+        """Hear what analysts have said, if it is to be heard before event `seq`."""
+        if self._labels is None:
+            return
+        since = self._labels.since(adaptation.heard)
+        while (
+            (seq >= since) if since is not None else (self._labels.has_more(adaptation.heard) and self._may_change(seq))
+        ):
+            labels, through = await run_sync(self._labels.hear, seq, adaptation.heard)
+            if through == adaptation.heard:
+                break
+            adaptation.hear(seq, labels, through)
+            since = self._labels.since(adaptation.heard)
+
+    def _may_change(self, seq: int) -> bool:
+        """Whether nobody can have read a verdict on event `seq` by what there was before."""
+        return not self._holds or self.is_new(seq)
+
+    def _until_written_down(self, judge: DetectorJudge, seq: Int64s) -> int:
+        """How many of the events `seq` come before the next thing that is written down."""
+        known = []
+        if judge.learner is not None and judge.learner.lesson is not None:
+            known.append(self._models.since(judge.learner.lesson.version))
+        if judge.adaptation is not None and self._labels is not None:
+            known.append(self._labels.since(judge.adaptation.heard))
+        next_ = min((since for since in known if since is not None and since > seq[0]), default=None)
+        return len(seq) if next_ is None else int(np.searchsorted(seq, next_))

@@ -1,0 +1,41 @@
+"""What a source of events is: blocks of lines, each with the position behind it."""
+
+from collections.abc import AsyncGenerator
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+
+class Block(NamedTuple):
+    """Whole lines of a log, of which only the last may lack its line feed; none if the log only shows it is alive.
+
+    `offset` is the first byte's place in the file, `line` the first line's number, from 1. `position` is where reading
+    goes on behind the block, in the log's own words. `caught_up` says of a block without lines that nothing older than
+    itself is left to read. `hole` counts the NUL bytes before the first line that the log has skipped.
+    """
+
+    content: bytes
+    offset: int
+    line: int
+    position: Any
+    caught_up: bool = False
+    hole: int = 0
+
+
+class Log(Protocol):
+    """A source of lines: its name, whether its purchases are judged, and its blocks."""
+
+    name: str
+    judged: bool
+
+    def blocks(self) -> AsyncGenerator[Block, None]:
+        """The lines, as they come."""
+
+
+Where = TypeVar("Where")
+
+
+class Mark(NamedTuple, Generic[Where]):
+    """A place at which reading can begin again: behind how many events, in which log, and its own word for where."""
+
+    events: int
+    judged: bool
+    position: Where

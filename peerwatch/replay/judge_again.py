@@ -1,0 +1,197 @@
+"""Judging the logs again as a run has judged them: by the very same code, with the models and labels of its record."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from anyio.to_thread import run_sync
+
+from peerwatch.actors.coordinator import Bench
+from peerwatch.actors.judges import Seat, Spoke
+from peerwatch.actors.messages import Questions
+from peerwatch.connectors.source import Block, Log
+from peerwatch.detectors.registry import DETECTORS
+from peerwatch.errors import UsageError
+from peerwatch.judging.adaptation import News, section
+from peerwatch.judging.detector_judge import DetectorJudge
+from peerwatch.judging.judge import CHAMPION, Decision, Mask, Spoken
+from peerwatch.judging.state import State
+from peerwatch.replay.replay import Opened, Past, reopened
+from peerwatch.runtime.judges_from_settings import champion_of
+from peerwatch.runtime.pipeline import Pipeline
+from peerwatch.runtime.preflight import rules_of
+from peerwatch.settings.model import DEFAULT, SIGMA
+from peerwatch.storage.checkpoints import Checkpoint
+from peerwatch.storage.models import is_known
+from peerwatch.storage.run_history import RunRecord, read_record
+
+
+class Again(NamedTuple):
+    """A decision that was made again by the one in `seat`, and what that said.
+
+    `since` is the event from which on its model speaks, None if there is no model.
+    """
+
+    decision: Decision
+    spoken: Spoken
+    since: int | None
+    seat: Seat
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The detector's parameters, as JSON has them."""
+        found = self.seat.judge.detector.get_params() if isinstance(self.seat.judge, DetectorJudge) else {}
+        kept: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(found, enc_hook=repr))
+        return kept
+
+
+class NoSink:
+    """Forgets what it is given."""
+
+    async def write(self, data: bytes) -> None:
+        """Forget."""
+
+    async def sync(self) -> None:
+        """There is nothing to do."""
+
+
+async def judged_again(opened: Opened, then: Past) -> Again:
+    """The decision of another detector than sigma on the event that `then` is before.
+
+    Everything behind the checkpoint is judged up to it.
+
+    Raises:
+        UsageError: it cannot be known which model spoke, or that model is not there any more.
+        RunError: a log could not be read any further, or the detector failed.
+    """
+    record = await run_sync(record_of, opened)
+    seat = await run_sync(seat_of, opened, record, then.seq)
+    checkpoint, walkers = opened.checkpoint if record is not None else None, opened.settings.walkers
+    found, sink = OneDecision(then.seq), NoSink()
+    async with AsyncExitStack() as stack:
+        logs = await reopened(opened, checkpoint, stack)
+        state = await run_sync(_begun, opened, checkpoint, seat)
+        pipeline = Pipeline(state, Bench(seat), decisions=found, flagged=sink, rejects=sink, walkers=walkers)
+        await pipeline.run(first_bytes(logs, then.size - state.progress.bytes))
+    if found.decision is None or found.decision.spoken is None:
+        raise UsageError(f"event {then.seq:,} is not in the logs any more; they have changed while they were read")
+    spoken, since = found.decision.spoken, None
+    if spoken.model:
+        since = found.spoke.get(spoken.model)
+        if since is None and record is not None:
+            since = record.journal.since(CHAMPION, spoken.model)
+    return Again(found.decision, spoken, since, seat)
+
+
+def record_of(opened: Opened) -> RunRecord | None:
+    """The record of the run that judged by these settings; None if there is none.
+
+    Raises:
+        UsageError: it is damaged.
+    """
+    directory, newest, settings = opened.settings.state.directory, opened.newest, opened.settings
+    if directory is None or newest is None:
+        return None
+    own, identity = rules_of(settings, "detector."), newest.identity
+    if (opened.D, opened.T) != (identity.D, identity.T) or not own.items() <= identity.rules.items():
+        return None
+    return read_record(Path(directory))
+
+
+def seat_of(opened: Opened, record: RunRecord | None, seq: int | None = None) -> Seat:
+    """One who judges as the run's champion has: up to event `seq`, or as far as the run has come.
+
+    Raises:
+        UsageError: it cannot be known which model speaks, or which labels count; or nobody but a state directory names
+            the code that judges.
+    """
+    _check_known(opened)
+    settings = opened.settings
+    seat = Seat(champion_of(settings.detector, opened.origins))
+    labelled, clocked = settings.detector.adapt.precision is not None, settings.follow and seat.learns
+    if record is None:
+        if labelled or clocked:
+            what = "which labels it has heard" if labelled else "since when each of its models spoke"
+            raise UsageError(
+                f"only its state directory tells of this run {what}; name the one it was given, with its settings"
+            )
+        return seat
+    complete = seq is None or seq <= record.through
+    if seq is not None and not complete and (labelled or clocked):
+        raise UsageError(
+            f"the run on {record.directory} has come to event {record.through:,}; how it will judge event {seq:,} is"
+            " not known yet"
+        )
+    return Seat(seat.judge, record.models(complete=complete), record.labels())
+
+
+def _begun(opened: Opened, checkpoint: Checkpoint | None, seat: Seat) -> State:
+    """The state at the checkpoint or at the beginning, with everything that the one in the seat remembers."""
+    D, T, shards = opened.D, opened.T, opened.settings.shards
+    if checkpoint is None:
+        return State.fresh(D, T, shards)
+    seat.restore(section(checkpoint.arrays, CHAMPION))
+    return State.restored(D, T, shards, [], checkpoint.arrays, checkpoint.envelope.facts)
+
+
+def _check_known(opened: Opened) -> None:
+    """See that no code is imported only because a state directory names it."""
+    name, parameters = opened.settings.detector.name, opened.settings.detector.parameters
+    key = "detector.parameters" if name in DETECTORS else "detector.name"
+    if name != SIGMA and opened.origins[key] == DEFAULT and not is_known({"name": name, "parameters": parameters}):
+        raise UsageError(
+            f'the state in {opened.settings.state.directory} was built with code of your own: set "{key}" in the config'
+            " as the run did"
+        )
+
+
+class OneDecision:
+    """A decision log that remembers one decision, and since when models speak."""
+
+    flagged = False
+
+    def __init__(self, seq: int) -> None:
+        self._seq = seq
+        self.decision: Decision | None = None
+        self.spoke: dict[int, int] = {}
+
+    def wanted(self, questions: Questions) -> Mask:
+        """The one."""
+        wanted: Mask = questions.seq == self._seq
+        return wanted
+
+    def write(self, questions: Questions, decisions: Sequence[Decision]) -> None:  # noqa: ARG002
+        """Remember it."""
+        self.decision = decisions[0]
+
+    def disagree(self, questions: Questions, pairs: Sequence[tuple[Decision, Decision]]) -> None:
+        """Never called: there is no challenger."""
+
+    def tell(self, who: str, news: Sequence[News | Spoke]) -> None:  # noqa: ARG002
+        """Remember models."""
+        self.spoke |= {one.version: one.seq for one in news if isinstance(one, Spoke)}
+
+
+def first_bytes(logs: Sequence[Log], size: int) -> list[Log]:
+    """The logs as far as the block with which `size` bytes of them all have been read."""
+    left = [size]
+    return [_Beginning(log, left) for log in logs]
+
+
+class _Beginning:
+    def __init__(self, log: Log, left: list[int]) -> None:
+        self.name, self.judged = log.name, log.judged
+        self._log = log
+        self._left = left
+
+    async def blocks(self) -> AsyncGenerator[Block, Any]:
+        if self._left[0] <= 0:
+            return
+        async with aclosing(self._log.blocks()) as blocks:
+            async for block in blocks:
+                yield block
+                self._left[0] -= len(block.content)
+                if self._left[0] <= 0:
+                    return

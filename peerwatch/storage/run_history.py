@@ -1,0 +1,96 @@
+"""What a state directory tells of its run: models, labels, and when each came. It is only looked at, never written."""
+
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from peerwatch.detectors.base import Detector
+from peerwatch.errors import UsageError
+from peerwatch.judging.judge import CHAMPION
+from peerwatch.judging.labels import Label
+from peerwatch.storage.feedback import judged_in
+from peerwatch.storage.journal import Journal
+from peerwatch.storage.label_feed import Inbox
+from peerwatch.storage.model_store import Shelf
+
+NEVER: Final = 2**62
+"""An event that no log has."""
+
+
+class RunRecord(NamedTuple):
+    """A state directory and its journal, which is complete up to event `through`."""
+
+    directory: Path
+    journal: Journal
+    through: int
+
+    def models(self, *, complete: bool) -> "KnownModels":
+        """The champion's models. If the record is not `complete`, what it does not tell is learned anew."""
+        return KnownModels(Shelf(self.directory, self.journal, CHAMPION), complete=complete)
+
+    def labels(self) -> "KnownLabels":
+        """What analysts have said."""
+        return KnownLabels(self.directory, self.journal)
+
+
+def read_record(directory: Path) -> RunRecord:
+    """What the state directory of a run tells; the run may be going on.
+
+    Raises:
+        UsageError: it cannot be read, or is damaged.
+    """
+    through = judged_in(directory)  # before the journal: what happened up to there is written in it by then
+    return RunRecord(directory, Journal(directory), through)
+
+
+class KnownModels:
+    """The champion's models as the journal tells of them."""
+
+    def __init__(self, shelf: Shelf, *, complete: bool) -> None:
+        self._shelf = shelf
+        self._complete = complete
+
+    def since(self, version: int) -> int | None:
+        """The event from which on a model speaks; of a complete record it never does if that is not written down."""
+        since = self._shelf.since(version)
+        return NEVER if since is None and self._complete else since
+
+    def load(self, version: int, like: Detector) -> Detector:
+        """A model that spoke.
+
+        Raises:
+            UsageError: it is not there any more, damaged, or of other parameters.
+        """
+        try:
+            return self._shelf.read(version, like)
+        except UsageError as error:
+            raise UsageError(
+                f"this cannot be judged again without model {version}, which spoke then: {error}"
+            ) from None
+
+    def keep(self, version: int, model: Detector) -> None:
+        """Nothing is kept."""
+
+    def speaks(self, version: int, seq: int) -> None:
+        """Nothing is written down."""
+
+
+class KnownLabels:
+    """The labels that the journal says were heard."""
+
+    def __init__(self, directory: Path, journal: Journal) -> None:
+        self._inbox = Inbox(directory, journal, lambda _: None)  # the run has warned of what is damaged
+
+    def look(self) -> None:
+        """What has not been heard is of no interest."""
+
+    def since(self, heard: int) -> int | None:
+        """The event before which what is behind `heard` bytes was heard."""
+        return self._inbox.since(heard)
+
+    def has_more(self, heard: int) -> bool:  # noqa: ARG002
+        """Nothing but what is written down."""
+        return False
+
+    def hear(self, seq: int, heard: int) -> tuple[list[Label], int]:
+        """The labels behind `heard` bytes, and how far they go; as they are written down, nothing is written."""
+        return self._inbox.hear(seq, heard)
