@@ -8,8 +8,8 @@ import numpy as np
 from anyio.to_thread import run_sync
 
 from peerwatch.actors.mailbox import Receive, run_kernel
-from peerwatch.actors.messages import Followed, Outcomes, ShadowMessage
-from peerwatch.judging.audit import Difference, Outcome, Shadow
+from peerwatch.actors.messages import AuditBatch, AuditDecisions, AuditMessage
+from peerwatch.judging.audit import AuditedDecision, BruteForce, Difference
 from peerwatch.judging.judge import Mask
 from peerwatch.judging.sampling import sampled
 from peerwatch.network.events import Kind
@@ -21,7 +21,7 @@ ID_WORK: Final = 200
 """Nanoseconds it takes to follow an event, to recompute a decision, and to learn a user's id."""
 
 
-class Tally(msgspec.Struct):
+class AuditTally(msgspec.Struct):
     """How many decisions have been recomputed, how many of them differ, and the first that does."""
 
     recomputed: int = 0
@@ -29,30 +29,30 @@ class Tally(msgspec.Struct):
     first: Difference | None = None
 
 
-class Shadowing(msgspec.Struct, frozen=True):
-    """What a run with a shadow has in addition.
+class Auditing(msgspec.Struct, frozen=True):
+    """What a run with an audit has in addition.
 
-    The shadow itself as of the run's first event; the share of the decisions that is recomputed; where differences are
+    The audit itself as of the run's first event; the share of the decisions that is recomputed; where differences are
     written; the tally, which outlives a restart.
     """
 
-    shadow: Shadow
+    audit: BruteForce
     share: float
     alarm: Callable[[Sequence[Difference]], None]
-    tally: Tally = msgspec.field(default_factory=Tally)
+    tally: AuditTally = msgspec.field(default_factory=AuditTally)
 
 
-class ShadowActor:
+class AuditActor:
     """Gets each batch from the dispatcher before anybody judges it, and later what the coordinator made of it."""
 
-    def __init__(self, shadowing: Shadowing, inbox: Receive[ShadowMessage], *, through: int = 0) -> None:
-        self._shadow = shadowing.shadow
-        self._share = shadowing.share
-        self._alarm = shadowing.alarm
-        self.tally = shadowing.tally
+    def __init__(self, auditing: Auditing, inbox: Receive[AuditMessage], *, through: int = 0) -> None:
+        self.__audit = auditing.audit
+        self._share = auditing.share
+        self._alarm = auditing.alarm
+        self.tally = auditing.tally
         self._inbox = inbox
         self._names: list[bytes] = []
-        self._awaited: dict[int, Outcome] = {}
+        self._awaited: dict[int, AuditedDecision] = {}
         self.through = through
         """All events up to this sequence number are in its state."""
 
@@ -60,7 +60,7 @@ class ShadowActor:
         """Compare until the mailbox ends."""
         with self._inbox:
             async for message in self._inbox:
-                if isinstance(message, Followed):
+                if isinstance(message, AuditBatch):
                     await self._follow(message)
                 else:
                     await self._compare(message)
@@ -70,7 +70,7 @@ class ShadowActor:
         await self._report([Difference(None, outcome) for outcome in self._awaited.values()])
         self._awaited.clear()
 
-    async def _follow(self, message: Followed) -> None:
+    async def _follow(self, message: AuditBatch) -> None:
         batch = message.batch
         chosen = np.zeros(len(batch.events), np.bool_)
         if batch.judged:
@@ -83,12 +83,12 @@ class ShadowActor:
         self.tally.recomputed += count
         self.through = batch.seq + len(batch.events) - 1
 
-    def _recompute(self, message: Followed, chosen: Mask) -> list[Outcome]:
+    def _recompute(self, message: AuditBatch, chosen: Mask) -> list[AuditedDecision]:
         batch = message.batch
         self._names += ids_of(message.arena, message.ends, len(self._names))
-        return self._shadow.follow(batch.events, batch.seq, batch.file, self._names, chosen)
+        return self.__audit.follow(batch.events, batch.seq, batch.file, self._names, chosen)
 
-    async def _compare(self, message: Outcomes) -> None:
+    async def _compare(self, message: AuditDecisions) -> None:
         pairs = (Difference(judged, self._awaited.pop(judged.seq, None)) for judged in message.outcomes)
         await self._report([pair for pair in pairs if pair.judged != pair.recomputed])
 

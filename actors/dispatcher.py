@@ -11,9 +11,9 @@ import numpy as np
 from anyio.to_thread import run_sync
 
 from peerwatch.actors.mailbox import Reply, Send, run_kernel
-from peerwatch.actors.messages import Batch, Followed, GraphMessage, Purchases, ShadowMessage, ShardMessage, Share
+from peerwatch.actors.messages import AuditBatch, AuditMessage, Batch, GraphMessage, PurchaseBatch, ShardMessage, Share
 from peerwatch.actors.snapshot import Snapshot
-from peerwatch.connectors.source import Block, Log, Mark
+from peerwatch.connectors.source import Block, Bookmark, Log
 from peerwatch.errors import StrictError
 from peerwatch.judging.state import NOTHING_DONE, Counts
 from peerwatch.network.decoder import SMALLEST_HOLE, Decoder, Events, Rejected
@@ -27,7 +27,7 @@ MARK_SHARE: Final = 128
 """...and this part of all events so far: the number of marks grows with the logarithm."""
 
 
-class Place(NamedTuple):
+class LinePlace(NamedTuple):
     """Which line it is: of the judged log or the other, its number, its first byte's offset, and what it says."""
 
     judged: bool
@@ -36,7 +36,7 @@ class Place(NamedTuple):
     content: bytes
 
 
-class Caution(msgspec.Struct):
+class Recovery(msgspec.Struct):
     """What a run knows of the failures before it.
 
     Lines up to `until` (bytes read of all logs) and behind event `after` go one by one, each awaited, so that a failure
@@ -46,9 +46,9 @@ class Caution(msgspec.Struct):
 
     after: int = 0
     until: int = 0
-    current: Place | None = None
-    failures: Counter[Place] = msgspec.field(default_factory=Counter)
-    poison: dict[Place, str] = msgspec.field(default_factory=dict)
+    current: LinePlace | None = None
+    failures: Counter[LinePlace] = msgspec.field(default_factory=Counter)
+    poison: dict[LinePlace, str] = msgspec.field(default_factory=dict)
     said: set[str] = msgspec.field(default_factory=set)
 
 
@@ -61,14 +61,14 @@ class Dispatcher:
         graphs: Sequence[Send[GraphMessage]],
         shards: Sequence[Send[ShardMessage]],
         batch_cap: int,
-        shadow: Send[ShadowMessage] | None = None,
+        audit: Send[AuditMessage] | None = None,
         *,
         strict: bool,
         done: Counts = NOTHING_DONE,
         due_snapshot: Callable[[int, Any, bool], Snapshot | None] = lambda *_: None,
-        caution: Caution | None = None,
+        recovery: Recovery | None = None,
         wait_settled: Callable[[int], Awaitable[None]] | None = None,
-        marks: Sequence[Mark[Any]] = (),
+        bookmarks: Sequence[Bookmark[Any]] = (),
         warn: Callable[[str], None] = lambda _: None,
         complain: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -80,14 +80,14 @@ class Dispatcher:
         self._graphs = graphs
         self._shards = shards
         self._batch_cap = batch_cap
-        self._shadow = shadow
+        self.__audit = audit
         self._strict = strict
         self._done = done
         self._due_snapshot = due_snapshot
-        self._caution = caution or Caution()
-        self._poison = dict(self._caution.poison)
+        self._recovery = recovery or Recovery()
+        self._poison = dict(self._recovery.poison)
         self._wait_settled = wait_settled
-        self._marks = list(marks)
+        self._bookmarks = list(bookmarks)
         self._warn = warn
         self._complain = complain
         self._impression: Impression | None = None
@@ -144,14 +144,14 @@ class Dispatcher:
             graph.close()
         for shard in self._shards:
             shard.close()
-        if self._shadow is not None:
-            self._shadow.close()
+        if self.__audit is not None:
+            self.__audit.close()
 
     def _mark(self, log: Log, position: Any) -> None:
         """Remember how far it has come, now and then."""
         events = self._done.events
-        if not self._marks or events - self._marks[-1].events >= max(MARK_EVENTS, events // MARK_SHARE):
-            self._marks.append(Mark(events, log.judged, position))
+        if not self._bookmarks or events - self._bookmarks[-1].events >= max(MARK_EVENTS, events // MARK_SHARE):
+            self._bookmarks.append(Bookmark(events, log.judged, position))
 
     async def _say_hole(self, log: Log, line: int, size: int) -> None:
         """Tell of NUL bytes that have been skipped, once."""
@@ -169,8 +169,8 @@ class Dispatcher:
             await self._say(self._complain, log.name, text)
 
     async def _say(self, say: Callable[[str], None], what: str, text: str) -> None:
-        if what not in self._caution.said:
-            self._caution.said.add(what)
+        if what not in self._recovery.said:
+            self._recovery.said.add(what)
             await run_sync(say, text)
 
     async def _next(self, blocks: AsyncIterator[Block]) -> Block | None:
@@ -188,7 +188,7 @@ class Dispatcher:
                 {"arena": arena, "ends": ends},
                 progress=self.statistics(),
                 unseen=unseen,
-                marks=list(self._marks),
+                bookmarks=list(self._bookmarks),
                 judged=log.judged,
                 position=position,
             )
@@ -200,8 +200,8 @@ class Dispatcher:
     async def _take(self, block: Block, log: Log) -> None:
         self.reached = self._done.bytes + len(block.content)
         careful = (
-            self._done.bytes < self._caution.until
-            and self._done.events + block.content.count(b"\n") + 1 > self._caution.after
+            self._done.bytes < self._recovery.until
+            and self._done.events + block.content.count(b"\n") + 1 > self._recovery.after
         )
         poisoned = any(
             log.judged == judged and 0 <= place - block.offset < len(block.content)
@@ -214,19 +214,21 @@ class Dispatcher:
         for number, content in enumerate(_lines(block.content)):
             begin = begin_of_line(content)  # how much of a hole is in the block depends on where it was read
             single = Block(content[begin:], block.offset + offset + begin, block.line + number, block.position)
-            self._caution.current = Place(log.judged, single.line, single.offset, single.content)
+            self._recovery.current = LinePlace(log.judged, single.line, single.offset, single.content)
             await self._deal_out(single, log)
             if self._wait_settled is not None:
                 await self._wait_settled(self._done.events)
             offset += len(content)
             if self.stopped_by is not None:
                 break
-        self._caution.current = None
+        self._recovery.current = None
 
     async def _deal_out(self, block: Block, log: Log) -> None:
         """Decode, and send the events in batches."""
         why = (
-            self._poison.pop(Place(log.judged, block.line, block.offset, block.content), None) if self._poison else None
+            self._poison.pop(LinePlace(log.judged, block.line, block.offset, block.content), None)
+            if self._poison
+            else None
         )
         if why is not None:
             events, bad = (
@@ -268,14 +270,14 @@ class Dispatcher:
         buyers = events.user[bought]
         for number, shard in enumerate(self._shards):
             mine = bought[buyers % len(self._shards) == number]
-            purchases = Purchases(
+            purchases = PurchaseBatch(
                 seq + mine, events.user[mine], events.timestamp[mine], events.amount[mine], through, users,
                 low=0 if log.judged else through + 1,
             )  # fmt: skip
             await shard.send(purchases)
         batch = Batch(events, seq, content, log.name, log.judged, users, rejected)
-        if self._shadow is not None:
-            await self._shadow.send(Followed(batch, *self._decoder.interner.columns()))
+        if self.__audit is not None:
+            await self.__audit.send(AuditBatch(batch, *self._decoder.interner.columns()))
         if log.judged and not self._shared:
             self._shared = True
             share = Share([Reply() for _ in self._graphs[1:]])

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from peerwatch.actors.mailbox import Receive, Send, run_kernel
-from peerwatch.actors.messages import Batch, CoordinatorMessage, GraphMessage, Questions, Share
+from peerwatch.actors.messages import Batch, CoordinatorMessage, GraphMessage, Share, WindowQueries
 from peerwatch.actors.snapshot import Snapshot
 from peerwatch.network.events import Kind
 from peerwatch.network.graph import FriendGraph
@@ -96,7 +96,7 @@ class GraphActor:
             last = gone == len(events)
             through = batch.seq - 1 + (gone if last else 0)
             await self._coordinator.send(
-                Questions(
+                WindowQueries(
                     batch.seq + asked[new], events[asked[new]], networks, batch.content, batch.file, rejected,
                     through, last and batch.judged,
                 )

@@ -8,11 +8,11 @@ from anyio.to_thread import run_sync
 from numpy.typing import NDArray
 
 from peerwatch.actors.mailbox import Reply, Send
-from peerwatch.actors.trainer import Training
+from peerwatch.actors.trainer import TrainingRequest
 from peerwatch.detectors.base import Detector
-from peerwatch.judging.adaptation import Adaptation, News
+from peerwatch.judging.adaptation import Adaptation, Notice
 from peerwatch.judging.detector_judge import DetectorJudge
-from peerwatch.judging.judge import Case, Judged, Judging, joined
+from peerwatch.judging.judge import BatchVerdicts, Case, Judge, joined
 from peerwatch.judging.labels import Label
 from peerwatch.judging.training import Learner
 from peerwatch.kernels import Int64s
@@ -83,14 +83,14 @@ class Labels(Protocol):
         """
 
 
-class Spoke(NamedTuple):
+class ModelActivated(NamedTuple):
     """A model speaks from event `seq` on."""
 
     seq: int
     version: int
 
 
-class Seat:
+class LiveJudge:
     """A judge, asked part by part if models or labels may come in between.
 
     With `waits` the flow of events waits for a model at the count at which it is expected, so that every run has it
@@ -102,7 +102,7 @@ class Seat:
 
     def __init__(
         self,
-        judge: Judging,
+        judge: Judge,
         models: Models | None = None,
         labels: Labels | None = None,
         *,
@@ -117,7 +117,7 @@ class Seat:
         self._labels = labels
         self._waits = waits
         self._ordered: Reply[Detector] | None = None
-        self._spoke: list[Spoke] = []
+        self._spoke: list[ModelActivated] = []
 
     @property
     def learns(self) -> bool:
@@ -149,21 +149,21 @@ class Seat:
         if self._labels is not None:
             self._labels.look()
 
-    def news(self) -> list[News | Spoke]:
+    def notices(self) -> list[Notice | ModelActivated]:
         """What has happened since it was last asked."""
-        news: list[News | Spoke] = [*self._spoke]
+        notices: list[Notice | ModelActivated] = [*self._spoke]
         self._spoke.clear()
         if isinstance(self.judge, DetectorJudge) and self.judge.adaptation is not None:
-            news += self.judge.adaptation.news
-            self.judge.adaptation.news.clear()
-        return news
+            notices += self.judge.adaptation.notices
+            self.judge.adaptation.notices.clear()
+        return notices
 
-    async def verdicts(self, case: Case, trainer: Send[Training] | None) -> Judged:
+    async def verdicts(self, case: Case, trainer: Send[TrainingRequest] | None) -> BatchVerdicts:
         """Judge purchases; those of a run come in order, each once. Who learns needs a trainer."""
         judge = self.judge
         if not isinstance(judge, DetectorJudge) or not judge.stepwise:
             return await run_sync(judge.verdicts, case)
-        parts: list[Judged] = []
+        parts: list[BatchVerdicts] = []
         begin, q = 0, len(case.seq)
         while begin < q:
             seq = int(case.seq[begin])
@@ -177,27 +177,27 @@ class Seat:
             begin = end
         return joined(parts)
 
-    async def _attend(self, judge: DetectorJudge, learner: Learner, seq: int, trainer: Send[Training]) -> None:
+    async def _attend(self, judge: DetectorJudge, learner: Learner, seq: int, trainer: Send[TrainingRequest]) -> None:
         """See that the lesson is being learned, and that its model is taken up, if it is to speak from event `seq`."""
-        lesson = learner.lesson
-        if lesson is None:
+        training_set = learner.training_set
+        if training_set is None:
             return
-        since = self._models.since(lesson.version)
+        since = self._models.since(training_set.version)
         if since is not None:
             if seq < since:
                 return
-            model = await run_sync(self._models.load, lesson.version, judge.detector)
+            model = await run_sync(self._models.load, training_set.version, judge.detector)
         else:
             if self._ordered is None:
                 self._ordered = Reply()
-                await trainer.send(Training(judge.detector, lesson, self._models.keep, self._ordered))
+                await trainer.send(TrainingRequest(judge.detector, training_set, self._models.keep, self._ordered))
             if not (learner.due if self._waits else self._ordered.answered and self._may_change(seq)):
                 return
             model = await self._ordered.wait_answered()
-            await run_sync(self._models.speaks, lesson.version, seq)
+            await run_sync(self._models.speaks, training_set.version, seq)
         self._ordered = None
         judge.take_up(model)
-        self._spoke.append(Spoke(seq, lesson.version))
+        self._spoke.append(ModelActivated(seq, training_set.version))
 
     async def _listen(self, adaptation: Adaptation, seq: int) -> None:
         """Hear what analysts have said, if it is to be heard before event `seq`."""
@@ -220,8 +220,8 @@ class Seat:
     def _until_written_down(self, judge: DetectorJudge, seq: Int64s) -> int:
         """How many of the events `seq` come before the next thing that is written down."""
         known = []
-        if judge.learner is not None and judge.learner.lesson is not None:
-            known.append(self._models.since(judge.learner.lesson.version))
+        if judge.learner is not None and judge.learner.training_set is not None:
+            known.append(self._models.since(judge.learner.training_set.version))
         if judge.adaptation is not None and self._labels is not None:
             known.append(self._labels.since(judge.adaptation.heard))
         next_ = min((since for since in known if since is not None and since > seq[0]), default=None)

@@ -7,8 +7,8 @@ import msgspec
 from peerwatch.actors.mailbox import Reply
 from peerwatch.actors.snapshot import Snapshot
 from peerwatch.amounts import Amounts
-from peerwatch.judging.audit import Outcome
-from peerwatch.judging.judge import Spoken
+from peerwatch.judging.audit import AuditedDecision
+from peerwatch.judging.judge import Scoring
 from peerwatch.judging.severity import Level
 from peerwatch.kernels import Bytes, Int32s, Int64s
 from peerwatch.network.decoder import Events
@@ -34,7 +34,7 @@ class Batch(msgspec.Struct, frozen=True):
     rejected: list[RejectedLine]
 
 
-class Purchases(msgspec.Struct, frozen=True):
+class PurchaseBatch(msgspec.Struct, frozen=True):
     """Dispatcher to a shard: its users' purchases among all up to `through`.
 
     `low` is the shard's new low watermark: no later question is about an event before it.
@@ -49,7 +49,7 @@ class Purchases(msgspec.Struct, frozen=True):
     low: int
 
 
-class Questions(msgspec.Struct, frozen=True):
+class WindowQueries(msgspec.Struct, frozen=True):
     """Graph to coordinator: purchases to be judged, with what answers for their buyers' networks as of each of them.
 
     Every batch gives at least one message, be it empty; the last of a batch says how far the events have come. `next`
@@ -90,21 +90,21 @@ class Share(msgspec.Struct, frozen=True):
 
 
 GraphMessage: TypeAlias = Batch | Share | Snapshot
-ShardMessage: TypeAlias = Purchases | WindowRequest | Snapshot
-CoordinatorMessage: TypeAlias = Questions | Snapshot
+ShardMessage: TypeAlias = PurchaseBatch | WindowRequest | Snapshot
+CoordinatorMessage: TypeAlias = WindowQueries | Snapshot
 
 
 class Flagged(msgspec.Struct, frozen=True):
     """Coordinator to output: one flagged purchase: its number, its line and that line's own text, its window.
 
-    `spoken` is what a detector other than sigma had to say, `severity` how bad it is, if levels are set.
+    `scoring` is what a detector other than sigma had to say, `severity` how bad it is, if levels are set.
     """
 
     seq: int
     line: int
     text: bytes
     statistics: Statistics
-    spoken: Spoken | None = None
+    scoring: Scoring | None = None
     severity: Level | None = None
 
 
@@ -123,18 +123,18 @@ class Results(msgspec.Struct, frozen=True):
 OutputMessage: TypeAlias = Results | Snapshot
 
 
-class Followed(msgspec.Struct, frozen=True):
-    """Dispatcher to shadow: a batch as the graph actors get it, with the columns of all ids that it may name."""
+class AuditBatch(msgspec.Struct, frozen=True):
+    """Dispatcher to audit: a batch as the graph actors get it, with the columns of all ids that it may name."""
 
     batch: Batch
     arena: Bytes
     ends: Int64s
 
 
-class Outcomes(msgspec.Struct, frozen=True):
-    """Coordinator to shadow: what was decided on the purchases that are recomputed, in order."""
+class AuditDecisions(msgspec.Struct, frozen=True):
+    """Coordinator to audit: what was decided on the purchases that are recomputed, in order."""
 
-    outcomes: list[Outcome]
+    outcomes: list[AuditedDecision]
 
 
-ShadowMessage: TypeAlias = Followed | Outcomes
+AuditMessage: TypeAlias = AuditBatch | AuditDecisions

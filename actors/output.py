@@ -7,9 +7,9 @@ import orjson
 from peerwatch.actors.mailbox import Receive
 from peerwatch.actors.messages import OutputMessage, Results
 from peerwatch.actors.snapshot import Snapshot
-from peerwatch.judging.judge import Spoken
+from peerwatch.judging.judge import Scoring
 from peerwatch.judging.severity import Level
-from peerwatch.judging.verdict_hash import Entry, Verdict, VerdictHash, encode_entry
+from peerwatch.judging.verdict_hash import FlaggedVerdict, LedgerEntry, VerdictHash, encode_entry
 from peerwatch.network.rejects import encode_reject
 
 
@@ -77,11 +77,13 @@ class OutputActor:
         )
 
     async def _write(self, results: Results) -> None:
-        verdicts = [Verdict(one.seq, one.line, one.statistics.mean(), one.statistics.sd()) for one in results.flagged]
+        verdicts = [
+            FlaggedVerdict(one.seq, one.line, one.statistics.mean(), one.statistics.sd()) for one in results.flagged
+        ]
         if verdicts:
             pairs = zip(results.flagged, verdicts, strict=True)
             await self._flagged.write(
-                b"".join(flagged_line(one.text, each.mean, each.sd, one.spoken, one.severity) for one, each in pairs)
+                b"".join(flagged_line(one.text, each.mean, each.sd, one.scoring, one.severity) for one, each in pairs)
             )
             self.written += len(verdicts)
         if results.rejected:
@@ -89,12 +91,14 @@ class OutputActor:
         await self._record(self.verdicts.add(results.seq, verdicts, results.through))
         self.through = results.through
 
-    async def _record(self, entries: list[Entry]) -> None:
+    async def _record(self, entries: list[LedgerEntry]) -> None:
         if entries and self._ledger is not None:
             await self._ledger.write(b"".join(map(encode_entry, entries)))
 
 
-def flagged_line(text: bytes, mean: str, sd: str, spoken: Spoken | None = None, severity: Level | None = None) -> bytes:
+def flagged_line(
+    text: bytes, mean: str, sd: str, scoring: Scoring | None = None, severity: Level | None = None
+) -> bytes:
     """The line's own text, byte for byte, with `mean` and `sd` before its closing brace.
 
     A detector other than sigma adds its name, the score it gave, its threshold and, if it learns, its model's version.
@@ -103,11 +107,11 @@ def flagged_line(text: bytes, mean: str, sd: str, spoken: Spoken | None = None, 
     text = text.removesuffix(b"\r")
     brace = text.rindex(b"}")
     fields = f', "mean": "{mean}", "sd": "{sd}"'
-    if spoken is not None:
-        name = orjson.dumps(spoken.detector).decode()
-        fields += f', "detector": {name}, "score": "{spoken.score:.6g}"'
-        fields += f', "score_threshold": "{spoken.threshold:.6g}"'
-        fields += f', "model": "{spoken.model}"' if spoken.model is not None else ""
+    if scoring is not None:
+        name = orjson.dumps(scoring.detector).decode()
+        fields += f', "detector": {name}, "score": "{scoring.score:.6g}"'
+        fields += f', "score_threshold": "{scoring.threshold:.6g}"'
+        fields += f', "model": "{scoring.model}"' if scoring.model is not None else ""
     if severity is not None:
         fields += f', "severity": "{severity}"'
     return text[:brace] + fields.encode() + text[brace:] + b"\n"

@@ -5,7 +5,7 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from peerwatch.actors.mailbox import Receive, run_kernel
-from peerwatch.actors.messages import Purchases, ShardMessage, WindowRequest
+from peerwatch.actors.messages import PurchaseBatch, ShardMessage, WindowRequest
 from peerwatch.judging.state import arrays_of
 from peerwatch.network.history import PurchaseHistory
 
@@ -28,7 +28,7 @@ class PurchaseShard:
         """Serve until the mailbox ends."""
         with self._inbox:
             async for message in self._inbox:
-                if isinstance(message, Purchases):
+                if isinstance(message, PurchaseBatch):
                     await self._append(message)
                 elif isinstance(message, WindowRequest):
                     self._parked.append(message)
@@ -39,7 +39,7 @@ class PurchaseShard:
     def _arrays(self) -> dict[str, NDArray[Any]]:
         return arrays_of(self._history.columns(), self._number)
 
-    async def _append(self, new: Purchases) -> None:
+    async def _append(self, new: PurchaseBatch) -> None:
         history = self._history
         history.reserve(new.users)
         history.append(new.seq, new.user, new.timestamp, new.amount, new.through)

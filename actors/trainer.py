@@ -8,10 +8,10 @@ from anyio.to_thread import run_sync
 from peerwatch.actors.mailbox import Receive, Reply
 from peerwatch.detectors.base import Detector
 from peerwatch.errors import RunError
-from peerwatch.judging.training import Lesson
+from peerwatch.judging.training import TrainingSet
 
 
-class Training(msgspec.Struct, frozen=True):
+class TrainingRequest(msgspec.Struct, frozen=True):
     """Coordinator to trainer: `detector`, which is left as it is, is to learn a lesson.
 
     `keep` is called with the lesson's version and its model before that is handed over: it has to be there again after
@@ -19,7 +19,7 @@ class Training(msgspec.Struct, frozen=True):
     """
 
     detector: Detector
-    lesson: Lesson
+    training_set: TrainingSet
     keep: Callable[[int, Detector], None]
     reply: Reply[Detector]
 
@@ -27,7 +27,7 @@ class Training(msgspec.Struct, frozen=True):
 class Trainer:
     """Trains one model after the other, each on a thread."""
 
-    def __init__(self, inbox: Receive[Training]) -> None:
+    def __init__(self, inbox: Receive[TrainingRequest]) -> None:
         self._inbox = inbox
 
     async def run(self) -> None:
@@ -37,12 +37,14 @@ class Trainer:
                 training.reply.put(await run_sync(_train, training))
 
 
-def _train(training: Training) -> Detector:
-    detector, lesson = training.detector, training.lesson
+def _train(training: TrainingRequest) -> Detector:
+    detector, training_set = training.detector, training.training_set
     try:
-        model = type(detector)(**detector.get_params()).fit(lesson.rows)
+        model = type(detector)(**detector.get_params()).fit(training_set.rows)
     except Exception as error:  # a user's own code, or a lesson that nothing can be learned from
         what = f"{type(error).__name__}: {error}"
-        raise RunError(f"the detector {detector.name} could not be trained (model {lesson.version}): {what}") from error
-    training.keep(lesson.version, model)
+        raise RunError(
+            f"the detector {detector.name} could not be trained (model {training_set.version}): {what}"
+        ) from error
+    training.keep(training_set.version, model)
     return model

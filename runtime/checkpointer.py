@@ -14,7 +14,7 @@ from peerwatch.connectors.position import Position
 from peerwatch.connectors.seen import Seen
 from peerwatch.judging.state import NOTHING_DONE, Arrays, State
 from peerwatch.judging.verdict_hash import VerdictHash
-from peerwatch.storage.checkpoints import VERSION, Envelope, Facts, Identity, StateDirectory
+from peerwatch.storage.checkpoints import VERSION, CheckpointEnvelope, Facts, Identity, StateDirectory
 
 
 class Checkpointer:
@@ -82,11 +82,11 @@ class Checkpointer:
         A run that is killed before its first checkpoint then knows where it began.
         """
         nothing = {"progress": NOTHING_DONE, "judged": False, "position": Position(), "flagged": 0}
-        nothing |= {"verdicts": VerdictHash(), "unseen": [], "marks": [], "seen": self._seen()} | written
+        nothing |= {"verdicts": VerdictHash(), "unseen": [], "bookmarks": [], "seen": self._seen()} | written
         await self._write({**self._state.arrays(), **judging}, nothing)
 
     async def _write(self, arrays: Arrays, facts: dict[str, Any]) -> None:
         complete = Facts(**facts, shards=self._shards)
-        envelope = Envelope(VERSION, self._identity, complete, time.time(), sorted(arrays))
+        envelope = CheckpointEnvelope(VERSION, self._identity, complete, time.time(), sorted(arrays))
         await run_sync(self._directory.write, arrays, envelope)
         self.written = envelope.taken

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from peerwatch.actors.judges import Spoke
-from peerwatch.actors.messages import Questions
-from peerwatch.judging.adaptation import Drifted, News
-from peerwatch.judging.audit import Difference, Outcome
+from peerwatch.actors.judges import ModelActivated
+from peerwatch.actors.messages import WindowQueries
+from peerwatch.judging.adaptation import DriftNotice, Notice
+from peerwatch.judging.audit import AuditedDecision, Difference
 from peerwatch.judging.judge import Decision, Mask
 from peerwatch.judging.sampling import sampled
 from peerwatch.kernels import Int32s
@@ -17,7 +17,7 @@ from peerwatch.network.events import parse_event
 from peerwatch.network.graph import Plan
 from peerwatch.network.statistics import decimal
 from peerwatch.runtime.log_target import LogTarget
-from peerwatch.settings.model import Challenger, Detector, Logs, Rule
+from peerwatch.settings.model import ChallengerSettings, DetectorSettings, LogSettings, Rule
 
 COMPARED: Final = ("last_hop", "membership", "scan", "partition")
 """What the planner compares, as `Networks.expected` has it."""
@@ -27,7 +27,7 @@ LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 class Logger:
     """A structlog logger that is made for the first record: most runs log nothing, and it is slow to import."""
 
-    def __init__(self, settings: Logs, target: LogTarget) -> None:
+    def __init__(self, settings: LogSettings, target: LogTarget) -> None:
         self._settings = settings
         self.target = target
         self._level = LEVELS[settings.level]
@@ -82,42 +82,47 @@ class DecisionLogger:
     """
 
     def __init__(
-        self, logger: Any, settings: Logs, detector: Detector, users: Int32s, challenger: Challenger | None = None
+        self,
+        logger: Any,
+        settings: LogSettings,
+        detector: DetectorSettings,
+        users: Int32s,
+        challenger: ChallengerSettings | None = None,
     ) -> None:
         """`users` are the dense integers of the named users; `challenger` judges besides the detector."""
         self._logger = logger
         self._detector = detector
-        self._challenger = challenger or Challenger()
+        self._challenger = challenger or ChallengerSettings()
         enabled = settings.decisions != "none" and LEVELS[settings.level] <= LEVELS["info"]
         self.flagged = enabled
         self._all = enabled and settings.decisions == "all"
         self._sample = settings.sample if enabled else 0.0
         self._users = users if enabled else users[:0]
 
-    def wanted(self, questions: Questions) -> Mask:
+    def wanted(self, queries: WindowQueries) -> Mask:
         """Which of the purchases are logged whatever their verdict, shape [q]."""
-        wanted = np.full(len(questions.seq), self._all)
+        wanted = np.full(len(queries.seq), self._all)
         if len(self._users):
-            wanted |= np.isin(questions.events.user, self._users)
+            wanted |= np.isin(queries.events.user, self._users)
         if self._sample:
-            wanted |= sampled(questions.seq, self._sample)
+            wanted |= sampled(queries.seq, self._sample)
         return wanted
 
-    def write(self, questions: Questions, decisions: Sequence[Decision]) -> None:
+    def write(self, queries: WindowQueries, decisions: Sequence[Decision]) -> None:
         """Write one record a decision."""
         for decision in decisions:
-            self._logger.info("decision", **self._record(questions, decision))
+            self._logger.info("decision", **self._record(queries, decision))
 
-    def disagree(self, questions: Questions, pairs: Sequence[tuple[Decision, Decision]]) -> None:
+    def disagree(self, queries: WindowQueries, pairs: Sequence[tuple[Decision, Decision]]) -> None:
         """Write one record a purchase on which champion and challenger disagree, from their decisions."""
         if not self.flagged:
             return
         for champion, challenger in pairs:
-            events, place = questions.events, champion.place
+            events, place = queries.events, champion.place
             self._logger.info(
                 "disagreement",
-                seq=int(questions.seq[place]),
-                file=questions.file,
+                seq=int(queries.seq[place]),
+                file=queries.file,
                 line=int(events.line[place]),
                 timestamp=moment(int(events.timestamp[place])),
                 amount=decimal(champion.amount),
@@ -125,34 +130,34 @@ class DecisionLogger:
                 challenger=_verdict(challenger, self._challenger),
             )
 
-    def tell(self, who: str, news: Sequence[News | Spoke]) -> None:
+    def tell(self, who: str, notices: Sequence[Notice | ModelActivated]) -> None:
         """Write one record of each thing that has happened to the "champion" or the "challenger"."""
-        for one in news:
-            if isinstance(one, Spoke):
+        for one in notices:
+            if isinstance(one, ModelActivated):
                 self._logger.info("model", who=who, **one._asdict())
-            elif isinstance(one, Drifted):
+            elif isinstance(one, DriftNotice):
                 self._logger.warning("drift", who=who, seq=one.seq, **one.change._asdict())
             else:
                 self._logger.info("labels", who=who, **one._asdict())
 
-    def _record(self, questions: Questions, decision: Decision) -> dict[str, Any]:
-        events, place, statistics = questions.events, decision.place, decision.statistics
-        line = questions.content[events.start[place] : events.end[place]].removesuffix(b"\r")
+    def _record(self, queries: WindowQueries, decision: Decision) -> dict[str, Any]:
+        events, place, statistics = queries.events, decision.place, decision.statistics
+        line = queries.content[events.start[place] : events.end[place]].removesuffix(b"\r")
         known = statistics.n > 0
         return {
-            "seq": int(questions.seq[place]),
-            "file": questions.file,
+            "seq": int(queries.seq[place]),
+            "file": queries.file,
             "line": int(events.line[place]),
             "user": parse_event(line).user.decode(),
             "timestamp": moment(int(events.timestamp[place])),
             "amount": decimal(decision.amount),
-            "network_size": int(questions.networks.size[place]),
+            "network_size": int(queries.networks.size[place]),
             "window_size": statistics.n,
             "mean": statistics.mean() if known else None,
             "sd": statistics.sd() if known else None,
             **_verdict(decision, self._detector),
-            "plan": Plan(int(questions.networks.plan[place])).name.lower(),
-            "plan_costs": dict(zip(COMPARED, questions.networks.expected[place].tolist(), strict=True)),
+            "plan": Plan(int(queries.networks.plan[place])).name.lower(),
+            "plan_costs": dict(zip(COMPARED, queries.networks.expected[place].tolist(), strict=True)),
             "window_oldest": moment(decision.oldest),
             "window_newest": moment(decision.newest),
         }
@@ -160,14 +165,14 @@ class DecisionLogger:
 
 def _verdict(decision: Decision, rule: Rule) -> dict[str, Any]:
     """What a rule has decided; sigma's threshold is an amount, that of others a score."""
-    known = decision.statistics.n > 0 and decision.spoken is None
+    known = decision.statistics.n > 0 and decision.scoring is None
     record: dict[str, Any] = {
         "threshold": decision.statistics.threshold(rule.exact_k()) if known else None,
         "verdict": "flagged" if decision.flagged else "normal",
         "detector": rule.name,
     }
-    if decision.spoken is not None:
-        _, score, limit, model = decision.spoken
+    if decision.scoring is not None:
+        _, score, limit, model = decision.scoring
         record |= {"score": f"{score:.6g}", "score_threshold": f"{limit:.6g}"}
         record |= {"model": model} if model is not None else {}
     if decision.severity is not None:
@@ -186,7 +191,7 @@ class DifferenceLogger:
         for judged, recomputed in differences:
             where = next(outcome for outcome in (recomputed, judged) if outcome is not None)
             self._logger.error(
-                "shadow difference",
+                "audit difference",
                 seq=where.seq,
                 file=where.file,
                 line=where.line,
@@ -195,7 +200,7 @@ class DifferenceLogger:
             )
 
 
-def _said(outcome: Outcome | None) -> dict[str, Any] | None:
+def _said(outcome: AuditedDecision | None) -> dict[str, Any] | None:
     """An outcome's fields; S and Q as text, because they may have any number of digits."""
     if outcome is None:
         return None

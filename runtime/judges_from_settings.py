@@ -6,23 +6,31 @@ from typing import Final
 
 import msgspec
 
-from peerwatch.actors.coordinator import Bench
-from peerwatch.actors.judges import Seat
+from peerwatch.actors.coordinator import Judges
+from peerwatch.actors.judges import LiveJudge
 from peerwatch.detectors.registry import make
 from peerwatch.errors import BadInput, UsageError
 from peerwatch.judging.adaptation import Adaptation
 from peerwatch.judging.detector_judge import DetectorJudge
 from peerwatch.judging.drift import Drift
-from peerwatch.judging.judge import CHALLENGER, CHAMPION, Judge, Judging
+from peerwatch.judging.judge import CHALLENGER, CHAMPION, Judge, SigmaJudge
 from peerwatch.judging.severity import Severity
 from peerwatch.judging.sigma import Sigma
 from peerwatch.judging.threshold import FlagRate, Precision
 from peerwatch.judging.training import Learner
-from peerwatch.settings.model import SIGMA, Adapt, Challenger, Detector, Learning, Rule, Settings
+from peerwatch.settings.model import (
+    SIGMA,
+    AdaptSettings,
+    ChallengerSettings,
+    DetectorSettings,
+    Rule,
+    Settings,
+    TrainingSettings,
+)
 from peerwatch.storage.checkpoints import Checkpoint
-from peerwatch.storage.journal import Entry, Journal
-from peerwatch.storage.label_feed import Inbox
-from peerwatch.storage.model_store import Shelf
+from peerwatch.storage.journal import Journal, JournalEntry
+from peerwatch.storage.label_feed import LabelFeed
+from peerwatch.storage.model_store import ModelStore
 
 READ: Final = "read"
 LIVE: Final = "live"
@@ -31,14 +39,14 @@ BATCH: Final = "batch"
 begins here, the n-th, that follows the log, or that judges what there is."""
 
 
-def bench_of(
+def judges_of(
     settings: Settings,
     origins: Mapping[str, str],
     warn: Callable[[str], None],
     directory: Path | None = None,
     checkpoint: Checkpoint | None = None,
     read: bool = False,  # noqa: FBT001, FBT002 (run_sync has no keywords)
-) -> Bench:
+) -> Judges:
     """Who judges: fresh, or as of the checkpoint in a state directory. `warn` hears of damage.
 
     `read` says that verdicts on what is behind the checkpoint have been written, and may have been read.
@@ -47,28 +55,28 @@ def bench_of(
         UsageError: there is no such detector, or it does not take its parameters; the journal is damaged.
         RunError: a model that the checkpoint needs is not there any more.
     """
-    check_shadow(settings, origins)
+    check_audit(settings, origins)
     detector, challenger = settings.detector, settings.challenger
     _check(settings, origins)
-    judges: dict[str, Judging] = {CHAMPION: champion_of(detector, origins)}
+    judges: dict[str, Judge] = {CHAMPION: champion_of(detector, origins)}
     if challenger.name is not None:
-        judges[CHALLENGER] = _judge_of("challenger", challenger.name, challenger, detector.learning, origins)
+        judges[CHALLENGER] = _judge_of("challenger", challenger.name, challenger, detector.training, origins)
     journal = Journal(directory) if directory is not None else None
     begun = checkpoint.envelope.facts.progress.events if checkpoint is not None else 0
     holds = journal is not None and _begin(journal, begun, judges, settings, read=read)
-    seats: dict[str, Seat] = {}
+    live_judges: dict[str, LiveJudge] = {}
     for who, judge in judges.items():
         models = labels = None
         if directory is not None and journal is not None:
-            models, labels = Shelf(directory, journal, who), Inbox(directory, journal, warn)
-        seats[who] = Seat(judge, models, labels, waits=not settings.follow, holds=holds)
-    bench = Bench(**seats)  # type: ignore[arg-type]
+            models, labels = ModelStore(directory, journal, who), LabelFeed(directory, journal, warn)
+        live_judges[who] = LiveJudge(judge, models, labels, waits=not settings.follow, holds=holds)
+    bench = Judges(**live_judges)  # type: ignore[arg-type]
     if checkpoint is not None:
         bench.restore(checkpoint.arrays)
     return bench
 
 
-def _begin(journal: Journal, begun: int, judges: Mapping[str, Judging], settings: Settings, *, read: bool) -> bool:
+def _begin(journal: Journal, begun: int, judges: Mapping[str, Judge], settings: Settings, *, read: bool) -> bool:
     """Write down that a run begins behind `begun` events; whether verdicts on the next ones may have been read.
 
     Raises:
@@ -77,7 +85,7 @@ def _begin(journal: Journal, begun: int, judges: Mapping[str, Judging], settings
     if not any(isinstance(judge, DetectorJudge) and judge.stepwise for judge in judges.values()):
         return False
     if read:
-        journal.add(Entry(begun + 1, READ, begun + 1))  # this run will cut them off, and may die, too
+        journal.add(JournalEntry(begun + 1, READ, begun + 1))  # this run will cut them off, and may die, too
     holds, live, batch = journal.next(READ, begun) is not None, journal.last(LIVE), journal.last(BATCH)
     learns = any(isinstance(judge, DetectorJudge) and judge.learner is not None for judge in judges.values())
     if holds and learns and live > batch and not settings.follow:
@@ -85,30 +93,30 @@ def _begin(journal: Journal, begun: int, judges: Mapping[str, Judging], settings
             f"the last run on the state in {settings.state.directory} followed the log and died, and what it wrote"
             " depends on when its models were ready; go on with --follow once, or begin anew with --reset"
         )
-    journal.add(Entry(begun + 1, LIVE if settings.follow else BATCH, max(live, batch) + 1))
+    journal.add(JournalEntry(begun + 1, LIVE if settings.follow else BATCH, max(live, batch) + 1))
     return holds
 
 
 def _check(settings: Settings, origins: Mapping[str, str]) -> None:
     """See that nothing is set that would not count."""
-    learning, challenger = settings.detector.learning, settings.challenger
-    if learning.every < learning.rows:
-        key = "detector.learning.every"
+    training, challenger = settings.detector.training, settings.challenger
+    if training.every < training.rows:
+        key = "detector.training.every"
         raise UsageError(
-            f'{origins[key]}: "{key}" is {learning.every}; expected at least {learning.rows}, "detector.learning.rows"'
+            f'{origins[key]}: "{key}" is {training.every}; expected at least {training.rows}, "detector.training.rows"'
         )
-    if challenger.name is None and challenger != Challenger():
-        key = "challenger.k" if challenger.k != Challenger().k else "challenger.parameters"
+    if challenger.name is None and challenger != ChallengerSettings():
+        key = "challenger.k" if challenger.k != ChallengerSettings().k else "challenger.parameters"
         raise UsageError(f'{origins[key]}: "{key}" is set, but no challenger; name one as "challenger.name"')
 
 
-def champion_of(detector: Detector, origins: Mapping[str, str]) -> Judging:
+def champion_of(detector: DetectorSettings, origins: Mapping[str, str]) -> Judge:
     """The judge whose verdicts count, fresh, with what goes with it.
 
     Raises:
         UsageError: there is no such detector, or it does not take its parameters.
     """
-    judge = _judge_of("detector", detector.name, detector, detector.learning, origins)
+    judge = _judge_of("detector", detector.name, detector, detector.training, origins)
     wanted = {
         key: value
         for key, value in (
@@ -131,7 +139,7 @@ def champion_of(detector: Detector, origins: Mapping[str, str]) -> Judging:
     return judge
 
 
-def _severity(detector: Detector) -> Severity | None:
+def _severity(detector: DetectorSettings) -> Severity | None:
     critical, emergency = detector.severity.critical, detector.severity.emergency
     if critical is None and emergency is None:
         return None
@@ -140,9 +148,9 @@ def _severity(detector: Detector) -> Severity | None:
     return Severity(critical, emergency)
 
 
-def _adaptation(settings: Detector, judge: Judging) -> Adaptation | None:
+def _adaptation(settings: DetectorSettings, judge: Judge) -> Adaptation | None:
     adapt = settings.adapt
-    if adapt == Adapt() and not settings.drift:
+    if adapt == AdaptSettings() and not settings.drift:
         return None
     if not isinstance(judge, DetectorJudge):
         raise BadInput("sigma gives no scores; take zscore, or another detector")
@@ -158,13 +166,13 @@ def _adaptation(settings: Detector, judge: Judging) -> Adaptation | None:
     return Adaptation(rate, precision, Drift() if settings.drift else None)
 
 
-def _judge_of(section: str, name: str, rule: Rule, learning: Learning, origins: Mapping[str, str]) -> Judging:
+def _judge_of(section: str, name: str, rule: Rule, training: TrainingSettings, origins: Mapping[str, str]) -> Judge:
     key = f"{section}.parameters"
     if name == SIGMA:
         if rule.parameters:
             raise UsageError(f'{origins[key]}: sigma has no "{key}"; its k is set as "{section}.k"')
-        return Judge(Sigma(rule.exact_k()))
-    if rule.k != Detector().k:
+        return SigmaJudge(Sigma(rule.exact_k()))
+    if rule.k != DetectorSettings().k:
         raise UsageError(f'{origins[f"{section}.k"]}: "{section}.k" is that of sigma; set those of {name} as "{key}"')
     try:
         kept = msgspec.json.decode(msgspec.json.encode(rule.parameters))
@@ -179,18 +187,18 @@ def _judge_of(section: str, name: str, rule: Rule, learning: Learning, origins: 
     except BadInput as error:
         origin = origins[key if rule.parameters else f"{section}.name"]
         raise UsageError(f"{origin}: {error}") from None
-    return DetectorJudge(detector, Learner(learning.rows, learning.every) if detector.trains else None)
+    return DetectorJudge(detector, Learner(training.rows, training.every) if detector.trains else None)
 
 
-def check_shadow(settings: Settings, origins: Mapping[str, str]) -> None:
-    """See that there is no shadow of any detector but sigma.
+def check_audit(settings: Settings, origins: Mapping[str, str]) -> None:
+    """See that there is no audit of any detector but sigma.
 
     Raises:
         UsageError: there is to be one.
     """
-    if settings.shadow and settings.detector.name != SIGMA:
+    if settings.audit and settings.detector.name != SIGMA:
         raise UsageError(
-            f"{origins['shadow']}: a shadow recomputes sigma only; leave it out with {settings.detector.name}"
+            f"{origins['audit']}: an audit recomputes sigma only; leave it out with {settings.detector.name}"
         )
 
 

@@ -7,17 +7,17 @@ from typing import Any, Final, NamedTuple
 import anyio
 from anyio.abc import TaskGroup
 
-from peerwatch.actors.audit import ShadowActor, Shadowing, Tally
-from peerwatch.actors.coordinator import Bench, Checking, Coordinator, DecisionLog
-from peerwatch.actors.dispatcher import Caution, Dispatcher
+from peerwatch.actors.audit import AuditActor, Auditing, AuditTally
+from peerwatch.actors.coordinator import AuditSample, Coordinator, DecisionLog, Judges
+from peerwatch.actors.dispatcher import Dispatcher, Recovery
 from peerwatch.actors.graph import GraphActor
 from peerwatch.actors.mailbox import Depth, Receive, Send, mailbox
-from peerwatch.actors.messages import CoordinatorMessage, GraphMessage, OutputMessage, ShadowMessage, ShardMessage
+from peerwatch.actors.messages import AuditMessage, CoordinatorMessage, GraphMessage, OutputMessage, ShardMessage
 from peerwatch.actors.output import OutputActor, Sink
 from peerwatch.actors.purchases import PurchaseShard
 from peerwatch.actors.snapshot import Snapshot
-from peerwatch.actors.trainer import Trainer, Training
-from peerwatch.connectors.source import Log, Mark
+from peerwatch.actors.trainer import Trainer, TrainingRequest
+from peerwatch.connectors.source import Bookmark, Log
 from peerwatch.errors import PeerwatchError
 from peerwatch.judging.state import Counts, State
 
@@ -32,7 +32,7 @@ WINDOW_PURCHASES: Final = 1 << 20
 class Totals(NamedTuple):
     """What a run has done so far.
 
-    `verdicts` is the hash of the `decisions` that are written; `recomputed` counts those that a shadow made again, and
+    `verdicts` is the hash of the `decisions` that are written; `recomputed` counts those that an audit made again, and
     `differences` those of them that came out differently. `champion_alone` and `challenger_alone` count the purchases
     that only one of the two has flagged.
     """
@@ -58,7 +58,7 @@ class Pipeline:
     def __init__(
         self,
         state: State,
-        bench: Bench,
+        judges: Judges,
         *,
         decisions: DecisionLog,
         flagged: Sink,
@@ -68,9 +68,9 @@ class Pipeline:
         strict: bool = False,
         batch_cap: int = BATCH_CAP,
         due_snapshot: Callable[[int, Any, bool], Snapshot | None] = lambda *_: None,
-        caution: Caution | None = None,
-        marks: Sequence[Mark[Any]] = (),
-        shadowing: Shadowing | None = None,
+        recovery: Recovery | None = None,
+        bookmarks: Sequence[Bookmark[Any]] = (),
+        auditing: Auditing | None = None,
         warn: Callable[[str], None] = lambda _: None,
         complain: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -80,42 +80,42 @@ class Pipeline:
         to_output, output_inbox = mailbox(OutputMessage, "output")
         boxes = [mailbox(ShardMessage, f"shard {number}") for number in range(len(state.histories))]
         asking = [send.clone() for send, _ in boxes]
-        shadowed = [mailbox(ShadowMessage, "shadow")] if shadowing is not None else []
-        seats = [seat for _, seat in bench.seats()]
-        training = [mailbox(Training, "trainer")] if any(seat.learns for seat in seats) else []
+        audited = [mailbox(AuditMessage, "audit")] if auditing is not None else []
+        live_judges = [live for _, live in judges.live_judges()]
+        training = [mailbox(TrainingRequest, "trainer")] if any(live.learns for live in live_judges) else []
         for send, _ in training:
-            bench = bench._replace(trainer=send)
+            judges = judges._replace(trainer=send)
         # a record names the network's size, and it is a part of the context
-        state.graph.sizes = decisions.flagged or any(seat.wants_context for seat in seats)
+        state.graph.sizes = decisions.flagged or any(live.wants_context for live in live_judges)
         self._state = state
-        mailboxes = (*graphs, *answers, (to_output, output_inbox), *boxes, *shadowed, *training)
+        mailboxes = (*graphs, *answers, (to_output, output_inbox), *boxes, *audited, *training)
         self._senders = [send for send, _ in mailboxes]
         inboxes = [inbox for _, inbox in mailboxes]
         self._ends: list[Send[Any] | Receive[Any]] = [*self._senders, *asking, *inboxes]
-        self._shadow: ShadowActor | None = None
-        to_shadow, checking = None, None
-        if shadowing is not None:
-            ((to_shadow, shadow_inbox),) = shadowed
-            checking = Checking(shadowing.share, to_shadow.clone())
-            self._ends.append(checking.shadow)
-            self._shadow = ShadowActor(shadowing, shadow_inbox, through=state.progress.events)
+        self.__audit: AuditActor | None = None
+        to_audit, checking = None, None
+        if auditing is not None:
+            ((to_audit, audit_inbox),) = audited
+            checking = AuditSample(auditing.share, to_audit.clone())
+            self._ends.append(checking.audit)
+            self.__audit = AuditActor(auditing, audit_inbox, through=state.progress.events)
         self._dispatcher = Dispatcher(
             state.decoder,
             [send for send, _ in graphs],
             [send for send, _ in boxes],
             batch_cap,
-            to_shadow,
+            to_audit,
             strict=strict,
             done=state.progress,
             due_snapshot=due_snapshot,
-            caution=caution,
+            recovery=recovery,
             wait_settled=self._wait_settled,
-            marks=marks,
+            bookmarks=bookmarks,
             warn=warn,
             complain=complain,
         )
-        for seat in seats:
-            seat.is_new = self._dispatcher.is_new
+        for live in live_judges:
+            live.is_new = self._dispatcher.is_new
         self._output = OutputActor(
             output_inbox,
             flagged,
@@ -128,9 +128,9 @@ class Pipeline:
         most = max(1, WINDOW_PURCHASES // (state.T * len(boxes)))
         inboxes_of_graphs = [inbox for _, inbox in answers]
         self._coordinator = Coordinator(
-            bench, state.T, decisions, inboxes_of_graphs, asking, to_output, checking, state.disagreed
+            judges, state.T, decisions, inboxes_of_graphs, asking, to_output, checking, state.disagreed
         )
-        self._actors: list[GraphActor | Coordinator | OutputActor | PurchaseShard | ShadowActor | Trainer] = [
+        self._actors: list[GraphActor | Coordinator | OutputActor | PurchaseShard | AuditActor | Trainer] = [
             *(
                 GraphActor(state.graph, inbox, answer, most, number, walkers)
                 for number, ((_, inbox), (answer, _)) in enumerate(zip(graphs, answers, strict=True))
@@ -141,7 +141,7 @@ class Pipeline:
                 PurchaseShard(number, history, inbox)
                 for number, (history, (_, inbox)) in enumerate(zip(state.histories, boxes, strict=True))
             ),
-            *([self._shadow] if self._shadow is not None else []),
+            *([self.__audit] if self.__audit is not None else []),
             *(Trainer(inbox) for _, inbox in training),
         ]
 
@@ -153,8 +153,8 @@ class Pipeline:
     @property
     def through(self) -> int:
         """All events up to this sequence number are in every actor's state, and what they gave is written."""
-        shadow = [self._shadow.through] if self._shadow is not None else []
-        return min(self._output.through, *(history.applied for history in self._state.histories), *shadow)
+        audit = [self.__audit.through] if self.__audit is not None else []
+        return min(self._output.through, *(history.applied for history in self._state.histories), *audit)
 
     def mailboxes(self) -> dict[str, Depth]:
         """How full each mailbox is, and how full it has been."""
@@ -167,7 +167,7 @@ class Pipeline:
     def statistics(self) -> Totals:
         """What has been done so far."""
         verdicts = self._output.verdicts
-        tally = self._shadow.tally if self._shadow is not None else Tally()
+        tally = self.__audit.tally if self.__audit is not None else AuditTally()
         return Totals(
             self._dispatcher.statistics(),
             self._output.written,
@@ -197,8 +197,8 @@ class Pipeline:
         finally:
             for end in self._ends:
                 end.close()  # an actor that failed or was cancelled may have left its own open
-        if self._shadow is not None:
-            await self._shadow.finish()
+        if self.__audit is not None:
+            await self.__audit.finish()
         if self._dispatcher.stopped_by is not None:
             raise self._dispatcher.stopped_by
         return self.statistics()

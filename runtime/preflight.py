@@ -18,7 +18,7 @@ from peerwatch.errors import PeerwatchError, UsageError
 from peerwatch.readable import shown
 from peerwatch.runtime.descriptors import descriptor_of
 from peerwatch.settings.model import Layer, Settings, keys, value_of
-from peerwatch.storage.checkpoints import Checkpoint, Facts, Identity, Place, StateDirectory
+from peerwatch.storage.checkpoints import Checkpoint, Facts, FilePlace, Identity, StateDirectory
 
 NOT_SET: Final = '"{key}" is not set: name {what} as {option} on the command line, or set it in the config'
 
@@ -171,9 +171,9 @@ def _beside(flagged: str) -> str | None:
 def identity_of(settings: Settings, D: int, T: int, outputs: Outputs) -> Identity:
     """What the run's state belongs to."""
     directory = Path(settings.state.directory or ".")
-    stream = Place.of(settings.input.stream or "", directory)
-    flagged, rejects = (Place.of(path or "-", directory) for path in outputs[:2])
-    verdicts = Place.of(outputs.verdicts, directory) if outputs.verdicts is not None else None
+    stream = FilePlace.of(settings.input.stream or "", directory)
+    flagged, rejects = (FilePlace.of(path or "-", directory) for path in outputs[:2])
+    verdicts = FilePlace.of(outputs.verdicts, directory) if outputs.verdicts is not None else None
     return Identity(D, T, rules_of(settings, "detector.", "challenger."), stream, flagged, rejects, verdicts)
 
 

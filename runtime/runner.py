@@ -16,7 +16,7 @@ from peerwatch.judging.audit import Difference
 from peerwatch.progress import Progress
 from peerwatch.runtime.deadline import Deadline
 from peerwatch.runtime.decision_log import Logger
-from peerwatch.runtime.judges_from_settings import bench_of
+from peerwatch.runtime.judges_from_settings import judges_of
 from peerwatch.runtime.log_target import open_log_target
 from peerwatch.runtime.pipeline import Totals
 from peerwatch.runtime.preflight import (
@@ -34,7 +34,7 @@ from peerwatch.runtime.preflight import (
     take_header,
 )  # fmt: skip
 from peerwatch.runtime.sinks import FileSink, Sinks, is_flagged_line, is_ledger_line, is_reject_line
-from peerwatch.runtime.supervisor import ShadowOf, Supervisor
+from peerwatch.runtime.supervisor import AuditFrom, Supervisor
 from peerwatch.runtime.unkept import UnkeptRejects
 from peerwatch.settings.model import Layer, Settings, resolve
 
@@ -61,7 +61,7 @@ async def run(
     layers: Sequence[Layer],
     console: Progress,
     deadline: Deadline,
-    shadow_of: ShadowOf,
+    audit_from: AuditFrom,
     *,
     config: Path | None = None,
     reset: bool = False,
@@ -97,8 +97,8 @@ async def run(
             header = await known_header(settings)
             settings, origins = resolve(*layers, header, Layer({"D": known.D, "T": known.T}, {}))
         D, T = required(settings)
-        make_bench = partial(bench_of, settings, origins, logger.warning)
-        await run_sync(make_bench)  # a mistake shows before anything is written
+        make_judges = partial(judges_of, settings, origins, logger.warning)
+        await run_sync(make_judges)  # a mistake shows before anything is written
         identity = await run_sync(identity_of, settings, D, T, paths)
         if checkpoint is not None:
             check_unchanged(checkpoint.envelope.identity, identity, origins, settings)
@@ -119,7 +119,7 @@ async def run(
             settings,
             D,
             T,
-            make_bench,
+            make_judges,
             directory,
             identity,
             sinks,
@@ -127,7 +127,7 @@ async def run(
             console,
             deadline,
             beginning,
-            shadow_of,
+            audit_from,
             force=force,
         )
         detector = settings.detector.described()

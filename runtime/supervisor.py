@@ -16,15 +16,15 @@ from typing import Any, Final
 import anyio
 from anyio.to_thread import run_sync
 
-from peerwatch.actors.audit import Shadowing, Tally
-from peerwatch.actors.coordinator import Bench
-from peerwatch.actors.dispatcher import Caution
+from peerwatch.actors.audit import Auditing, AuditTally
+from peerwatch.actors.coordinator import Judges
+from peerwatch.actors.dispatcher import Recovery
 from peerwatch.connectors.follow import FollowedLog
 from peerwatch.connectors.log_file import LogFile
 from peerwatch.connectors.seen import Lost, Seen
 from peerwatch.connectors.tail import Beginning
 from peerwatch.errors import PeerwatchError, RunError
-from peerwatch.judging.audit import Difference, Shadow
+from peerwatch.judging.audit import BruteForce, Difference
 from peerwatch.judging.state import State
 from peerwatch.progress import Progress
 from peerwatch.runtime.checkpointer import Checkpointer
@@ -54,8 +54,8 @@ RESTARTS: Final = 5
 """Restarts in a row that may bring nothing before the run gives up."""
 
 
-ShadowOf = Callable[[State, Facts | None, Sequence[Layer], Fraction, Callable[[str], None]], Awaitable[Shadow]]
-"""What makes the shadow of a run: from its state, what its checkpoint held, the settings, k, and who is warned."""
+AuditFrom = Callable[[State, Facts | None, Sequence[Layer], Fraction, Callable[[str], None]], Awaitable[BruteForce]]
+"""What makes the audit of a run: from its state, what its checkpoint held, the settings, k, and who is warned."""
 
 
 class Supervisor:
@@ -67,7 +67,7 @@ class Supervisor:
         settings: Settings,
         D: int,
         T: int,
-        make_bench: Callable[[Path | None, Checkpoint | None, bool], Bench],
+        make_judges: Callable[[Path | None, Checkpoint | None, bool], Judges],
         directory: StateDirectory | None,
         identity: Identity,
         sinks: Sinks,
@@ -75,28 +75,28 @@ class Supervisor:
         console: Progress,
         deadline: Deadline,
         beginning: Beginning,
-        shadow_of: ShadowOf,
+        audit_from: AuditFrom,
         *,
         force: bool,
     ) -> None:
         self._layers = layers
         self._settings = settings
         self._D, self._T = D, T
-        self._make_bench = make_bench
+        self._make_judges = make_judges
         self._directory = directory
         self._identity = identity
         self._sinks = sinks
         self._logger = logger
         self._console = console
         self._deadline = deadline
-        self._caution = Caution()
+        self._recovery = Recovery()
         self._beginning = beginning
-        self._shadow_of = shadow_of
+        self._audit_from = audit_from
         self._force = force
         self._hangup = anyio.Event()
         """Set by SIGHUP."""
         self._restarts = 0
-        self._tally = Tally()
+        self._tally = AuditTally()
         self.interrupted_by: signal.Signals | None = None
 
     @property
@@ -177,7 +177,7 @@ class Supervisor:
             await run_sync(self._directory.reset)  # perhaps an earlier one was killed half-way
         read = facts is not None and await self._sinks.flagged.has_more(facts.flagged_written)
         directory = self._directory.path if self._directory is not None else None
-        bench = self._bench = await run_sync(self._make_bench, directory, checkpoint, read)
+        judges = self._judges = await run_sync(self._make_judges, directory, checkpoint, read)
         written = (facts.flagged_written, facts.rejects_written, facts.verdicts_written) if facts else (None,) * 3
         for sink, how_far in zip(self._sinks, written, strict=True):
             if sink is not None:
@@ -199,10 +199,10 @@ class Supervisor:
                 partial(_seen_of, logs[-1], facts.seen if facts is not None else self._beginning.seen),
             )
             if checkpoint is None:
-                await self._checkpointer.write_beginning(bench.arrays(), await self._sinks.written())
+                await self._checkpointer.write_beginning(judges.arrays(), await self._sinks.written())
         self._pipeline = Pipeline(
             state,
-            bench,
+            judges,
             decisions=DecisionLogger(
                 self._logger, settings.logs, settings.detector, state.decoder.named, settings.challenger
             ),
@@ -212,19 +212,19 @@ class Supervisor:
             walkers=settings.walkers,
             strict=settings.strict,
             due_snapshot=self._checkpointer.due if self._checkpointer is not None else lambda *_: None,
-            caution=self._caution,
-            marks=facts.marks if facts is not None else (),
-            shadowing=await self._shadowing(state, facts) if settings.shadow else None,
+            recovery=self._recovery,
+            bookmarks=facts.bookmarks if facts is not None else (),
+            auditing=await self._auditing(state, facts) if settings.audit else None,
             warn=self._logger.warning,
             complain=self._console.urgent,
         )
         if self.interrupted_by is not None:
             self._pipeline.stop()
 
-    async def _shadowing(self, state: State, facts: Facts | None) -> Shadowing:
+    async def _auditing(self, state: State, facts: Facts | None) -> Auditing:
         k, alarm = self._settings.detector.exact_k(), DifferenceLogger(self._logger).write
-        shadow = await self._shadow_of(state, facts, self._layers, k, self._logger.warning)
-        return Shadowing(shadow, self._settings.shadow, alarm, self._tally)
+        audit = await self._audit_from(state, facts, self._layers, k, self._logger.warning)
+        return Auditing(audit, self._settings.audit, alarm, self._tally)
 
     async def _attempt(self) -> None:
         async with task_group() as work:
@@ -239,16 +239,16 @@ class Supervisor:
 
         A line is to blame if it fails twice on its own; what is the machine's fault is no line's.
         """
-        caution, place = self._caution, self._caution.current
-        caution.current = None
+        recovery, place = self._recovery, self._recovery.current
+        recovery.current = None
         if place is None or isinstance(error, OSError) or shortage(error) is not None:
-            caution.after, caution.until = self._pipeline.through, self._pipeline.reached
+            recovery.after, recovery.until = self._pipeline.through, self._pipeline.reached
             return False
-        caution.failures[place] += 1
-        if caution.failures[place] < 2:
+        recovery.failures[place] += 1
+        if recovery.failures[place] < 2:
             return False
         where = "".join(traceback.format_exception(error)).strip()
-        caution.poison[place] = f"brought the run down twice: {type(error).__name__}: {error}\n{where}"
+        recovery.poison[place] = f"brought the run down twice: {type(error).__name__}: {error}\n{where}"
         return True
 
     def _report_failure(self, error: Exception) -> None:
@@ -308,7 +308,7 @@ class Supervisor:
             self._show_progress()
             if since_status >= STATUS_SECONDS:
                 await self._write_status(running=True)
-                await run_sync(self._bench.champion.look)
+                await run_sync(self._judges.champion.look)
                 since_status = 0.0
             await anyio.sleep(every)
             since_status += every

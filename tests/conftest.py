@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -14,6 +15,13 @@ from peerwatch.runtime import runner
 
 assert runner  # imports everything that has kernels
 kernels.load()  # as a run does, before there is an event loop
+for number in (
+    signal.SIGHUP,
+    signal.SIGTERM,
+    signal.SIGQUIT,
+):  # whoever starts the tests may ignore them, as nohup does
+    signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile(  # timing never decides; same cases every run
     "peerwatch", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -24,12 +24,11 @@ from peerwatch.connectors.follow import FollowedLog
 from peerwatch.connectors.log_file import LogFile
 from peerwatch.connectors.source import Block
 from peerwatch.judging import verdict_hash as verdicts
-from peerwatch.replay.audit import shadow_of
+from peerwatch.replay.audit import audit_from
 from peerwatch.runtime import checkpointer, runner
 from peerwatch.runtime.deadline import Deadline
 from peerwatch.settings.model import Layer
-from peerwatch.storage import checkpoints, journal
-from peerwatch.storage import model_store as shelf
+from peerwatch.storage import checkpoints, journal, model_store
 
 DIED = 9
 CALLS = ("write", "fsync", "replace", "truncate", "unlink")
@@ -90,7 +89,7 @@ class Walker:
             for name in CALLS:
                 if hasattr(module, name):
                     setattr(module, name, self.wrapped(name, getattr(module, name)))
-        shelf.Shelf.keep = self.kept(shelf.Shelf.keep)  # type: ignore[method-assign]
+        model_store.ModelStore.keep = self.kept(model_store.ModelStore.keep)  # type: ignore[method-assign]
         journal.Journal.add = self.kept(journal.Journal.add)  # type: ignore[method-assign]
 
 
@@ -129,7 +128,7 @@ def run(directory: Path, *, state: bool = True) -> None:
         "output.verdicts": str(directory / "ledger"),
     }  # fmt: skip
     if LEARNED:
-        values |= {"detector.name": "typical:Typical", "detector.learning.rows": 50, "detector.learning.every": 50}
+        values |= {"detector.name": "typical:Typical", "detector.training.rows": 50, "detector.training.every": 50}
     if state:
         values |= {"state.directory": str(directory / "state"), "state.events": 1}
     if state and not LEARNED:  # or it would be up to the clock where models speak
@@ -137,7 +136,7 @@ def run(directory: Path, *, state: bool = True) -> None:
     layer = Layer(values, dict.fromkeys(values, "test"))
     console = Console(quiet=True, bar=False)
     with Deadline(console) as deadline:
-        anyio.run(partial(runner.run, [layer], console, deadline, shadow_of))
+        anyio.run(partial(runner.run, [layer], console, deadline, audit_from))
 
 
 def in_child(call: Callable[[], None]) -> int:

@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 import anyio
 import numpy as np
 
-from peerwatch.actors.audit import Shadowing
-from peerwatch.actors.coordinator import Bench
-from peerwatch.actors.judges import Seat, Spoke
-from peerwatch.actors.messages import Questions
+from peerwatch.actors.audit import Auditing
+from peerwatch.actors.coordinator import Judges
+from peerwatch.actors.judges import LiveJudge, ModelActivated
+from peerwatch.actors.messages import WindowQueries
 from peerwatch.connectors.log_file import LogFile
 from peerwatch.connectors.source import Block
-from peerwatch.judging.adaptation import News
-from peerwatch.judging.audit import Difference, Shadow
-from peerwatch.judging.judge import Decision, Judge, Mask
+from peerwatch.judging.adaptation import Notice
+from peerwatch.judging.audit import BruteForce, Difference
+from peerwatch.judging.judge import Decision, Mask, SigmaJudge
 from peerwatch.judging.sigma import Sigma
 from peerwatch.judging.state import State
 from peerwatch.network.graph import Plan
@@ -98,20 +98,20 @@ class SilentLog:
 
     flagged = False
 
-    def wanted(self, questions: Questions) -> Mask:
+    def wanted(self, queries: WindowQueries) -> Mask:
         """None."""
-        return np.zeros(len(questions.seq), np.bool_)
+        return np.zeros(len(queries.seq), np.bool_)
 
-    def write(self, questions: Questions, decisions: Sequence[Decision]) -> None:
+    def write(self, queries: WindowQueries, decisions: Sequence[Decision]) -> None:
         """Never called."""
-        raise AssertionError(questions, decisions)
+        raise AssertionError(queries, decisions)
 
-    def tell(self, who: str, news: Sequence[News | Spoke]) -> None:
+    def tell(self, who: str, notices: Sequence[Notice | ModelActivated]) -> None:
         """Nothing."""
 
-    def disagree(self, questions: Questions, pairs: Sequence[tuple[Decision, Decision]]) -> None:
+    def disagree(self, queries: WindowQueries, pairs: Sequence[tuple[Decision, Decision]]) -> None:
         """Never called."""
-        raise AssertionError(questions, pairs)
+        raise AssertionError(queries, pairs)
 
 
 class Result(NamedTuple):
@@ -134,12 +134,12 @@ def judge_files(
     chunk: int = 1 << 18,
     k: Fraction = Fraction(3),
     strict: bool = False,
-    shadow: float = 0.0,
-    bench: Bench | None = None,
+    audit: float = 0.0,
+    bench: Judges | None = None,
 ) -> Result:
     """Run the actors over real files that hold the logs (without a header line).
 
-    A share of the decisions is recomputed by a `shadow`; all have to come out the same. Without a `bench` sigma judges.
+    A share of the decisions is recomputed by a `audit`; all have to come out the same. Without a `bench` sigma judges.
     """
 
     def differ(differences: Sequence[Difference]) -> None:
@@ -158,9 +158,9 @@ def judge_files(
                 await sink.open(stack)
                 await sink.start()
             pipeline = Pipeline(
-                State.fresh(D, T, shards), bench or Bench(Seat(Judge(Sigma(k)))), decisions=SilentLog(),
+                State.fresh(D, T, shards), bench or Judges(LiveJudge(SigmaJudge(Sigma(k)))), decisions=SilentLog(),
                 flagged=sinks[0], rejects=sinks[1], strict=strict, batch_cap=batch_cap, walkers=walkers,
-                shadowing=Shadowing(Shadow(D, T, k), shadow, differ) if shadow else None,
+                auditing=Auditing(BruteForce(D, T, k), audit, differ) if audit else None,
             )  # fmt: skip
             totals = await pipeline.run(logs)
         assert asyncio.all_tasks() == {asyncio.current_task()}, "a task was left behind"

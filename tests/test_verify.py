@@ -168,18 +168,18 @@ def flagged_in(found: list[tuple[int, int, int, str | None]]) -> list[tuple[int,
 def test_a_corrupted_state_is_caught_and_the_first_wrong_decision_named(
     logs: Path, change: Callable[[dict[str, Any]], None]
 ) -> None:
-    """The shadow reports it with exit code 1, `bisect` names the first wrong verdict, `verify` the first wrong line."""
+    """The audit reports it with exit code 1, `bisect` names the first wrong verdict, `verify` the first wrong line."""
     assert peerwatch("run", "batch", "stream", "clean", "--verdicts", "clean.ledger").exit_code == 0
     (logs / "stream").write_bytes(b"".join(STREAM[:HALF]))
-    assert live("--verdicts", "ledger", "--shadow", "1").exit_code == 0
+    assert live("--verdicts", "ledger", "--audit", "1").exit_code == 0
     tamper(change)
     (logs / "stream").write_bytes(b"".join(STREAM))
-    result = live("--verdicts", "ledger", "--shadow", "1", "--log-format", "json", "--log-file", "log")
+    result = live("--verdicts", "ledger", "--audit", "1", "--log-format", "json", "--log-file", "log")
     wrong = wrong_decisions(change)
     differing = [seq for seq, pair in enumerate(zip(RIGHT, wrong, strict=True), 1) if pair[0] != pair[1]]
     records = [json.loads(line) for line in (logs / "log").read_bytes().splitlines()]
     assert [record["seq"] for record in records] == differing != []
-    assert {record["event"] for record in records} == {"shadow difference"}
+    assert {record["event"] for record in records} == {"audit difference"}
     for key, decided in (("judged", wrong), ("recomputed", RIGHT)):
         n, S, Q, fields = decided[differing[0] - 1]
         said = {"verdict": "normal" if fields is None else "flagged", "n": n, "S": str(S), "Q": str(Q)}
@@ -200,7 +200,7 @@ def test_a_corrupted_state_is_caught_and_the_first_wrong_decision_named(
 
     due, written = flagged_in(RIGHT), flagged_in(wrong)
     place = next(place for place, pair in enumerate(zip_longest(due, written)) if pair[0] != pair[1])
-    result = peerwatch("verify", "batch", "stream", "out", "--shadow", "1")
+    result = peerwatch("verify", "batch", "stream", "out", "--audit", "1")
     assert result.exit_code == 1
     seq = due[place][0]
     assert f"out:{place + 1} differs; it should be event {seq}, stream line {seq - len(BATCH)}, " in result.stdout
@@ -218,8 +218,8 @@ def test_a_state_that_goes_wrong_in_memory_is_caught(logs: Path, monkeypatch: py
         original(history, seq, user, timestamp, Amounts(amount.held + (seq == wrong)), *rest)
 
     monkeypatch.setattr(PurchaseHistory, "append", append)
-    assert peerwatch("run", "batch", "stream", "out", "--shadow", "0").exit_code == 0
-    result = peerwatch("run", "batch", "stream", "out", "--shadow", "1")
+    assert peerwatch("run", "batch", "stream", "out", "--audit", "0").exit_code == 0
+    result = peerwatch("run", "batch", "stream", "out", "--audit", "1")
     assert result.exit_code == 1
     line = STREAM[wrong - 1 - len(BATCH)]
     other = re.sub(rb'"amount": "([^"]*)"', rb'"amount": "\g<1>0001"', line)
@@ -234,13 +234,13 @@ def test_the_hash_tells_in_one_line_whether_two_runs_agree(logs: Path) -> None:
     whole = peerwatch("run", "batch", "stream", "whole", "--verdicts", "whole.ledger")
     for number, cut in enumerate((100, 101, 250, 400)):
         (logs / "stream").write_bytes(b"".join(STREAM[:cut]))
-        result = live("--verdicts", "ledger", "--shards", str(1 + number), "--shadow", "1")
+        result = live("--verdicts", "ledger", "--shards", str(1 + number), "--audit", "1")
         assert result.exit_code == 0
         assert "every one the same" in result.stderr
         assert "trusts the checkpoint" not in result.stderr
         with (logs / "ledger").open("ab") as file:
             file.write(b'{"through": 1')  # as a kill may leave it
-    assert live("--verdicts", "ledger", "--log-user", "nobody", "--shadow", "1").exit_code == 0
+    assert live("--verdicts", "ledger", "--log-user", "nobody", "--audit", "1").exit_code == 0
     assert hash_in(whole) == hash_in(result) == hash_in(peerwatch("status", "state"))
     assert (logs / "ledger").read_bytes() == (logs / "whole.ledger").read_bytes() != b""
     found = peerwatch("bisect", "ledger", "whole.ledger")
@@ -258,9 +258,7 @@ def test_recomputing_finds_nothing_in_clean_logs(
     batch: bytes, stream: bytes, D: int, T: int, shards: int, walkers: int, cap: int, chunk: int, k: Fraction
 ) -> None:
     """Late arrivals, unfriends, huge amounts, bad lines: each decision comes out the same; so does the hash."""
-    found = judge_files(
-        batch, stream, D, T, shards=shards, walkers=walkers, batch_cap=cap, chunk=chunk, k=k, shadow=1.0
-    )
+    found = judge_files(batch, stream, D, T, shards=shards, walkers=walkers, batch_cap=cap, chunk=chunk, k=k, audit=1.0)
     totals = found.totals
     assert totals.recomputed == totals.decisions == totals.progress.judged
     assert found.flagged == judge(batch, stream, D, T, k).flagged
@@ -269,14 +267,14 @@ def test_recomputing_finds_nothing_in_clean_logs(
     assert (totals.verdicts == NOTHING) == (totals.decisions == 0)
 
 
-def test_the_shadow_reads_rotated_logs_again(logs: Path) -> None:
+def test_the_audit_reads_rotated_logs_again(logs: Path) -> None:
     """What a checkpoint is to be checked against may lie in several files by now."""
     (logs / "stream").write_bytes(b"".join(STREAM[:HALF]))
-    assert live("--shadow", "1").exit_code == 0
+    assert live("--audit", "1").exit_code == 0
     (logs / "stream").rename(logs / "stream.1")
     (logs / "stream").write_bytes(b"".join(STREAM[HALF:]))
     tamper(change_an_amount)
-    result = live("--shadow", "1")
+    result = live("--audit", "1")
     assert result.exit_code == 1
     assert "trusts the checkpoint" not in result.stderr
 
@@ -293,20 +291,20 @@ def test_verify_follows_rotations(logs: Path) -> None:
     assert (logs / "out").read_bytes() == EXPECTED.flagged
 
 
-def test_a_shadow_that_cannot_read_the_beginning_says_so(logs: Path) -> None:
+def test_a_audit_that_cannot_read_the_beginning_says_so(logs: Path) -> None:
     """It goes on from the checkpoint with a warning, and everything behind it is still checked."""
     (logs / "stream").write_bytes(b"".join(STREAM[:HALF]))
     assert live().exit_code == 0
     (logs / "stream").write_bytes(b"".join(STREAM))
     (logs / "batch").write_bytes(b"".join(BATCH[:-1]))
-    result = live("--shadow", "1")
+    result = live("--audit", "1")
     assert result.exit_code == 0
-    assert "the shadow trusts the checkpoint and can only find what goes wrong behind it: " in result.stderr
+    assert "the audit trusts the checkpoint and can only find what goes wrong behind it: " in result.stderr
     assert (logs / "out").read_bytes() == EXPECTED.flagged
 
 
-def test_a_restart_begins_a_new_shadow(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a failure the pipeline is built anew, and its shadow with it, from the logs."""
+def test_a_restart_begins_a_new_audit(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failure the pipeline is built anew, and its audit with it, from the logs."""
     original, left = FriendGraph.walk, [1]
 
     def walk(graph: FriendGraph, *arguments: Any) -> Any:
@@ -319,20 +317,20 @@ def test_a_restart_begins_a_new_shadow(logs: Path, monkeypatch: pytest.MonkeyPat
     assert live().exit_code == 0
     (logs / "stream").write_bytes(b"".join(STREAM))
     monkeypatch.setattr(FriendGraph, "walk", walk)
-    result = live("--shadow", "1")
+    result = live("--audit", "1")
     assert (result.exit_code, left) == (0, [0])
     assert "broken for the test" in result.stderr
     assert "every one the same" in result.stderr
     assert (logs / "out").read_bytes() == EXPECTED.flagged
 
 
-def test_a_shadow_begins_behind_holes_as_well(logs: Path) -> None:
+def test_a_audit_begins_behind_holes_as_well(logs: Path) -> None:
     """NUL bytes that a truncation has left count as read, though no event is in them."""
     hole = bytes(5000)
     (logs / "stream").write_bytes(hole + b"".join(STREAM[:HALF]))
     assert live().exit_code == 0
     (logs / "stream").write_bytes(hole + b"".join(STREAM))
-    result = live("--shadow", "1")
+    result = live("--audit", "1")
     assert result.exit_code == 0
     assert "every one the same" in result.stderr
     assert "trusts the checkpoint" not in result.stderr
@@ -343,7 +341,7 @@ def test_verify_names_the_first_line_that_is_wrong(logs: Path) -> None:
     whole = peerwatch("run", "batch", "stream", "out")
     right = (logs / "out").read_bytes()
     lines = right.splitlines(keepends=True)
-    result = peerwatch("verify", "batch", "stream", "out", "--shadow", "0.5")
+    result = peerwatch("verify", "batch", "stream", "out", "--audit", "0.5")
     assert result.exit_code == 0
     assert "every one as in out\n" in result.stdout
     assert hash_in(result) == hash_in(whole)
@@ -365,7 +363,7 @@ def test_verify_names_the_first_line_that_is_wrong(logs: Path) -> None:
     assert result.stdout.endswith(", and is\n  (a blank line)\n")
     for more, shown in ((lines[0], "{"), (b"\n", "(a blank line)\n")):
         (logs / "out").write_bytes(right + more)
-        result = peerwatch("verify", "batch", "stream", "out", "--shadow", "0")
+        result = peerwatch("verify", "batch", "stream", "out", "--audit", "0")
         assert result.exit_code == 1
         assert f"out:{len(lines) + 1} should not be there; nothing more is flagged:\n  {shown}" in result.stdout
     (logs / "out").unlink()

@@ -96,7 +96,7 @@ class Console:
         ]
         if totals.recomputed:
             found = f"{totals.differences:,} of them differ" if totals.differences else "every one the same"
-            rows.append(("shadow", f"{totals.recomputed:,}", f"decisions recomputed by brute force, {found}"))
+            rows.append(("audit", f"{totals.recomputed:,}", f"decisions recomputed by brute force, {found}"))
         if settings.challenger.name is not None:
             alone, others = totals.champion_alone, totals.challenger_alone
             found = (

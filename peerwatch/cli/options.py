@@ -26,7 +26,7 @@ OPTION_KEYS: Final = {
     "log_format": "logs.format", "log_level": "logs.level", "log_file": "logs.file",
     "decisions": "logs.decisions", "log_user": "logs.users", "log_sample": "logs.sample",
     "follow": "follow", "idle_exit": "idle_exit", "state": "state.directory",
-    "shadow": "shadow",
+    "audit": "audit",
 }  # fmt: skip
 """Which setting each option sets."""
 
@@ -81,8 +81,20 @@ SETTINGS: Final = (
     click.option("--k", type=float, help="Standard deviations above the mean that are still normal. Default: 3."),
 )
 """What verdicts depend on."""
-SHADOW: Final = click.option(
-    "--shadow", type=click.FloatRange(0, 1), metavar="SHARE", help="Recompute this share of decisions by brute force."
+
+
+def renamed(old: str, new: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """An option of an earlier version: it is refused with the name that it has now."""
+
+    def refuse(ctx: click.Context, param: click.Parameter, value: str | None) -> None:  # noqa: ARG001
+        if value is not None:
+            raise UsageError(f"{old} is now called {new}")
+
+    return click.option(old, hidden=True, expose_value=False, callback=refuse)
+
+
+AUDIT: Final = click.option(
+    "--audit", type=click.FloatRange(0, 1), metavar="SHARE", help="Recompute this share of decisions by brute force."
 )
 GRID: Final = (
     click.option("--D", "D", callback=numbers(Hops), metavar="D,...", help="Hops to try. Default: the header's D."),
@@ -100,7 +112,8 @@ RUNNING: Final = (
     click.option("--state", metavar="DIR", help="Keep checkpoints in DIR, and go on where the last run was."),
     click.option("--rejects", metavar="FILE", help="Where rejected lines go. Default: beside an OUTPUT file."),
     click.option("--verdicts", metavar="FILE", help="Write a ledger that `peerwatch bisect` compares."),
-    SHADOW,
+    AUDIT,
+    renamed("--shadow", "--audit"),
     click.option("--strict", is_flag=True, default=None, help="Stop at the first rejected line with exit code 1."),
     click.option("-q", "--quiet", is_flag=True, default=None, help="No progress and no summary."),
     click.option("--log-format", type=click.Choice(get_args(LogFormat)), help="How logs look. Default: console."),
@@ -120,7 +133,8 @@ METHOD_SETTINGS: Final = click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter of the detector; repeatable."
 )
 VERIFY: Final = (
-    SHADOW,
+    AUDIT,
+    renamed("--shadow", "--audit"),
     ROTATED,
     click.option("--state", metavar="DIR", help="The run's state directory: where its logs began, which models spoke."),
     click.option("-q", "--quiet", is_flag=True, default=None, help="No progress."),

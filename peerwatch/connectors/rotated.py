@@ -40,7 +40,7 @@ class Rotated(NamedTuple):
         return self.path.suffix in COMPRESSED
 
 
-class Order(NamedTuple):
+class NameOrder(NamedTuple):
     """How a rotated file's name counts (as a number, a date, a time, or not at all), and its place in that order."""
 
     scheme: str
@@ -76,7 +76,7 @@ def rotated_files(path: Path, pattern: str | None = None) -> list[Rotated]:
     Numbers count back from the newest; dates and times count up. Where names give no order the time of the last write
     does.
     """
-    found: dict[Path, Order] = {}
+    found: dict[Path, NameOrder] = {}
     for family in _families(path):
         expression = family.expression()
         for name in _names_in(family.directory):
@@ -140,20 +140,20 @@ def _token_in(name: str) -> str:
     return (longer or found or [""])[-1]
 
 
-def _order(token: str, *, upward: bool = False) -> Order:
+def _order(token: str, *, upward: bool = False) -> NameOrder:
     runs = re.findall(r"\d+", token)
     if len(runs) == 1 and len(runs[0]) <= LONGEST_NUMBER:
-        return Order("number", (int(runs[0]) if upward else -int(runs[0]),))
+        return NameOrder("number", (int(runs[0]) if upward else -int(runs[0]),))
     if runs and _DATE.match(runs[0]):
         year, rest = runs[0][:4], runs[0][4:]
         pairs = [rest[i : i + 2] for i in range(0, len(rest), 2)]
-        return Order("date", tuple(map(int, [year, *pairs, *runs[1:]])))
+        return NameOrder("date", tuple(map(int, [year, *pairs, *runs[1:]])))
     if len(runs) == 1:
-        return Order("time", (int(runs[0]),))  # seconds since 1970, say
-    return Order("none")  # a word, or a date that begins with its day
+        return NameOrder("time", (int(runs[0]),))  # seconds since 1970, say
+    return NameOrder("none")  # a word, or a date that begins with its day
 
 
-def _in_order(files: dict[Rotated, Order]) -> list[Rotated]:
+def _in_order(files: dict[Rotated, NameOrder]) -> list[Rotated]:
     """Files of one scheme by their names; those of several schemes merged by the times of their last writes."""
     schemes: dict[str, list[Rotated]] = {}
     for file in sorted(files, key=lambda file: (files[file].key, file.modified, file.path.name)):

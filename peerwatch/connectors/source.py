@@ -33,7 +33,7 @@ class Log(Protocol):
 Where = TypeVar("Where")
 
 
-class Mark(NamedTuple, Generic[Where]):
+class Bookmark(NamedTuple, Generic[Where]):
     """A place at which reading can begin again: behind how many events, in which log, and its own word for where."""
 
     events: int

@@ -16,14 +16,14 @@ HIGH: Final = 10_000
 """Purchases that labels may name: the latest that the detector itself would have flagged."""
 
 
-class Drifted(NamedTuple):
+class DriftNotice(NamedTuple):
     """A change that the purchases up to event `seq` bring to light."""
 
     seq: int
     change: Change
 
 
-class Heard(NamedTuple):
+class LabelsNotice(NamedTuple):
     """Labels were heard before event `seq`; `unknown` of them name no purchase that scored high lately.
 
     `threshold` is what a score has to exceed now, None if that is still the detector's own business.
@@ -35,7 +35,7 @@ class Heard(NamedTuple):
     threshold: float | None
 
 
-News = Drifted | Heard
+Notice = DriftNotice | LabelsNotice
 
 
 class Adaptation:
@@ -49,7 +49,7 @@ class Adaptation:
         """Purchases seen."""
         self.heard = 0
         """How far the labels have been heard, in the words of whoever brings them."""
-        self.news: list[News] = []
+        self.notices: list[Notice] = []
         """What is worth telling, until somebody has told it."""
         self._high = _High(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
 
@@ -80,7 +80,7 @@ class Adaptation:
             self._high = self._high.with_more(seq[own.flagged], line[own.flagged], score[own.flagged])
         # an adapted threshold would hide that the scores have moved
         changes = self.drift.observe(score, adapted.flagged, own.threshold) if self.drift is not None else []
-        self.news += [Drifted(int(seq[change.judged - 1 - self.count]), change) for change in changes]
+        self.notices += [DriftNotice(int(seq[change.judged - 1 - self.count]), change) for change in changes]
         self.count += len(seq)
         return bool(changes)
 
@@ -90,7 +90,7 @@ class Adaptation:
         if self.precision is not None:
             known = [found for label in labels if (found := self._high.find(label)) is not None]
             self.precision.add(known)
-            self.news.append(Heard(seq, len(labels), len(labels) - len(known), self.precision.value))
+            self.notices.append(LabelsNotice(seq, len(labels), len(labels) - len(known), self.precision.value))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All it remembers. Copies."""

@@ -18,7 +18,7 @@ from peerwatch.network.events import Kind
 from peerwatch.network.statistics import Statistics
 
 
-class Outcome(NamedTuple):
+class AuditedDecision(NamedTuple):
     """What was decided on one purchase, which stands in a line of a file."""
 
     seq: int
@@ -31,8 +31,8 @@ class Outcome(NamedTuple):
 class Difference(NamedTuple):
     """One decision as the run made it and as it was recomputed; None where one of them has none."""
 
-    judged: Outcome | None
-    recomputed: Outcome | None
+    judged: AuditedDecision | None
+    recomputed: AuditedDecision | None
 
     @property
     def where(self) -> str:
@@ -41,7 +41,7 @@ class Difference(NamedTuple):
         return f"event {known.seq:,} ({known.file}:{known.line})" if known is not None else "no event"
 
 
-class Shadow:
+class BruteForce:
     """The friendships and everybody's T latest purchases as of an event.
 
     A purchase is (timestamp, sequence number, amount), which orders it as well.
@@ -52,7 +52,9 @@ class Shadow:
         self.friends: dict[bytes, set[bytes]] = defaultdict(set)
         self.bought: dict[bytes, list[tuple[int, int, int]]] = defaultdict(list)
 
-    def follow(self, events: Events, seq: int, file: str, names: Sequence[bytes], chosen: Mask) -> list[Outcome]:
+    def follow(
+        self, events: Events, seq: int, file: str, names: Sequence[bytes], chosen: Mask
+    ) -> list[AuditedDecision]:
         """Go through events of `file` in order, the first of them number `seq`; decide anew on the `chosen` ones.
 
         `names[user]` is the id of a dense user.
@@ -67,7 +69,7 @@ class Shadow:
                 self.unfriend(names[user], names[friend])
             else:
                 if is_chosen:
-                    outcomes.append(Outcome(number, file, line, *self.decide(names[user], amount)))
+                    outcomes.append(AuditedDecision(number, file, line, *self.decide(names[user], amount)))
                 self.buy(names[user], timestamp, number, amount)
         return outcomes
 

@@ -16,7 +16,7 @@ HOUR: Final = 3600 * SECOND
 DAY: Final = 24 * HOUR
 
 
-class Given(NamedTuple):
+class DetectorInput(NamedTuple):
     """The arguments of `Detector.judge`."""
 
     offsets: Int64s
@@ -24,7 +24,7 @@ class Given(NamedTuple):
     amount: Floats
     context: Context | None
 
-    def part(self, begin: int, end: int) -> "Given":
+    def part(self, begin: int, end: int) -> "DetectorInput":
         """What is given for the purchases from `begin` on, before `end`."""
         offsets, window = _cut(self.offsets, self.window, begin, end)
         context = self.context
@@ -32,14 +32,14 @@ class Given(NamedTuple):
             own_offsets, own = _cut(context.own_offsets, context.own, begin, end)
             since, hour, members = context.since[begin:end], context.hour[begin:end], context.members[begin:end]
             context = Context(own_offsets, own, since, hour, members)
-        return Given(offsets, window, self.amount[begin:end], context)
+        return DetectorInput(offsets, window, self.amount[begin:end], context)
 
 
 def _cut(offsets: Int64s, column: Floats, begin: int, end: int) -> tuple[Int64s, Floats]:
     return offsets[begin : end + 1] - offsets[begin], column[offsets[begin] : offsets[end]]
 
 
-def given(case: Case) -> Given:
+def detector_input(case: Case) -> DetectorInput:
     """What a detector is handed for a case, with a context if the buyers' own purchases are there.
 
     The windows are put in order of time, in place.
@@ -54,7 +54,7 @@ def given(case: Case) -> Given:
         newest = own.timestamp[own.offsets[bought + 1] - 1]
         since[bought] = np.maximum(case.timestamp[bought] - newest, 0) / SECOND  # a late line may be older than that
         context = Context(own.offsets, own.amount.units(), since, (case.timestamp % DAY) / HOUR, case.members)
-    return Given(case.windows.offsets, case.windows.amount.units(), case.amount.units(), context)
+    return DetectorInput(case.windows.offsets, case.windows.amount.units(), case.amount.units(), context)
 
 
 def _sort(windows: Windows) -> None:

@@ -10,8 +10,8 @@ from peerwatch.detectors.base import Detector, Floats, Verdicts
 from peerwatch.detectors.features import FEATURES, features
 from peerwatch.errors import RunError
 from peerwatch.judging.adaptation import Adaptation, section
-from peerwatch.judging.detector_input import Given, given
-from peerwatch.judging.judge import Case, Judged, Judging, Spoken
+from peerwatch.judging.detector_input import DetectorInput, detector_input
+from peerwatch.judging.judge import BatchVerdicts, Case, Judge, Scoring
 from peerwatch.judging.severity import Severity
 from peerwatch.judging.threshold import GRID
 from peerwatch.judging.training import Learner
@@ -22,7 +22,7 @@ LEAST: Final = 2
 """Purchases in a window that says something."""
 
 
-class DetectorJudge(Judging):
+class DetectorJudge(Judge):
     """A detector, what it has learned so far, and what its threshold has adapted to."""
 
     def __init__(
@@ -57,17 +57,17 @@ class DetectorJudge(Judging):
         ripe, room = np.flatnonzero(_ripe(case)), min(rooms)
         return int(ripe[room - 1]) + 1 if room < len(ripe) else len(case.seq)
 
-    def verdicts(self, case: Case) -> Judged:
+    def verdicts(self, case: Case) -> BatchVerdicts:
         """Judge purchases, no more than `until` says; their windows are put in order of time.
 
         Raises:
             RunError: the detector failed.
         """
         known = case if self.detector.wants_context else case._replace(own=None)  # another may want it
-        handed, ripe = given(known), np.flatnonzero(_ripe(case))
+        handed, ripe = detector_input(known), np.flatnonzero(_ripe(case))
         try:
             own = Verdicts.of(self.detector.judge(*handed), len(case.seq))
-            rows = self._lesson(handed, ripe)
+            rows = self._training_rows(handed, ripe)
         except Exception as error:  # a user's own code: trying again would not help
             what = f"{type(error).__name__}: {error}"
             raise RunError(f"the detector {self.detector.name} failed: {what}") from error
@@ -83,7 +83,7 @@ class DetectorJudge(Judging):
             if self._alarmed and self.learner.count % GRID == 0:
                 self.learner.hurry()
                 self._alarmed = False
-        return Judged(adapted.flagged, adapted.score, adapted.threshold, model)
+        return BatchVerdicts(adapted.flagged, adapted.score, adapted.threshold, model)
 
     def take_up(self, model: Detector) -> None:
         """A model speaks from now on: that of the learner's lesson."""
@@ -112,7 +112,7 @@ class DetectorJudge(Judging):
         parts = {LEARNER: self.learner, "adaptation": self.adaptation}
         return {name: part for name, part in parts.items() if part is not None}
 
-    def _lesson(self, handed: Given, ripe: Int64s) -> Floats:
+    def _training_rows(self, handed: DetectorInput, ripe: Int64s) -> Floats:
         """The features of those purchases that a lesson needs."""
         unwanted = self.learner.unwanted(len(ripe)) if self.learner is not None else len(ripe)
         if unwanted == len(ripe):
@@ -120,11 +120,11 @@ class DetectorJudge(Judging):
         first = int(ripe[unwanted])
         return features(*handed.part(first, len(handed.amount)))[ripe[unwanted:] - first]
 
-    def _spoken(self, judged: Judged, place: int) -> Spoken | None:
+    def _scoring(self, judged: BatchVerdicts, place: int) -> Scoring | None:
         if judged.score is None or judged.threshold is None:
             return None
         model = int(judged.model[place]) if judged.model is not None else None
-        return Spoken(self.detector.name, float(judged.score[place]), float(judged.threshold[place]), model)
+        return Scoring(self.detector.name, float(judged.score[place]), float(judged.threshold[place]), model)
 
 
 def _ripe(case: Case) -> NDArray[np.bool_]:

@@ -60,7 +60,7 @@ class Drift:
         except ImportError:
             raise BadInput('drift needs river, which is not installed: pip install "peerwatch[learn]"') from None
         self._judged = 0
-        self._waiting = [_Judged(np.zeros(0), np.zeros(0, np.bool_), np.zeros(0))]
+        self._waiting = [_Series(np.zeros(0), np.zeros(0, np.bool_), np.zeros(0))]
         self._watches = [kind(series) for series in (SCORE, FLAG_RATE) for kind in (_Adwin, _PageHinkley)]
 
     def observe(self, score: Floats, flagged: Mask, threshold: Floats) -> list[Change]:
@@ -71,7 +71,7 @@ class Drift:
         """
         if not len(score):
             return []
-        self._waiting.append(_Judged(score, flagged, threshold))
+        self._waiting.append(_Series(score, flagged, threshold))
         whole = (self._judged % BLOCK + len(score)) // BLOCK * BLOCK
         done, self._judged = self._judged // BLOCK * BLOCK, self._judged + len(score)
         if not whole:
@@ -88,15 +88,15 @@ class Drift:
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """As new: go on as the one whose `arrays` these are would."""
         self._judged = int(arrays["judged"])
-        self._waiting = [_Judged(arrays["score"], arrays["flagged"], arrays["threshold"])]
+        self._waiting = [_Series(arrays["score"], arrays["flagged"], arrays["threshold"])]
         for watch in self._watches:
             for value in arrays[watch.key].tolist():
                 watch.update(value)
 
-    def _joined(self) -> "_Judged":
-        return _Judged(*map(np.concatenate, zip(*self._waiting, strict=True)))
+    def _joined(self) -> "_Series":
+        return _Series(*map(np.concatenate, zip(*self._waiting, strict=True)))
 
-    def _changes(self, judged: "_Judged", done: int) -> Iterator[Change]:
+    def _changes(self, judged: "_Series", done: int) -> Iterator[Change]:
         """The changes that whole blocks bring to light, behind `done` purchases."""
         score, threshold = judged.score.reshape(-1, BLOCK), judged.threshold.reshape(-1, BLOCK)
         multiple = np.where(np.isposinf(score), CAP, np.clip(ratio(score, threshold), 0.0, CAP))
@@ -112,16 +112,16 @@ class Drift:
                     yield Change(done + place * BLOCK, watch.series, watch.by, *found)
 
 
-class _Judged(NamedTuple):
+class _Series(NamedTuple):
     """Purchases in order. Shapes [n]."""
 
     score: Floats
     flagged: Mask
     threshold: Floats
 
-    def part(self, begin: int, end: int) -> "_Judged":
+    def part(self, begin: int, end: int) -> "_Series":
         """Some of them."""
-        return _Judged(self.score[begin:end], self.flagged[begin:end], self.threshold[begin:end])
+        return _Series(self.score[begin:end], self.flagged[begin:end], self.threshold[begin:end])
 
 
 class _Watch(ABC):

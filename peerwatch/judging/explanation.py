@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from peerwatch.amounts import Amounts
 from peerwatch.detectors.features import FEATURES, features
-from peerwatch.judging.detector_input import given
+from peerwatch.judging.detector_input import detector_input
 from peerwatch.judging.judge import Case
 from peerwatch.kernels import Int64s
 from peerwatch.network.events import Kind
@@ -118,7 +118,7 @@ def features_of(grounds: Grounds, timestamp: int, own: Sequence[Bought] | None) 
         _windows(grounds.window), np.zeros(1, np.int64), np.zeros(1, np.int64), Amounts.of([grounds.amount]),
         np.array([timestamp]), np.array([len(grounds.members)]), None if own is None else _windows(own),
     )  # fmt: skip
-    return dict(zip(FEATURES, features(*given(case))[0].tolist(), strict=True))
+    return dict(zip(FEATURES, features(*detector_input(case))[0].tolist(), strict=True))
 
 
 def _windows(bought: Sequence[Bought]) -> Windows:

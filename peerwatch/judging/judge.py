@@ -45,7 +45,7 @@ class Case(NamedTuple):
         return Case(self.windows.part(begin, end), seq, line, self.amount[begin:end], timestamp, members, own)
 
 
-class Judged(NamedTuple):
+class BatchVerdicts(NamedTuple):
     """Verdicts on q purchases. Of shape [q]; what sigma has nothing to say on is None.
 
     `model` is the version of the model that spoke, 0 for none.
@@ -57,16 +57,16 @@ class Judged(NamedTuple):
     model: Int64s | None = None
 
 
-def joined(parts: Sequence[Judged]) -> Judged:
+def joined(parts: Sequence[BatchVerdicts]) -> BatchVerdicts:
     """Verdicts on purchases that were judged part by part, one part at least."""
     score, threshold, model = (
         None if column[0] is None else np.concatenate(column)
         for column in zip(*(part[1:] for part in parts), strict=True)
     )
-    return Judged(np.concatenate([part.flagged for part in parts]), score, threshold, model)
+    return BatchVerdicts(np.concatenate([part.flagged for part in parts]), score, threshold, model)
 
 
-class Spoken(NamedTuple):
+class Scoring(NamedTuple):
     """A detector's own words: its name, the score it gave (NaN if it has none), its threshold, its model's version.
 
     The version is None for a detector that learns nothing, and 0 before the first model.
@@ -82,7 +82,7 @@ class Decision(NamedTuple):
     """One verdict with its reasons. `place` is the purchase's place in the judged batch.
 
     `amount` is in millionths; `oldest` and `newest` are the timestamps (microseconds) at the window's ends, None if it
-    is empty. `spoken` is what a detector other than sigma had to say; `severity` how bad a flagged purchase is, if
+    is empty. `scoring` is what a detector other than sigma had to say; `severity` how bad a flagged purchase is, if
     levels are set.
     """
 
@@ -92,21 +92,21 @@ class Decision(NamedTuple):
     statistics: Statistics
     oldest: int | None
     newest: int | None
-    spoken: Spoken | None = None
+    scoring: Scoring | None = None
     severity: Level | None = None
 
 
-class Judging(ABC):
+class Judge(ABC):
     """What turns windows into verdicts."""
 
     def __init__(self, severity: Severity | None = None) -> None:
         self.severity = severity
 
     @abstractmethod
-    def verdicts(self, case: Case) -> Judged:
+    def verdicts(self, case: Case) -> BatchVerdicts:
         """Judge purchases; those of a run come in order, each once."""
 
-    def decisions(self, case: Case, judged: Judged, which: Mask) -> list[Decision]:
+    def decisions(self, case: Case, judged: BatchVerdicts, which: Mask) -> list[Decision]:
         """Verdicts with their reasons, of the purchases `which` (shape [q]) says, in order.
 
         Mean and sd are exact whoever judges: they are written whoever does.
@@ -124,29 +124,29 @@ class Judging(ABC):
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:  # noqa: B027 (most remember nothing)
         """Remember what `arrays` held."""
 
-    def _spoken(self, judged: Judged, place: int) -> Spoken | None:  # noqa: ARG002
+    def _scoring(self, judged: BatchVerdicts, place: int) -> Scoring | None:  # noqa: ARG002
         return None
 
-    def _decision(self, case: Case, judged: Judged, place: int) -> Decision:
+    def _decision(self, case: Case, judged: BatchVerdicts, place: int) -> Decision:
         times = case.windows.timestamp[case.windows.window(place)]
         oldest, newest = (int(times.min()), int(times.max())) if len(times) else (None, None)
         amount, statistics = case.amount.exact(place), self.statistics(case.windows, place)
-        spoken, flagged, level = self._spoken(judged, place), bool(judged.flagged[place]), None
+        scoring, flagged, level = self._scoring(judged, place), bool(judged.flagged[place]), None
         if self.severity is not None and flagged:
-            level = self.severity.exact(statistics, amount) if spoken is None else self.severity.of(spoken.score)
-        return Decision(place, flagged, amount, statistics, oldest, newest, spoken, level)
+            level = self.severity.exact(statistics, amount) if scoring is None else self.severity.of(scoring.score)
+        return Decision(place, flagged, amount, statistics, oldest, newest, scoring, level)
 
 
-class Judge(Judging):
+class SigmaJudge(Judge):
     """The rule sigma, decided exactly."""
 
     def __init__(self, detector: Sigma, severity: Severity | None = None) -> None:
         super().__init__(severity)
         self.detector = detector
 
-    def verdicts(self, case: Case) -> Judged:
+    def verdicts(self, case: Case) -> BatchVerdicts:
         """Judge purchases; each on its own."""
-        return Judged(self.flags(case.windows, case.amount))
+        return BatchVerdicts(self.flags(case.windows, case.amount))
 
     def flags(self, windows: Windows, amount: Amounts) -> Mask:
         """Which of q purchases are flagged. Shape [q]."""

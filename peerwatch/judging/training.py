@@ -14,7 +14,7 @@ GATHERED: Final = "gathered"
 LESSON: Final = "lesson"
 
 
-class Lesson(NamedTuple):
+class TrainingSet(NamedTuple):
     """What model number `version` learns from: rows of features, shape [n, features]."""
 
     version: int
@@ -36,7 +36,7 @@ class Learner:
         """Purchases seen: those whose windows say something."""
         self.version = 0
         """The model that speaks; 0 before the first."""
-        self.lesson: Lesson | None = None
+        self.training_set: TrainingSet | None = None
         """What the next model learns from, until that model speaks."""
         self.next = rows
         """The count at which the next lesson is complete."""
@@ -47,12 +47,12 @@ class Learner:
     @property
     def due(self) -> bool:
         """Whether a model is expected to speak now."""
-        return self.lesson is not None and self.count >= self.expected
+        return self.training_set is not None and self.count >= self.expected
 
     def room(self) -> int:
         """How many purchases may be seen before something happens."""
         until = self.next
-        if self.lesson is not None and self.expected > self.count:
+        if self.training_set is not None and self.expected > self.count:
             until = min(until, self.expected)
         return until - self.count
 
@@ -70,9 +70,9 @@ class Learner:
 
     def take_up(self) -> None:
         """The lesson's model speaks from now on."""
-        if self.lesson is None:
+        if self.training_set is None:
             raise ValueError("there is no lesson whose model could speak")
-        self.version, self.lesson = self.lesson.version, None
+        self.version, self.training_set = self.training_set.version, None
 
     def hurry(self) -> None:
         """What was learned may no longer hold: learn from the next `rows` purchases."""
@@ -81,23 +81,23 @@ class Learner:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All it remembers. Copies."""
         nothing = np.zeros((0, len(FEATURES)))
-        learning = self.lesson.version if self.lesson is not None else 0
+        learning = self.training_set.version if self.training_set is not None else 0
         return {
             TALLY: np.array([self.count, self.version, self.next, self.expected, learning], np.int64),
             GATHERED: np.concatenate([nothing, *self._gathered]),
-            LESSON: self.lesson.rows if self.lesson is not None else nothing,
+            LESSON: self.training_set.rows if self.training_set is not None else nothing,
         }
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Remember what `arrays` held."""
         self.count, self.version, self.next, self.expected, learning = arrays[TALLY].tolist()
         self._gathered = [arrays[GATHERED]]
-        self.lesson = Lesson(learning, arrays[LESSON]) if learning else None
+        self.training_set = TrainingSet(learning, arrays[LESSON]) if learning else None
 
     def _complete(self) -> None:
         step = min(self.every, self.next)
-        if self.lesson is None:
-            self.lesson = Lesson(self.version + 1, np.concatenate(self._gathered))
+        if self.training_set is None:
+            self.training_set = TrainingSet(self.version + 1, np.concatenate(self._gathered))
             self.expected = self.next + step // 2
             self.next += max(step, self.rows)
         else:

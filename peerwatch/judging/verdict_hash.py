@@ -15,7 +15,7 @@ NOTHING: Final = "0" * 32
 """The digest of no decision."""
 
 
-class Verdict(NamedTuple):
+class FlaggedVerdict(NamedTuple):
     """A flagged purchase: its sequence number, its line in its file, and the mean and sd that are written."""
 
     seq: int
@@ -24,7 +24,7 @@ class Verdict(NamedTuple):
     sd: str
 
 
-class Entry(msgspec.Struct, frozen=True):
+class LedgerEntry(msgspec.Struct, frozen=True):
     """One line of a ledger: the verdicts of one group, which ends with event `through` or goes on behind it.
 
     `judged` counts the group's decisions; whatever is not in `flagged` is normal. `digest` is that of these and all
@@ -34,7 +34,7 @@ class Entry(msgspec.Struct, frozen=True):
     through: int
     judged: int
     digest: str
-    flagged: list[Verdict]
+    flagged: list[FlaggedVerdict]
 
     @property
     def group(self) -> int:
@@ -57,14 +57,14 @@ class VerdictHash(msgspec.Struct):
     through: int = 0
     group: int = 0
     judged: int = 0
-    flagged: list[Verdict] = []
+    flagged: list[FlaggedVerdict] = []
 
-    def add(self, seq: Int64s, flagged: Sequence[Verdict], through: int) -> list[Entry]:
+    def add(self, seq: Int64s, flagged: Sequence[FlaggedVerdict], through: int) -> list[LedgerEntry]:
         """Take in the decisions on purchases `seq`, those that were `flagged` among them, up to event `through`.
 
         Both are in order and behind everything before. Returns the groups that have ended.
         """
-        ended: list[Entry] = []
+        ended: list[LedgerEntry] = []
         begin = taken = 0
         while begin < len(seq):
             group = (int(seq[begin]) - 1) // GROUP
@@ -92,29 +92,29 @@ class VerdictHash(msgspec.Struct):
         said = (self.group, self.judged, [(seq, mean, sd) for seq, _, mean, sd in self.flagged])
         return blake2b(self.closed.encode() + msgspec.json.encode(said), digest_size=16).hexdigest()
 
-    def unended(self) -> list[Entry]:
+    def unended(self) -> list[LedgerEntry]:
         """The group that has not ended, as it is now, if anything in it has been judged."""
-        return [Entry(self.through, self.judged, self.digest(), self.flagged)] if self.judged else []
+        return [LedgerEntry(self.through, self.judged, self.digest(), self.flagged)] if self.judged else []
 
     def copy(self) -> "VerdictHash":
         """Another that goes its own way."""
         return msgspec.structs.replace(self, flagged=[*self.flagged])
 
-    def _end(self) -> list[Entry]:
+    def _end(self) -> list[LedgerEntry]:
         ended = [msgspec.structs.replace(entry, through=(self.group + 1) * GROUP) for entry in self.unended()]
         self.closed, self.judged, self.flagged = self.digest(), 0, []
         return ended
 
 
-def encode_entry(entry: Entry) -> bytes:
+def encode_entry(entry: LedgerEntry) -> bytes:
     """One NDJSON line."""
     return msgspec.json.encode(entry) + b"\n"
 
 
-def decode_entry(line: bytes) -> Entry:
+def decode_entry(line: bytes) -> LedgerEntry:
     """The inverse of `encode_entry`.
 
     Raises:
         MsgspecError: the line is no entry.
     """
-    return msgspec.json.decode(line, type=Entry)
+    return msgspec.json.decode(line, type=LedgerEntry)

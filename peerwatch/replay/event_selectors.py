@@ -95,7 +95,7 @@ class ByTime:
         """Nothing is later: the logs' end is the moment."""
 
 
-class Purchases:
+class ByUserAndTime:
     """The stream purchases of one user at one time: gathers them from all parts, as sequence numbers and lines."""
 
     def __init__(self, user: str, time: int) -> None:

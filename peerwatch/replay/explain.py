@@ -26,8 +26,8 @@ from peerwatch.network.events import Kind
 from peerwatch.network.neighbourhood import path_to
 from peerwatch.network.statistics import CENT, decimal, shown_k
 from peerwatch.readable import aligned, by_hop, listed, readable, rows, short, shown
-from peerwatch.replay.event_selectors import ByLine, BySeq, Purchases, id_of, time_of
-from peerwatch.replay.judge_again import Again, judged_again
+from peerwatch.replay.event_selectors import ByLine, BySeq, ByUserAndTime, id_of, time_of
+from peerwatch.replay.judge_again import JudgedAgain, judged_again
 from peerwatch.replay.replay import Opened, Past, Where, open_replay, parts, past, places_of
 from peerwatch.runtime.decision_log import moment
 from peerwatch.settings.model import SIGMA, Layer, resolve
@@ -64,7 +64,7 @@ class Alternative(msgspec.Struct, frozen=True):
     verdict: str
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class ExplanationRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One decision, explained. Integers that may not fit into 64 bits are written as strings.
 
     What only sigma has is None for other detectors: `k`, `threshold` (an amount), and all from `d` to `without`.
@@ -101,7 +101,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     window: list[WindowPurchase]
 
 
-class Scored(Record, frozen=True, kw_only=True):
+class ScoredExplanation(ExplanationRecord, frozen=True, kw_only=True):
     """A decision of another detector than sigma.
 
     `score` and `score_threshold` are as in a decision log. `model` is the version of the model that spoke, 0 for none,
@@ -124,7 +124,7 @@ async def explained(
     line: int | None = None,
     user: str | None = None,
     at: str | None = None,
-) -> Record:
+) -> ExplanationRecord:
     """The decision on one purchase of the stream log, named by its number, its line, or its user and time.
 
     Raises:
@@ -147,21 +147,21 @@ async def explained(
         if opened.settings.detector.name == SIGMA:
             k = opened.settings.detector.exact_k()
             said = _by_sigma(await run_sync(explain, then.state.graph, columns, grounds, opened.T, k), then)
-            kind: type[Record] = Record
+            kind: type[ExplanationRecord] = ExplanationRecord
         else:
             again = await judged_again(opened, then)
-            own = latest_of(columns, {buyer}, opened.T) if again.seat.wants_context else None
-            said, kind = _by_another(again, grounds, _timestamp(then), own), Scored
+            own = latest_of(columns, {buyer}, opened.T) if again.live.wants_context else None
+            said, kind = _by_another(again, grounds, _timestamp(then), own), ScoredExplanation
     seqs = np.array([then.seq, *(bought.seq for bought in grounds.window)], np.int64)
     places = await places_of(opened, seqs, then.lines)
     return kind(**_shared(opened, then, grounds, places), **said)
 
 
 async def _seq_of(layers: Sequence[Layer], user: str, at: str) -> int:
-    wanted, decoder = Purchases(user, time_of(at)), Decoder([id_of(user)])
+    wanted, decoder = ByUserAndTime(user, time_of(at)), Decoder([id_of(user)])
     async with AsyncExitStack() as stack:
         opened = await open_replay(layers, lambda _: False, stack)
-        async with aclosing(parts(opened.logs, decoder, 0, opened.marks)) as found:
+        async with aclosing(parts(opened.logs, decoder, 0, opened.bookmarks)) as found:
             async for part in found:
                 wanted.look(part, int(decoder.named[0]))
     return wanted.seq()
@@ -231,19 +231,19 @@ def _by_sigma(found: Explanation, then: Past) -> dict[str, Any]:
     }
 
 
-def _by_another(again: Again, grounds: Grounds, timestamp: int, own: list[Bought] | None) -> dict[str, Any]:
+def _by_another(again: JudgedAgain, grounds: Grounds, timestamp: int, own: list[Bought] | None) -> dict[str, Any]:
     """What is told of a decision by another detector."""
-    decision, spoken = again.decision, again.spoken
+    decision, scoring = again.decision, again.scoring
     return {
         **dict.fromkeys(("k", "threshold", "d", "left", "right", "flips_at", "cents_away", "without")),
         "verdict": _verdict(flagged=decision.flagged),
         "parameters": again.parameters,
-        "score": f"{spoken.score:.6g}",
-        "score_threshold": f"{spoken.threshold:.6g}",
-        "model": spoken.model,
+        "score": f"{scoring.score:.6g}",
+        "score_threshold": f"{scoring.threshold:.6g}",
+        "model": scoring.model,
         "model_since": again.since,
         "severity": decision.severity,
-        "features": features_of(grounds, timestamp, own) if again.seat.learns else None,
+        "features": features_of(grounds, timestamp, own) if again.live.learns else None,
     }
 
 
@@ -286,14 +286,14 @@ def _verdict(*, flagged: bool) -> str:
     return "flagged" if flagged else "normal"
 
 
-def as_text(record: Record) -> str:
+def as_text(record: ExplanationRecord) -> str:
     """The explanation for a person."""
-    why = _scored(record) if isinstance(record, Scored) else [*_rule(record), *_flips(record)]
+    why = _scored(record) if isinstance(record, ScoredExplanation) else [*_rule(record), *_flips(record)]
     return "\n".join([rows([*_head(record), *why]), *_network(record), *_window(record)])
 
 
-def _head(record: Record) -> list[tuple[str, str]]:
-    parameters = record.parameters if isinstance(record, Scored) else {"k": record.k}
+def _head(record: ExplanationRecord) -> list[tuple[str, str]]:
+    parameters = record.parameters if isinstance(record, ScoredExplanation) else {"k": record.k}
     by = " ".join(f"{name}={value}" for name, value in {"D": record.D, "T": record.T, **parameters}.items())
     hops = by_hop(member.hop for member in record.network)
     head = [
@@ -312,7 +312,7 @@ def _head(record: Record) -> list[tuple[str, str]]:
     return head
 
 
-def _scored(record: Scored) -> list[tuple[str, str]]:
+def _scored(record: ScoredExplanation) -> list[tuple[str, str]]:
     """What another detector than sigma had to say."""
     said = [("score", f"{record.score}; above {record.score_threshold} a purchase is flagged")]
     if record.score == "nan":
@@ -328,7 +328,7 @@ def _scored(record: Scored) -> list[tuple[str, str]]:
     return [*said, *zip(["features", *[""] * len(table)], table, strict=False)]
 
 
-def _rule(record: Record) -> list[tuple[str, str]]:
+def _rule(record: ExplanationRecord) -> list[tuple[str, str]]:
     """The inequality that sigma decides by."""
     if record.n < 2:
         return [("rule", "a window of fewer than two purchases never flags")]
@@ -342,7 +342,7 @@ def _rule(record: Record) -> list[tuple[str, str]]:
     ]
 
 
-def _flips(record: Record) -> list[tuple[str, str]]:
+def _flips(record: ExplanationRecord) -> list[tuple[str, str]]:
     other = "normal" if record.verdict == "flagged" else "flagged"
     if record.flips_at is None:
         found = [("flips", f"no amount would be {other}")]
@@ -365,12 +365,12 @@ def _flips(record: Record) -> list[tuple[str, str]]:
     return found
 
 
-def _network(record: Record) -> list[str]:
+def _network(record: ExplanationRecord) -> list[str]:
     hops = sorted({member.hop for member in record.network})
     return [listed(f"hop {hop}", [member.user for member in record.network if member.hop == hop]) for hop in hops]
 
 
-def _window(record: Record) -> list[str]:
+def _window(record: ExplanationRecord) -> list[str]:
     if not record.window:
         return []
     paths = {member.user: " - ".join(map(readable, member.path)) for member in record.network}

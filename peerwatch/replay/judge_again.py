@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 import msgspec
 from anyio.to_thread import run_sync
 
-from peerwatch.actors.coordinator import Bench
-from peerwatch.actors.judges import Seat, Spoke
-from peerwatch.actors.messages import Questions
+from peerwatch.actors.coordinator import Judges
+from peerwatch.actors.judges import LiveJudge, ModelActivated
+from peerwatch.actors.messages import WindowQueries
 from peerwatch.connectors.source import Block, Log
 from peerwatch.detectors.registry import DETECTORS
 from peerwatch.errors import UsageError
-from peerwatch.judging.adaptation import News, section
+from peerwatch.judging.adaptation import Notice, section
 from peerwatch.judging.detector_judge import DetectorJudge
-from peerwatch.judging.judge import CHAMPION, Decision, Mask, Spoken
+from peerwatch.judging.judge import CHAMPION, Decision, Mask, Scoring
 from peerwatch.judging.state import State
 from peerwatch.replay.replay import Opened, Past, reopened
 from peerwatch.runtime.judges_from_settings import champion_of
@@ -25,24 +25,24 @@ from peerwatch.runtime.preflight import rules_of
 from peerwatch.settings.model import DEFAULT, SIGMA
 from peerwatch.storage.checkpoints import Checkpoint
 from peerwatch.storage.models import is_known
-from peerwatch.storage.run_history import RunRecord, read_record
+from peerwatch.storage.run_history import RunHistory, read_record
 
 
-class Again(NamedTuple):
-    """A decision that was made again by the one in `seat`, and what that said.
+class JudgedAgain(NamedTuple):
+    """A decision that was made again by the one in `live`, and what that said.
 
     `since` is the event from which on its model speaks, None if there is no model.
     """
 
     decision: Decision
-    spoken: Spoken
+    scoring: Scoring
     since: int | None
-    seat: Seat
+    live: LiveJudge
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The detector's parameters, as JSON has them."""
-        found = self.seat.judge.detector.get_params() if isinstance(self.seat.judge, DetectorJudge) else {}
+        found = self.live.judge.detector.get_params() if isinstance(self.live.judge, DetectorJudge) else {}
         kept: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(found, enc_hook=repr))
         return kept
 
@@ -57,7 +57,7 @@ class NoSink:
         """There is nothing to do."""
 
 
-async def judged_again(opened: Opened, then: Past) -> Again:
+async def judged_again(opened: Opened, then: Past) -> JudgedAgain:
     """The decision of another detector than sigma on the event that `then` is before.
 
     Everything behind the checkpoint is judged up to it.
@@ -67,25 +67,25 @@ async def judged_again(opened: Opened, then: Past) -> Again:
         RunError: a log could not be read any further, or the detector failed.
     """
     record = await run_sync(record_of, opened)
-    seat = await run_sync(seat_of, opened, record, then.seq)
+    live = await run_sync(live_judge_of, opened, record, then.seq)
     checkpoint, walkers = opened.checkpoint if record is not None else None, opened.settings.walkers
     found, sink = OneDecision(then.seq), NoSink()
     async with AsyncExitStack() as stack:
         logs = await reopened(opened, checkpoint, stack)
-        state = await run_sync(_begun, opened, checkpoint, seat)
-        pipeline = Pipeline(state, Bench(seat), decisions=found, flagged=sink, rejects=sink, walkers=walkers)
+        state = await run_sync(_begun, opened, checkpoint, live)
+        pipeline = Pipeline(state, Judges(live), decisions=found, flagged=sink, rejects=sink, walkers=walkers)
         await pipeline.run(first_bytes(logs, then.size - state.progress.bytes))
-    if found.decision is None or found.decision.spoken is None:
+    if found.decision is None or found.decision.scoring is None:
         raise UsageError(f"event {then.seq:,} is not in the logs any more; they have changed while they were read")
-    spoken, since = found.decision.spoken, None
-    if spoken.model:
-        since = found.spoke.get(spoken.model)
+    scoring, since = found.decision.scoring, None
+    if scoring.model:
+        since = found.spoke.get(scoring.model)
         if since is None and record is not None:
-            since = record.journal.since(CHAMPION, spoken.model)
-    return Again(found.decision, spoken, since, seat)
+            since = record.journal.since(CHAMPION, scoring.model)
+    return JudgedAgain(found.decision, scoring, since, live)
 
 
-def record_of(opened: Opened) -> RunRecord | None:
+def record_of(opened: Opened) -> RunHistory | None:
     """The record of the run that judged by these settings; None if there is none.
 
     Raises:
@@ -100,7 +100,7 @@ def record_of(opened: Opened) -> RunRecord | None:
     return read_record(Path(directory))
 
 
-def seat_of(opened: Opened, record: RunRecord | None, seq: int | None = None) -> Seat:
+def live_judge_of(opened: Opened, record: RunHistory | None, seq: int | None = None) -> LiveJudge:
     """One who judges as the run's champion has: up to event `seq`, or as far as the run has come.
 
     Raises:
@@ -109,30 +109,30 @@ def seat_of(opened: Opened, record: RunRecord | None, seq: int | None = None) ->
     """
     _check_known(opened)
     settings = opened.settings
-    seat = Seat(champion_of(settings.detector, opened.origins))
-    labelled, clocked = settings.detector.adapt.precision is not None, settings.follow and seat.learns
+    live = LiveJudge(champion_of(settings.detector, opened.origins))
+    labelled, clocked = settings.detector.adapt.precision is not None, settings.follow and live.learns
     if record is None:
         if labelled or clocked:
             what = "which labels it has heard" if labelled else "since when each of its models spoke"
             raise UsageError(
                 f"only its state directory tells of this run {what}; name the one it was given, with its settings"
             )
-        return seat
+        return live
     complete = seq is None or seq <= record.through
     if seq is not None and not complete and (labelled or clocked):
         raise UsageError(
             f"the run on {record.directory} has come to event {record.through:,}; how it will judge event {seq:,} is"
             " not known yet"
         )
-    return Seat(seat.judge, record.models(complete=complete), record.labels())
+    return LiveJudge(live.judge, record.models(complete=complete), record.labels())
 
 
-def _begun(opened: Opened, checkpoint: Checkpoint | None, seat: Seat) -> State:
+def _begun(opened: Opened, checkpoint: Checkpoint | None, live: LiveJudge) -> State:
     """The state at the checkpoint or at the beginning, with everything that the one in the seat remembers."""
     D, T, shards = opened.D, opened.T, opened.settings.shards
     if checkpoint is None:
         return State.fresh(D, T, shards)
-    seat.restore(section(checkpoint.arrays, CHAMPION))
+    live.restore(section(checkpoint.arrays, CHAMPION))
     return State.restored(D, T, shards, [], checkpoint.arrays, checkpoint.envelope.facts)
 
 
@@ -157,21 +157,21 @@ class OneDecision:
         self.decision: Decision | None = None
         self.spoke: dict[int, int] = {}
 
-    def wanted(self, questions: Questions) -> Mask:
+    def wanted(self, queries: WindowQueries) -> Mask:
         """The one."""
-        wanted: Mask = questions.seq == self._seq
+        wanted: Mask = queries.seq == self._seq
         return wanted
 
-    def write(self, questions: Questions, decisions: Sequence[Decision]) -> None:  # noqa: ARG002
+    def write(self, queries: WindowQueries, decisions: Sequence[Decision]) -> None:  # noqa: ARG002
         """Remember it."""
         self.decision = decisions[0]
 
-    def disagree(self, questions: Questions, pairs: Sequence[tuple[Decision, Decision]]) -> None:
+    def disagree(self, queries: WindowQueries, pairs: Sequence[tuple[Decision, Decision]]) -> None:
         """Never called: there is no challenger."""
 
-    def tell(self, who: str, news: Sequence[News | Spoke]) -> None:  # noqa: ARG002
+    def tell(self, who: str, notices: Sequence[Notice | ModelActivated]) -> None:  # noqa: ARG002
         """Remember models."""
-        self.spoke |= {one.version: one.seq for one in news if isinstance(one, Spoke)}
+        self.spoke |= {one.version: one.seq for one in notices if isinstance(one, ModelActivated)}
 
 
 def first_bytes(logs: Sequence[Log], size: int) -> list[Log]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from peerwatch.errors import UsageError
-from peerwatch.judging.verdict_hash import Entry, Verdict, decode_entry
+from peerwatch.judging.verdict_hash import FlaggedVerdict, LedgerEntry, decode_entry
 from peerwatch.readable import shown
 
 
@@ -27,7 +27,7 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._lines)
 
-    def entry(self, place: int) -> Entry:
+    def entry(self, place: int) -> LedgerEntry:
         """The entry in line `place` + 1.
 
         Raises:
@@ -104,7 +104,7 @@ def _within(a: Ledger, b: Ledger, place: int) -> Comparison:
     )
 
 
-def _shown(verdict: Verdict | None) -> str:
+def _shown(verdict: FlaggedVerdict | None) -> str:
     return f"flagged, mean {verdict.mean}, sd {verdict.sd}" if verdict is not None else "normal"
 
 

@@ -12,7 +12,7 @@ from anyio.to_thread import run_sync
 
 from peerwatch.connectors.generation import holds
 from peerwatch.connectors.position import Position
-from peerwatch.connectors.source import Block, Mark
+from peerwatch.connectors.source import Block, Bookmark
 from peerwatch.connectors.tail import Beginning, look_at
 from peerwatch.errors import UsageError
 from peerwatch.judging.state import State
@@ -23,7 +23,7 @@ from peerwatch.network.history import PurchaseHistory
 from peerwatch.readable import shown
 from peerwatch.runtime.preflight import NOT_SET, AnyLog, open_logs, required, take_header
 from peerwatch.settings.model import NOTHING_SET, Layer, Settings, resolve
-from peerwatch.storage.checkpoints import Checkpoint, Envelope, Facts, envelopes, files_in, read_checkpoint
+from peerwatch.storage.checkpoints import Checkpoint, CheckpointEnvelope, Facts, envelopes, files_in, read_checkpoint
 
 
 class Part(NamedTuple):
@@ -61,7 +61,7 @@ class Where(NamedTuple):
     line: int
 
 
-class Lines:
+class LineIndex:
     """Where events stand that have been read, 4 bytes each."""
 
     def __init__(self) -> None:
@@ -93,18 +93,18 @@ class Opened(NamedTuple):
     checkpoint: Checkpoint | None
     logs: list[AnyLog]
     beginning: Beginning
-    newest: Envelope | None
+    newest: CheckpointEnvelope | None
     """Of the state directory's newest checkpoint."""
     origins: dict[str, str]
     """Where each setting comes from."""
 
     @property
-    def marks(self) -> list[Mark[Position]]:
+    def bookmarks(self) -> list[Bookmark[Position]]:
         """Places at which reading can begin."""
         if self.newest is None:
             return []
         facts = self.newest.facts
-        return [*facts.marks, Mark(facts.progress.events, facts.judged, facts.position)]
+        return [*facts.bookmarks, Bookmark(facts.progress.events, facts.judged, facts.position)]
 
 
 class Past(NamedTuple):
@@ -116,7 +116,7 @@ class Past(NamedTuple):
 
     state: State
     seq: int
-    lines: Lines
+    lines: LineIndex
     part: Part | None
     place: int
     unseen: frozenset[int]
@@ -203,7 +203,7 @@ def _choose(
     settings: Settings,
     suits: Callable[[Facts], bool],
     must: bool,  # noqa: FBT001 (run_sync has no keywords)
-) -> tuple[Envelope | None, Checkpoint | None]:
+) -> tuple[CheckpointEnvelope | None, Checkpoint | None]:
     """Any checkpoint's envelope, for what all of them have in common, and the newest checkpoint that suits."""
     if settings.state.directory is None:
         return None, None
@@ -221,7 +221,7 @@ def _choose(
 
 
 async def parts(
-    logs: Sequence[AnyLog], decoder: Decoder, events: int, marks: Sequence[Mark[Position]] = ()
+    logs: Sequence[AnyLog], decoder: Decoder, events: int, bookmarks: Sequence[Bookmark[Position]] = ()
 ) -> AsyncGenerator[Part, None]:
     """The logs' events behind the first `events`, decoded, in order.
 
@@ -236,15 +236,15 @@ async def parts(
                 if block.content:
                     decoded = await run_sync(decoder.decode, block.content, block.line)
                     part = Part(log.file, log.judged, seq, decoded.events, decoded.rejected, block)
-                    _check_numbers(part, marks)
+                    _check_numbers(part, bookmarks)
                     yield part
                     seq += len(decoded.events)
 
 
-def _check_numbers(part: Part, marks: Sequence[Mark[Position]]) -> None:
+def _check_numbers(part: Part, bookmarks: Sequence[Bookmark[Position]]) -> None:
     """See that each mark in the part is behind as many events as it was when it was made."""
     begin, end = part.block.offset, part.block.position
-    for mark in marks:
+    for mark in bookmarks:
         there = mark.position
         is_here = there.generation == end.generation and begin < there.offset <= end.offset
         if mark.judged == part.judged and is_here:
@@ -264,9 +264,9 @@ async def past(opened: Opened, target: Target, named: Sequence[bytes] = ()) -> P
         SourceError: a log could not be read any further.
     """
     state, events = _begun(opened, named)
-    lines, unseen = Lines(), frozenset(state.decoder.unseen)
+    lines, unseen = LineIndex(), frozenset(state.decoder.unseen)
     size = opened.checkpoint.envelope.facts.progress.bytes if opened.checkpoint is not None else 0
-    async with aclosing(parts(opened.logs, state.decoder, events, opened.marks)) as found:
+    async with aclosing(parts(opened.logs, state.decoder, events, opened.bookmarks)) as found:
         async for part in found:
             place = target.place(part)
             lines.add(part)
@@ -316,7 +316,7 @@ def append(history: PurchaseHistory, events: Events, seq: int, users: int) -> No
     history.append(seq + bought, events.user[bought], events.timestamp[bought], events.amount[bought], through)
 
 
-async def places_of(opened: Opened, seqs: Int64s, lines: Lines) -> dict[int, Where]:
+async def places_of(opened: Opened, seqs: Int64s, lines: LineIndex) -> dict[int, Where]:
     """Where events stand: those that `lines` does not know are looked for between the marks around them.
 
     Raises:
@@ -326,8 +326,8 @@ async def places_of(opened: Opened, seqs: Int64s, lines: Lines) -> dict[int, Whe
     found = {seq: where for seq in seqs.tolist() if (where := lines.where(seq)) is not None}
     missing = sorted(set(seqs.tolist()) - found.keys())
     while missing:
-        mark = next((mark for mark in reversed(opened.marks) if mark.events < missing[0]), None)
-        behind = next((mark for mark in opened.marks if mark.events >= missing[0]), None)
+        mark = next((mark for mark in reversed(opened.bookmarks) if mark.events < missing[0]), None)
+        behind = next((mark for mark in opened.bookmarks if mark.events >= missing[0]), None)
         through = behind.events if behind is not None else missing[-1]
         here = [seq for seq in missing if seq <= through]
         missing = missing[len(here) :]
@@ -337,7 +337,7 @@ async def places_of(opened: Opened, seqs: Int64s, lines: Lines) -> dict[int, Whe
 
 
 def _counted(
-    opened: Opened, mark: Mark[Position] | None, behind: Mark[Position] | None, seqs: Sequence[int]
+    opened: Opened, mark: Bookmark[Position] | None, behind: Bookmark[Position] | None, seqs: Sequence[int]
 ) -> dict[int, Where]:
     """Where events between two marks stand if every line there is an event; nothing if that is not so."""
     if mark is None or behind is None or mark.judged != behind.judged:
@@ -350,13 +350,13 @@ def _counted(
     return {seq: Where(shown(path), begin.line + seq - mark.events - 1) for seq in seqs}
 
 
-async def _read(opened: Opened, mark: Mark[Position] | None, seqs: Sequence[int]) -> dict[int, Where]:
+async def _read(opened: Opened, mark: Bookmark[Position] | None, seqs: Sequence[int]) -> dict[int, Where]:
     """Where events behind a mark stand, by reading on from there."""
-    lines = Lines()
+    lines = LineIndex()
     async with AsyncExitStack() as stack:
         logs = await _open_at(opened, mark, stack)
         begun = mark.events if mark is not None else 0
-        async with aclosing(parts(logs, Decoder(), begun, opened.marks)) as read:
+        async with aclosing(parts(logs, Decoder(), begun, opened.bookmarks)) as read:
             async for part in read:
                 lines.add(part)
                 if part.seq + len(part.events) > seqs[-1]:
@@ -381,7 +381,7 @@ async def reopened(opened: Opened, checkpoint: Checkpoint | None, stack: AsyncEx
     return logs
 
 
-async def _open_at(opened: Opened, mark: Mark[Position] | None, stack: AsyncExitStack) -> list[AnyLog]:
+async def _open_at(opened: Opened, mark: Bookmark[Position] | None, stack: AsyncExitStack) -> list[AnyLog]:
     """The logs from a mark on, or from their beginning."""
     if opened.newest is not None and mark is not None:
         facts = msgspec.structs.replace(opened.newest.facts, judged=mark.judged, position=mark.position)

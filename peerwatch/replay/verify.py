@@ -9,22 +9,22 @@ import aiofiles
 import anyio
 from anyio.to_thread import run_sync
 
-from peerwatch.actors.audit import Shadowing, Tally
-from peerwatch.actors.coordinator import Bench
+from peerwatch.actors.audit import Auditing, AuditTally
+from peerwatch.actors.coordinator import Judges
 from peerwatch.errors import SourceError, UsageError
-from peerwatch.judging.audit import Difference, Shadow
+from peerwatch.judging.audit import BruteForce, Difference
 from peerwatch.judging.state import State
-from peerwatch.judging.verdict_hash import Verdict, decode_entry
+from peerwatch.judging.verdict_hash import FlaggedVerdict, decode_entry
 from peerwatch.progress import Progress
 from peerwatch.readable import shown
-from peerwatch.replay.judge_again import NoSink, OneDecision, record_of, seat_of
+from peerwatch.replay.judge_again import NoSink, OneDecision, live_judge_of, record_of
 from peerwatch.replay.replay import Opened, open_replay
 from peerwatch.runtime.decision_log import DifferenceLogger, Logger
-from peerwatch.runtime.judges_from_settings import check_shadow
+from peerwatch.runtime.judges_from_settings import check_audit
 from peerwatch.runtime.log_target import standard_error
 from peerwatch.runtime.pipeline import Pipeline, Totals, task_group
 from peerwatch.runtime.preflight import NOT_SET
-from peerwatch.settings.model import DEFAULT, SIGMA, Layer, Logs, resolve
+from peerwatch.settings.model import DEFAULT, SIGMA, Layer, LogSettings, resolve
 from peerwatch.storage.run_history import NEVER
 
 PROGRESS_SECONDS: Final = 0.1
@@ -107,7 +107,7 @@ class FlaggedPlace:
     def __init__(self, output: ComparingSink) -> None:
         self._output = output
         self._gone = 0
-        self.verdict: Verdict | None = None
+        self.verdict: FlaggedVerdict | None = None
 
     async def write(self, data: bytes) -> None:
         """Look for it among the next entries."""
@@ -134,22 +134,22 @@ async def verified(layers: Sequence[Layer], console: Progress) -> Verified:
         if settings.output.flagged is None:
             raise UsageError(NOT_SET.format(key="output.flagged", what="the output", option="OUTPUT"))
         opened = await open_replay(layers, lambda _: False, stack)
-        k, share = opened.settings.detector.exact_k(), _shadow_share(opened)
-        seat = await run_sync(seat_of, opened, await run_sync(record_of, opened))
+        k, share = opened.settings.detector.exact_k(), __audit_share(opened)
+        live = await run_sync(live_judge_of, opened, await run_sync(record_of, opened))
         output = ComparingSink(settings.output.flagged)
         await output.open(stack)
-        ledger, tally = FlaggedPlace(output), Tally()
-        alarm = DifferenceLogger(Logger(Logs(), standard_error())).write
+        ledger, tally = FlaggedPlace(output), AuditTally()
+        alarm = DifferenceLogger(Logger(LogSettings(), standard_error())).write
         state = State.fresh(opened.D, opened.T, settings.shards)
         pipeline = Pipeline(
             state,
-            Bench(seat),
+            Judges(live),
             decisions=OneDecision(NEVER),
             flagged=output,
             rejects=NoSink(),
             ledger=ledger,
             walkers=settings.walkers,
-            shadowing=Shadowing(Shadow(opened.D, opened.T, k), share, alarm, tally) if share else None,
+            auditing=Auditing(BruteForce(opened.D, opened.T, k), share, alarm, tally) if share else None,
         )
         sizes = [log.size for log in opened.logs]
         with console.progress(None if None in sizes else sum(size or 0 for size in sizes)):
@@ -161,16 +161,16 @@ async def verified(layers: Sequence[Layer], console: Progress) -> Verified:
         return Verified(totals, output.name, _wrong(output, ledger.verdict), tally.first)
 
 
-def _shadow_share(opened: Opened) -> float:
+def __audit_share(opened: Opened) -> float:
     """The share of decisions to recompute: of sigma's only.
 
     Raises:
         UsageError: somebody has asked for it with another detector.
     """
-    if opened.settings.detector.name != SIGMA and opened.origins["shadow"] == DEFAULT:
+    if opened.settings.detector.name != SIGMA and opened.origins["audit"] == DEFAULT:
         return 0.0
-    check_shadow(opened.settings, opened.origins)
-    return opened.settings.shadow
+    check_audit(opened.settings, opened.origins)
+    return opened.settings.audit
 
 
 async def _show(pipeline: Pipeline, console: Progress) -> None:
@@ -180,7 +180,7 @@ async def _show(pipeline: Pipeline, console: Progress) -> None:
         await anyio.sleep(PROGRESS_SECONDS)
 
 
-def _wrong(output: ComparingSink, verdict: Verdict | None) -> str | None:
+def _wrong(output: ComparingSink, verdict: FlaggedVerdict | None) -> str | None:
     """Where the output differs, what is there and what should be."""
     if not output.differs:
         return None
@@ -200,7 +200,7 @@ def as_text(found: Verified) -> str:
     rows = [("judged", f"{totals.decisions:,}", f"decisions again, hash {totals.verdicts}")]
     if totals.recomputed:
         same = f"{totals.differences:,} of them differ" if totals.differences else "every one the same"
-        rows.append(("shadow", f"{totals.recomputed:,}", f"decisions recomputed by brute force, {same}"))
+        rows.append(("audit", f"{totals.recomputed:,}", f"decisions recomputed by brute force, {same}"))
     rows.append(("flagged", f"{totals.flagged:,}", f"every one as in {found.output}" if found.wrong is None else ""))
     width = max(len(count) for _, count, _ in rows)
     text = "\n".join(f"{what:<10}{count:>{width}}  {more}".rstrip() for what, count, more in rows)

@@ -24,14 +24,14 @@ Part = Annotated[float, Meta(gt=0, lt=1)]
 Score = Annotated[float, Meta(gt=0, le=1e300)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 Count = Annotated[int, Meta(ge=1, le=2**62)]
-Lesson = Annotated[int, Meta(ge=50, le=100_000)]
+TrainingRows = Annotated[int, Meta(ge=50, le=100_000)]
 Kept = Annotated[int, Meta(ge=2, le=1_000_000)]  # two: should the newest be damaged, the one before serves
 LogFormat = Literal["console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Decisions = Literal["flagged", "all", "none"]
 
 
-class Input(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class InputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Which logs are read."""
 
     batch: str | None = None
@@ -39,7 +39,7 @@ class Input(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     rotated: str | None = None
 
 
-class Output(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class OutputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Which files are written."""
 
     flagged: str | None = None
@@ -51,37 +51,37 @@ SIGMA: Final = "sigma"
 """The rule that is decided exactly; its k is a key of its own."""
 
 
-class Learning(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class TrainingSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """From how many purchases a model learns, and how many there are between two models at most."""
 
-    rows: Lesson = 1000
+    rows: TrainingRows = 1000
     every: Count = 50_000
 
 
-class Adapt(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class AdaptSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the threshold adapts to: a share of flagged purchases, or of anomalies among the labelled ones."""
 
     flag_rate: Part | None = None
     precision: Part | None = None
 
 
-class Severity(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class SeveritySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Above which scores a flagged purchase is worse than a warning; no levels if neither is set."""
 
     critical: Score | None = None
     emergency: Score | None = None
 
 
-class Detector(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class DetectorSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The rule that judges a window."""
 
     name: str = SIGMA
     k: Deviations = 3.0
     parameters: dict[str, Any] = {}
-    learning: Learning = Learning()
-    adapt: Adapt = Adapt()
+    training: TrainingSettings = TrainingSettings()
+    adapt: AdaptSettings = AdaptSettings()
     drift: bool = False
-    severity: Severity = Severity()
+    severity: SeveritySettings = SeveritySettings()
 
     def described(self) -> dict[str, Any]:
         """What judges, for a record."""
@@ -99,7 +99,7 @@ class Detector(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return Fraction(repr(self.k))
 
 
-class Challenger(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ChallengerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A second rule, whose verdicts are only compared; none if it has no name."""
 
     name: str | None = None
@@ -111,10 +111,10 @@ class Challenger(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return Fraction(repr(self.k))
 
 
-Rule: TypeAlias = Detector | Challenger
+Rule: TypeAlias = DetectorSettings | ChallengerSettings
 
 
-class Logs(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class LogSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is logged, how and where to."""
 
     format: LogFormat = "console"
@@ -145,15 +145,17 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     quiet: bool = False
     follow: bool = False
     idle_exit: Seconds | None = None
-    shadow: Share = 0.0
-    input: Input = Input()
-    output: Output = Output()
-    detector: Detector = Detector()
-    challenger: Challenger = Challenger()
-    logs: Logs = Logs()
+    audit: Share = 0.0
+    input: InputSettings = InputSettings()
+    output: OutputSettings = OutputSettings()
+    detector: DetectorSettings = DetectorSettings()
+    challenger: ChallengerSettings = ChallengerSettings()
+    logs: LogSettings = LogSettings()
     state: StateSettings = StateSettings()
 
 
+RENAMED: Final = {"shadow": "audit", "detector.learning": "detector.training"}
+"""Keys of earlier versions, and what they are called now."""
 DEFAULT: Final = "default"
 DIRECTORIES: Final = {"state.directory"}
 PATHS: Final = {

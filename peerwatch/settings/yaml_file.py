@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from peerwatch.errors import UsageError
-from peerwatch.settings.model import Layer, keys
+from peerwatch.settings.model import RENAMED, Layer, keys
 
 
 def read_config(path: Path) -> Layer:
@@ -61,6 +61,8 @@ def _scalars(node: yaml.Node, path: Path, prefix: str) -> Iterator[tuple[str, An
             value = _construct(value_node, origin, key)
             if value is not None:
                 yield key, value, origin
+        elif key in RENAMED:
+            raise UsageError(f'{origin}: "{key}" is now called "{RENAMED[key]}"; rename it')
         elif key in sections:
             yield from _scalars(value_node, path, f"{key}.")
         else:

@@ -22,7 +22,7 @@ from anyio.to_thread import run_sync
 from peerwatch.connectors.output_file import Written
 from peerwatch.connectors.position import Position
 from peerwatch.connectors.seen import Seen
-from peerwatch.connectors.source import Mark
+from peerwatch.connectors.source import Bookmark
 from peerwatch.durable import replace_file, unlink
 from peerwatch.errors import SinkError, UsageError
 from peerwatch.judging.state import Arrays, StateFacts
@@ -41,7 +41,7 @@ LOCK_SECONDS: Final = 0.1
 class Facts(StateFacts, frozen=True):
     """What a checkpoint holds besides arrays: counts, and `position` in the log that is `judged` or in the batch log.
 
-    `seen` are the files beside the stream log that are not to be read (again). `marks` stand along all the logs.
+    `seen` are the files beside the stream log that are not to be read (again). `bookmarks` stand along all the logs.
     """
 
     judged: bool
@@ -49,11 +49,11 @@ class Facts(StateFacts, frozen=True):
     flagged_written: Written
     rejects_written: Written
     verdicts_written: Written | None
-    marks: list[Mark[Position]]
+    bookmarks: list[Bookmark[Position]]
     seen: Seen
 
 
-class Place(msgspec.Struct, frozen=True):
+class FilePlace(msgspec.Struct, frozen=True):
     """Where a file is: by its absolute path, and by the path from the state directory.
 
     It is the same place if one of them is the same, so that a state directory may move along with its files, or alone.
@@ -63,14 +63,14 @@ class Place(msgspec.Struct, frozen=True):
     relative: str
 
     @classmethod
-    def of(cls, path: str, directory: Path) -> "Place":
+    def of(cls, path: str, directory: Path) -> "FilePlace":
         """The place of a path, relative to a state directory; `-` is no file and the same everywhere."""
         if path == "-":
             return cls(path, path)
         absolute = Path(path).absolute()
         return cls(shown(absolute), shown(os.path.relpath(absolute, directory.absolute())))
 
-    def is_same(self, other: "Place") -> bool:
+    def is_same(self, other: "FilePlace") -> bool:
         """Whether it is the same place."""
         return self.absolute == other.absolute or self.relative == other.relative
 
@@ -84,13 +84,13 @@ class Identity(msgspec.Struct, frozen=True):
     D: int
     T: int
     rules: dict[str, Any]
-    stream: Place
-    flagged: Place
-    rejects: Place
-    verdicts: Place | None
+    stream: FilePlace
+    flagged: FilePlace
+    rejects: FilePlace
+    verdicts: FilePlace | None
 
 
-class Envelope(msgspec.Struct, frozen=True):
+class CheckpointEnvelope(msgspec.Struct, frozen=True):
     """The facts of one checkpoint with its format's version, and the names of its arrays."""
 
     version: int
@@ -104,7 +104,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     """One checkpoint as read."""
 
     arrays: Any
-    envelope: Envelope
+    envelope: CheckpointEnvelope
 
 
 class StateDirectory:
@@ -182,7 +182,7 @@ class StateDirectory:
             )
         return None
 
-    def write(self, arrays: Arrays, envelope: Envelope) -> None:
+    def write(self, arrays: Arrays, envelope: CheckpointEnvelope) -> None:
         """Write a checkpoint and let go of the oldest.
 
         Raises:
@@ -214,7 +214,7 @@ def files_in(directory: Path) -> list[Path]:
     return sorted(directory.glob("checkpoint-*.npz"))
 
 
-def envelopes(directory: Path) -> Iterator[tuple[Path, Envelope]]:
+def envelopes(directory: Path) -> Iterator[tuple[Path, CheckpointEnvelope]]:
     """The checkpoints that are in a state directory now, the newest first; what is damaged or just gone is left out."""
     for path in reversed(files_in(directory)):
         try:
@@ -239,8 +239,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(arrays, envelope)
 
 
-def _envelope(raw: bytes) -> Envelope:
+def _envelope(raw: bytes) -> CheckpointEnvelope:
     version = msgspec.json.decode(raw)["version"]
     if version != VERSION:
         raise ValueError(f"its format is version {version}, this peerwatch reads {VERSION}")
-    return msgspec.json.decode(raw, type=Envelope)
+    return msgspec.json.decode(raw, type=CheckpointEnvelope)

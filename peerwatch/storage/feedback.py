@@ -26,7 +26,7 @@ Number = Annotated[int, msgspec.Meta(ge=1, le=2**62)]
 FORM: Final = '{"seq": N, "label": "anomaly"}, or "line" for "seq", or "normal"'
 
 
-class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class FeedbackEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One line of feedback: exactly one of `seq` and `line` says which purchase."""
 
     seq: Number | None = None
@@ -38,14 +38,14 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return Label(self.seq, self.line, self.label == "anomaly")
 
 
-def decode_entry(line: bytes) -> Entry:
+def decode_entry(line: bytes) -> FeedbackEntry:
     """Read one line.
 
     Raises:
         ValueError: it is none; the text says why.
     """
     try:
-        entry = msgspec.json.decode(line, type=Entry)
+        entry = msgspec.json.decode(line, type=FeedbackEntry)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"expected {FORM}: {str(error).replace('`', '')}") from None
     if (entry.seq is None) == (entry.line is None):
@@ -53,7 +53,7 @@ def decode_entry(line: bytes) -> Entry:
     return entry
 
 
-def decode_entries(content: bytes, name: str) -> list[Entry]:
+def decode_entries(content: bytes, name: str) -> list[FeedbackEntry]:
     """Read the lines of `content`, found in the file `name`; blank ones are left out.
 
     Raises:
@@ -71,7 +71,7 @@ def decode_entries(content: bytes, name: str) -> list[Entry]:
     return entries
 
 
-def append_feedback(directory: Path, entries: list[Entry]) -> Path:
+def append_feedback(directory: Path, entries: list[FeedbackEntry]) -> Path:
     """Append labels to those in a state directory, all or none; returns the file.
 
     Raises:

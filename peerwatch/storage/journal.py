@@ -17,7 +17,7 @@ from peerwatch.errors import SinkError, UsageError
 FILE: Final = "journal.jsonl"
 
 
-class Entry(msgspec.Struct, frozen=True):
+class JournalEntry(msgspec.Struct, frozen=True):
     """From event `seq` on, `what` is `value`: the version of the champion's model, say."""
 
     seq: int
@@ -36,11 +36,11 @@ class Journal:
         """
         self._path = directory / FILE
         entries, self._whole = _read(self._path)
-        self._known: defaultdict[str, list[Entry]] = defaultdict(list)
+        self._known: defaultdict[str, list[JournalEntry]] = defaultdict(list)
         for entry in entries:
             insort(self._known[entry.what], entry, key=_value)
 
-    def next(self, what: str, value: int) -> Entry | None:
+    def next(self, what: str, value: int) -> JournalEntry | None:
         """The entry on this with the next value, None if none is written down."""
         known = self._known[what]
         place = bisect_right(known, value, key=_value)
@@ -56,7 +56,7 @@ class Journal:
         known = self._known[what]
         return known[-1].value if known else 0
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: JournalEntry) -> None:
         """Write an entry down.
 
         Raises:
@@ -74,11 +74,11 @@ class Journal:
         insort(self._known[entry.what], entry, key=_value)
 
 
-def _value(entry: Entry) -> int:
+def _value(entry: JournalEntry) -> int:
     return entry.value
 
 
-def _read(path: Path) -> tuple[list[Entry], int | None]:
+def _read(path: Path) -> tuple[list[JournalEntry], int | None]:
     """The entries, and where they end if a part of a line is behind them."""
     try:
         content = path.read_bytes()
@@ -90,7 +90,7 @@ def _read(path: Path) -> tuple[list[Entry], int | None]:
     entries = []
     for number, line in enumerate(content[:whole].splitlines(), 1):
         try:
-            entries.append(msgspec.json.decode(line, type=Entry))
+            entries.append(msgspec.json.decode(line, type=JournalEntry))
         except msgspec.MsgspecError as error:
             raise UsageError(
                 f"{path}:{number}: the journal is damaged ({error}); bring it back, or begin anew with --reset"

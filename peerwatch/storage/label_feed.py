@@ -7,12 +7,12 @@ from typing import Final
 from peerwatch.errors import RunError
 from peerwatch.judging.labels import Label
 from peerwatch.storage.feedback import FEEDBACK, read_feedback
-from peerwatch.storage.journal import Entry, Journal
+from peerwatch.storage.journal import Journal, JournalEntry
 
 HEARD: Final = "feedback"
 
 
-class Inbox:
+class LabelFeed:
     """The labels in a state directory; how far they have been heard is counted in bytes."""
 
     def __init__(self, directory: Path, journal: Journal, warn: Callable[[str], None]) -> None:
@@ -60,5 +60,5 @@ class Inbox:
         if through == heard:
             self._size = heard  # a line that is still being written
         else:
-            self._journal.add(Entry(seq, HEARD, through))
+            self._journal.add(JournalEntry(seq, HEARD, through))
         return labels, through

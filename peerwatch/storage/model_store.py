@@ -13,14 +13,14 @@ from peerwatch.judging.training import TALLY
 from peerwatch.readable import shown
 from peerwatch.storage import models
 from peerwatch.storage.checkpoints import DAMAGE, files_in
-from peerwatch.storage.journal import Entry, Journal
+from peerwatch.storage.journal import Journal, JournalEntry
 
 MODELS: Final = "models"
 KEPT: Final = 1000
 """Models that are kept at least; what the kept checkpoints need is kept in any case."""
 
 
-class Shelf:
+class ModelStore:
     """The models of one who judges, "champion" or "challenger"."""
 
     def __init__(self, directory: Path, journal: Journal, who: str) -> None:
@@ -84,7 +84,7 @@ class Shelf:
         Raises:
             SinkError: it could not be written.
         """
-        self._journal.add(Entry(seq, self._who, version))
+        self._journal.add(JournalEntry(seq, self._who, version))
 
     def path(self, version: int) -> Path:
         """Where a model is kept."""

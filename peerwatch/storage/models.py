@@ -31,7 +31,7 @@ LEARNED: Final = "learned."
 Arrays = Mapping[str, NDArray[Any]]
 
 
-class Envelope(msgspec.Struct, frozen=True):
+class ModelEnvelope(msgspec.Struct, frozen=True):
     """What a model belongs to. `detector` is a name of the registry, or `package.module:Class`."""
 
     format: str
@@ -63,7 +63,9 @@ def save(detector: Detector, path: Path, **facts: Any) -> None:
     for name, array in arrays.items():
         if array.dtype.hasobject:
             raise BadInput(f'{detector.name} cannot be saved: its array "{name}" holds objects')
-    envelope = Envelope(FORMAT, VERSION, _name(detector), parameters, metadata.version("peerwatch"), libraries, plain)
+    envelope = ModelEnvelope(
+        FORMAT, VERSION, _name(detector), parameters, metadata.version("peerwatch"), libraries, plain
+    )
     sealed = msgspec.json.encode(msgspec.structs.replace(envelope, digest=_digest(envelope, arrays)))
     held = {f"{LEARNED}{name}": array for name, array in arrays.items()}
     held["envelope"] = np.frombuffer(sealed, np.uint8)
@@ -108,7 +110,7 @@ def facts(path: Path) -> dict[str, Any]:
     return _read(path)[0].facts
 
 
-def _read(path: Path) -> tuple[Envelope, Arrays]:
+def _read(path: Path) -> tuple[ModelEnvelope, Arrays]:
     try:
         with path.open("rb") as file:
             _check_regular(file)
@@ -129,20 +131,20 @@ def _check_regular(file: BinaryIO) -> None:
         raise UsageError("a model is a regular file")
 
 
-def _unsealed(arrays: dict[str, NDArray[Any]]) -> tuple[Envelope, Arrays]:
+def _unsealed(arrays: dict[str, NDArray[Any]]) -> tuple[ModelEnvelope, Arrays]:
     """The envelope and what was learned; a UsageError for another version, anything else if it is no model."""
     raw = arrays.pop("envelope").tobytes()
     kind = msgspec.json.decode(raw)
     if kind["format"] == FORMAT and kind["version"] != VERSION:
         raise UsageError(f"its format is version {kind['version']}, this peerwatch reads {VERSION}; fit it again")
-    envelope = msgspec.json.decode(raw, type=Envelope)
+    envelope = msgspec.json.decode(raw, type=ModelEnvelope)
     held = {name.removeprefix(LEARNED): array for name, array in arrays.items()}
     if envelope.format != FORMAT or len(held) < len(arrays) or _digest(envelope, held) != envelope.digest:
         raise ValueError("its digest does not fit")
     return envelope, held
 
 
-def _digest(envelope: Envelope, arrays: Arrays) -> str:
+def _digest(envelope: ModelEnvelope, arrays: Arrays) -> str:
     found = sha256(msgspec.json.encode(msgspec.structs.replace(envelope, digest=""), order="deterministic"))
     for name, array in sorted(arrays.items()):
         found.update(msgspec.json.encode([name, str(np.lib.format.dtype_to_descr(array.dtype)), array.shape]))
@@ -164,14 +166,14 @@ def is_known(member: Any) -> bool:
     return isinstance(members, list) and all(is_known(each) for each in members)
 
 
-def _expect(envelope: Envelope, expected: Detector, path: Path) -> None:
+def _expect(envelope: ModelEnvelope, expected: Detector, path: Path) -> None:
     found, wanted = (envelope.detector, envelope.parameters), (_name(expected), _plain(expected.get_params()))
     if found != wanted:
         texts = [f"{name} {msgspec.json.encode(parameters).decode()}" for name, parameters in (found, wanted)]
         raise UsageError(f"{shown(path)} is a model of {texts[0]}; expected is {texts[1]}")
 
 
-def _check_libraries(envelope: Envelope, detector: Detector, path: Path) -> None:
+def _check_libraries(envelope: ModelEnvelope, detector: Detector, path: Path) -> None:
     for library in detector.libraries:
         try:
             here = metadata.version(library)

@@ -9,14 +9,14 @@ from peerwatch.judging.judge import CHAMPION
 from peerwatch.judging.labels import Label
 from peerwatch.storage.feedback import judged_in
 from peerwatch.storage.journal import Journal
-from peerwatch.storage.label_feed import Inbox
-from peerwatch.storage.model_store import Shelf
+from peerwatch.storage.label_feed import LabelFeed
+from peerwatch.storage.model_store import ModelStore
 
 NEVER: Final = 2**62
 """An event that no log has."""
 
 
-class RunRecord(NamedTuple):
+class RunHistory(NamedTuple):
     """A state directory and its journal, which is complete up to event `through`."""
 
     directory: Path
@@ -25,33 +25,33 @@ class RunRecord(NamedTuple):
 
     def models(self, *, complete: bool) -> "KnownModels":
         """The champion's models. If the record is not `complete`, what it does not tell is learned anew."""
-        return KnownModels(Shelf(self.directory, self.journal, CHAMPION), complete=complete)
+        return KnownModels(ModelStore(self.directory, self.journal, CHAMPION), complete=complete)
 
     def labels(self) -> "KnownLabels":
         """What analysts have said."""
         return KnownLabels(self.directory, self.journal)
 
 
-def read_record(directory: Path) -> RunRecord:
+def read_record(directory: Path) -> RunHistory:
     """What the state directory of a run tells; the run may be going on.
 
     Raises:
         UsageError: it cannot be read, or is damaged.
     """
     through = judged_in(directory)  # before the journal: what happened up to there is written in it by then
-    return RunRecord(directory, Journal(directory), through)
+    return RunHistory(directory, Journal(directory), through)
 
 
 class KnownModels:
     """The champion's models as the journal tells of them."""
 
-    def __init__(self, shelf: Shelf, *, complete: bool) -> None:
-        self._shelf = shelf
+    def __init__(self, model_store: ModelStore, *, complete: bool) -> None:
+        self._model_store = model_store
         self._complete = complete
 
     def since(self, version: int) -> int | None:
         """The event from which on a model speaks; of a complete record it never does if that is not written down."""
-        since = self._shelf.since(version)
+        since = self._model_store.since(version)
         return NEVER if since is None and self._complete else since
 
     def load(self, version: int, like: Detector) -> Detector:
@@ -61,7 +61,7 @@ class KnownModels:
             UsageError: it is not there any more, damaged, or of other parameters.
         """
         try:
-            return self._shelf.read(version, like)
+            return self._model_store.read(version, like)
         except UsageError as error:
             raise UsageError(
                 f"this cannot be judged again without model {version}, which spoke then: {error}"
@@ -78,7 +78,7 @@ class KnownLabels:
     """The labels that the journal says were heard."""
 
     def __init__(self, directory: Path, journal: Journal) -> None:
-        self._inbox = Inbox(directory, journal, lambda _: None)  # the run has warned of what is damaged
+        self._inbox = LabelFeed(directory, journal, lambda _: None)  # the run has warned of what is damaged
 
     def look(self) -> None:
         """What has not been heard is of no interest."""

@@ -12,7 +12,7 @@ from peerwatch.errors import UsageError
 from peerwatch.readable import shown
 
 
-class Sheet(NamedTuple):
+class CsvTable(NamedTuple):
     """A table as text: its name, its header and the line that is on, and each row with its line."""
 
     name: str
@@ -61,7 +61,7 @@ def number(text: str) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def parsed(name: str, text: Iterable[str]) -> Sheet:
+def parsed(name: str, text: Iterable[str]) -> CsvTable:
     """The table that lines of CSV are, the first of them its header; blank lines are skipped.
 
     Raises:
@@ -73,10 +73,10 @@ def parsed(name: str, text: Iterable[str]) -> Sheet:
     for line, row in rest:
         if len(row) != len(header):
             raise UsageError(f"{name}:{line}: {len(row)} fields; the header has {len(header)}")
-    return Sheet(name, first, header, [line for line, _ in rest], [row for _, row in rest])
+    return CsvTable(name, first, header, [line for line, _ in rest], [row for _, row in rest])
 
 
-def read_sheet(path: Path) -> Sheet:
+def read_csv_table(path: Path) -> CsvTable:
     """Read a table with a header line.
 
     Raises:

@@ -52,7 +52,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Events:
+class DrawnEvents:
     """Columns of events in time order, as long as each other; of a purchase `b` means nothing, of the others `cents`.
 
     `seconds` count from FIRST_SECOND, users from 0.
@@ -64,9 +64,9 @@ class Events:
     b: NDArray[np.int64]
     cents: NDArray[np.int64]
 
-    def __getitem__(self, which: slice | NDArray[np.int64]) -> "Events":
+    def __getitem__(self, which: slice | NDArray[np.int64]) -> "DrawnEvents":
         """Some of them."""
-        return Events(self.kind[which], self.seconds[which], self.a[which], self.b[which], self.cents[which])
+        return DrawnEvents(self.kind[which], self.seconds[which], self.a[which], self.b[which], self.cents[which])
 
 
 def write_logs(directory: Path, recipe: Recipe, *, force: bool) -> list[Path]:
@@ -129,7 +129,7 @@ def _generated(recipe: Recipe) -> tuple[Iterator[str], Iterator[str], Iterator[s
     return as_logs(recipe, events, labels)
 
 
-def draw(recipe: Recipe) -> tuple[Events, NDArray[np.float64], NDArray[np.int64]]:
+def draw(recipe: Recipe) -> tuple[DrawnEvents, NDArray[np.float64], NDArray[np.int64]]:
     """The events of both logs, each user's typical amount in units of money, and the places of the blown-up events."""
     rng = np.random.default_rng(recipe.seed)
     count = recipe.batch_events + recipe.stream_events
@@ -152,11 +152,11 @@ def draw(recipe: Recipe) -> tuple[Events, NDArray[np.float64], NDArray[np.int64]
     cents[odd] = (cents[odd] * rng.uniform(10, 50, len(odd))).astype(np.int64)
 
     seconds = np.cumsum(rng.random(count) >= recipe.ties, dtype=np.int64)
-    return Events(kind, seconds, a, b, cents), typical, odd
+    return DrawnEvents(kind, seconds, a, b, cents), typical, odd
 
 
 def as_logs(
-    recipe: Recipe, events: Events, labels: Iterable[tuple[int, str]]
+    recipe: Recipe, events: DrawnEvents, labels: Iterable[tuple[int, str]]
 ) -> tuple[Iterator[str], Iterator[str], Iterator[str]]:
     """The lines of the batch log, the stream log and the labels: a place in the stream from 0, and a kind."""
     header = f'{{"D":"{recipe.D}", "T":"{recipe.T}"}}\n'
@@ -173,7 +173,7 @@ def _pairs(rng: np.random.Generator, users: int, count: int) -> tuple[NDArray[np
     return a, np.where(a == b, (b + 1) % users, b)
 
 
-def _lines(events: Events) -> Iterator[str]:
+def _lines(events: DrawnEvents) -> Iterator[str]:
     for begin in range(0, len(events.kind), SLICE):
         part = events[begin : begin + SLICE]
         stamps = np.datetime_as_string(FIRST_SECOND + part.seconds).tolist()

@@ -11,8 +11,8 @@ from peerwatch.errors import UsageError
 from peerwatch.readable import readable, shown
 
 if TYPE_CHECKING:
-    from peerwatch.replay.explain import Record
-    from peerwatch.studies.sweep_table import Record as Sweep
+    from peerwatch.replay.explain import ExplanationRecord
+    from peerwatch.studies.sweep_table import SweepRecord as Sweep
 
 FORMATS: Final = (".svg", ".png")
 MOST_DRAWN: Final = 1000
@@ -63,7 +63,7 @@ def save(figure: Any, path: Path) -> None:
         figure.savefig(path, dpi=120, metadata={"Date": None} if path.suffix == ".svg" else {})
 
 
-def draw_explanation(record: "Record", path: Path) -> None:
+def draw_explanation(record: "ExplanationRecord", path: Path) -> None:
     """The buyer's network by hops with the purchases that count, and the amount beside the window's amounts."""
     import matplotlib as mpl  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
@@ -78,7 +78,7 @@ def draw_explanation(record: "Record", path: Path) -> None:
         save(figure, path)
 
 
-def _draw_network(axes: Any, record: "Record") -> None:
+def _draw_network(axes: Any, record: "ExplanationRecord") -> None:
     from matplotlib.collections import LineCollection  # noqa: PLC0415
 
     counts: dict[str, int] = {}
@@ -168,10 +168,10 @@ def _radial(centre: str, parents: dict[str, str]) -> dict[str, tuple[float, floa
     return at
 
 
-def _draw_window(axes: Any, record: "Record") -> None:
+def _draw_window(axes: Any, record: "ExplanationRecord") -> None:
     from matplotlib.ticker import LogLocator, NullFormatter  # noqa: PLC0415
 
-    from peerwatch.replay.explain import Scored  # noqa: PLC0415 (a sweep's picture does without)
+    from peerwatch.replay.explain import ScoredExplanation  # noqa: PLC0415 (a sweep's picture does without)
 
     amounts = [float(bought.amount) for bought in record.window]
     amount = float(record.amount)
@@ -201,7 +201,7 @@ def _draw_window(axes: Any, record: "Record") -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, frameon=False)
-    if isinstance(record, Scored):
+    if isinstance(record, ScoredExplanation):
         why = f"{record.detector}: score {record.score}; above {record.score_threshold} a purchase is flagged"
     elif record.flips_at:
         why = f"{record.cents_away:,} cents away from flipping, at {record.flips_at}"

@@ -20,7 +20,7 @@ from anyio.to_thread import run_sync
 from peerwatch.actors.graph import MOST_PLACES
 from peerwatch.actors.output import flagged_line
 from peerwatch.errors import SinkError, UsageError
-from peerwatch.judging.many_settings import Verdicts, judge_grid
+from peerwatch.judging.many_settings import GridVerdicts, judge_grid
 from peerwatch.judging.state import State
 from peerwatch.kernels import Int64s
 from peerwatch.network.decoder import Events
@@ -33,11 +33,11 @@ from peerwatch.readable import shown
 from peerwatch.replay.replay import Opened, Part, append, apply, open_replay, parts
 from peerwatch.runtime.judges_from_settings import check_sigma
 from peerwatch.runtime.pipeline import BATCH_CAP, WINDOW_PURCHASES, task_group
-from peerwatch.settings.model import Count, Detector, Layer
-from peerwatch.studies.sweep_table import Grid, Record, Setting, compared
+from peerwatch.settings.model import Count, DetectorSettings, Layer
+from peerwatch.studies.sweep_table import Setting, SettingGrid, SweepRecord, compared
 
 
-class Label(msgspec.Struct, frozen=True):
+class LineLabel(msgspec.Struct, frozen=True):
     """A line of the labels: it names a line of the stream log, from 1, and may call what is there."""
 
     line: Count
@@ -53,13 +53,13 @@ class Named(NamedTuple):
 
 async def sweep(
     layers: Sequence[Layer],
-    wanted: Grid,
+    wanted: SettingGrid,
     console: Progress,
     *,
     labels: Path | None = None,
     output: Path | None = None,
     force: bool = False,
-) -> Record | Signals:
+) -> SweepRecord | Signals:
     """Judge the stream log with every wanted setting; of what is not wanted, the one value that is set.
 
     With `output` each setting's flagged purchases are written into that directory. A signal that comes meanwhile ends
@@ -76,7 +76,7 @@ async def sweep(
         opened = await open_replay(layers, lambda _: False, stack, fallback=fallback)
         check_sigma(opened.settings, "sweep")
         own = Setting(opened.D, opened.T, opened.settings.detector.k)
-        grid = Grid(wanted.D or [own.D], wanted.T or [own.T], wanted.k or [own.k])
+        grid = SettingGrid(wanted.D or [own.D], wanted.T or [own.T], wanted.k or [own.k])
         settings, stream = grid.settings(), opened.logs[-1].name
         files = FlaggedFiles(output, settings) if output is not None else None
         signals = stack.enter_context(anyio.open_signal_receiver(SIGINT, SIGTERM))
@@ -115,7 +115,9 @@ async def _until_signal(work: Callable[[], Awaitable[None]], signals: AsyncItera
 class Sweep:
     """One pass over the logs: they are decoded once, and one history of the largest T serves every D."""
 
-    def __init__(self, opened: Opened, grid: Grid, labels: Collection[int], files: "FlaggedFiles | None") -> None:
+    def __init__(
+        self, opened: Opened, grid: SettingGrid, labels: Collection[int], files: "FlaggedFiles | None"
+    ) -> None:
         self._opened, self._grid, self._files = opened, grid, files
         self._state = State.fresh(grid.D[0], grid.T[-1], 1)
         self._lanes: list[Lane] = []
@@ -131,7 +133,7 @@ class Sweep:
     async def run(self, progressed: Callable[[int, str], None]) -> None:
         """Go through the logs; tells how many bytes and events are done."""
         read = 0
-        async with aclosing(parts(self._opened.logs, self._state.decoder, 0, self._opened.marks)) as found:
+        async with aclosing(parts(self._opened.logs, self._state.decoder, 0, self._opened.bookmarks)) as found:
             async for part in found:
                 if part.judged:
                     await self._judge(part)
@@ -149,13 +151,13 @@ class Sweep:
             events, seq = part.events[begin : begin + BATCH_CAP], part.seq + begin
             history.low = seq
             append(history, events, seq, users)
-            verdicts: list[list[Verdicts]] = [[] for _ in self._lanes]
+            verdicts: list[list[GridVerdicts]] = [[] for _ in self._lanes]
             async with task_group() as tasks:
                 for lane in reversed(range(len(self._lanes))):  # the largest networks first: they take longest
                     tasks.start_soon(self._ask, lane, events, seq, verdicts)
             await run_sync(self._count, part, events[events.kind == Kind.PURCHASE], [*chain(*verdicts)])
 
-    async def _ask(self, lane: int, events: Events, seq: int, verdicts: list[list[Verdicts]]) -> None:
+    async def _ask(self, lane: int, events: Events, seq: int, verdicts: list[list[GridVerdicts]]) -> None:
         state, judge = self._state, self._lanes[lane].judge
         history, users = state.histories[0].view(), len(state.decoder.interner)
         verdicts[lane] = await run_sync(judge, history, events, seq, users, limiter=self._limiter)
@@ -165,7 +167,7 @@ class Sweep:
         graphs = [graph, *(graph.copy(D) for D in grid.D[1:])]
         return [Lane(graph, grid.T, grid.k, reasons=self._files is not None) for graph in graphs]
 
-    def _count(self, part: Part, purchases: Events, verdicts: list[Verdicts]) -> None:
+    def _count(self, part: Part, purchases: Events, verdicts: list[GridVerdicts]) -> None:
         """Count and write what a batch of purchases has come to; `verdicts` has an item for each D and T."""
         labelled = np.zeros(len(purchases), np.bool_)
         if part.file == self._opened.logs[-1].name:
@@ -192,10 +194,10 @@ class Lane:
 
     def __init__(self, graph: FriendGraph, T: Sequence[int], k: Sequence[float], *, reasons: bool) -> None:
         self._graph, self._T, self._reasons = graph, T[::-1], reasons
-        self._k = [Detector(k=each).exact_k() for each in k]
+        self._k = [DetectorSettings(k=each).exact_k() for each in k]
         self._most = max(1, WINDOW_PURCHASES // T[-1])
 
-    def judge(self, history: PurchaseHistory, events: Events, seq: int, users: int) -> list[Verdicts]:
+    def judge(self, history: PurchaseHistory, events: Events, seq: int, users: int) -> list[GridVerdicts]:
         """The verdicts of each T, ascending, on the events' purchases; the first event is number `seq`."""
         self._graph.reserve(users)
         bought = np.flatnonzero(events.kind == Kind.PURCHASE)
@@ -214,7 +216,7 @@ class Lane:
                 flagged[row, :, new] = part.flagged
                 statistics[row] |= {answered + place: found for place, found in part.statistics.items()}
             gone, answered = gone + done, new.stop
-        return [*map(Verdicts, flagged, statistics)][::-1]
+        return [*map(GridVerdicts, flagged, statistics)][::-1]
 
 
 def read_labels(path: Path) -> dict[int, Named]:
@@ -232,7 +234,7 @@ def read_labels(path: Path) -> dict[int, Named]:
         if not text.strip():
             continue
         try:
-            found = msgspec.json.decode(text, type=Label)
+            found = msgspec.json.decode(text, type=LineLabel)
         except msgspec.DecodeError:
             raise UsageError(
                 f'{shown(path)}:{place}: no label; expected an object that names a line of STREAM, like {{"line": 188}}'

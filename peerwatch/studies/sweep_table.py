@@ -20,7 +20,7 @@ COLUMNS: Final = ("D", "T", "k", "flagged", "share", "shared", "jaccard", "preci
 """Of the table, as the fields of a cell."""
 
 
-class Grid(NamedTuple):
+class SettingGrid(NamedTuple):
     """Which settings are tried: every D with every T and every k, each ascending."""
 
     D: Sequence[int]
@@ -69,7 +69,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     recall: float | None
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class SweepRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What all settings flag. `current` is the place among them of the one that the others are compared with.
 
     `shared[i][j]` purchases are flagged by both settings i and j, `jaccard[i][j]` is their share of what either flags.
@@ -83,7 +83,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     jaccard: list[list[float]]
 
 
-def compared(settings: Sequence[Setting], own: Setting, judged: int, shared: Int64s, *, has_labels: bool) -> Record:
+def compared(
+    settings: Sequence[Setting], own: Setting, judged: int, shared: Int64s, *, has_labels: bool
+) -> SweepRecord:
     """The record of a sweep, from how many purchases each two settings flag.
 
     `shared` has shape [settings + 1, settings + 1]: behind the settings stand the labels like one more.
@@ -105,7 +107,7 @@ def compared(settings: Sequence[Setting], own: Setting, judged: int, shared: Int
         )
         for i, setting in enumerate(settings)
     ]
-    return Record(
+    return SweepRecord(
         judged=judged,
         labelled=int(flagged[-1]) if has_labels else None,
         current=current,
@@ -122,7 +124,7 @@ def _jaccard(shared: Int64s) -> NDArray[np.float64]:
     return np.where(either, shared / np.maximum(either, 1), 1.0)
 
 
-def as_text(record: Record) -> str:
+def as_text(record: SweepRecord) -> str:
     """The settings as a table for a person, the current one marked."""
     from rich.console import Console as RichConsole  # noqa: PLC0415 (slow to import)
     from rich.table import Table  # noqa: PLC0415
@@ -151,7 +153,7 @@ def _ratio(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def as_csv(record: Record) -> str:
+def as_csv(record: SweepRecord) -> str:
     """The settings as comma-separated values with a header line."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

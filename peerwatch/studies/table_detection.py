@@ -11,10 +11,10 @@ from peerwatch.detectors.registry import make
 from peerwatch.errors import BadInput, UsageError
 from peerwatch.readable import shown
 from peerwatch.storage.models import facts, load, save
-from peerwatch.studies.csv_table import Sheet
+from peerwatch.studies.csv_table import CsvTable
 
 
-def _values(sheet: Sheet, columns: Sequence[str]) -> Floats:
+def _values(sheet: CsvTable, columns: Sequence[str]) -> Floats:
     """Some columns as numbers, shape [rows, columns].
 
     Raises:
@@ -27,7 +27,7 @@ def _values(sheet: Sheet, columns: Sequence[str]) -> Floats:
 
 
 def detected(
-    sheet: Sheet, columns: Sequence[str], method: str, parameters: Mapping[str, Any], model: Path | None = None
+    sheet: CsvTable, columns: Sequence[str], method: str, parameters: Mapping[str, Any], model: Path | None = None
 ) -> list[list[str]]:
     """Look back: the header and each row that is flagged, both with the score added. `model` is a file to save to.
 
@@ -50,7 +50,7 @@ def detected(
     return _picked(sheet, score, flagged)
 
 
-def judged(sheet: Sheet, columns: Sequence[str], model: Path) -> list[list[str]]:
+def judged(sheet: CsvTable, columns: Sequence[str], model: Path) -> list[list[str]]:
     """The same by what a saved model has learned from another table with these columns.
 
     Raises:
@@ -65,6 +65,6 @@ def judged(sheet: Sheet, columns: Sequence[str], model: Path) -> list[list[str]]
     return _picked(sheet, -detector.score_samples(values), detector.decision_function(values) < 0)
 
 
-def _picked(sheet: Sheet, score: Floats, flagged: Mask) -> list[list[str]]:
+def _picked(sheet: CsvTable, score: Floats, flagged: Mask) -> list[list[str]]:
     found = [[*sheet.rows[place], f"{score[place]:.6g}"] for place in np.flatnonzero(flagged).tolist()]
     return [[*sheet.header, "score"], *found]

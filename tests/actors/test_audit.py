@@ -1,4 +1,4 @@
-"""The shadow's contract: every chosen decision is compared, and no difference goes by in silence."""
+"""The audit's contract: every chosen decision is compared, and no difference goes by in silence."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -6,10 +6,10 @@ from fractions import Fraction
 import numpy as np
 from support import befriend, purchase
 
-from peerwatch.actors.audit import ShadowActor, Shadowing
+from peerwatch.actors.audit import AuditActor, Auditing
 from peerwatch.actors.mailbox import mailbox
-from peerwatch.actors.messages import Batch, Followed, Outcomes, ShadowMessage
-from peerwatch.judging.audit import Difference, Outcome, Shadow
+from peerwatch.actors.messages import AuditBatch, AuditDecisions, AuditMessage, Batch
+from peerwatch.judging.audit import AuditedDecision, BruteForce, Difference
 from peerwatch.judging.sampling import sampled
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.statistics import Statistics
@@ -19,15 +19,17 @@ LOG = (
     + purchase(1, "4")
 )  # fmt: skip
 FOUR = [
-    Outcome(2, "log", 2, Statistics.of([]), flagged=False),
-    Outcome(3, "log", 3, Statistics.of([]), flagged=False),
-    Outcome(4, "log", 4, Statistics.of([10**36, 2 * 10**6]), flagged=False),
-    Outcome(6, "log", 6, Statistics.of([]), flagged=False),
+    AuditedDecision(2, "log", 2, Statistics.of([]), flagged=False),
+    AuditedDecision(3, "log", 3, Statistics.of([]), flagged=False),
+    AuditedDecision(4, "log", 4, Statistics.of([10**36, 2 * 10**6]), flagged=False),
+    AuditedDecision(6, "log", 6, Statistics.of([]), flagged=False),
 ]
 """What is to be decided on the purchases, by hand."""
 
 
-async def compared(*said: list[Outcome], share: float = 1.0, judged: bool = True) -> tuple[list[Difference], int]:
+async def compared(
+    *said: list[AuditedDecision], share: float = 1.0, judged: bool = True
+) -> tuple[list[Difference], int]:
     """What the actor reports if the coordinator says this, and how many decisions it has recomputed."""
     decoder, found = Decoder(), list[Difference]()
     events = decoder.decode(LOG, 1).events
@@ -36,13 +38,13 @@ async def compared(*said: list[Outcome], share: float = 1.0, judged: bool = True
         found.extend(differences)
 
     batch = Batch(events, 1, LOG, "log", judged, len(decoder.interner), [])
-    shadowing = Shadowing(Shadow(1, 5, Fraction(3)), share, alarm)
-    send, inbox = mailbox(ShadowMessage, "shadow", 100)
+    auditing = Auditing(BruteForce(1, 5, Fraction(3)), share, alarm)
+    send, inbox = mailbox(AuditMessage, "audit", 100)
     with send:
-        await send.send(Followed(batch, *decoder.interner.columns()))
+        await send.send(AuditBatch(batch, *decoder.interner.columns()))
         for outcomes in said:
-            await send.send(Outcomes(outcomes))
-    actor = ShadowActor(shadowing, inbox)
+            await send.send(AuditDecisions(outcomes))
+    actor = AuditActor(auditing, inbox)
     await actor.run()
     await actor.finish()
     assert actor.through == 6

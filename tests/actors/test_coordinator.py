@@ -9,19 +9,19 @@ import anyio
 import numpy as np
 from support import SilentLog, purchase
 
-from peerwatch.actors.coordinator import Bench, Coordinator
-from peerwatch.actors.judges import Seat
+from peerwatch.actors.coordinator import Coordinator, Judges
+from peerwatch.actors.judges import LiveJudge
 from peerwatch.actors.mailbox import mailbox
-from peerwatch.actors.messages import Questions, Results, ShardMessage, WindowRequest
+from peerwatch.actors.messages import Results, ShardMessage, WindowQueries, WindowRequest
 from peerwatch.amounts import Amounts
-from peerwatch.judging.judge import Decision, Judge, Mask
+from peerwatch.judging.judge import Decision, Mask, SigmaJudge
 from peerwatch.judging.sigma import Sigma
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.graph import Networks, Plan
 from peerwatch.network.windows import Windows
 
 
-def questions(amounts: list[str], seq: int) -> Questions:
+def queries(amounts: list[str], seq: int) -> WindowQueries:
     """Purchases of user 0 for these amounts; each network is user 1."""
     content = b"".join(purchase(0, amount) for amount in amounts)
     events = Decoder().decode(content, 1).events
@@ -30,7 +30,7 @@ def questions(amounts: list[str], seq: int) -> Questions:
         np.arange(count + 1), np.ones(count, np.int32), np.full(count, Plan.PARTITION, np.int8),
         np.ones(count, np.int64), np.full((count, 4), -1), Windows.empty(count),
     )  # fmt: skip
-    return Questions(seq + np.arange(count), events, networks, content, "log", [], seq + count - 1, next=True)
+    return WindowQueries(seq + np.arange(count), events, networks, content, "log", [], seq + count - 1, next=True)
 
 
 def windows(*amounts_and_request: Any) -> Windows:
@@ -51,18 +51,18 @@ class Recorder(SilentLog):
     def __init__(self) -> None:
         self.written: list[tuple[int, bool]] = []
 
-    def wanted(self, questions: Questions) -> Mask:
+    def wanted(self, queries: WindowQueries) -> Mask:
         """Even ones."""
-        return np.equal(questions.seq % 2, 0)
+        return np.equal(queries.seq % 2, 0)
 
-    def write(self, questions: Questions, decisions: Sequence[Decision]) -> None:
+    def write(self, queries: WindowQueries, decisions: Sequence[Decision]) -> None:
         """Remember."""
-        self.written += [(int(questions.seq[d.place]), d.flagged) for d in decisions]
+        self.written += [(int(queries.seq[d.place]), d.flagged) for d in decisions]
 
 
-async def coordinate(asked: list[Questions], shards: list[Any], log: Any = None) -> list[Results]:
+async def coordinate(asked: list[WindowQueries], shards: list[Any], log: Any = None) -> list[Results]:
     """Run the coordinator against shards that are functions from a request to windows."""
-    inbox, outbox = mailbox(Questions, "coordinator", 100), mailbox(Results, "output", 100)
+    inbox, outbox = mailbox(WindowQueries, "coordinator", 100), mailbox(Results, "output", 100)
     boxes = [mailbox(ShardMessage, "shard", 100) for _ in shards]
 
     async def serve(receive: Any, shard: Any) -> None:
@@ -75,7 +75,7 @@ async def coordinate(asked: list[Questions], shards: list[Any], log: Any = None)
         for message in asked:
             await inbox[0].send(message)
     coordinator = Coordinator(
-        Bench(Seat(Judge(Sigma(Fraction(3))))),
+        Judges(LiveJudge(SigmaJudge(Sigma(Fraction(3))))),
         2,
         log or SilentLog(),
         [inbox[1]],
@@ -94,7 +94,7 @@ async def test_verdicts_come_from_the_merged_windows_in_order() -> None:
     """With T = 2 the two latest of both shards' purchases decide; results keep the order of the questions."""
     older = partial(windows, 9, 9)
     newer = partial(windows, 0, 0, 50_000_000, 50_000_000)
-    found = await coordinate([questions(["1", "60"], 1), questions(["70"], 3)], [older, newer])
+    found = await coordinate([queries(["1", "60"], 1), queries(["70"], 3)], [older, newer])
     assert [[flagged.text + b"\n" for flagged in results.flagged] for results in found] == [
         [purchase(0, "60")], [purchase(0, "70")],
     ]  # fmt: skip
@@ -104,7 +104,7 @@ async def test_verdicts_come_from_the_merged_windows_in_order() -> None:
 async def test_wanted_decisions_are_logged_with_their_verdicts() -> None:
     """The log gets what it wants, flagged or not, and nothing else."""
     log = Recorder()
-    found = await coordinate([questions(["1", "2", "9", "9"], 1)], [partial(windows, 5_000_000, 5_000_000)], log)
+    found = await coordinate([queries(["1", "2", "9", "9"], 1)], [partial(windows, 5_000_000, 5_000_000)], log)
     assert log.written == [(2, False), (4, True)]
     assert len(found[0].flagged) == 2
 
@@ -112,5 +112,5 @@ async def test_wanted_decisions_are_logged_with_their_verdicts() -> None:
 async def test_amounts_of_any_size_are_judged_by_what_the_shards_reply() -> None:
     """What is too large for a column comes with the window, from whichever shard."""
     older, newer = partial(windows, 10**39, 7), partial(windows, 0, 0, 10**40, 10**41)
-    (found,) = await coordinate([questions(["5", "1e36"], 1)], [older, newer])
+    (found,) = await coordinate([queries(["5", "1e36"], 1)], [older, newer])
     assert [flagged.statistics.S for flagged in found.flagged] == [10**40 + 10**41]

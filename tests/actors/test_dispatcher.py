@@ -7,9 +7,9 @@ import anyio
 import numpy as np
 from support import MemoryLog, befriend, purchase
 
-from peerwatch.actors.dispatcher import Caution, Dispatcher
+from peerwatch.actors.dispatcher import Dispatcher, Recovery
 from peerwatch.actors.mailbox import mailbox
-from peerwatch.actors.messages import Batch, Purchases, ShardMessage
+from peerwatch.actors.messages import Batch, PurchaseBatch, ShardMessage
 from peerwatch.judging.state import Counts
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.events import Kind
@@ -17,7 +17,7 @@ from peerwatch.network.events import Kind
 
 async def dispatched(
     *logs: MemoryLog, shards: int = 2, batch_cap: int = 100, strict: bool = False
-) -> tuple[Dispatcher, list[Batch], list[list[Purchases]]]:
+) -> tuple[Dispatcher, list[Batch], list[list[PurchaseBatch]]]:
     """Everything the dispatcher sends for these logs."""
     boxes = [mailbox(Any, "box", 1000) for _ in range(shards + 1)]
     sends = [send for send, _ in boxes]
@@ -76,12 +76,12 @@ async def test_strict_stops_at_the_first_bad_line_and_keeps_what_came_before() -
     assert str(dispatcher.stopped_by) == "stream:3: not valid JSON: invalid character (byte 0)"
 
 
-async def said(*logs: MemoryLog, caution: Caution | None = None, **options: Any) -> tuple[list[str], list[str]]:
+async def said(*logs: MemoryLog, recovery: Recovery | None = None, **options: Any) -> tuple[list[str], list[str]]:
     """What the dispatcher warns of, and what it complains of."""
     warnings, complaints = list[str](), list[str]()
     boxes = [mailbox(Any, "box", 1000) for _ in range(2)]
     (graph, shard), inboxes = ([end] for end, _ in boxes), [inbox for _, inbox in boxes]
-    told = {"warn": warnings.append, "complain": complaints.append, "caution": caution}
+    told = {"warn": warnings.append, "complain": complaints.append, "recovery": recovery}
     await Dispatcher(Decoder(), graph, shard, 100, **({"strict": False} | told | options)).run(logs)
     for inbox in inboxes:
         inbox.close()
@@ -103,9 +103,9 @@ async def test_a_hole_is_told_once() -> None:
     inside = MemoryLog(event + b"\0" * 7 + event + b"\0" * 9 + event, b"\0" + event)
     assert await said(inside) == ([f"stream:2: {text.format('7 NUL bytes')}"], [])
     assert await said(MemoryLog(b"\0" + event)) == ([f"stream:1: {text.format('1 NUL byte')}"], [])
-    caution = Caution()
+    recovery = Recovery()
     for expected in ([f"stream:1: {text.format('5,000 NUL bytes')}"], []):
-        assert await said(Holes(event, event), inside, caution=caution) == (expected, [])
+        assert await said(Holes(event, event), inside, recovery=recovery) == (expected, [])
     dispatcher, _, _ = await dispatched(Holes(event, event))
     assert dispatcher.statistics().bytes == 2 * (5000 + len(event))
     assert await said(MemoryLog(b"\0junk\n" + b"\0\0\0junk\n" + event)) == ([], [])  # as in UTF-16 and UTF-32
@@ -122,9 +122,9 @@ async def test_a_log_without_events_is_complained_of_once() -> None:
     ]
     assert (await said(MemoryLog(purchase(1, "1") + b"[1]\n" * 8)))[1] == []
     assert (await said(MemoryLog(purchase(1, "1"), *[b"[1]\n"] * 9, name="junk")))[1] == [f"only 1 {text.format(10)}"]
-    caution = Caution()
-    assert len((await said(junk, caution=caution))[1]) == 1
-    assert (await said(junk, caution=caution))[1] == []
+    recovery = Recovery()
+    assert len((await said(junk, recovery=recovery))[1]) == 1
+    assert (await said(junk, recovery=recovery))[1] == []
     assert (await said(Rest(*[b"[1]\n"] * 150), done=Counts(events=5, rejected=1)))[1] == []
     assert len((await said(Rest(*[b"[1]\n"] * 150)))[1]) == 1  # behind a header
 
@@ -211,8 +211,8 @@ async def test_stop_ends_a_read_that_waits() -> None:
 async def test_strict_stops_a_cautious_run_too() -> None:
     """After a failure lines go one by one; a bad one still ends the run there."""
     graph, shard = mailbox(Batch, "graph", 100), mailbox(ShardMessage, "shard", 100)
-    caution = Caution(after=0, until=10**6)
-    dispatcher = Dispatcher(Decoder(), [graph[0]], [shard[0]], 100, strict=True, caution=caution)
+    recovery = Recovery(after=0, until=10**6)
+    dispatcher = Dispatcher(Decoder(), [graph[0]], [shard[0]], 100, strict=True, recovery=recovery)
     await dispatcher.run([MemoryLog(purchase(1, "1") + b"bad\n" + purchase(2, "2"))])
     with graph[1], shard[1]:
         assert sum([len(batch.events) async for batch in graph[1]]) == 1

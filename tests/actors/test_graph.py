@@ -7,14 +7,14 @@ from support import befriend, purchase
 from peerwatch.actors import graph as graph_module
 from peerwatch.actors.graph import GraphActor
 from peerwatch.actors.mailbox import Reply, mailbox
-from peerwatch.actors.messages import Batch, Questions, Share
+from peerwatch.actors.messages import Batch, Share, WindowQueries
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.graph import FriendGraph
 
 
-async def answers(*batches: Batch, D: int = 2, most: int = 100, number: int = 0, count: int = 1) -> list[Questions]:
+async def answers(*batches: Batch, D: int = 2, most: int = 100, number: int = 0, count: int = 1) -> list[WindowQueries]:
     """What the actor sends to the coordinator."""
-    inbox, outbox = mailbox(Batch, "graph", 100), mailbox(Questions, "coordinator", 100)
+    inbox, outbox = mailbox(Batch, "graph", 100), mailbox(WindowQueries, "coordinator", 100)
     share = Share([Reply() for _ in range(1, count)])
     for copy in share.copies:
         copy.put(FriendGraph(D, 50))

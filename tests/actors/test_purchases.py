@@ -4,7 +4,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from peerwatch.actors.mailbox import Reply, mailbox
-from peerwatch.actors.messages import Purchases, ShardMessage, WindowRequest
+from peerwatch.actors.messages import PurchaseBatch, ShardMessage, WindowRequest
 from peerwatch.actors.purchases import PurchaseShard
 from peerwatch.amounts import Amounts
 from peerwatch.network.graph import Networks, Plan
@@ -12,10 +12,10 @@ from peerwatch.network.history import LINKED, PurchaseHistory
 from peerwatch.network.windows import Windows
 
 
-def bought(first: int, last: int) -> Purchases:
+def bought(first: int, last: int) -> PurchaseBatch:
     """User seq % 3 buys for seq millionths at second seq, for each sequence number from first to last."""
     seq = np.arange(first, last + 1)
-    return Purchases(seq, (seq % 3).astype(np.int32), seq, Amounts(seq), last, 3, 0)
+    return PurchaseBatch(seq, (seq % 3).astype(np.int32), seq, Amounts(seq), last, 3, 0)
 
 
 def asked(seq: int, members: list[int]) -> WindowRequest:

@@ -348,13 +348,13 @@ def test_a_second_signal_ends_a_run_that_cannot_write(logs: Path) -> None:
 
 RECOMPUTES_FOR_EVER = """
 import sys
-from peerwatch.judging.audit import Shadow
+from peerwatch.judging.audit import BruteForce
 from peerwatch.cli import main as cli
 def decide(*_):
     print("recomputing", file=sys.stderr, flush=True)
     while True:
         pass
-Shadow.decide = decide
+BruteForce.decide = decide
 cli.main()
 """
 
@@ -362,7 +362,7 @@ cli.main()
 @pytest.mark.usefixtures("logs")
 def test_a_second_signal_ends_a_run_that_has_much_to_recompute() -> None:
     """After the first, brute force is still at what has been read; the second does not wait for it."""
-    command = [sys.executable, "-c", RECOMPUTES_FOR_EVER, "run", "batch", "stream", "out", "--shadow", "1"]
+    command = [sys.executable, "-c", RECOMPUTES_FOR_EVER, "run", "batch", "stream", "out", "--audit", "1"]
     with running(command, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         assert process.stderr.readline() == b"recomputing\n"

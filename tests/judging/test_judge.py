@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from peerwatch.amounts import Amounts
-from peerwatch.judging.judge import Case, Judge
+from peerwatch.judging.judge import Case, SigmaJudge
 from peerwatch.judging.sigma import FLAGGED, NORMAL, UNDECIDED, Sigma
 from peerwatch.network.statistics import Statistics
 from peerwatch.network.windows import Windows
@@ -57,7 +57,7 @@ def test_decisions_carry_their_reasons() -> None:
         np.array([0, 3, 5, 5]), np.arange(1, 6), np.array([30, 10, 20, 5, 5]),
         Amounts.of([10**6, 2 * 10**6, 3 * 10**6, 10**30, 7 * 10**6]),
     )  # fmt: skip
-    judge = Judge(Sigma(Fraction(3)))
+    judge = SigmaJudge(Sigma(Fraction(3)))
     amount = Amounts.of([50 * 10**6, 5 * 10**6, 5 * 10**6])
     case = Case(windows, np.arange(6, 9), np.arange(3), amount, np.arange(3), np.arange(3))
     judged = judge.verdicts(case)

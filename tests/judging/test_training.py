@@ -16,7 +16,7 @@ from peerwatch.judging.training import Learner
 class Course:
     """What happened to a learner: of each lesson its rows' numbers, and at which count each model was taken up."""
 
-    lessons: list[list[int]] = field(default_factory=list)
+    training_sets: list[list[int]] = field(default_factory=list)
     taken_up: list[int] = field(default_factory=list)
 
 
@@ -32,9 +32,9 @@ def follow(learner: Learner, count: int, cuts: list[int], restored: int = -1, de
             arrays = learner.arrays()
             learner = Learner(learner.rows, learner.every)
             learner.restore(arrays)
-        if learner.lesson is not None and learner.lesson.version > known:
-            known = learner.lesson.version
-            course.lessons.append(learner.lesson.rows[:, 0].astype(int).tolist())
+        if learner.training_set is not None and learner.training_set.version > known:
+            known = learner.training_set.version
+            course.training_sets.append(learner.training_set.rows[:, 0].astype(int).tolist())
         if learner.due:
             waited += 1
             if waited > delay:
@@ -52,7 +52,7 @@ def follow(learner: Learner, count: int, cuts: list[int], restored: int = -1, de
 def test_lessons_come_at_doubling_counts_and_then_regularly() -> None:
     """Each is the latest purchases; its model speaks half-way to the next lesson."""
     course = follow(Learner(rows=10, every=40), 170, [1000])
-    assert [(rows[0], rows[-1] + 1) for rows in course.lessons] == [
+    assert [(rows[0], rows[-1] + 1) for rows in course.training_sets] == [
         (0, 10), (10, 20), (30, 40), (70, 80), (110, 120), (150, 160),
     ]  # fmt: skip
     assert course.taken_up == [15, 30, 60, 100, 140]
@@ -65,15 +65,17 @@ def test_neither_parts_nor_restarts_matter(rows: int, every: int, cuts: list[int
     """However the purchases are cut, and wherever the learner is written down and read again."""
     plain = follow(Learner(rows, every), 400, [1000])
     assert follow(Learner(rows, every), 400, cuts, restored) == plain
-    assert all(len(lesson) == rows for lesson in plain.lessons)
+    assert all(len(training_set) == rows for training_set in plain.training_sets)
 
 
 def test_a_lesson_that_comes_while_another_is_learned_is_put_off() -> None:
     """There is never more than one; every lesson is whole."""
     course = follow(Learner(rows=10, every=10), 200, [5], delay=6)
-    assert all(len(rows) == 10 for rows in course.lessons)
-    assert [lesson[0] for lesson in course.lessons] == sorted(lesson[0] for lesson in course.lessons)
-    assert len(course.lessons) >= 3
+    assert all(len(rows) == 10 for rows in course.training_sets)
+    assert [training_set[0] for training_set in course.training_sets] == sorted(
+        training_set[0] for training_set in course.training_sets
+    )
+    assert len(course.training_sets) >= 3
 
 
 def test_who_is_in_a_hurry_learns_from_what_comes_now() -> None:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from peerwatch.judging.verdict_hash import (
     GROUP,
     NOTHING,
-    Entry,
-    Verdict,
+    FlaggedVerdict,
+    LedgerEntry,
     VerdictHash,
     decode_entry,
     encode_entry,
@@ -19,13 +19,13 @@ from peerwatch.judging.verdict_hash import (
 JUDGED = st.lists(st.integers(1, 4 * GROUP), unique=True, max_size=60).map(sorted)
 
 
-def taken(judged: list[int], flagged: set[int], cuts: list[int]) -> tuple[VerdictHash, list[Entry]]:
+def taken(judged: list[int], flagged: set[int], cuts: list[int]) -> tuple[VerdictHash, list[LedgerEntry]]:
     """The hash of these decisions, handed over in pieces."""
     verdicts, ended = VerdictHash(), []
     ends = sorted({*(cut for cut in cuts if cut <= len(judged)), 0, len(judged)})
     for begin, end in zip(ends, [*ends[1:], len(judged)], strict=True):
         piece = judged[begin:end]
-        said = [Verdict(seq, seq + 1, "1.00", "0.50") for seq in piece if seq in flagged]
+        said = [FlaggedVerdict(seq, seq + 1, "1.00", "0.50") for seq in piece if seq in flagged]
         ended += verdicts.add(np.array(piece, np.int64), said, piece[-1] if piece else 0)
     return verdicts, ended
 
@@ -57,9 +57,11 @@ def test_a_digest_can_be_recomputed_by_hand() -> None:
     """BLAKE2b over the digest before and plain JSON: anybody can check a ledger."""
     verdicts = VerdictHash()
     assert verdicts.digest() == NOTHING
-    (first,) = verdicts.add(np.array([5, 4096, 4097]), [Verdict(5, 9, "1.00", "0.50")], 4097)
+    (first,) = verdicts.add(np.array([5, 4096, 4097]), [FlaggedVerdict(5, 9, "1.00", "0.50")], 4097)
     said = NOTHING.encode() + b'[0,2,[[5,"1.00","0.50"]]]'
-    assert first == Entry(4096, 2, blake2b(said, digest_size=16).hexdigest(), [Verdict(5, 9, "1.00", "0.50")])
+    assert first == LedgerEntry(
+        4096, 2, blake2b(said, digest_size=16).hexdigest(), [FlaggedVerdict(5, 9, "1.00", "0.50")]
+    )
     said = first.digest.encode() + b"[1,1,[]]"
     assert verdicts.digest() == blake2b(said, digest_size=16).hexdigest()
     assert verdicts.add(np.zeros(0, np.int64), [], 8192)[0].through == 8192

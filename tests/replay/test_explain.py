@@ -50,7 +50,7 @@ def layer(batch: Path | None, stream: Path, D: int, T: int, k: str, state: Path 
 def record_of(settings: Layer, **named: Any) -> dict[str, Any]:
     """The explanation as `--json` has it."""
 
-    async def ask() -> explain.Record:
+    async def ask() -> explain.ExplanationRecord:
         return await explain.explained([settings], **named)
 
     found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(anyio.run(ask)))

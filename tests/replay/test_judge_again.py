@@ -21,7 +21,7 @@ from peerwatch.cli.main import cli
 from peerwatch.detectors.base import Floats, columns_of
 from peerwatch.runtime import supervisor
 from peerwatch.runtime.pipeline import Pipeline
-from peerwatch.storage import model_store as shelf
+from peerwatch.storage import model_store
 
 D, T, USERS = 2, 9, 12
 
@@ -45,7 +45,7 @@ def made(seed: int, count: int) -> Iterator[bytes]:
 
 BATCH = b"".join(befriend(a, (a + step) % USERS) for a in range(USERS) for step in (1, 3)) + purchase(1, "5")
 STREAM = b"".join(made(1, 700))
-LEARNING = 'name: "typical:Typical"\n  learning: {rows: 50, every: 100}'
+LEARNING = 'name: "typical:Typical"\n  training: {rows: 50, every: 100}'
 LOGGED = ("--log-file", "log", "--log-level", "info", "--log-format", "json", "--decisions", "all")
 DETECTORS = {
     "mad": "name: mad\n  parameters: {k: 4}\n  severity: {critical: 6, emergency: 10}",
@@ -312,7 +312,7 @@ def test_thresholds_that_labels_have_moved_are_known() -> None:
 @pytest.mark.usefixtures("logs")
 def test_a_model_that_has_been_let_go_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the oldest checkpoint it would be needed; a batch run's is learned again without the state directory."""
-    monkeypatch.setattr(shelf, "KEPT", 1)
+    monkeypatch.setattr(model_store, "KEPT", 1)
     configure(LEARNING)
     for cut in (10000, 20000, 30000, 40000, 50000, len(STREAM)):
         run("--state", "state", until=cut)
@@ -444,9 +444,9 @@ def test_an_output_verifies_and_a_changed_line_is_named(detector: str) -> None:
     check_verified()
     check_verified("--state", "state")
     assert content_of(Path("state")) == before
-    result = verify("--shadow", "0.5")
+    result = verify("--audit", "0.5")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "--shadow: a shadow recomputes sigma only" in result.stderr
+    assert "--audit: an audit recomputes sigma only" in result.stderr
 
 
 def test_a_live_run_verifies_by_its_record(live: Path) -> None:

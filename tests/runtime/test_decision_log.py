@@ -18,7 +18,7 @@ from support import befriend, purchase
 from peerwatch.cli.main import cli
 from peerwatch.runtime.decision_log import Logger, moment
 from peerwatch.runtime.log_target import LogTarget
-from peerwatch.settings.model import Logs
+from peerwatch.settings.model import LogSettings
 
 LINES = [
     befriend(1, 2), befriend(2, 3), purchase(2, "10.00", "2017-06-13 11:00:00"), purchase(1, "7"),
@@ -249,6 +249,6 @@ def test_colours_are_those_that_are_wanted(
     file = io.BytesIO()
     target = LogTarget(file, name, print)
     target.is_terminal = is_terminal
-    logger = Logger(Logs(), target)
+    logger = Logger(LogSettings(), target)
     logger.warning("something", key="value")
     assert (b"\x1b[" in file.getvalue()) == colored

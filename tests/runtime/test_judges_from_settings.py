@@ -179,7 +179,7 @@ def test_what_a_users_own_detector_returns_is_looked_at(
         ("{name: iqr, parameters: 3}", [], '"detector.parameters" is 3; expected'),
         ("{name: sigma, parameters: {k: 3}}", [], 'sigma has no "detector.parameters"; its k is set as "detector.k"'),
         ("{name: iqr}", ["--k", "2"], '--k: "detector.k" is that of sigma; set those of iqr as "detector.parameters"'),
-        ("{name: iqr}", ["--shadow", "0.5"], "--shadow: a shadow recomputes sigma only"),
+        ("{name: iqr}", ["--audit", "0.5"], "--audit: an audit recomputes sigma only"),
         ("{name: 'nowhere:Rule'}", [], 'the detector "nowhere:Rule" cannot be imported'),
     ],
 )
@@ -223,8 +223,10 @@ def test_decisions_are_logged_with_the_detectors_words(logs: Path) -> None:
 
 HEAVY = {"sklearn", "river", "skops", "statsmodels", "scipy", "matplotlib", "pandas"}
 LOADED = """
+import os
 import sys
 from peerwatch.cli.main import main
+os._exit = sys.exit  # as which a run ends if a thread is still at its end
 sys.argv[0] = "peerwatch"
 try:
     main()

@@ -17,10 +17,10 @@ from strategies import COMMANDS
 from support import MemoryLog, MemorySink, SilentLog, befriend, judge_files, purchase
 
 from peerwatch import amounts as amounts_module
-from peerwatch.actors.coordinator import Bench
-from peerwatch.actors.judges import Seat
+from peerwatch.actors.coordinator import Judges
+from peerwatch.actors.judges import LiveJudge
 from peerwatch.cli.main import cli
-from peerwatch.judging.judge import Judge
+from peerwatch.judging.judge import SigmaJudge
 from peerwatch.judging.sigma import Sigma
 from peerwatch.judging.state import State
 from peerwatch.network.statistics import Statistics
@@ -63,10 +63,10 @@ def forgetful() -> Iterator[None]:
 @given(
     batch=LOG, stream=LOG, D=st.integers(1, 3), T=st.integers(2, 5), shards=st.integers(1, 4),
     walkers=st.integers(1, 3), batch_cap=st.integers(1, 9) | st.just(4096),
-    k=st.sampled_from([Fraction(3), Fraction(1, 2), Fraction(0)]), shadow=st.sampled_from([0.0, 1.0]),
+    k=st.sampled_from([Fraction(3), Fraction(1, 2), Fraction(0)]), audit=st.sampled_from([0.0, 1.0]),
 )  # fmt: skip
 def test_any_log_of_huge_amounts_gives_the_reference_bytes(
-    batch: bytes, stream: bytes, D: int, T: int, shards: int, walkers: int, batch_cap: int, k: Fraction, shadow: float
+    batch: bytes, stream: bytes, D: int, T: int, shards: int, walkers: int, batch_cap: int, k: Fraction, audit: float
 ) -> None:
     """However many shards own them and however soon they are let go of; recomputed by brute force as well."""
     result = judge_files(
@@ -79,7 +79,7 @@ def test_any_log_of_huge_amounts_gives_the_reference_bytes(
         batch_cap=batch_cap,
         chunk=500,
         k=k,
-        shadow=shadow,
+        audit=audit,
     )
     assert result.flagged == judge(FRIENDS + batch, stream, D, T, k).flagged
 
@@ -133,7 +133,8 @@ def test_what_no_window_can_hold_is_held_by_nobody(
 
     async def run() -> None:
         pipeline = Pipeline(
-            state, Bench(Seat(Judge(Sigma(Fraction(3))))), decisions=SilentLog(), flagged=sink, rejects=MemorySink(),
+            state, Judges(LiveJudge(SigmaJudge(Sigma(Fraction(3))))), decisions=SilentLog(), flagged=sink,
+            rejects=MemorySink(),
             batch_cap=cap,
         )  # fmt: skip
         await pipeline.run([MemoryLog(batch, judged=False), MemoryLog(*blocks)])

@@ -15,17 +15,17 @@ from support import befriend, judge_files, purchase, running, wait_until
 from typical import Typical
 
 from peerwatch import durable
-from peerwatch.actors.coordinator import Bench
-from peerwatch.actors.judges import Seat
+from peerwatch.actors.coordinator import Judges
+from peerwatch.actors.judges import LiveJudge
 from peerwatch.actors.mailbox import Reply
 from peerwatch.cli.main import cli
 from peerwatch.judging.detector_judge import DetectorJudge
-from peerwatch.judging.judge import Judge
+from peerwatch.judging.judge import SigmaJudge
 from peerwatch.judging.sigma import Sigma
 from peerwatch.judging.training import Learner
 from peerwatch.runtime import supervisor
-from peerwatch.storage import model_store as shelf
-from peerwatch.storage.journal import Entry, Journal
+from peerwatch.storage import model_store
+from peerwatch.storage.journal import Journal, JournalEntry
 
 USERS = 8
 BATCH = b"".join(befriend(a, b) for a in range(USERS) for b in range(a)) + purchase(1, "5") + purchase(2, "6")
@@ -39,7 +39,7 @@ D: 1
 T: 9
 detector:
   name: "typical:Typical"
-  learning: {rows: 50, every: 100}
+  training: {rows: 50, every: 100}
 """
 
 
@@ -89,9 +89,9 @@ def test_each_flagged_line_names_the_model_that_spoke(logs: Path) -> None:
     assert changes == [75, 150, 250, 350, 450, 550]
 
 
-def bench(rows: int = 50, every: int = 100) -> Bench:
+def bench(rows: int = 50, every: int = 100) -> Judges:
     """A detector that learns."""
-    return Bench(Seat(DetectorJudge(Typical(), Learner(rows, every))))
+    return Judges(LiveJudge(DetectorJudge(Typical(), Learner(rows, every))))
 
 
 @pytest.mark.parametrize(
@@ -216,12 +216,12 @@ def test_other_lessons_are_refused(logs: Path) -> None:
     (logs / "c.yaml").write_text(CONFIG.replace("every: 100", "every: 200"))
     result = run("--state", "state")
     assert result.exit_code == 2
-    assert 'c.yaml:6: "detector.learning.every" is 200, but the state in state was built with 100' in result.stderr
+    assert 'c.yaml:6: "detector.training.every" is 200, but the state in state was built with 100' in result.stderr
 
 
 def test_models_that_nobody_needs_are_let_go(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest are kept, and what the kept checkpoints need."""
-    monkeypatch.setattr(shelf, "KEPT", 1)
+    monkeypatch.setattr(model_store, "KEPT", 1)
     for cut in (5000, 20000, 30000, len(STREAM)):
         (logs / "stream").write_bytes(until(cut))
         assert run("--state", "state").exit_code == 0
@@ -237,9 +237,9 @@ def test_models_are_there_after_a_power_failure(tmp_path: Path, monkeypatch: pyt
     synced: list[Path] = []
     monkeypatch.setattr(durable, "sync_directory", synced.append)
     journal = Journal(tmp_path)
-    journal.add(Entry(1, "batch", 1))
+    journal.add(JournalEntry(1, "batch", 1))
     synced.clear()
-    shelf.Shelf(tmp_path, journal, "champion").keep(1, Typical().fit([[1.0], [2.0]]))
+    model_store.ModelStore(tmp_path, journal, "champion").keep(1, Typical().fit([[1.0], [2.0]]))
     assert synced == [tmp_path, tmp_path / "models"]
 
 
@@ -277,12 +277,12 @@ def test_disagreements_are_logged_and_counted(logs: Path) -> None:
 def test_sigma_may_be_challenged_and_challenge(logs: Path) -> None:
     """With a model that learns on either side; restarts do not matter."""
     (logs / "c.yaml").write_text(
-        "D: 1\nT: 9\nchallenger: {name: 'typical:Typical'}\ndetector: {learning: {rows: 50, every: 100}}\n"
+        "D: 1\nT: 9\nchallenger: {name: 'typical:Typical'}\ndetector: {training: {rows: 50, every: 100}}\n"
     )
     whole = run("--state", "other")
     assert whole.exit_code == 0, whole.stderr
     sigma = (logs / "out").read_bytes()
-    assert sigma == judge_files(BATCH, STREAM, 1, 9, bench=Bench(Seat(Judge(Sigma(3))))).flagged  # type: ignore[arg-type]
+    assert sigma == judge_files(BATCH, STREAM, 1, 9, bench=Judges(LiveJudge(SigmaJudge(Sigma(3))))).flagged  # type: ignore[arg-type]
     (alone,) = re.findall(r"disagreed .*", whole.stderr)
     (logs / "out").unlink()
     for cut in (7000, len(STREAM)):

@@ -129,7 +129,7 @@ def test_every_option_is_named_beside_its_key() -> None:
     options = {
         option.name: option
         for option in run.params
-        if isinstance(option, Option) and option.name not in {"config", "reset", "force"}
+        if isinstance(option, Option) and not option.hidden and option.name not in {"config", "reset", "force"}
     }
     assert set(OPTION_KEYS) == set(options)
     for name, key in OPTION_KEYS.items():

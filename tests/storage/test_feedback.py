@@ -17,7 +17,7 @@ from peerwatch import durable
 from peerwatch.cli.main import cli
 from peerwatch.judging.labels import Label
 from peerwatch.storage import feedback
-from peerwatch.storage.feedback import FEEDBACK, Entry, append_feedback, read_feedback
+from peerwatch.storage.feedback import FEEDBACK, FeedbackEntry, append_feedback, read_feedback
 
 EVENTS = 6
 
@@ -132,10 +132,10 @@ def test_the_status_of_a_run_that_is_ahead_of_its_checkpoint_counts(state: Path)
     """Nor need there be a checkpoint already; without either there is no state."""
     status = json.loads((state / "status.json").read_bytes())
     (state / "status.json").write_text(json.dumps(status | {"through": 100}))
-    append_feedback(state, [Entry(seq=100, label="normal")])
+    append_feedback(state, [FeedbackEntry(seq=100, label="normal")])
     for checkpoint in state.glob("checkpoint-*"):
         checkpoint.unlink()
-    append_feedback(state, [Entry(seq=100, label="normal")])
+    append_feedback(state, [FeedbackEntry(seq=100, label="normal")])
     (state / "status.json").write_text("{")
     result = peerwatch("feedback", "state", "--seq", "1", "--label", "normal")
     assert result.output == "peerwatch: no state directory state: it has no checkpoint that can be read\n"
@@ -143,7 +143,7 @@ def test_the_status_of_a_run_that_is_ahead_of_its_checkpoint_counts(state: Path)
 
 def test_a_full_disk_takes_all_or_nothing(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it took of the lines is taken back; exit code 1."""
-    append_feedback(state, [Entry(seq=1, label="normal")])
+    append_feedback(state, [FeedbackEntry(seq=1, label="normal")])
     before = (state / FEEDBACK).read_bytes()
     room = 50
 
@@ -161,20 +161,20 @@ def test_a_full_disk_takes_all_or_nothing(state: Path, monkeypatch: pytest.Monke
     assert (result.exit_code, result.output) == (1, f"peerwatch: {sentence}\n")
     assert (state / FEEDBACK).read_bytes() == before
     monkeypatch.setattr(feedback, "write", durable.write)
-    append_feedback(state, [Entry(seq=2, label="anomaly")])
+    append_feedback(state, [FeedbackEntry(seq=2, label="anomaly")])
     assert [label.seq for label in read_feedback(state / FEEDBACK, 0, warned)[0]] == [1, 2]
 
 
 def test_a_torn_line_waits_and_a_damaged_one_is_passed_over(state: Path) -> None:
     """A line without its end is not read; the next writer ends it, and then it is told to be damaged, once."""
     file = state / FEEDBACK
-    append_feedback(state, [Entry(seq=1, label="normal")])
+    append_feedback(state, [FeedbackEntry(seq=1, label="normal")])
     with file.open("ab") as torn:
         torn.write(b'{"seq":2,"line":nu')
     labels, offset = read_feedback(file, 0, warned)
     assert labels == [Label(1, None, anomaly=False)]
     assert read_feedback(file, offset, warned) == ([], offset)
-    append_feedback(state, [Entry(seq=3, label="anomaly")])
+    append_feedback(state, [FeedbackEntry(seq=3, label="anomaly")])
     sentences: list[str] = []
     labels, end = read_feedback(file, offset, sentences.append)
     assert (labels, end) == ([Label(3, None, anomaly=True)], file.stat().st_size)
@@ -206,8 +206,8 @@ def test_a_file_read_while_it_grows_gives_every_label_once(
 def test_two_processes_at_once_lose_nothing(state: Path) -> None:
     """Each adds 200 times two labels that stay beside each other."""
     code = (
-        "import sys; from pathlib import Path; from peerwatch.storage.feedback import Entry, append_feedback\n"
-        "mine = [Entry(line=int(sys.argv[1]), label='normal')] * 2\n"
+        "import sys; from pathlib import Path; from peerwatch.storage.feedback import FeedbackEntry, append_feedback\n"
+        "mine = [FeedbackEntry(line=int(sys.argv[1]), label='normal')] * 2\n"
         "for _ in range(200): append_feedback(Path('state'), mine)\n"
     )
     first, second = ([sys.executable, "-c", code, number] for number in ("1", "2"))

@@ -15,7 +15,7 @@ from peerwatch.detectors.learned import Autoencoder, OneClassSvm
 from peerwatch.detectors.registry import DETECTORS, make
 from peerwatch.detectors.rules import Iqr, Mad
 from peerwatch.errors import BadInput, UsageError
-from peerwatch.storage.models import FORMAT, VERSION, Envelope, _digest, facts, load, save
+from peerwatch.storage.models import FORMAT, VERSION, ModelEnvelope, _digest, facts, load, save
 
 QUICK: dict[str, dict[str, Any]] = {
     "isolation_forest": {"trees": 5},
@@ -40,7 +40,7 @@ def scores(detector: Detector) -> Floats:
 
 def seal(path: Path, arrays: dict[str, Any], **fields: Any) -> None:
     """Write a model whose digest fits, whatever it says."""
-    sound = Envelope(FORMAT, VERSION, "mad", {"k": 3.5}, "0.1.0", {}, {})
+    sound = ModelEnvelope(FORMAT, VERSION, "mad", {"k": 3.5}, "0.1.0", {}, {})
     envelope = msgspec.structs.replace(sound, **fields)
     digest = _digest(envelope, {name: np.asarray(array) for name, array in arrays.items()})
     raw = msgspec.json.encode(msgspec.structs.replace(envelope, digest=digest))

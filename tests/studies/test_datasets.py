@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from peerwatch.cli.main import cli
 from peerwatch.network.decoder import Decoder
 from peerwatch.studies.datasets.registry import DATASETS
-from peerwatch.studies.datasets.table import Order
+from peerwatch.studies.datasets.table import DatasetOrder
 
 TABLES = [name for name in DATASETS if name != "social"]
 DIGESTS = {
@@ -32,7 +32,7 @@ DIGESTS = {
 
 def _made(name: str, **options: Any) -> list[str]:
     """The text of each file."""
-    return ["".join(lines) for lines in DATASETS[name].make(Order(**options))]
+    return ["".join(lines) for lines in DATASETS[name].make(DatasetOrder(**options))]
 
 
 @cache

@@ -30,11 +30,11 @@ from peerwatch.detectors.registry import DETECTORS
 from peerwatch.errors import RunError, UsageError
 from peerwatch.kernels import Int64s
 from peerwatch.studies.datasets.registry import DATASETS
-from peerwatch.studies.datasets.table import Order
+from peerwatch.studies.datasets.table import DatasetOrder
 from peerwatch.studies.evaluation import evaluate as work
 from peerwatch.studies.evaluation.crossing import LEAST, cross, folds
-from peerwatch.studies.evaluation.data import Measures, Purchases
-from peerwatch.studies.evaluation.metrics import Judged, labelled, ranked, unlabelled
+from peerwatch.studies.evaluation.data import Measures, StreamPurchases
+from peerwatch.studies.evaluation.metrics import Margins, labelled, ranked, unlabelled
 
 SILENT = Console(quiet=True, bar=False)
 
@@ -44,10 +44,10 @@ def evaluated(*arguments: str) -> Result:
     return CliRunner().invoke(cli, ["evaluate", *arguments])
 
 
-def judged(*excess: float) -> Judged:
+def judged(*excess: float) -> Margins:
     """Verdicts that are above or below the threshold."""
     values = np.array(excess)
-    return Judged(values, values > 0)
+    return Margins(values, values > 0)
 
 
 def test_figures_by_hand() -> None:
@@ -74,7 +74,7 @@ def test_figures_are_those_of_scikit_learn() -> None:
     """On finite scores with ties."""
     rng = np.random.default_rng(3)
     labels, excess = rng.random(400) < 0.1, rng.integers(-9, 4, 400).astype(np.float64)
-    found = labelled(Judged(excess, excess > 0), labels, [slice(0, 400)])
+    found = labelled(Margins(excess, excess > 0), labels, [slice(0, 400)])
     assert found.roc_auc == round(sk.roc_auc_score(labels, excess), 6)
     assert found.pr_auc == round(sk.average_precision_score(labels, excess), 6)
     assert found.f1 == found.f1_mean == round(sk.f1_score(labels, excess > 0), 6)
@@ -186,9 +186,11 @@ def test_a_learned_detector_takes_part_in_purchases(past: type[Past], tmp_path: 
     (tmp_path / "stream").write_bytes(b"".join(lines))
     data = work.logs("s", layers_of((str(tmp_path / "batch"), str(tmp_path / "stream")), None, {}, output=False), None)
     crossed = cross(data, ["past"], {}, lambda _: None)
-    lessons = [amounts[:begin:2] for begin in (10, 20, 30, 40, 50)]
-    assert [np.asarray(X)[:, 0].tolist() for X, _ in past.fits] == [lesson.tolist() for lesson in lessons]
-    highest = np.repeat([lesson.max() for lesson in lessons], 10)
+    training_sets = [amounts[:begin:2] for begin in (10, 20, 30, 40, 50)]
+    assert [np.asarray(X)[:, 0].tolist() for X, _ in past.fits] == [
+        training_set.tolist() for training_set in training_sets
+    ]
+    highest = np.repeat([training_set.max() for training_set in training_sets], 10)
     assert crossed.judged["past"].flagged.tolist() == (amounts[10:] > highest).tolist()
 
 
@@ -266,7 +268,7 @@ def test_windows_and_contexts_are_what_the_reference_says(batch: bytes, stream: 
                 work.logs("s", layers_of((str(paths[0]), str(paths[1])), None, options, output=False), None)
             return
         data = work.logs("s", layers_of((str(paths[0]), str(paths[1])), None, options, output=False), None)
-    assert isinstance(data, Purchases)
+    assert isinstance(data, StreamPurchases)
     exact = data.case.windows.amount.tolist()
     assert exact == [amount for each in expected for amount in each.window]
     assert np.diff(data.case.windows.offsets).tolist() == [len(each.window) for each in expected]
@@ -286,7 +288,7 @@ def test_windows_and_contexts_are_what_the_reference_says(batch: bytes, stream: 
 @pytest.mark.parametrize("name", ["social", "sensors"])
 def test_every_detector_takes_part(name: str) -> None:
     """Whatever the registry has, in tables and in windows; none is left out."""
-    (crossed,) = work.evaluate([work.data_set(name, Order(rows=240))], [], {}, SILENT)
+    (crossed,) = work.evaluate([work.data_set(name, DatasetOrder(rows=240))], [], {}, SILENT)
     methods = [result.method for result in crossed.section.results]
     assert methods == [*(["sigma"] if name == "social" else []), *DETECTORS]
     assert [result.skipped for result in crossed.section.results] == [None] * len(methods)
@@ -300,7 +302,7 @@ def test_every_detector_takes_part(name: str) -> None:
 
 def test_the_kinds_are_those_that_are_found() -> None:
     """The figures by hand from the data set's own columns, for a rule that needs no more."""
-    data = work.data_set("traffic", Order(rows=1200))
+    data = work.data_set("traffic", DatasetOrder(rows=1200))
     crossed = cross(data, ["zscore"], {"k": 6.0}, lambda _: None)
     assert isinstance(data, Measures)
     flagged = []

@@ -29,7 +29,7 @@ from peerwatch.cli.options import layers_of
 from peerwatch.errors import SinkError, UsageError
 from peerwatch.studies import sweep as work
 from peerwatch.studies.generate import Recipe, write_logs
-from peerwatch.studies.sweep_table import Grid, Record, Setting
+from peerwatch.studies.sweep_table import Setting, SettingGrid, SweepRecord
 
 HEADER = b'{"D":"2", "T":"3"}\n'
 BATCH = befriend(1, 2) + befriend(2, 3) + purchase(2, "10") + purchase(3, "12") + purchase(3, "11")
@@ -50,11 +50,11 @@ def peerwatch(*arguments: str) -> Result:
     return CliRunner().invoke(cli, arguments)
 
 
-def swept(directory: Path, grid: Grid, paths: tuple[str, ...], output: Path) -> Record:
+def swept(directory: Path, grid: SettingGrid, paths: tuple[str, ...], output: Path) -> SweepRecord:
     """Sweep the logs in a directory."""
     layers = layers_of(tuple(str(directory / path) for path in paths), None, {}, output=False)
     record = anyio.run(partial(work.sweep, layers, grid, Console(quiet=True, bar=False), output=output))
-    assert isinstance(record, Record)
+    assert isinstance(record, SweepRecord)
     return record
 
 
@@ -72,7 +72,7 @@ def test_every_cell_is_what_the_reference_says(
     batch: bytes | None, stream: bytes, D: set[int], T: set[int], k: set[float], cap: int, bound: int
 ) -> None:
     """Messy logs, any grid, any size of slices and answers: each file's bytes, each count, each overlap."""
-    grid = Grid(sorted(D), sorted(T), sorted(k))
+    grid = SettingGrid(sorted(D), sorted(T), sorted(k))
     expected = {
         Setting(d, t, each): judge(batch, stream, d, t, Fraction(repr(each))).flagged
         for d, t, each in itertools.product(*grid)

@@ -37,9 +37,9 @@ def datasets_make(name: str, directory: Path, *, force: bool, **options: Any) ->
     is batch_log.json, stream_log.json and labels.json.
     """
     from peerwatch.studies.datasets.registry import write  # noqa: PLC0415
-    from peerwatch.studies.datasets.table import Order  # noqa: PLC0415
+    from peerwatch.studies.datasets.table import DatasetOrder  # noqa: PLC0415
 
-    for path in write(name, directory, Order(**options), force=force):
+    for path in write(name, directory, DatasetOrder(**options), force=force):
         click.echo(path)
 
 

@@ -42,10 +42,10 @@ def detect(
     if model is not None and (method is not None or settings or saved is not None):
         raise UsageError("--model has its own method and parameters; leave out --method, --set and --save")
     parameters = parameters_of(settings)
-    from peerwatch.studies.csv_table import read_sheet  # noqa: PLC0415
+    from peerwatch.studies.csv_table import read_csv_table  # noqa: PLC0415
     from peerwatch.studies.table_detection import detected, judged  # noqa: PLC0415 (--help and mistakes answer at once)
 
-    found = read_sheet(table)
+    found = read_csv_table(table)
     if model is not None:
         rows = judged(found, columns, model)
     else:

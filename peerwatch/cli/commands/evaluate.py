@@ -63,9 +63,9 @@ def evaluate(
     from peerwatch import kernels  # noqa: PLC0415
     from peerwatch.cli.console import Console  # noqa: PLC0415
     from peerwatch.studies.datasets.registry import DATASETS  # noqa: PLC0415
-    from peerwatch.studies.datasets.table import Order  # noqa: PLC0415
+    from peerwatch.studies.datasets.table import DatasetOrder  # noqa: PLC0415
     from peerwatch.studies.evaluation import evaluate as work  # noqa: PLC0415
-    from peerwatch.studies.evaluation.crossing import FOLDS, Record, check_learn  # noqa: PLC0415
+    from peerwatch.studies.evaluation.crossing import FOLDS, EvaluationRecord, check_learn  # noqa: PLC0415
     from peerwatch.studies.evaluation.data import Data  # noqa: PLC0415
     from peerwatch.studies.evaluation.page import as_text, places, write  # noqa: PLC0415
 
@@ -82,7 +82,9 @@ def evaluate(
         data = [work.logs(made, layers_of(tuple(map(str, paths)), None, windows, output=False), options["labels"])]
     else:
         kernels.load(console.compiling, console.uncached)
-        order = Order(**{name: value if options[name] is None else options[name] for name, value in DEFAULTS.items()})
+        order = DatasetOrder(
+            **{name: value if options[name] is None else options[name] for name, value in DEFAULTS.items()}
+        )
         made = f"data sets of {order.rows:,} rows, of which {order.anomalies:.0%} are anomalous; seed {order.seed}"
         data = [work.data_set(name, order) for name in dict.fromkeys(options["dataset"] or DATASETS)]
     if directory is not None:
@@ -90,7 +92,7 @@ def evaluate(
     crossed = work.evaluate(data, list(dict.fromkeys(method)), parameters, console)
     if parameters:
         made += f"; {method[0]} with {', '.join(f'{name}={value}' for name, value in parameters.items())}"
-    record = Record(made=made, folds=FOLDS, sections=[each.section for each in crossed])
+    record = EvaluationRecord(made=made, folds=FOLDS, sections=[each.section for each in crossed])
     click.echo(msgspec.json.encode(record) if as_json else as_text(record))
     for path in write(directory, record, crossed) if directory is not None else ():
         click.echo(path, err=True)

@@ -34,12 +34,15 @@ def feedback(
     peerwatch feedback state --seq 200812 --seq 200990 --label anomaly
     peerwatch feedback state reviewed.jsonl
     """  # noqa: D301 (click wants the character \b before text that is not to be wrapped)
-    from peerwatch.storage.feedback import Entry, append_feedback, decode_entries  # noqa: PLC0415 (--help answers at once)
+    from peerwatch.storage.feedback import FeedbackEntry, append_feedback, decode_entries  # noqa: PLC0415 (--help answers at once)
 
     if labels is not None and not (seq or line or label):
         entries = decode_entries(labels.read(), shown(labels.name))
     elif labels is None and (seq or line) and label:
-        entries = [*(Entry(seq=one, label=label) for one in seq), *(Entry(line=one, label=label) for one in line)]
+        entries = [
+            *(FeedbackEntry(seq=one, label=label) for one in seq),
+            *(FeedbackEntry(line=one, label=label) for one in line),
+        ]
     else:
         raise UsageError("name a FILE of labels, or purchases by --seq or --line and their --label")
     path = append_feedback(directory, entries)

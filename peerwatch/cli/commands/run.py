@@ -37,7 +37,7 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool
       0         all judged; also a --follow, or a run with --state, that a signal has stopped
       1         stopped by a rejected line (--strict), a failing disk, too little memory, or an
                 output nobody reads; or a stop that was not done after 10 seconds;
-                or all judged, but a decision came out differently when recomputed (--shadow)
+                or all judged, but a decision came out differently when recomputed (--audit)
       2         a wrong option, config, header or file; nothing has been written
       130, 143  interrupted; what had been read has been judged
     """  # noqa: D301 (click wants the character \b before text that is not to be wrapped)
@@ -55,7 +55,7 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool
     import anyio  # noqa: PLC0415
 
     from peerwatch import kernels  # noqa: PLC0415
-    from peerwatch.replay.audit import shadow_of  # noqa: PLC0415
+    from peerwatch.replay.audit import audit_from  # noqa: PLC0415
     from peerwatch.runtime import runner  # noqa: PLC0415
     from peerwatch.runtime.deadline import Deadline  # noqa: PLC0415
 
@@ -64,7 +64,7 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool
     gc.enable()
     with Deadline(console) as deadline:
         report = anyio.run(
-            partial(runner.run, layers, console, deadline, shadow_of, config=config, reset=reset, force=force),
+            partial(runner.run, layers, console, deadline, audit_from, config=config, reset=reset, force=force),
             backend_options={"use_uvloop": sys.platform != "win32"},  # which has no uvloop
         )
         console.report(report)

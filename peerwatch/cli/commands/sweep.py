@@ -56,11 +56,13 @@ def sweep(
     from peerwatch import kernels  # noqa: PLC0415
     from peerwatch.cli.console import Console  # noqa: PLC0415
     from peerwatch.studies import sweep as work  # noqa: PLC0415
-    from peerwatch.studies.sweep_table import Grid, as_csv, as_text  # noqa: PLC0415
+    from peerwatch.studies.sweep_table import SettingGrid, as_csv, as_text  # noqa: PLC0415
 
     console = Console(quiet=False, bar=True)
     kernels.load(console.compiling, console.uncached)
-    record = anyio.run(partial(work.sweep, layers, Grid(D, T, k), console, labels=labels, output=output, force=force))
+    record = anyio.run(
+        partial(work.sweep, layers, SettingGrid(D, T, k), console, labels=labels, output=output, force=force)
+    )
     if isinstance(record, signal.Signals):
         console.warning("interrupted; nothing has been written")
         sys.exit(128 + record)

@@ -17,12 +17,12 @@ from peerwatch.settings.model import Layer, resolve
 def verify(paths: tuple[str, ...], config: Path | None, **options: Any) -> None:
     """Judge the logs again from their beginning, and compare with the OUTPUT of a run byte for byte.
 
-    Nothing is written. A share of the decisions, one in a hundred unless --shadow or the config says otherwise, is
+    Nothing is written. A share of the decisions, one in a hundred unless --audit or the config says otherwise, is
     recomputed by brute force as well.
 
     \b
     peerwatch verify batch_log.json stream_log.json flagged_purchases.json
-    peerwatch verify --config configs/live.yaml --shadow 1
+    peerwatch verify --config configs/live.yaml --audit 1
 
     \b
     Exit codes:
@@ -30,7 +30,7 @@ def verify(paths: tuple[str, ...], config: Path | None, **options: Any) -> None:
       1  it differs, or a decision that was recomputed does
       2  a wrong option, config, header or file
     """  # noqa: D301 (click wants the character \b before text that is not to be wrapped)
-    layers = [*layers_of(paths, config, options), Layer({"shadow": 0.01}, {"shadow": "default"})]
+    layers = [*layers_of(paths, config, options), Layer({"audit": 0.01}, {"audit": "default"})]
     settings, _ = resolve(*layers)
     import anyio  # noqa: PLC0415 (--help and mistakes answer at once)
 

@@ -18,7 +18,7 @@ from typing import Final
 
 import numpy as np
 
-from peerwatch.studies.datasets.table import DAY, NORMAL, Column, Order, Table, graded, moments, stretches
+from peerwatch.studies.datasets.table import DAY, NORMAL, Column, DatasetOrder, Table, graded, moments, stretches
 
 COLUMNS: Final = (
     Column("id", "", "the user"),
@@ -39,7 +39,7 @@ DEEP_NIGHT: Final = 2 * 3600
 """Second of the day at which hardly anybody is awake."""
 
 
-def make(order: Order) -> Table:
+def make(order: DatasetOrder) -> Table:
     """Four weeks of sessions; with more rows there are more users, about 50 rows each."""
     rng = np.random.default_rng(order.seed)
     counts = order.counts(KINDS)

@@ -24,9 +24,9 @@ from peerwatch.studies.datasets.table import (
     DAY,
     NORMAL,
     Column,
+    DatasetOrder,
     Floats,
     Ints,
-    Order,
     Table,
     graded,
     moments,
@@ -53,7 +53,7 @@ DEEP_NIGHT: Final = 2 * 3600
 """Second of the day at which hardly anybody is awake."""
 
 
-def make(order: Order) -> Table:
+def make(order: DatasetOrder) -> Table:
     """Sixty days of transactions; with more rows there are more cards, about 100 rows each."""
     rng = np.random.default_rng(order.seed)
     counts = order.counts(KINDS)

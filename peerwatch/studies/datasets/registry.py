@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from peerwatch.errors import UsageError
 from peerwatch.studies.datasets import behaviour, cards, sensors, social, traffic
-from peerwatch.studies.datasets.table import Column, Order, Table
+from peerwatch.studies.datasets.table import Column, DatasetOrder, Table
 from peerwatch.studies.generate import NAMES, vacant, write_files
 
 
@@ -17,11 +17,11 @@ class Dataset(NamedTuple):
     columns: Sequence[Column]
     kinds: Sequence[str]
     files: Sequence[str]
-    make: Callable[[Order], Iterable[Iterable[str]]]
+    make: Callable[[DatasetOrder], Iterable[Iterable[str]]]
 
 
 def _csv(
-    name: str, about: str, columns: Sequence[Column], kinds: Sequence[str], make: Callable[[Order], Table]
+    name: str, about: str, columns: Sequence[Column], kinds: Sequence[str], make: Callable[[DatasetOrder], Table]
 ) -> Dataset:
     return Dataset(about, columns, kinds, (f"{name}.csv",), lambda order: (make(order).lines(columns, kinds),))
 
@@ -47,7 +47,7 @@ def dataset(name: str) -> Dataset:
     return DATASETS[name]
 
 
-def write(name: str, directory: Path, order: Order, *, force: bool) -> list[Path]:
+def write(name: str, directory: Path, order: DatasetOrder, *, force: bool) -> list[Path]:
     """Make a data set and write its files into a directory; returns their paths.
 
     Raises:

@@ -19,7 +19,7 @@ from typing import Final
 
 import numpy as np
 
-from peerwatch.studies.datasets.table import Column, Order, Table, grid, rhythm, wander
+from peerwatch.studies.datasets.table import Column, DatasetOrder, Table, grid, rhythm, wander
 
 COLUMNS: Final = (
     Column("id", "", "the pump"),
@@ -33,7 +33,7 @@ STEP: Final = 900
 """Seconds between two rows of a pump."""
 
 
-def make(order: Order) -> Table:
+def make(order: DatasetOrder) -> Table:
     """Ten days of readings; with more rows there are more pumps, 1,000 rows each."""
     rng = np.random.default_rng(order.seed)
     pumps = max(3, order.rows // 1000)

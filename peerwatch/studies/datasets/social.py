@@ -21,8 +21,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from peerwatch.studies.datasets.table import DAY, Floats, Ints, Order, Stretches, graded, moments, stretches
-from peerwatch.studies.generate import BEFRIEND, FIRST_SECOND, PURCHASE, UNFRIEND, Events, Recipe, as_logs, draw
+from peerwatch.studies.datasets.table import DAY, DatasetOrder, Floats, Ints, Stretches, graded, moments, stretches
+from peerwatch.studies.generate import BEFRIEND, FIRST_SECOND, PURCHASE, UNFRIEND, DrawnEvents, Recipe, as_logs, draw
 
 KINDS: Final = ("sudden spender", "slow climb", "collusive ring", "account takeover")
 MONDAY: Final = int((np.datetime64("2017-06-19T00:00:00") - FIRST_SECOND).astype(np.int64))
@@ -46,7 +46,7 @@ class Act(NamedTuple):
     label: int
 
 
-def make(order: Order) -> Iterable[Iterable[str]]:
+def make(order: DatasetOrder) -> Iterable[Iterable[str]]:
     """The lines of the batch log, of the stream log (`order.rows` of them) and of the labels."""
     recipe = Recipe(
         users=max(20, order.rows // ROWS_PER_USER), batch_events=2 * order.rows, stream_events=order.rows,
@@ -71,7 +71,7 @@ def make(order: Order) -> Iterable[Iterable[str]]:
     second, kind, a, b, cents, label = np.array(acts, np.int64).reshape(-1, len(Act._fields)).T
     when = np.concatenate((seconds, BATCH_DAYS * DAY + second))
     by_time = np.argsort(when, kind="stable")
-    merged = Events(
+    merged = DrawnEvents(
         np.concatenate((normal.kind, kind.astype(np.int8)))[by_time],
         MONDAY + when[by_time],
         np.concatenate((normal.a, a))[by_time],
@@ -113,7 +113,7 @@ def _rings(rng: np.random.Generator, part: Stretches, usual: Floats) -> Iterator
         yield from _purchases(users, seconds, price * rng.lognormal(0, 0.2, len(rows)), 2)
 
 
-def _takeovers(rng: np.random.Generator, part: Stretches, usual: Floats, events: Events) -> Iterator[Act]:
+def _takeovers(rng: np.random.Generator, part: Stretches, usual: Floats, events: DrawnEvents) -> Iterator[Act]:
     ties = np.flatnonzero(events.kind == BEFRIEND)
     for rows in part.parts():
         user = int(rng.integers(0, len(usual)))

@@ -35,7 +35,7 @@ class Spread(msgspec.Struct, frozen=True):
     max: float
 
 
-class Statistics(msgspec.Struct, frozen=True):
+class DatasetStatistics(msgspec.Struct, frozen=True):
     """Of a data set. `anomalous` counts rows by kind; of `columns` each has its normal and its anomalous rows' spread.
 
     A spread is null where there are no such rows.
@@ -59,12 +59,12 @@ class _Read:
     kinds: Counter[str] = field(default_factory=Counter)
     values: dict[bool, list[list[float]]] = field(default_factory=lambda: {False: [], True: []})
 
-    def statistics(self) -> Statistics:
+    def statistics(self) -> DatasetStatistics:
         spreads: dict[bool, list[Spread | None]] = {
             odd: [_spread(column) for column in np.array(rows).T] if rows else [None] * len(self.columns)
             for odd, rows in self.values.items()
         }
-        return Statistics(
+        return DatasetStatistics(
             rows=self.rows,
             begin=min(self.times),
             end=max(self.times),
@@ -84,7 +84,7 @@ def _spread(column: NDArray[np.float64]) -> Spread:
     )  # fmt: skip
 
 
-def statistics(path: Path) -> Statistics:
+def statistics(path: Path) -> DatasetStatistics:
     """Of a table, or of a directory with the logs of `social`.
 
     Raises:
@@ -142,7 +142,7 @@ def _number(where: str, column: str, text: str) -> float:
     return value
 
 
-class Label(msgspec.Struct, frozen=True):
+class LabelledLine(msgspec.Struct, frozen=True):
     """A line of the labels: what is odd about a line of the stream log, from 1."""
 
     line: int
@@ -162,7 +162,7 @@ def _logs(directory: Path) -> _Read:
     with _reading(labels):
         for place, line in enumerate(labels.read_bytes().splitlines(), 1):
             try:
-                found = msgspec.json.decode(line, type=Label)
+                found = msgspec.json.decode(line, type=LabelledLine)
             except msgspec.DecodeError:
                 raise UsageError(
                     f'{shown(labels)}:{place}: no label; expected an object like {{"line": 188, "label": "slow climb"}}'
@@ -201,7 +201,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise UsageError(f"{shown(path)} is no table: {error}") from None
 
 
-def as_text(found: Statistics) -> str:
+def as_text(found: DatasetStatistics) -> str:
     """For a person."""
     odd = sum(found.anomalous.values())
     days = (found.end - found.begin).total_seconds() / 86_400

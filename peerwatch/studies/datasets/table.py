@@ -40,7 +40,7 @@ class Column(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class DatasetOrder:
     """What to make: that many rows, of which a share between 0 and 0.5 is anomalous."""
 
     rows: int = 10_000
@@ -120,7 +120,7 @@ def stretches(rng: np.random.Generator, total: int, typical: int) -> Stretches:
 
 
 @dataclass(frozen=True)
-class Grid:
+class MachineGrid:
     """One row for each step of time and each machine: [steps, machines] each.
 
     Of a row in a stretch, `begin` is the step at which that began.
@@ -142,14 +142,14 @@ class Grid:
         return Table(seconds.ravel()[:rows], self.kind.ravel()[:rows], {"id": machine.ravel()[:rows], **first})
 
 
-def grid(rng: np.random.Generator, rows: int, machines: int, plan: Sequence[tuple[int, int]]) -> Grid:
+def grid(rng: np.random.Generator, rows: int, machines: int, plan: Sequence[tuple[int, int]]) -> MachineGrid:
     """Stretches of each kind at random places of a grid that has at least `rows` cells, and all in the first `rows`.
 
     `plan` gives each kind's rows and typical stretch. A stretch that finds no room is cut in two.
     """
     shape = -(-rows // machines), machines
     free = np.arange(shape[0] * machines).reshape(shape) < rows
-    made = Grid(np.full(shape, NORMAL), np.zeros(shape), np.zeros(shape), np.zeros(shape, np.int64))
+    made = MachineGrid(np.full(shape, NORMAL), np.zeros(shape), np.zeros(shape), np.zeros(shape, np.int64))
     for kind, (total, typical) in enumerate(plan):
         found = stretches(rng, total, typical)
         parts = found.parts()

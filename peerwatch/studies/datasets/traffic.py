@@ -19,7 +19,7 @@ from typing import Final
 
 import numpy as np
 
-from peerwatch.studies.datasets.table import DAY, Column, Order, Table, graded, grid, rhythm, wander
+from peerwatch.studies.datasets.table import DAY, Column, DatasetOrder, Table, graded, grid, rhythm, wander
 
 COLUMNS: Final = (
     Column("id", "", "the server"),
@@ -40,7 +40,7 @@ BACKUP: Final = 1800
 """Seconds that a backup takes."""
 
 
-def make(order: Order) -> Table:
+def make(order: DatasetOrder) -> Table:
     """A week of traffic; with more rows there are more servers, 2,000 rows each."""
     rng = np.random.default_rng(order.seed)
     servers = max(3, order.rows // 2000)

@@ -8,8 +8,8 @@ import numpy as np
 
 from peerwatch.detectors.base import Mask
 from peerwatch.errors import BadInput, RunError, UsageError
-from peerwatch.studies.evaluation.data import Data, Judging
-from peerwatch.studies.evaluation.metrics import Judged, Labelled, Unlabelled, labelled, unlabelled
+from peerwatch.studies.evaluation.data import Data, RowJudge
+from peerwatch.studies.evaluation.metrics import LabelledFigures, Margins, UnlabelledFigures, labelled, unlabelled
 
 FOLDS: Final = 5
 """Of as many parts and one more, each but the first is judged by what was fitted on all before it."""
@@ -35,8 +35,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     method: str
     flagged: int = 0
     no_score: int = 0
-    labelled: Labelled | None = None
-    unlabelled: Unlabelled | None = None
+    labelled: LabelledFigures | None = None
+    unlabelled: UnlabelledFigures | None = None
     kinds: list[Found] = []
     skipped: str | None = None
 
@@ -51,7 +51,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
     results: list[Result]
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class EvaluationRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What all detectors make of all data: how that was made, and in how many folds."""
 
     made: str
@@ -64,7 +64,7 @@ class Crossed(NamedTuple):
 
     section: Section
     labels: Mask | None
-    judged: Mapping[str, Judged]
+    judged: Mapping[str, Margins]
 
 
 def check_learn() -> None:
@@ -134,13 +134,13 @@ def folds(data: Data) -> list[slice]:
     return [slice(int(tested[0]), int(tested[-1]) + 1) for _, tested in splits]
 
 
-def pooled(judging: Judging, splits: Sequence[slice]) -> Judged:
+def pooled(judging: RowJudge, splits: Sequence[slice]) -> Margins:
     """The verdicts of all folds, one behind the other."""
     parts = [judging(fold.start, fold.stop) for fold in splits]
-    return Judged(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return Margins(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _result(method: str, judged: Judged, data: Data, splits: Sequence[slice], labels: Mask | None) -> Result:
+def _result(method: str, judged: Margins, data: Data, splits: Sequence[slice], labels: Mask | None) -> Result:
     begin = splits[0].start
     own = [slice(fold.start - begin, fold.stop - begin) for fold in splits]
     kinds = data.kinds[begin:]

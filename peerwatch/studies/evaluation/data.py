@@ -15,20 +15,20 @@ from peerwatch.detectors.features import features
 from peerwatch.detectors.registry import DETECTORS, make
 from peerwatch.detectors.rules import ZScore
 from peerwatch.errors import BadInput, UsageError
-from peerwatch.judging.detector_input import Given
+from peerwatch.judging.detector_input import DetectorInput
 from peerwatch.judging.detector_judge import LEAST
-from peerwatch.judging.judge import Case, Judge
+from peerwatch.judging.judge import Case, SigmaJudge
 from peerwatch.judging.sigma import Sigma
 from peerwatch.settings.model import SIGMA
-from peerwatch.settings.model import Detector as SigmaSettings
-from peerwatch.studies.csv_table import Sheet, number
-from peerwatch.studies.evaluation.metrics import Judged
+from peerwatch.settings.model import DetectorSettings as SigmaSettings
+from peerwatch.studies.csv_table import CsvTable, number
+from peerwatch.studies.evaluation.metrics import Margins
 
 
-class Judging(Protocol):
+class RowJudge(Protocol):
     """Judges the rows `begin` to `end`, knowing those before."""
 
-    def __call__(self, begin: int, end: int) -> Judged:
+    def __call__(self, begin: int, end: int) -> Margins:
         """Verdicts, [end - begin].
 
         Raises:
@@ -60,7 +60,7 @@ class Data(Protocol):
     def methods(self) -> list[str]:
         """The detectors that can judge these rows."""
 
-    def judging(self, method: str, parameters: Mapping[str, Any]) -> Judging:
+    def judging(self, method: str, parameters: Mapping[str, Any]) -> RowJudge:
         """What judges.
 
         Raises:
@@ -91,21 +91,21 @@ class Measures:
         """All but sigma, which knows windows only."""
         return [*DETECTORS]
 
-    def judging(self, method: str, parameters: Mapping[str, Any]) -> Judging:
+    def judging(self, method: str, parameters: Mapping[str, Any]) -> RowJudge:
         """As an estimator."""
 
-        def judge(begin: int, end: int) -> Judged:
+        def judge(begin: int, end: int) -> Margins:
             detector, rows = make(method, parameters).fit(self.values[:begin]), self.values[begin:end]
             with np.errstate(over="ignore", invalid="ignore"):  # what floats cannot square has no score
                 excess = -detector.decision_function(rows)
-                return Judged(excess / _threshold(detector, rows, excess), excess > 0)
+                return Margins(excess / _threshold(detector, rows, excess), excess > 0)
 
         make(method, parameters)  # a mistake is told before the work
         return judge
 
 
 def measures(
-    name: str, sheet: Sheet, *, columns: Sequence[str], label: str | None, kind: str | None = None
+    name: str, sheet: CsvTable, *, columns: Sequence[str], label: str | None, kind: str | None = None
 ) -> Measures:
     """Some columns of a sheet, with its labels.
 
@@ -119,7 +119,7 @@ def measures(
     return Measures(name, values, labels, sheet.texts(kind) if kind is not None else [""] * len(values))
 
 
-def numeric(sheet: Sheet, but: Sequence[str | None]) -> list[str]:
+def numeric(sheet: CsvTable, but: Sequence[str | None]) -> list[str]:
     """The columns that begin with a number, but for some.
 
     Raises:
@@ -134,7 +134,7 @@ def numeric(sheet: Sheet, but: Sequence[str | None]) -> list[str]:
     return found
 
 
-def _labels(sheet: Sheet, column: str) -> Mask:
+def _labels(sheet: CsvTable, column: str) -> Mask:
     texts = sheet.texts(column)
     for line, text in zip(sheet.lines, texts, strict=True):
         if text not in {"0", "1"}:
@@ -143,7 +143,7 @@ def _labels(sheet: Sheet, column: str) -> Mask:
 
 
 @dataclass(frozen=True)
-class Purchases:
+class StreamPurchases:
     """Judged purchases with their windows, in order of time.
 
     `given` is what detectors are handed of all of them.
@@ -153,7 +153,7 @@ class Purchases:
     labels: Mask | None
     kinds: Sequence[str]
     case: Case
-    given: Given
+    given: DetectorInput
 
     def __len__(self) -> int:
         return len(self.case.seq)
@@ -166,26 +166,26 @@ class Purchases:
         """All."""
         return [SIGMA, *DETECTORS]
 
-    def judging(self, method: str, parameters: Mapping[str, Any]) -> Judging:
+    def judging(self, method: str, parameters: Mapping[str, Any]) -> RowJudge:
         """As in a run: against windows."""
         if method == SIGMA:
-            judge = Judge(sigma(parameters))
+            judge = SigmaJudge(sigma(parameters))
             return lambda begin, end: self._sigma(judge, begin, end)
         make(method, parameters)
         return lambda begin, end: self._judged(make(method, parameters), begin, end)
 
-    def _judged(self, detector: Detector, begin: int, end: int) -> Judged:
+    def _judged(self, detector: Detector, begin: int, end: int) -> Margins:
         if detector.trains:
-            detector.fit(self._lesson(begin))
+            detector.fit(self._training_rows(begin))
         score, threshold, flagged = Verdicts.of(detector.judge(*self.given.part(begin, end)), end - begin)
-        return Judged((score - threshold) / _size(threshold), flagged)
+        return Margins((score - threshold) / _size(threshold), flagged)
 
-    def _lesson(self, end: int) -> Floats:
+    def _training_rows(self, end: int) -> Floats:
         """What a run would learn from before `end`: the features of the purchases whose windows say something."""
         ripe = np.diff(self.given.offsets[: end + 1]) >= LEAST
         return features(*self.given.part(0, end))[ripe]
 
-    def _sigma(self, judge: Judge, begin: int, end: int) -> Judged:
+    def _sigma(self, judge: SigmaJudge, begin: int, end: int) -> Margins:
         """The exact verdicts; the score is in floats: standard deviations above the mean."""
         offsets, window, paid, _ = self.given.part(begin, end)
         score = np.full(len(paid), np.nan)
@@ -196,7 +196,7 @@ class Purchases:
                     distance = paid[rows] - mean
                     score[rows] = np.sign(distance) * ratio(np.abs(distance), sd)
         k = np.array(float(judge.detector.k))
-        return Judged((score - k) / _size(k), judge.verdicts(self.case.part(begin, end)).flagged)
+        return Margins((score - k) / _size(k), judge.verdicts(self.case.part(begin, end)).flagged)
 
 
 def _threshold(detector: Detector, rows: Floats, excess: Floats) -> Floats:

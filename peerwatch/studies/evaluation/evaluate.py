@@ -12,17 +12,17 @@ import anyio
 from peerwatch.errors import BadInput, UsageError
 from peerwatch.progress import Progress
 from peerwatch.settings.model import Layer
-from peerwatch.studies.csv_table import parsed, read_sheet
+from peerwatch.studies.csv_table import parsed, read_csv_table
 from peerwatch.studies.datasets.registry import dataset, write
 from peerwatch.studies.datasets.stats import NO_MEASURES
-from peerwatch.studies.datasets.table import Order
+from peerwatch.studies.datasets.table import DatasetOrder
 from peerwatch.studies.evaluation.crossing import Crossed, check_learn, cross
 from peerwatch.studies.evaluation.data import Data, Measures, measures, numeric
 from peerwatch.studies.evaluation.purchases import read_purchases
 from peerwatch.studies.generate import NAMES
 
 
-def data_set(name: str, order: Order) -> Data:
+def data_set(name: str, order: DatasetOrder) -> Data:
     """A seeded data set; its files, where it has some, are gone when it has been read.
 
     Raises:
@@ -55,7 +55,7 @@ def table(path: Path, columns: Sequence[str], label: str | None) -> Measures:
     Raises:
         UsageError: it cannot be used.
     """
-    sheet = read_sheet(path)
+    sheet = read_csv_table(path)
     return measures(path.name, sheet, columns=columns or numeric(sheet, (*NO_MEASURES, label)), label=label)
 
 

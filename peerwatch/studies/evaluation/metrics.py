@@ -20,7 +20,7 @@ SEED: Final = 1
 """Of what is drawn."""
 
 
-class Judged(NamedTuple):
+class Margins(NamedTuple):
     """Of n rows: by how much each one's score is above its threshold (NaN if it has none), and whether it is flagged.
 
     By how much is told in thresholds: what models that learned from more and more rows say can then be put together.
@@ -31,7 +31,7 @@ class Judged(NamedTuple):
     flagged: Mask
 
 
-class Labelled(msgspec.Struct, frozen=True, kw_only=True):
+class LabelledFigures(msgspec.Struct, frozen=True, kw_only=True):
     """How verdicts meet labels.
 
     `pr_auc` is the average precision. Mean and sd (the population's) are over the folds that have rows of both classes.
@@ -53,7 +53,7 @@ class Labelled(msgspec.Struct, frozen=True, kw_only=True):
     roc_auc_sd: float | None
 
 
-class Unlabelled(msgspec.Struct, frozen=True, kw_only=True):
+class UnlabelledFigures(msgspec.Struct, frozen=True, kw_only=True):
     """How far apart flagged and normal rows lie, in standardised columns; None where all rows are of one class.
 
     The silhouette (Rousseeuw, 1987) is between -1 and 1, Calinski-Harabasz (1974) from 0 on; higher is further apart.
@@ -70,7 +70,7 @@ def ranked(excess: Floats) -> Int64s:
     return np.asarray(np.unique(np.where(np.isnan(excess), -np.inf, excess), return_inverse=True)[1], np.int64)
 
 
-def labelled(judged: Judged, labels: Mask, folds: Sequence[slice]) -> Labelled:
+def labelled(judged: Margins, labels: Mask, folds: Sequence[slice]) -> LabelledFigures:
     """How the verdicts on n rows meet their labels, all of them and within the folds."""
     from sklearn import metrics  # noqa: PLC0415 (an extra, and slow to import)
 
@@ -80,7 +80,7 @@ def labelled(judged: Judged, labels: Mask, folds: Sequence[slice]) -> Labelled:
     f1s = [float(metrics.f1_score(labels[fold], flagged[fold])) for fold in with_both]
     areas = [float(metrics.roc_auc_score(labels[fold], ranked(judged.excess[fold]))) for fold in with_both]
     both, order = bool(with_both) or len(np.unique(labels)) == 2, ranked(judged.excess)
-    return Labelled(
+    return LabelledFigures(
         true_positives=true_positives,
         false_positives=false_positives,
         false_negatives=false_negatives,
@@ -98,17 +98,17 @@ def labelled(judged: Judged, labels: Mask, folds: Sequence[slice]) -> Labelled:
     )
 
 
-def unlabelled(flagged: Mask, columns: Floats) -> Unlabelled:
+def unlabelled(flagged: Mask, columns: Floats) -> UnlabelledFigures:
     """How far apart the flagged and the other rows lie; `columns` has shape [n, columns]."""
     from sklearn import metrics  # noqa: PLC0415
     from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
 
     if len(np.unique(flagged)) < 2:
-        return Unlabelled(silhouette=None, calinski_harabasz=None, davies_bouldin=None)
+        return UnlabelledFigures(silhouette=None, calinski_harabasz=None, davies_bouldin=None)
     standardised = StandardScaler().fit_transform(columns)
     drawn = np.random.default_rng(SEED).permutation(len(flagged))[:MOST_COMPARED]
     some = len(drawn) > 2 and len(np.unique(flagged[drawn])) == 2
-    return Unlabelled(
+    return UnlabelledFigures(
         silhouette=rounded(metrics.silhouette_score(standardised[drawn], flagged[drawn])) if some else None,
         calinski_harabasz=rounded(metrics.calinski_harabasz_score(standardised, flagged)),
         davies_bouldin=rounded(metrics.davies_bouldin_score(standardised, flagged)),

@@ -10,8 +10,8 @@ import msgspec
 
 from peerwatch.errors import RunError
 from peerwatch.studies.evaluation import pictures
-from peerwatch.studies.evaluation.crossing import Crossed, Record, Result, Section
-from peerwatch.studies.evaluation.metrics import Labelled, Unlabelled
+from peerwatch.studies.evaluation.crossing import Crossed, EvaluationRecord, Result, Section
+from peerwatch.studies.evaluation.metrics import LabelledFigures, UnlabelledFigures
 from peerwatch.studies.generate import vacant
 from peerwatch.studies.pictures import check_installed
 
@@ -21,14 +21,14 @@ WIDTH: Final = 1000
 """Columns that a table may take: no cell is cut."""
 
 
-class Grid(NamedTuple):
+class FigureTable(NamedTuple):
     """A table: its first column is text, the others are figures."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
 
 
-def as_text(record: Record) -> str:
+def as_text(record: EvaluationRecord) -> str:
     """All sections for a person at a terminal."""
     return "\n\n".join("\n".join((*_about(section), "", _as_text(_figures(section)))) for section in record.sections)
 
@@ -39,24 +39,26 @@ def _about(section: Section) -> list[str]:
     return [f"{section.data}: {section.rows:,} rows, the last {section.judged:,} judged, {known}", *skipped]
 
 
-def _figures(section: Section) -> Grid:
+def _figures(section: Section) -> FigureTable:
     if section.anomalous is None:
         header = ["detector", "flagged", "no score", "silhouette", "Calinski-Harabasz", "Davies-Bouldin"]
         rows = [_apart(result, result.unlabelled) for result in section.results if result.unlabelled is not None]
-        return Grid(header, rows)
+        return FigureTable(header, rows)
     header = [
         "detector", "precision", "recall", "F1", "accuracy", "ROC-AUC", "PR-AUC", "F1, folds", "ROC-AUC, folds",
         "TP", "FP", "FN", "TN", "no score",
     ]  # fmt: skip
-    return Grid(header, [_met(result, result.labelled) for result in section.results if result.labelled is not None])
+    return FigureTable(
+        header, [_met(result, result.labelled) for result in section.results if result.labelled is not None]
+    )
 
 
-def _apart(result: Result, found: Unlabelled) -> list[str]:
+def _apart(result: Result, found: UnlabelledFigures) -> list[str]:
     indices = (found.silhouette, found.calinski_harabasz, found.davies_bouldin)
     return [result.method, f"{result.flagged:,}", f"{result.no_score:,}", *map(_shown, indices)]
 
 
-def _met(result: Result, found: Labelled) -> list[str]:
+def _met(result: Result, found: LabelledFigures) -> list[str]:
     shares = (found.precision, found.recall, found.f1, found.accuracy, found.roc_auc, found.pr_auc)
     counts = (found.true_positives, found.false_positives, found.false_negatives, found.true_negatives, result.no_score)
     folds = (_spread(found.f1_mean, found.f1_sd), _spread(found.roc_auc_mean, found.roc_auc_sd))
@@ -73,7 +75,7 @@ def _spread(mean: float | None, sd: float | None) -> str:
     return f"{_shown(mean)} ± {_shown(sd)}" if mean is not None else "-"
 
 
-def _kinds(section: Section) -> Grid:
+def _kinds(section: Section) -> FigureTable:
     """How many rows of each kind of anomaly each detector flags; no rows if kinds are not known."""
     rows = [
         [result.method, *(f"{found.flagged} of {found.rows}" for found in result.kinds), f"{_false(result):,}"]
@@ -81,14 +83,14 @@ def _kinds(section: Section) -> Grid:
         if result.kinds
     ]
     kinds = [found.kind for result in section.results for found in result.kinds]
-    return Grid(("detector", *dict.fromkeys(kinds), "normal"), rows)
+    return FigureTable(("detector", *dict.fromkeys(kinds), "normal"), rows)
 
 
 def _false(result: Result) -> int:
     return result.flagged - sum(found.flagged for found in result.kinds)
 
 
-def _overview(record: Record) -> Grid:
+def _overview(record: EvaluationRecord) -> FigureTable:
     """F1 and average precision of every detector on all data that have labels."""
     sections = [section for section in record.sections if section.anomalous is not None]
     rows: dict[str, dict[str, str]] = {}
@@ -98,12 +100,12 @@ def _overview(record: Record) -> Grid:
                 cell = f"{_shown(result.labelled.f1)}, {_shown(result.labelled.pr_auc)}"
                 rows.setdefault(result.method, {})[section.data] = cell
     names = [section.data for section in sections]
-    return Grid(
+    return FigureTable(
         ["detector", *names], [[method, *(cells.get(name, "") for name in names)] for method, cells in rows.items()]
     )
 
 
-def _as_text(grid: Grid) -> str:
+def _as_text(grid: FigureTable) -> str:
     from rich.console import Console as RichConsole  # noqa: PLC0415 (slow to import)
     from rich.table import Table  # noqa: PLC0415
 
@@ -117,12 +119,12 @@ def _as_text(grid: Grid) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
-def _as_markdown(grid: Grid) -> str:
+def _as_markdown(grid: FigureTable) -> str:
     lines = [grid.header, ["---", *["--:"] * (len(grid.header) - 1)], *grid.rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def as_page(record: Record) -> str:
+def as_page(record: EvaluationRecord) -> str:
     """The page in Markdown, with links to its pictures."""
     sections = []
     for section in record.sections:
@@ -155,7 +157,7 @@ def places(directory: Path, names: Sequence[str], *, force: bool) -> None:
     vacant(directory / "evaluation", ["results.json", *(f"{Path(name).stem}.png" for name in names)], force=force)
 
 
-def write(directory: Path, record: Record, crossed: Sequence[Crossed]) -> list[Path]:
+def write(directory: Path, record: EvaluationRecord, crossed: Sequence[Crossed]) -> list[Path]:
     """Write the page, its figures as JSON and its pictures; the same record gives the same bytes. Returns their paths.
 
     Raises:

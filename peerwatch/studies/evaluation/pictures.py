@@ -9,7 +9,7 @@ import numpy as np
 
 from peerwatch.detectors.base import Floats, Mask
 from peerwatch.studies.evaluation.crossing import Crossed
-from peerwatch.studies.evaluation.metrics import Judged, ranked
+from peerwatch.studies.evaluation.metrics import Margins, ranked
 from peerwatch.studies.pictures import BLUE, GREY, INK, PALE, RED
 
 BINS: Final = 40
@@ -69,7 +69,7 @@ def _name_columns(panels: Any, *, labelled: bool) -> None:
         axes.set_xlabel(below)
 
 
-def _curves(judged: Judged, labels: Mask) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+def _curves(judged: Margins, labels: Mask) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
     """The ROC curve, and precision over recall: each x and y."""
     from sklearn import metrics  # noqa: PLC0415
 
@@ -93,7 +93,7 @@ def _draw_curves(panels: Any, method: str, curves: Mapping[str, Any]) -> None:
     panels[0].plot([0, 1], [0, 1], color=GREY, lw=0.7, ls=":", zorder=0)
 
 
-def _draw_scores(axes: Any, judged: Judged, labels: Mask | None) -> None:
+def _draw_scores(axes: Any, judged: Margins, labels: Mask | None) -> None:
     """Histograms of normal and anomalous rows, each adding up to 1; linear near the threshold, logarithmic far off.
 
     What is infinite stands at the right end.

@@ -12,7 +12,7 @@ from peerwatch.actors.graph import MOST_PLACES
 from peerwatch.amounts import Amounts
 from peerwatch.detectors.base import Mask
 from peerwatch.errors import UsageError
-from peerwatch.judging.detector_input import given
+from peerwatch.judging.detector_input import detector_input
 from peerwatch.judging.judge import Case
 from peerwatch.judging.state import State
 from peerwatch.kernels import Int64s
@@ -24,7 +24,7 @@ from peerwatch.network.windows import Windows
 from peerwatch.replay.replay import append, apply, open_replay, parts
 from peerwatch.runtime.pipeline import BATCH_CAP, WINDOW_PURCHASES
 from peerwatch.settings.model import Layer
-from peerwatch.studies.evaluation.data import Purchases
+from peerwatch.studies.evaluation.data import StreamPurchases
 from peerwatch.studies.sweep import check_labels, read_labels
 
 
@@ -38,7 +38,7 @@ class _Asked(NamedTuple):
     members: Int64s
 
 
-async def read_purchases(name: str, layers: Sequence[Layer], labels: Path | None) -> Purchases:
+async def read_purchases(name: str, layers: Sequence[Layer], labels: Path | None) -> StreamPurchases:
     """The stream log's purchases with their windows, and which of them are labelled, if there are labels.
 
     Raises:
@@ -88,14 +88,14 @@ def _ask(state: State, events: Events, seq: int) -> list[_Asked]:
     return asked
 
 
-def _kept(name: str, asked: Sequence[_Asked], labels: Mask | None, kinds: Sequence[str]) -> Purchases:
+def _kept(name: str, asked: Sequence[_Asked], labels: Mask | None, kinds: Sequence[str]) -> StreamPurchases:
     windows, own = _joined([each.windows for each in asked]), _joined([each.own for each in asked])
     columns = ((each.seq, each.events.line, each.events.timestamp) for each in asked)
     seq, line, timestamp = (np.concatenate(column) for column in zip(*columns, strict=True))
     amount = Amounts.joined([each.events.amount for each in asked])
     members = np.concatenate([each.members for each in asked])
     case = Case(windows, seq, line, amount, timestamp, members, own)
-    return Purchases(name, labels, kinds, case, given(case))
+    return StreamPurchases(name, labels, kinds, case, detector_input(case))
 
 
 def _joined(parts: Sequence[Windows]) -> Windows:
