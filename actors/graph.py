@@ -11,11 +11,10 @@ import numpy as np
 from peerwatch.actors.mailbox import Receive, Send, run_kernel
 from peerwatch.actors.messages import Batch, CoordinatorMessage, GraphMessage, Share, WindowQueries
 from peerwatch.actors.snapshot import Snapshot
+from peerwatch.judging.engine import walked
 from peerwatch.network.events import Kind
 from peerwatch.network.graph import FriendGraph
 
-MOST_PLACES: Final = 1 << 20
-"""Members or purchases after which an answer is sent on before the next network is walked: 4 MiB or 24 a message."""
 EVENT_WORK: Final = 32
 """Nanoseconds an event costs besides its network."""
 
@@ -73,36 +72,30 @@ class GraphActor:
         """Apply what another graph actor answers."""
         self._graph.reserve(batch.users)
         events = batch.events
-        await run_kernel(
-            EVENT_WORK * len(events), self._graph.walk, events.kind, events.user, events.friend, events.timestamp,
-            events.amount, batch.seq, 0, 0,
-        )  # fmt: skip
+        answers = walked(self._graph, events, batch.seq, 0, judged=False)
+        await run_kernel(EVENT_WORK * len(events), next, answers)
 
     async def _answer(self, batch: Batch) -> None:
         self._graph.reserve(batch.users)
         events = batch.events
-        asked = np.flatnonzero(events.kind == Kind.PURCHASE) if batch.judged else np.zeros(0, np.int64)
-        gone, answered, rejected = 0, 0, batch.rejected
+        asked = int(np.count_nonzero(events.kind == Kind.PURCHASE)) if batch.judged else 0
+        answers = walked(self._graph, events, batch.seq, self._most, judged=batch.judged)
+        gone, rejected = 0, batch.rejected
         while True:
-            most = min(self._most, len(asked) - answered)
-            rest, spent = slice(gone, None), self._graph.spent
-            done, networks = await run_kernel(
-                EVENT_WORK * (len(events) - gone) + int(most * self._mean_work), self._graph.walk, events.kind[rest],
-                events.user[rest], events.friend[rest], events.timestamp[rest], events.amount[rest], batch.seq + gone,
-                most, MOST_PLACES,
-            )  # fmt: skip
-            new = slice(answered, answered + len(networks.plan))
-            gone, answered = gone + done, new.stop
+            spent = self._graph.spent
+            work = EVENT_WORK * (len(events) - gone) + int(min(self._most, asked) * self._mean_work)
+            places, networks, gone = await run_kernel(work, next, answers)
+            asked -= len(places)
             last = gone == len(events)
             through = batch.seq - 1 + (gone if last else 0)
             await self._coordinator.send(
                 WindowQueries(
-                    batch.seq + asked[new], events[asked[new]], networks, batch.content, batch.file, rejected,
-                    through, last and batch.judged,
+                    batch.seq + places, events[places], networks, batch.content, batch.file, rejected, through,
+                    last and batch.judged,
                 )
             )  # fmt: skip
             rejected = []
-            if len(networks.plan):
-                self._mean_work = (self._graph.spent - spent) / len(networks.plan)
+            if len(places):
+                self._mean_work = (self._graph.spent - spent) / len(places)
             if last:
                 return

@@ -11,7 +11,6 @@ from peerwatch.actors.mailbox import Reply, Send
 from peerwatch.actors.trainer import TrainingRequest
 from peerwatch.detectors.base import Detector
 from peerwatch.judging.adaptation import Adaptation, Notice
-from peerwatch.judging.detector_judge import DetectorJudge
 from peerwatch.judging.judge import BatchVerdicts, Case, Judge, joined
 from peerwatch.judging.labels import Label
 from peerwatch.judging.training import Learner
@@ -122,17 +121,17 @@ class LiveJudge:
     @property
     def learns(self) -> bool:
         """Whether models come to it."""
-        return isinstance(self.judge, DetectorJudge) and self.judge.learner is not None
+        return self.judge.learner is not None
 
     @property
     def stepwise(self) -> bool:
         """Whether it has to be asked part by part."""
-        return isinstance(self.judge, DetectorJudge) and self.judge.stepwise
+        return self.judge.stepwise
 
     @property
     def wants_context(self) -> bool:
         """Whether it is to be told more than windows."""
-        return isinstance(self.judge, DetectorJudge) and self.judge.detector.wants_context
+        return self.judge.wants_context
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Remember what the judge's `arrays` held, and let the model speak that spoke then.
@@ -141,7 +140,7 @@ class LiveJudge:
             RunError: that model is not there any more, or damaged.
         """
         self.judge.restore(arrays)
-        if isinstance(self.judge, DetectorJudge) and self.judge.learner is not None and self.judge.learner.version:
+        if self.judge.learner is not None and self.judge.learner.version:
             self.judge.detector = self._models.load(self.judge.learner.version, self.judge.detector)
 
     def look(self) -> None:
@@ -153,7 +152,7 @@ class LiveJudge:
         """What has happened since it was last asked."""
         notices: list[Notice | ModelActivated] = [*self._spoke]
         self._spoke.clear()
-        if isinstance(self.judge, DetectorJudge) and self.judge.adaptation is not None:
+        if self.judge.adaptation is not None:
             notices += self.judge.adaptation.notices
             self.judge.adaptation.notices.clear()
         return notices
@@ -161,7 +160,7 @@ class LiveJudge:
     async def verdicts(self, case: Case, trainer: Send[TrainingRequest] | None) -> BatchVerdicts:
         """Judge purchases; those of a run come in order, each once. Who learns needs a trainer."""
         judge = self.judge
-        if not isinstance(judge, DetectorJudge) or not judge.stepwise:
+        if not judge.stepwise:
             return await run_sync(judge.verdicts, case)
         parts: list[BatchVerdicts] = []
         begin, q = 0, len(case.seq)
@@ -177,7 +176,7 @@ class LiveJudge:
             begin = end
         return joined(parts)
 
-    async def _attend(self, judge: DetectorJudge, learner: Learner, seq: int, trainer: Send[TrainingRequest]) -> None:
+    async def _attend(self, judge: Judge, learner: Learner, seq: int, trainer: Send[TrainingRequest]) -> None:
         """See that the lesson is being learned, and that its model is taken up, if it is to speak from event `seq`."""
         training_set = learner.training_set
         if training_set is None:
@@ -196,7 +195,7 @@ class LiveJudge:
             model = await self._ordered.wait_answered()
             await run_sync(self._models.speaks, training_set.version, seq)
         self._ordered = None
-        judge.take_up(model)
+        judge.activate(model)
         self._spoke.append(ModelActivated(seq, training_set.version))
 
     async def _listen(self, adaptation: Adaptation, seq: int) -> None:
@@ -217,7 +216,7 @@ class LiveJudge:
         """Whether nobody can have read a verdict on event `seq` by what there was before."""
         return not self._holds or self.is_new(seq)
 
-    def _until_written_down(self, judge: DetectorJudge, seq: Int64s) -> int:
+    def _until_written_down(self, judge: Judge, seq: Int64s) -> int:
         """How many of the events `seq` come before the next thing that is written down."""
         known = []
         if judge.learner is not None and judge.learner.training_set is not None:

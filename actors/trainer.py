@@ -7,8 +7,7 @@ from anyio.to_thread import run_sync
 
 from peerwatch.actors.mailbox import Receive, Reply
 from peerwatch.detectors.base import Detector
-from peerwatch.errors import RunError
-from peerwatch.judging.training import TrainingSet
+from peerwatch.judging.training import TrainingSet, fitted
 
 
 class TrainingRequest(msgspec.Struct, frozen=True):
@@ -38,13 +37,6 @@ class Trainer:
 
 
 def _train(training: TrainingRequest) -> Detector:
-    detector, training_set = training.detector, training.training_set
-    try:
-        model = type(detector)(**detector.get_params()).fit(training_set.rows)
-    except Exception as error:  # a user's own code, or a lesson that nothing can be learned from
-        what = f"{type(error).__name__}: {error}"
-        raise RunError(
-            f"the detector {detector.name} could not be trained (model {training_set.version}): {what}"
-        ) from error
-    training.keep(training_set.version, model)
+    model = fitted(training.detector, training.training_set)
+    training.keep(training.training_set.version, model)
     return model

@@ -82,12 +82,12 @@ def _begin(journal: Journal, begun: int, judges: Mapping[str, Judge], settings: 
     Raises:
         UsageError: they may have been, and now models would speak elsewhere.
     """
-    if not any(isinstance(judge, DetectorJudge) and judge.stepwise for judge in judges.values()):
+    if not any(judge.stepwise for judge in judges.values()):
         return False
     if read:
         journal.add(JournalEntry(begun + 1, READ, begun + 1))  # this run will cut them off, and may die, too
     holds, live, batch = journal.next(READ, begun) is not None, journal.last(LIVE), journal.last(BATCH)
-    learns = any(isinstance(judge, DetectorJudge) and judge.learner is not None for judge in judges.values())
+    learns = any(judge.learner is not None for judge in judges.values())
     if holds and learns and live > batch and not settings.follow:
         raise UsageError(
             f"the last run on the state in {settings.state.directory} followed the log and died, and what it wrote"
@@ -134,8 +134,7 @@ def champion_of(detector: DetectorSettings, origins: Mapping[str, str]) -> Judge
         adaptation = _adaptation(detector, judge)
     except BadInput as error:
         raise UsageError(f"{origin}: {error}") from None
-    if isinstance(judge, DetectorJudge):
-        judge.adaptation = adaptation
+    judge.adaptation = adaptation
     return judge
 
 
@@ -152,7 +151,7 @@ def _adaptation(settings: DetectorSettings, judge: Judge) -> Adaptation | None:
     adapt = settings.adapt
     if adapt == AdaptSettings() and not settings.drift:
         return None
-    if not isinstance(judge, DetectorJudge):
+    if not judge.gives_scores:
         raise BadInput("sigma gives no scores; take zscore, or another detector")
     if adapt.flag_rate is not None and adapt.precision is not None:
         raise BadInput('the threshold follows one thing: set "flag_rate" or "precision"')

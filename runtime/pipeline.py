@@ -19,14 +19,11 @@ from peerwatch.actors.snapshot import Snapshot
 from peerwatch.actors.trainer import Trainer, TrainingRequest
 from peerwatch.connectors.source import Bookmark, Log
 from peerwatch.errors import PeerwatchError
+from peerwatch.judging.engine import BATCH_CAP, windows_at_once
 from peerwatch.judging.state import Counts, State
 
-BATCH_CAP: Final = 4096
-"""Events a batch holds at most."""
 SETTLE_SECONDS: Final = 0.001
 """How often a cautious run looks whether its one event is through."""
-WINDOW_PURCHASES: Final = 1 << 20
-"""Window purchases a message holds at most: the larger T and the more shards, the fewer decisions share one."""
 
 
 class Totals(NamedTuple):
@@ -125,7 +122,7 @@ class Pipeline:
             written=state.flagged,
             through=state.progress.events,
         )
-        most = max(1, WINDOW_PURCHASES // (state.T * len(boxes)))
+        most = windows_at_once(state.T, len(boxes))
         inboxes_of_graphs = [inbox for _, inbox in answers]
         self._coordinator = Coordinator(
             judges, state.T, decisions, inboxes_of_graphs, asking, to_output, checking, state.disagreed

@@ -25,6 +25,8 @@ LEAST: Final = 2
 class DetectorJudge(Judge):
     """A detector, what it has learned so far, and what its threshold has adapted to."""
 
+    gives_scores = True
+
     def __init__(
         self,
         detector: Detector,
@@ -33,12 +35,22 @@ class DetectorJudge(Judge):
         severity: Severity | None = None,
     ) -> None:
         super().__init__(severity=severity)
-        self.detector = detector
+        self.detector: Detector = detector
         """As it was asked for if it does not learn, or nothing has been learned yet; then the model that speaks."""
         self.learner = learner
         self.adaptation = adaptation
         self._alarmed = False
         """Whether a change waits for the next place at which a lesson may be brought forward."""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The detector's parameters."""
+        return self.detector.get_params()
+
+    @property
+    def wants_context(self) -> bool:
+        """Whether the detector wants to know more of a purchase than its window."""
+        return self.detector.wants_context
 
     @property
     def stepwise(self) -> bool:
@@ -63,7 +75,7 @@ class DetectorJudge(Judge):
         Raises:
             RunError: the detector failed.
         """
-        known = case if self.detector.wants_context else case._replace(own=None)  # another may want it
+        known = case if self.wants_context else case._replace(own=None)  # another may want it
         handed, ripe = detector_input(known), np.flatnonzero(_ripe(case))
         try:
             own = Verdicts.of(self.detector.judge(*handed), len(case.seq))
@@ -85,10 +97,10 @@ class DetectorJudge(Judge):
                 self._alarmed = False
         return BatchVerdicts(adapted.flagged, adapted.score, adapted.threshold, model)
 
-    def take_up(self, model: Detector) -> None:
-        """A model speaks from now on: that of the learner's lesson."""
+    def activate(self, model: Detector) -> None:
+        """Judge by a model, that of the learner's training set, from now on."""
         if self.learner is not None:
-            self.learner.take_up()
+            self.learner.activate()
         self.detector = model
 
     def arrays(self) -> dict[str, NDArray[Any]]:

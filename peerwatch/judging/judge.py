@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peerwatch.amounts import Amounts
+from peerwatch.judging.adaptation import Adaptation
 from peerwatch.judging.severity import Level, Severity
 from peerwatch.judging.sigma import FLAGGED, UNDECIDED, Sigma
+from peerwatch.judging.training import Learner
 from peerwatch.kernels import Int64s
 from peerwatch.network.statistics import Statistics
 from peerwatch.network.windows import Windows
@@ -97,10 +99,42 @@ class Decision(NamedTuple):
 
 
 class Judge(ABC):
-    """What turns windows into verdicts."""
+    """What turns windows into verdicts.
+
+    `detector` is the rule or model it judges by, `learner` what trains it, `adaptation` what moves its threshold.
+    """
+
+    detector: Any
+    gives_scores: bool = False
+    """Whether it says how unusual a purchase is, so that a threshold can move."""
+    learner: Learner | None = None
+    adaptation: Adaptation | None = None
 
     def __init__(self, severity: Severity | None = None) -> None:
         self.severity = severity
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters it judges by, if they are any detector's."""
+        return {}
+
+    @property
+    def wants_context(self) -> bool:
+        """Whether it wants to know more of a purchase than its window."""
+        return False
+
+    @property
+    def stepwise(self) -> bool:
+        """Whether how purchases are judged may change from one to the next."""
+        return False
+
+    def until(self, case: Case) -> int:
+        """How many of the purchases may be judged before something may change how the others are."""
+        return len(case.seq)
+
+    def activate(self, model: Any) -> None:
+        """Judge by a model, that of the learner's training set, from now on."""
+        raise NotImplementedError(f"{type(self).__name__} learns nothing")
 
     @abstractmethod
     def verdicts(self, case: Case) -> BatchVerdicts:

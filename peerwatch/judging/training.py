@@ -6,8 +6,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from peerwatch.detectors.base import Floats
+from peerwatch.detectors.base import Detector, Floats
 from peerwatch.detectors.features import FEATURES
+from peerwatch.errors import RunError
 
 TALLY: Final = "tally"
 GATHERED: Final = "gathered"
@@ -68,10 +69,10 @@ class Learner:
         if self.count == self.next:
             self._complete()
 
-    def take_up(self) -> None:
-        """The lesson's model speaks from now on."""
+    def activate(self) -> None:
+        """The training set's model judges from now on."""
         if self.training_set is None:
-            raise ValueError("there is no lesson whose model could speak")
+            raise ValueError("there is no training set whose model could be activated")
         self.version, self.training_set = self.training_set.version, None
 
     def hurry(self) -> None:
@@ -103,3 +104,17 @@ class Learner:
         else:
             self.next += self.rows  # the last one is still being learned
         self._gathered.clear()
+
+
+def fitted(detector: Detector, training_set: TrainingSet) -> Detector:
+    """A new detector with the parameters of `detector`, which is left as it is, that has learned the training set.
+
+    Raises:
+        RunError: it could not be trained.
+    """
+    try:
+        return type(detector)(**detector.get_params()).fit(training_set.rows)
+    except Exception as error:  # a user's own code, or rows that nothing can be learned from
+        what = f"{type(error).__name__}: {error}"
+        name, version = detector.name, training_set.version
+        raise RunError(f"the detector {name} could not be trained (model {version}): {what}") from error

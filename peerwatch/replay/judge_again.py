@@ -15,7 +15,6 @@ from peerwatch.connectors.source import Block, Log
 from peerwatch.detectors.registry import DETECTORS
 from peerwatch.errors import UsageError
 from peerwatch.judging.adaptation import Notice, section
-from peerwatch.judging.detector_judge import DetectorJudge
 from peerwatch.judging.judge import CHAMPION, Decision, Mask, Scoring
 from peerwatch.judging.state import State
 from peerwatch.replay.replay import Opened, Past, reopened
@@ -42,8 +41,8 @@ class JudgedAgain(NamedTuple):
     @property
     def parameters(self) -> dict[str, Any]:
         """The detector's parameters, as JSON has them."""
-        found = self.live.judge.detector.get_params() if isinstance(self.live.judge, DetectorJudge) else {}
-        kept: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(found, enc_hook=repr))
+        found = msgspec.json.encode(self.live.judge.parameters, enc_hook=repr)
+        kept: dict[str, Any] = msgspec.json.decode(found)
         return kept
 
 

@@ -15,6 +15,7 @@ from peerwatch.connectors.position import Position
 from peerwatch.connectors.source import Block, Bookmark
 from peerwatch.connectors.tail import Beginning, look_at
 from peerwatch.errors import UsageError
+from peerwatch.judging.engine import apply
 from peerwatch.judging.state import State
 from peerwatch.kernels import Int64s
 from peerwatch.network.decoder import Decoder, Events, Rejected
@@ -295,25 +296,6 @@ def _begun(opened: Opened, named: Sequence[bytes]) -> tuple[State, int]:
         return State.fresh(D, T, 1, list(named)), 0
     facts = checkpoint.envelope.facts
     return State.restored(D, T, 1, list(named), checkpoint.arrays, facts), facts.progress.events
-
-
-def apply(state: State, events: Events, seq: int) -> None:
-    """Let events, the first of them number `seq`, change the state; none of them is judged."""
-    graph, history = state.graph, state.histories[0]
-    users = len(state.decoder.interner)
-    graph.reserve(users)
-    graph.walk(events.kind, events.user, events.friend, events.timestamp, events.amount, seq, 0, 0)
-    append(history, events, seq, users)
-    history.low = seq + len(events)
-    history.settle()
-
-
-def append(history: PurchaseHistory, events: Events, seq: int, users: int) -> None:
-    """Give a history the purchases among events, the first of them number `seq`, of `users` users."""
-    history.reserve(users)
-    bought = np.flatnonzero(events.kind == Kind.PURCHASE)
-    through = seq + len(events) - 1
-    history.append(seq + bought, events.user[bought], events.timestamp[bought], events.amount[bought], through)
 
 
 async def places_of(opened: Opened, seqs: Int64s, lines: LineIndex) -> dict[int, Where]:

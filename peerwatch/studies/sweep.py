@@ -17,9 +17,9 @@ import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
 
-from peerwatch.actors.graph import MOST_PLACES
 from peerwatch.actors.output import flagged_line
 from peerwatch.errors import SinkError, UsageError
+from peerwatch.judging.engine import BATCH_CAP, append, apply, walked, windows_at_once
 from peerwatch.judging.many_settings import GridVerdicts, judge_grid
 from peerwatch.judging.state import State
 from peerwatch.kernels import Int64s
@@ -30,9 +30,9 @@ from peerwatch.network.history import PurchaseHistory
 from peerwatch.network.statistics import Statistics
 from peerwatch.progress import Progress
 from peerwatch.readable import shown
-from peerwatch.replay.replay import Opened, Part, append, apply, open_replay, parts
+from peerwatch.replay.replay import Opened, Part, open_replay, parts
 from peerwatch.runtime.judges_from_settings import check_sigma
-from peerwatch.runtime.pipeline import BATCH_CAP, WINDOW_PURCHASES, task_group
+from peerwatch.runtime.pipeline import task_group
 from peerwatch.settings.model import Count, DetectorSettings, Layer
 from peerwatch.studies.sweep_table import Setting, SettingGrid, SweepRecord, compared
 
@@ -195,7 +195,7 @@ class Lane:
     def __init__(self, graph: FriendGraph, T: Sequence[int], k: Sequence[float], *, reasons: bool) -> None:
         self._graph, self._T, self._reasons = graph, T[::-1], reasons
         self._k = [DetectorSettings(k=each).exact_k() for each in k]
-        self._most = max(1, WINDOW_PURCHASES // T[-1])
+        self._most = windows_at_once(T[-1])
 
     def judge(self, history: PurchaseHistory, events: Events, seq: int, users: int) -> list[GridVerdicts]:
         """The verdicts of each T, ascending, on the events' purchases; the first event is number `seq`."""
@@ -203,19 +203,15 @@ class Lane:
         bought = np.flatnonzero(events.kind == Kind.PURCHASE)
         flagged = np.zeros((len(self._T), len(self._k), len(bought)), np.bool_)
         statistics: list[dict[int, Statistics]] = [{} for _ in self._T]
-        gone = answered = 0
-        while gone < len(events):
-            rest, most = events[gone:], min(self._most, len(bought) - answered)
-            done, networks = self._graph.walk(
-                rest.kind, rest.user, rest.friend, rest.timestamp, rest.amount, seq + gone, most, MOST_PLACES
-            )
-            new = slice(answered, answered + len(networks.plan))
-            windows, amount = history.windows(seq + bought[new], networks), events.amount[bought[new]]
+        answered = 0
+        for places, networks, _ in walked(self._graph, events, seq, self._most):
+            new = slice(answered, answered + len(places))
+            windows, amount = history.windows(seq + places, networks), events.amount[places]
             parts = judge_grid(windows, amount, self._T, self._k, reasons=self._reasons)
             for row, part in enumerate(parts):
                 flagged[row, :, new] = part.flagged
                 statistics[row] |= {answered + place: found for place, found in part.statistics.items()}
-            gone, answered = gone + done, new.stop
+            answered = new.stop
         return [*map(GridVerdicts, flagged, statistics)][::-1]
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from support import befriend, purchase
 
-from peerwatch.actors import graph as graph_module
 from peerwatch.actors.graph import GraphActor
 from peerwatch.actors.mailbox import Reply, mailbox
 from peerwatch.actors.messages import Batch, Share, WindowQueries
+from peerwatch.judging import engine
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.graph import FriendGraph
 
@@ -45,7 +45,7 @@ async def test_each_purchase_gets_its_network_as_of_its_moment(
     most: int, members: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However small the answers, together they hold every purchase once, in order, with its network."""
-    monkeypatch.setattr(graph_module, "MOST_PLACES", members)
+    monkeypatch.setattr(engine, "MOST_PLACES", members)
     found = await answers(batch_of(LOG, seq=11), most=most)
     networks = [
         sorted(part.networks.members[a:b].tolist())

@@ -38,7 +38,7 @@ def follow(learner: Learner, count: int, cuts: list[int], restored: int = -1, de
         if learner.due:
             waited += 1
             if waited > delay:
-                learner.take_up()
+                learner.activate()
                 course.taken_up.append(learner.count)
                 waited = 0
         part = min(cuts[number % len(cuts)], learner.room(), count - learner.count)
@@ -82,9 +82,9 @@ def test_who_is_in_a_hurry_learns_from_what_comes_now() -> None:
     """The next lesson begins at once, unless one begins sooner anyway."""
     learner = Learner(rows=10, every=1000)
     learner.see(10, np.zeros((10, len(FEATURES))))
-    learner.take_up()
+    learner.activate()
     learner.see(10, np.zeros((10, len(FEATURES))))
-    learner.take_up()
+    learner.activate()
     assert learner.next == 40
     learner.hurry()
     assert (learner.next, learner.unwanted(5)) == (30, 0)

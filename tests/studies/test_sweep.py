@@ -27,6 +27,7 @@ from peerwatch.cli.console import Console
 from peerwatch.cli.main import cli
 from peerwatch.cli.options import layers_of
 from peerwatch.errors import SinkError, UsageError
+from peerwatch.judging import engine
 from peerwatch.studies import sweep as work
 from peerwatch.studies.generate import Recipe, write_logs
 from peerwatch.studies.sweep_table import Setting, SettingGrid, SweepRecord
@@ -79,8 +80,9 @@ def test_every_cell_is_what_the_reference_says(
     }
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         directory = Path(name)
-        for limit, value in (("BATCH_CAP", cap), ("WINDOW_PURCHASES", bound), ("MOST_PLACES", bound)):
-            patch.setattr(work, limit, value)
+        patch.setattr(work, "BATCH_CAP", cap)
+        for limit in ("WINDOW_PURCHASES", "MOST_PLACES"):
+            patch.setattr(engine, limit, bound)
         for log, content in (("batch", batch), ("stream", stream)):
             (directory / log).write_bytes(content or b"")
         try:
