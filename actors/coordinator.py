@@ -28,7 +28,7 @@ from peerwatch.actors.snapshot import Snapshot
 from peerwatch.actors.trainer import TrainingRequest
 from peerwatch.judging.adaptation import Notice, section
 from peerwatch.judging.audit import AuditedDecision
-from peerwatch.judging.judge import CHALLENGER, CHAMPION, BatchVerdicts, Case, Decision, Mask
+from peerwatch.judging.judge import CHALLENGER, CHAMPION, BatchVerdicts, Case, Mask, Reasons
 from peerwatch.judging.sampling import sampled
 from peerwatch.judging.state import DISAGREED
 from peerwatch.kernels import Int64s
@@ -45,10 +45,10 @@ class DecisionLog(Protocol):
     def wanted(self, queries: WindowQueries) -> Mask:
         """Which of the purchases are logged whatever their verdict, shape [q]."""
 
-    def write(self, queries: WindowQueries, decisions: Sequence[Decision]) -> None:
+    def write(self, queries: WindowQueries, decisions: Sequence[Reasons]) -> None:
         """Write one record a decision."""
 
-    def disagree(self, queries: WindowQueries, pairs: Sequence[tuple[Decision, Decision]]) -> None:
+    def disagree(self, queries: WindowQueries, pairs: Sequence[tuple[Reasons, Reasons]]) -> None:
         """Write one record a purchase on which champion and challenger disagree, from their decisions."""
 
     def tell(self, who: str, notices: Sequence[Notice | ModelActivated]) -> None:
@@ -245,7 +245,7 @@ class Coordinator:
         self,
         queries: WindowQueries,
         case: Case,
-        decisions: list[Decision],
+        decisions: list[Reasons],
         challenger: LiveJudge,
         judged: BatchVerdicts,
     ) -> None:
@@ -260,7 +260,7 @@ class Coordinator:
             self._log.disagree(queries, list(zip(differing, others, strict=True)))
 
 
-def _flagged(queries: WindowQueries, decision: Decision) -> Flagged:
+def _flagged(queries: WindowQueries, decision: Reasons) -> Flagged:
     events, place = queries.events, decision.place
     text = queries.content[events.start[place] : events.end[place]]
     return Flagged(
@@ -273,6 +273,6 @@ def _flagged(queries: WindowQueries, decision: Decision) -> Flagged:
     )
 
 
-def _outcome(queries: WindowQueries, decision: Decision) -> AuditedDecision:
+def _outcome(queries: WindowQueries, decision: Reasons) -> AuditedDecision:
     seq, line = int(queries.seq[decision.place]), int(queries.events.line[decision.place])
     return AuditedDecision(seq, queries.file, line, decision.statistics, decision.flagged)

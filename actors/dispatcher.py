@@ -13,7 +13,7 @@ from anyio.to_thread import run_sync
 from peerwatch.actors.mailbox import Reply, Send, run_kernel
 from peerwatch.actors.messages import AuditBatch, AuditMessage, Batch, GraphMessage, PurchaseBatch, ShardMessage, Share
 from peerwatch.actors.snapshot import Snapshot
-from peerwatch.connectors.source import Block, Bookmark, Log
+from peerwatch.connectors.source import Block, Bookmark, Source
 from peerwatch.errors import StrictError
 from peerwatch.judging.state import NOTHING_DONE, Counts
 from peerwatch.network.decoder import SMALLEST_HOLE, Decoder, Events, Rejected
@@ -114,9 +114,9 @@ class Dispatcher:
         """Read no more; what has been read is still judged."""
         self._reading.cancel()
 
-    async def run(self, logs: Sequence[Log]) -> None:
+    async def run(self, logs: Sequence[Source]) -> None:
         """Read the logs one after the other and close the mailboxes behind the last event."""
-        closing: tuple[Log, Any] | None = None
+        closing: tuple[Source, Any] | None = None
         for log in logs:
             begun, self._impression = False, None
             async with aclosing(log.blocks()) as blocks:
@@ -147,19 +147,19 @@ class Dispatcher:
         if self.__audit is not None:
             self.__audit.close()
 
-    def _mark(self, log: Log, position: Any) -> None:
+    def _mark(self, log: Source, position: Any) -> None:
         """Remember how far it has come, now and then."""
         events = self._done.events
         if not self._bookmarks or events - self._bookmarks[-1].events >= max(MARK_EVENTS, events // MARK_SHARE):
             self._bookmarks.append(Bookmark(events, log.judged, position))
 
-    async def _say_hole(self, log: Log, line: int, size: int) -> None:
+    async def _say_hole(self, log: Source, line: int, size: int) -> None:
         """Tell of NUL bytes that have been skipped, once."""
         nuls = f"{size:,} NUL byte{'s' * (size > 1)}"
         text = f"{log.name}:{line}: a truncation has left {nuls} before the line; such holes are skipped"
         await self._say(self._warn, "hole", text)
 
-    async def _judge_impression(self, log: Log, *, ended: bool) -> None:
+    async def _judge_impression(self, log: Source, *, ended: bool) -> None:
         """Tell of a log that holds next to no events, once."""
         if self._impression is None:
             return
@@ -179,7 +179,7 @@ class Dispatcher:
                 return await anext(blocks, None)
         return None
 
-    async def _snapshot(self, log: Log, position: Any, *, last: bool) -> None:
+    async def _snapshot(self, log: Source, position: Any, *, last: bool) -> None:
         snapshot = self._due_snapshot(self._done.events, position, last)
         if snapshot is not None:
             arena, ends = self._decoder.interner.columns()
@@ -197,7 +197,7 @@ class Dispatcher:
             for graph in self._graphs:
                 await graph.send(snapshot)
 
-    async def _take(self, block: Block, log: Log) -> None:
+    async def _take(self, block: Block, log: Source) -> None:
         self.reached = self._done.bytes + len(block.content)
         careful = (
             self._done.bytes < self._recovery.until
@@ -223,7 +223,7 @@ class Dispatcher:
                 break
         self._recovery.current = None
 
-    async def _deal_out(self, block: Block, log: Log) -> None:
+    async def _deal_out(self, block: Block, log: Source) -> None:
         """Decode, and send the events in batches."""
         why = (
             self._poison.pop(LinePlace(log.judged, block.line, block.offset, block.content), None)
@@ -261,7 +261,7 @@ class Dispatcher:
             rejected=self._done.rejected + len(bad),
         )
 
-    async def _send(self, events: Events, content: bytes, log: Log, rejected: list[RejectedLine]) -> None:
+    async def _send(self, events: Events, content: bytes, log: Source, rejected: list[RejectedLine]) -> None:
         """One batch: to the shards first, so that no question about it can be waiting for its purchases."""
         seq = self._done.events + 1
         through = self._done.events + len(events)

@@ -1,34 +1,15 @@
 """Serialises results in order and hands them to the sinks."""
 
-from typing import Any, Protocol
-
 import orjson
 
 from peerwatch.actors.mailbox import Receive
 from peerwatch.actors.messages import OutputMessage, Results
 from peerwatch.actors.snapshot import Snapshot
+from peerwatch.connectors.sink import Sink
 from peerwatch.judging.judge import Scoring
 from peerwatch.judging.severity import Level
 from peerwatch.judging.verdict_hash import FlaggedVerdict, LedgerEntry, VerdictHash, encode_entry
 from peerwatch.network.rejects import encode_reject
-
-
-class Sink(Protocol):
-    """Where bytes go."""
-
-    async def write(self, data: bytes) -> None:
-        """Append.
-
-        Raises:
-            SinkError: it could not be written.
-        """
-
-    async def sync(self) -> Any:
-        """Make everything written so far survive a power failure; returns how far that is, in the sink's own words.
-
-        Raises:
-            SinkError: it could not be done.
-        """
 
 
 class OutputActor:

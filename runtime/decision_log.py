@@ -10,7 +10,7 @@ from peerwatch.actors.judges import ModelActivated
 from peerwatch.actors.messages import WindowQueries
 from peerwatch.judging.adaptation import DriftNotice, Notice
 from peerwatch.judging.audit import AuditedDecision, Difference
-from peerwatch.judging.judge import Decision, Mask
+from peerwatch.judging.judge import Mask, Reasons
 from peerwatch.judging.sampling import sampled
 from peerwatch.kernels import Int32s
 from peerwatch.network.events import parse_event
@@ -108,12 +108,12 @@ class DecisionLogger:
             wanted |= sampled(queries.seq, self._sample)
         return wanted
 
-    def write(self, queries: WindowQueries, decisions: Sequence[Decision]) -> None:
+    def write(self, queries: WindowQueries, decisions: Sequence[Reasons]) -> None:
         """Write one record a decision."""
         for decision in decisions:
             self._logger.info("decision", **self._record(queries, decision))
 
-    def disagree(self, queries: WindowQueries, pairs: Sequence[tuple[Decision, Decision]]) -> None:
+    def disagree(self, queries: WindowQueries, pairs: Sequence[tuple[Reasons, Reasons]]) -> None:
         """Write one record a purchase on which champion and challenger disagree, from their decisions."""
         if not self.flagged:
             return
@@ -140,7 +140,7 @@ class DecisionLogger:
             else:
                 self._logger.info("labels", who=who, **one._asdict())
 
-    def _record(self, queries: WindowQueries, decision: Decision) -> dict[str, Any]:
+    def _record(self, queries: WindowQueries, decision: Reasons) -> dict[str, Any]:
         events, place, statistics = queries.events, decision.place, decision.statistics
         line = queries.content[events.start[place] : events.end[place]].removesuffix(b"\r")
         known = statistics.n > 0
@@ -163,7 +163,7 @@ class DecisionLogger:
         }
 
 
-def _verdict(decision: Decision, rule: Rule) -> dict[str, Any]:
+def _verdict(decision: Reasons, rule: Rule) -> dict[str, Any]:
     """What a rule has decided; sigma's threshold is an amount, that of others a score."""
     known = decision.statistics.n > 0 and decision.scoring is None
     record: dict[str, Any] = {

@@ -13,11 +13,12 @@ from peerwatch.actors.dispatcher import Dispatcher, Recovery
 from peerwatch.actors.graph import GraphActor
 from peerwatch.actors.mailbox import Depth, Receive, Send, mailbox
 from peerwatch.actors.messages import AuditMessage, CoordinatorMessage, GraphMessage, OutputMessage, ShardMessage
-from peerwatch.actors.output import OutputActor, Sink
+from peerwatch.actors.output import OutputActor
 from peerwatch.actors.purchases import PurchaseShard
 from peerwatch.actors.snapshot import Snapshot
 from peerwatch.actors.trainer import Trainer, TrainingRequest
-from peerwatch.connectors.source import Bookmark, Log
+from peerwatch.connectors.sink import Sink
+from peerwatch.connectors.source import Bookmark, Source
 from peerwatch.errors import PeerwatchError
 from peerwatch.judging.engine import BATCH_CAP, windows_at_once
 from peerwatch.judging.state import Counts, State
@@ -180,7 +181,7 @@ class Pipeline:
         """Read no more; what has been read is still judged and written."""
         self._dispatcher.stop()
 
-    async def run(self, logs: Sequence[Log]) -> Totals:
+    async def run(self, logs: Sequence[Source]) -> Totals:
         """Judge the logs, one after the other, to their ends.
 
         Raises:

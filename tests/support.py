@@ -22,7 +22,7 @@ from peerwatch.connectors.log_file import LogFile
 from peerwatch.connectors.source import Block
 from peerwatch.judging.adaptation import Notice
 from peerwatch.judging.audit import BruteForce, Difference
-from peerwatch.judging.judge import Decision, Mask, SigmaJudge
+from peerwatch.judging.judge import Mask, Reasons, SigmaJudge
 from peerwatch.judging.sigma import Sigma
 from peerwatch.judging.state import State
 from peerwatch.network.graph import Plan
@@ -102,14 +102,14 @@ class SilentLog:
         """None."""
         return np.zeros(len(queries.seq), np.bool_)
 
-    def write(self, queries: WindowQueries, decisions: Sequence[Decision]) -> None:
+    def write(self, queries: WindowQueries, decisions: Sequence[Reasons]) -> None:
         """Never called."""
         raise AssertionError(queries, decisions)
 
     def tell(self, who: str, notices: Sequence[Notice | ModelActivated]) -> None:
         """Nothing."""
 
-    def disagree(self, queries: WindowQueries, pairs: Sequence[tuple[Decision, Decision]]) -> None:
+    def disagree(self, queries: WindowQueries, pairs: Sequence[tuple[Reasons, Reasons]]) -> None:
         """Never called."""
         raise AssertionError(queries, pairs)
 

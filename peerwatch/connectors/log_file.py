@@ -28,6 +28,7 @@ CHUNK: Final = 1 << 20
 """Bytes a read asks for: large enough that reading costs next to nothing, small enough for a batch."""
 LONGEST_HEADER: Final = 1 << 20
 """Bytes in which a header line must have ended; what is longer is no header."""
+NEW_LINE: Final = b"\n"
 BLANK: Final = b" \t\r\n"
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
@@ -256,3 +257,22 @@ def _parameter(raw: msgspec.Raw, name: str, origin: str) -> int:
         return int(text)
     written = bytes(raw).decode()[:40]
     raise UsageError(f'{origin}: the header\'s "{name}" is {written}; expected an integer like "50"')
+
+
+def header_of(text: bytes, name: str) -> tuple[dict[str, int], int]:
+    """D and T from the header at the start of a log's text, as far as it names them, and how many bytes it takes.
+
+    Raises:
+        UsageError: a value is no integer.
+    """
+    begin = begin_of_line(text)
+    while begin < len(text) and text[begin] in BLANK:
+        begin = begin_of_line(text, begin + 1)
+    end = text.find(b"\n", begin) + 1 or len(text)
+    try:
+        fields = parse_object(text[begin:end].strip())
+    except BadEvent:
+        return {}, 0
+    names = {"D", "T"} & fields.keys() if "event_type" not in fields else set()
+    origin = f"{name}:{1 + text.count(NEW_LINE, 0, begin)}"
+    return {key: _parameter(fields[key], key, origin) for key in sorted(names)}, end if names else 0

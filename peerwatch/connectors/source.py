@@ -20,7 +20,7 @@ class Block(NamedTuple):
     hole: int = 0
 
 
-class Log(Protocol):
+class Source(Protocol):
     """A source of lines: its name, whether its purchases are judged, and its blocks."""
 
     name: str

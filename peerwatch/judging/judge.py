@@ -38,6 +38,10 @@ class Case(NamedTuple):
     members: Int64s
     own: Windows | None = None
 
+    def statistics(self, place: int) -> Statistics:
+        """The exact statistics of one purchase's window."""
+        return Statistics.of(self.windows.amount[self.windows.window(place)].tolist())
+
     def part(self, begin: int, end: int) -> "Case":
         """The purchases from `begin` on, before `end`."""
         own = self.own.part(begin, end) if self.own is not None else None
@@ -80,7 +84,7 @@ class Scoring(NamedTuple):
     model: int | None = None
 
 
-class Decision(NamedTuple):
+class Reasons(NamedTuple):
     """One verdict with its reasons. `place` is the purchase's place in the judged batch.
 
     `amount` is in millionths; `oldest` and `newest` are the timestamps (microseconds) at the window's ends, None if it
@@ -140,7 +144,7 @@ class Judge(ABC):
     def verdicts(self, case: Case) -> BatchVerdicts:
         """Judge purchases; those of a run come in order, each once."""
 
-    def decisions(self, case: Case, judged: BatchVerdicts, which: Mask) -> list[Decision]:
+    def decisions(self, case: Case, judged: BatchVerdicts, which: Mask) -> list[Reasons]:
         """Verdicts with their reasons, of the purchases `which` (shape [q]) says, in order.
 
         Mean and sd are exact whoever judges: they are written whoever does.
@@ -161,14 +165,14 @@ class Judge(ABC):
     def _scoring(self, judged: BatchVerdicts, place: int) -> Scoring | None:  # noqa: ARG002
         return None
 
-    def _decision(self, case: Case, judged: BatchVerdicts, place: int) -> Decision:
+    def _decision(self, case: Case, judged: BatchVerdicts, place: int) -> Reasons:
         times = case.windows.timestamp[case.windows.window(place)]
         oldest, newest = (int(times.min()), int(times.max())) if len(times) else (None, None)
         amount, statistics = case.amount.exact(place), self.statistics(case.windows, place)
         scoring, flagged, level = self._scoring(judged, place), bool(judged.flagged[place]), None
         if self.severity is not None and flagged:
             level = self.severity.exact(statistics, amount) if scoring is None else self.severity.of(scoring.score)
-        return Decision(place, flagged, amount, statistics, oldest, newest, scoring, level)
+        return Reasons(place, flagged, amount, statistics, oldest, newest, scoring, level)
 
 
 class SigmaJudge(Judge):

@@ -11,11 +11,11 @@ from anyio.to_thread import run_sync
 from peerwatch.actors.coordinator import Judges
 from peerwatch.actors.judges import LiveJudge, ModelActivated
 from peerwatch.actors.messages import WindowQueries
-from peerwatch.connectors.source import Block, Log
+from peerwatch.connectors.source import Block, Source
 from peerwatch.detectors.registry import DETECTORS
 from peerwatch.errors import UsageError
 from peerwatch.judging.adaptation import Notice, section
-from peerwatch.judging.judge import CHAMPION, Decision, Mask, Scoring
+from peerwatch.judging.judge import CHAMPION, Mask, Reasons, Scoring
 from peerwatch.judging.state import State
 from peerwatch.replay.replay import Opened, Past, reopened
 from peerwatch.runtime.judges_from_settings import champion_of
@@ -33,7 +33,7 @@ class JudgedAgain(NamedTuple):
     `since` is the event from which on its model speaks, None if there is no model.
     """
 
-    decision: Decision
+    decision: Reasons
     scoring: Scoring
     since: int | None
     live: LiveJudge
@@ -153,7 +153,7 @@ class OneDecision:
 
     def __init__(self, seq: int) -> None:
         self._seq = seq
-        self.decision: Decision | None = None
+        self.decision: Reasons | None = None
         self.spoke: dict[int, int] = {}
 
     def wanted(self, queries: WindowQueries) -> Mask:
@@ -161,11 +161,11 @@ class OneDecision:
         wanted: Mask = queries.seq == self._seq
         return wanted
 
-    def write(self, queries: WindowQueries, decisions: Sequence[Decision]) -> None:  # noqa: ARG002
+    def write(self, queries: WindowQueries, decisions: Sequence[Reasons]) -> None:  # noqa: ARG002
         """Remember it."""
         self.decision = decisions[0]
 
-    def disagree(self, queries: WindowQueries, pairs: Sequence[tuple[Decision, Decision]]) -> None:
+    def disagree(self, queries: WindowQueries, pairs: Sequence[tuple[Reasons, Reasons]]) -> None:
         """Never called: there is no challenger."""
 
     def tell(self, who: str, notices: Sequence[Notice | ModelActivated]) -> None:  # noqa: ARG002
@@ -173,14 +173,14 @@ class OneDecision:
         self.spoke |= {one.version: one.seq for one in notices if isinstance(one, ModelActivated)}
 
 
-def first_bytes(logs: Sequence[Log], size: int) -> list[Log]:
+def first_bytes(logs: Sequence[Source], size: int) -> list[Source]:
     """The logs as far as the block with which `size` bytes of them all have been read."""
     left = [size]
     return [_Beginning(log, left) for log in logs]
 
 
 class _Beginning:
-    def __init__(self, log: Log, left: list[int]) -> None:
+    def __init__(self, log: Source, left: list[int]) -> None:
         self.name, self.judged = log.name, log.judged
         self._log = log
         self._left = left

@@ -60,10 +60,33 @@ async def sweep(
     output: Path | None = None,
     force: bool = False,
 ) -> SweepRecord | Signals:
+    """The same as `swept`, with progress; a signal that comes meanwhile ends it with nothing written, and is returned.
+
+    Raises:
+        UsageError, SourceError, SinkError: as `swept`.
+    """
+    record: list[SweepRecord] = []
+
+    async def work() -> None:
+        record.append(await swept(layers, wanted, labels=labels, output=output, force=force, progress=console))
+
+    with anyio.open_signal_receiver(SIGINT, SIGTERM) as signals:
+        interrupted_by = await _until_signal(work, signals)
+    return record[0] if interrupted_by is None else interrupted_by
+
+
+async def swept(
+    layers: Sequence[Layer],
+    wanted: SettingGrid,
+    *,
+    labels: Path | None = None,
+    output: Path | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> SweepRecord:
     """Judge the stream log with every wanted setting; of what is not wanted, the one value that is set.
 
-    With `output` each setting's flagged purchases are written into that directory. A signal that comes meanwhile ends
-    it with nothing written, and is returned.
+    With `output` each setting's flagged purchases are written into that directory.
 
     Raises:
         UsageError: something is missing or cannot be used, nothing is there to judge, or a label names no purchase.
@@ -79,16 +102,16 @@ async def sweep(
         grid = SettingGrid(wanted.D or [own.D], wanted.T or [own.T], wanted.k or [own.k])
         settings, stream = grid.settings(), opened.logs[-1].name
         files = FlaggedFiles(output, settings) if output is not None else None
-        signals = stack.enter_context(anyio.open_signal_receiver(SIGINT, SIGTERM))
         if files is not None:
             stack.push_async_callback(run_sync, files.discard)
             await run_sync(partial(files.begin, force=force))
         going = Sweep(opened, grid, named, files)
-        sizes = [log.size for log in opened.logs]
-        with console.progress(None if None in sizes else sum(size or 0 for size in sizes)):
-            interrupted_by = await _until_signal(partial(going.run, console.moved), signals)
-        if interrupted_by is not None:
-            return interrupted_by
+        if progress is None:
+            await going.run(lambda *_: None)
+        else:
+            sizes = [log.size for log in opened.logs]
+            with progress.progress(None if None in sizes else sum(size or 0 for size in sizes)):
+                await going.run(progress.moved)
         if going.judged == 0:
             raise UsageError(f"{stream} holds no purchase: there is nothing to judge")
         check_labels(named, going.found, labels or Path(), stream)

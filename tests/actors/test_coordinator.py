@@ -14,7 +14,7 @@ from peerwatch.actors.judges import LiveJudge
 from peerwatch.actors.mailbox import mailbox
 from peerwatch.actors.messages import Results, ShardMessage, WindowQueries, WindowRequest
 from peerwatch.amounts import Amounts
-from peerwatch.judging.judge import Decision, Mask, SigmaJudge
+from peerwatch.judging.judge import Mask, Reasons, SigmaJudge
 from peerwatch.judging.sigma import Sigma
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.graph import Networks, Plan
@@ -55,7 +55,7 @@ class Recorder(SilentLog):
         """Even ones."""
         return np.equal(queries.seq % 2, 0)
 
-    def write(self, queries: WindowQueries, decisions: Sequence[Decision]) -> None:
+    def write(self, queries: WindowQueries, decisions: Sequence[Reasons]) -> None:
         """Remember."""
         self.written += [(int(queries.seq[d.place]), d.flagged) for d in decisions]
 
