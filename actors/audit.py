@@ -46,7 +46,7 @@ class AuditActor:
     """Gets each batch from the dispatcher before anybody judges it, and later what the coordinator made of it."""
 
     def __init__(self, auditing: Auditing, inbox: Receive[AuditMessage], *, through: int = 0) -> None:
-        self.__audit = auditing.audit
+        self._audit = auditing.audit
         self._share = auditing.share
         self._alarm = auditing.alarm
         self.tally = auditing.tally
@@ -86,7 +86,7 @@ class AuditActor:
     def _recompute(self, message: AuditBatch, chosen: Mask) -> list[AuditedDecision]:
         batch = message.batch
         self._names += ids_of(message.arena, message.ends, len(self._names))
-        return self.__audit.follow(batch.events, batch.seq, batch.file, self._names, chosen)
+        return self._audit.follow(batch.events, batch.seq, batch.file, self._names, chosen)
 
     async def _compare(self, message: AuditDecisions) -> None:
         pairs = (Difference(judged, self._awaited.pop(judged.seq, None)) for judged in message.outcomes)

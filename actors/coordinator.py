@@ -26,12 +26,15 @@ from peerwatch.actors.messages import (
 )  # fmt: skip
 from peerwatch.actors.snapshot import Snapshot
 from peerwatch.actors.trainer import TrainingRequest
+from peerwatch.amounts import UNIT
+from peerwatch.connectors.parquet import DecisionRow, DecisionsFile
 from peerwatch.judging.adaptation import Notice, section
 from peerwatch.judging.audit import AuditedDecision
 from peerwatch.judging.judge import CHALLENGER, CHAMPION, BatchVerdicts, Case, Mask, Reasons
 from peerwatch.judging.sampling import sampled
 from peerwatch.judging.state import DISAGREED
 from peerwatch.kernels import Int64s
+from peerwatch.network.events import parse_event
 from peerwatch.network.graph import Networks, alone
 from peerwatch.network.windows import Windows, merged
 
@@ -118,8 +121,9 @@ class Coordinator:
         output: Send[OutputMessage],
         checking: AuditSample | None = None,
         disagreed: Sequence[int] = (0, 0),
+        every: DecisionsFile | None = None,
     ) -> None:
-        """`disagreed` counts from what was judged before."""
+        """`disagreed` counts from what was judged before; `every` takes every decision."""
         self._judges = judges
         self._T = T
         self._log = log
@@ -127,6 +131,7 @@ class Coordinator:
         self._shards = shards
         self._output = output
         self._checking = checking
+        self._every = every
         self._wants_context = any(live.wants_context for _, live in judges.live_judges())
         self._at_once = judges.challenger is None and not judges.champion.stepwise
         self.disagreed: Int64s = np.array(disagreed, np.int64)
@@ -179,7 +184,9 @@ class Coordinator:
                 stack.enter_context(end or nullcontext())
             async for message in asked:
                 if isinstance(message, Snapshot):
-                    message.put({DISAGREED: self.disagreed.copy()} | self._judges.arrays())
+                    parts = await run_sync(self._every.sync) if self._every is not None else None
+                    arrays = {DISAGREED: self.disagreed.copy()} | self._judges.arrays()
+                    message.put(arrays, decisions_written=parts)
                     await self._output.send(message)
                     continue
                 queries = message.queries
@@ -193,7 +200,7 @@ class Coordinator:
         checked = None if self._checking is None else sampled(queries.seq, self._checking.share)
         if self._at_once:
             work = 8 * sum(len(part.seq) for part in (*windows, *own))
-            if self._log.flagged or wanted.any():
+            if self._log.flagged or wanted.any() or self._every is not None:
                 work += INLINE_WORK  # a log may be a file: it is written from a thread
             flagged, outcomes = await run_kernel(work, self._decide, queries, windows, own, wanted, checked)
         else:
@@ -225,6 +232,8 @@ class Coordinator:
         which = champion.flagged | wanted
         if checked is not None:
             which |= checked
+        if self._every is not None:
+            which = np.ones(len(case.seq), np.bool_)
         if self._judges.challenger is not None:
             which |= judged[1].flagged
         decisions = self._judges.champion.judge.decisions(case, champion, which)
@@ -236,6 +245,8 @@ class Coordinator:
             self._log.write(queries, logged)
         if self._judges.challenger is not None:
             self._compare(queries, case, decisions, self._judges.challenger, judged[1])
+        if self._every is not None:
+            self._every.add([_row(queries, decision) for decision in decisions])
         flagged = [_flagged(queries, decision) for decision in decisions if decision.flagged]
         if checked is None:
             return flagged, []
@@ -276,3 +287,27 @@ def _flagged(queries: WindowQueries, decision: Reasons) -> Flagged:
 def _outcome(queries: WindowQueries, decision: Reasons) -> AuditedDecision:
     seq, line = int(queries.seq[decision.place]), int(queries.events.line[decision.place])
     return AuditedDecision(seq, queries.file, line, decision.statistics, decision.flagged)
+
+
+def _row(queries: WindowQueries, decision: Reasons) -> DecisionRow:
+    events, place, statistics, scoring = queries.events, decision.place, decision.statistics, decision.scoring
+    line = queries.content[events.start[place] : events.end[place]].removesuffix(b"\r")
+    size = int(queries.networks.size[place])
+    known = statistics.n > 0
+    return DecisionRow(
+        seq=int(queries.seq[place]),
+        file=queries.file,
+        line=int(events.line[place]),
+        user=parse_event(line).user.decode(),
+        timestamp=int(events.timestamp[place]),
+        amount=decision.amount / UNIT,
+        flagged=decision.flagged,
+        window_size=statistics.n,
+        mean=float(statistics.mean()) if known else None,
+        sd=float(statistics.sd()) if known else None,
+        network_size=size if size >= 0 else None,
+        score=scoring.score if scoring is not None else None,
+        threshold=scoring.threshold if scoring is not None else None,
+        model=scoring.model if scoring is not None else None,
+        severity=decision.severity,
+    )

@@ -80,7 +80,7 @@ class Dispatcher:
         self._graphs = graphs
         self._shards = shards
         self._batch_cap = batch_cap
-        self.__audit = audit
+        self._audit = audit
         self._strict = strict
         self._done = done
         self._due_snapshot = due_snapshot
@@ -144,8 +144,8 @@ class Dispatcher:
             graph.close()
         for shard in self._shards:
             shard.close()
-        if self.__audit is not None:
-            self.__audit.close()
+        if self._audit is not None:
+            self._audit.close()
 
     def _mark(self, log: Source, position: Any) -> None:
         """Remember how far it has come, now and then."""
@@ -276,8 +276,8 @@ class Dispatcher:
             )  # fmt: skip
             await shard.send(purchases)
         batch = Batch(events, seq, content, log.name, log.judged, users, rejected)
-        if self.__audit is not None:
-            await self.__audit.send(AuditBatch(batch, *self._decoder.interner.columns()))
+        if self._audit is not None:
+            await self._audit.send(AuditBatch(batch, *self._decoder.interner.columns()))
         if log.judged and not self._shared:
             self._shared = True
             share = Share([Reply() for _ in self._graphs[1:]])

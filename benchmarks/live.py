@@ -109,7 +109,8 @@ def checkpoint_seconds(
     progress = Counts(0, purchases, 0, 0, users)
     facts = Facts(
         progress, judged=True, position=Position(), flagged=0, flagged_written=Written(), rejects_written=Written(),
-        verdicts=VerdictHash(), verdicts_written=None, shards=1, unseen=[], bookmarks=[], seen=Seen(),
+        verdicts=VerdictHash(), verdicts_written=None, decisions_written=None, shards=1, unseen=[],
+        bookmarks=[], seen=Seen(),
     )  # fmt: skip
     state = State.restored(2, 50, 1, [], arrays, facts)
     began = time.perf_counter()

@@ -56,6 +56,21 @@ def replace_file(path: Path, fill: Callable[[DurableFile], None]) -> None:
     sync_directory(path.parent)
 
 
+def put_in_place(new: Path, path: Path) -> None:
+    """Give a file that somebody else has written its name, when it is sure to be there after a power failure.
+
+    Raises:
+        OSError: it could not be done; what was at `path` is still there.
+    """
+    descriptor = os.open(new, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    replace(new, path)
+    sync_directory(path.parent)
+
+
 def append(path: Path, data: bytes) -> None:
     """Add to the end of a file, which is made if need be; afterwards it is there even after a power failure.
 

@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import anyio
 from anyio.abc import TaskGroup
+from anyio.to_thread import run_sync
 
 from peerwatch.actors.audit import AuditActor, Auditing, AuditTally
 from peerwatch.actors.coordinator import AuditSample, Coordinator, DecisionLog, Judges
@@ -17,6 +18,7 @@ from peerwatch.actors.output import OutputActor
 from peerwatch.actors.purchases import PurchaseShard
 from peerwatch.actors.snapshot import Snapshot
 from peerwatch.actors.trainer import Trainer, TrainingRequest
+from peerwatch.connectors.parquet import DecisionsFile
 from peerwatch.connectors.sink import Sink
 from peerwatch.connectors.source import Bookmark, Source
 from peerwatch.errors import PeerwatchError
@@ -62,6 +64,7 @@ class Pipeline:
         flagged: Sink,
         rejects: Sink,
         ledger: Sink | None = None,
+        every_decision: DecisionsFile | None = None,
         walkers: int = 1,
         strict: bool = False,
         batch_cap: int = BATCH_CAP,
@@ -84,19 +87,21 @@ class Pipeline:
         for send, _ in training:
             judges = judges._replace(trainer=send)
         # a record names the network's size, and it is a part of the context
-        state.graph.sizes = decisions.flagged or any(live.wants_context for live in live_judges)
+        counted = every_decision is not None or decisions.flagged
+        state.graph.sizes = counted or any(live.wants_context for live in live_judges)
         self._state = state
+        self._every = every_decision
         mailboxes = (*graphs, *answers, (to_output, output_inbox), *boxes, *audited, *training)
         self._senders = [send for send, _ in mailboxes]
         inboxes = [inbox for _, inbox in mailboxes]
         self._ends: list[Send[Any] | Receive[Any]] = [*self._senders, *asking, *inboxes]
-        self.__audit: AuditActor | None = None
+        self._audit: AuditActor | None = None
         to_audit, checking = None, None
         if auditing is not None:
             ((to_audit, audit_inbox),) = audited
             checking = AuditSample(auditing.share, to_audit.clone())
             self._ends.append(checking.audit)
-            self.__audit = AuditActor(auditing, audit_inbox, through=state.progress.events)
+            self._audit = AuditActor(auditing, audit_inbox, through=state.progress.events)
         self._dispatcher = Dispatcher(
             state.decoder,
             [send for send, _ in graphs],
@@ -126,7 +131,7 @@ class Pipeline:
         most = windows_at_once(state.T, len(boxes))
         inboxes_of_graphs = [inbox for _, inbox in answers]
         self._coordinator = Coordinator(
-            judges, state.T, decisions, inboxes_of_graphs, asking, to_output, checking, state.disagreed
+            judges, state.T, decisions, inboxes_of_graphs, asking, to_output, checking, state.disagreed, every_decision
         )
         self._actors: list[GraphActor | Coordinator | OutputActor | PurchaseShard | AuditActor | Trainer] = [
             *(
@@ -139,7 +144,7 @@ class Pipeline:
                 PurchaseShard(number, history, inbox)
                 for number, (history, (_, inbox)) in enumerate(zip(state.histories, boxes, strict=True))
             ),
-            *([self.__audit] if self.__audit is not None else []),
+            *([self._audit] if self._audit is not None else []),
             *(Trainer(inbox) for _, inbox in training),
         ]
 
@@ -151,7 +156,7 @@ class Pipeline:
     @property
     def through(self) -> int:
         """All events up to this sequence number are in every actor's state, and what they gave is written."""
-        audit = [self.__audit.through] if self.__audit is not None else []
+        audit = [self._audit.through] if self._audit is not None else []
         return min(self._output.through, *(history.applied for history in self._state.histories), *audit)
 
     def mailboxes(self) -> dict[str, Depth]:
@@ -165,7 +170,7 @@ class Pipeline:
     def statistics(self) -> Totals:
         """What has been done so far."""
         verdicts = self._output.verdicts
-        tally = self.__audit.tally if self.__audit is not None else AuditTally()
+        tally = self._audit.tally if self._audit is not None else AuditTally()
         return Totals(
             self._dispatcher.statistics(),
             self._output.written,
@@ -195,8 +200,10 @@ class Pipeline:
         finally:
             for end in self._ends:
                 end.close()  # an actor that failed or was cancelled may have left its own open
-        if self.__audit is not None:
-            await self.__audit.finish()
+        if self._audit is not None:
+            await self._audit.finish()
+        if self._every is not None:
+            await run_sync(self._every.finish)
         if self._dispatcher.stopped_by is not None:
             raise self._dispatcher.stopped_by
         return self.statistics()

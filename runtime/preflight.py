@@ -26,11 +26,15 @@ AnyLog: TypeAlias = LogFile | FollowedLog
 
 
 class Outputs(NamedTuple):
-    """Where flagged purchases, rejected lines and the verdicts' ledger go; without a file rejected lines are told."""
+    """Where flagged purchases, rejected lines, the verdicts' ledger and all decisions go.
+
+    Without a file rejected lines are told.
+    """
 
     flagged: str
     rejects: str | None
     verdicts: str | None
+    decisions: str | None = None
 
 
 async def open_state(
@@ -151,13 +155,15 @@ def output_paths(settings: Settings) -> Outputs:
         UsageError: no output is set.
     """
     named = settings.output
-    flagged, rejects, ledger = (
+    flagged, rejects, ledger, decisions = (
         "-" if path is not None and descriptor_of(path, 1) == 1 else path
-        for path in (named.flagged, named.rejects, named.verdicts)
+        for path in (named.flagged, named.rejects, named.verdicts, named.decisions)
     )
+    if decisions == "-":
+        raise UsageError("decisions cannot go to standard output; name a file")
     if flagged is None:
         raise UsageError(NOT_SET.format(key="output.flagged", what="the output", option="OUTPUT"))
-    return Outputs(flagged, rejects if rejects is not None else _beside(flagged), ledger)
+    return Outputs(flagged, rejects if rejects is not None else _beside(flagged), ledger, decisions)
 
 
 def _beside(flagged: str) -> str | None:
@@ -173,8 +179,9 @@ def identity_of(settings: Settings, D: int, T: int, outputs: Outputs) -> Identit
     directory = Path(settings.state.directory or ".")
     stream = FilePlace.of(settings.input.stream or "", directory)
     flagged, rejects = (FilePlace.of(path or "-", directory) for path in outputs[:2])
-    verdicts = FilePlace.of(outputs.verdicts, directory) if outputs.verdicts is not None else None
-    return Identity(D, T, rules_of(settings, "detector.", "challenger."), stream, flagged, rejects, verdicts)
+    verdicts, decisions = (FilePlace.of(path, directory) if path is not None else None for path in outputs[2:])
+    rules = rules_of(settings, "detector.", "challenger.")
+    return Identity(D, T, rules, stream, flagged, rejects, verdicts, decisions)
 
 
 def rules_of(settings: Settings, *sections: str) -> dict[str, Any]:
@@ -193,6 +200,7 @@ def check_distinct(settings: Settings, config: Path | None, outputs: Outputs) ->
         ("the output", outputs.flagged),
         ("the rejects file", outputs.rejects),
         ("the ledger", outputs.verdicts),
+        ("the decisions file", outputs.decisions),
         ("the log file", settings.logs.file),
     ]
     if settings.input.batch == settings.input.stream == "-":
@@ -214,7 +222,7 @@ def check_replayable(settings: Settings, outputs: Outputs) -> None:
     if settings.state.directory is None:
         return
     names = ("output", "rejects file", "ledger")
-    for what, path in (("batch log", settings.input.batch), *zip(names, outputs, strict=True)):
+    for what, path in (("batch log", settings.input.batch), *zip(names, outputs, strict=False)):
         if path is not None and (descriptor_of(path, 1) is not None or _is_no_file(Path(path))):
             raise UsageError(
                 f"with --state the {what} must be a file, so that a run can go on in it; {shown(path)} is none"

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from anyio.to_thread import run_sync
 
+from peerwatch.connectors.parquet import DecisionsFile
 from peerwatch.connectors.seen import Lost
 from peerwatch.connectors.tail import Beginning, look_at
 from peerwatch.errors import UsageError
@@ -21,6 +22,7 @@ from peerwatch.runtime.log_target import open_log_target
 from peerwatch.runtime.pipeline import Totals
 from peerwatch.runtime.preflight import (
     NOT_SET,
+    Outputs,
     check_distinct,
     check_replayable,
     check_stream,
@@ -107,13 +109,19 @@ async def run(
         unkept = UnkeptRejects(console, strict=settings.strict)
         rejects = FileSink(paths.rejects, logger.warning) if paths.rejects is not None else unkept
         ledger = FileSink(paths.verdicts, logger.warning) if paths.verdicts is not None else None
-        sinks = Sinks(FileSink(paths.flagged, logger.warning), rejects, ledger)
-        for sink, is_own in zip(sinks, (is_flagged_line, is_reject_line, is_ledger_line), strict=True):
+        decisions = await run_sync(_decisions_file, paths, settings)
+        sinks = Sinks(FileSink(paths.flagged, logger.warning), rejects, ledger, decisions)
+        own = (is_flagged_line, is_reject_line, is_ledger_line)
+        for sink, is_own in zip((sinks.flagged, sinks.rejects, sinks.ledger), own, strict=True):
             if sink is None:
                 continue
             await sink.open(stack)
             if checkpoint is None and not force and isinstance(sink, FileSink):
                 await sink.check_own(is_own)
+        if decisions is not None:
+            stack.push_async_callback(run_sync, decisions.discard)
+            if checkpoint is None:
+                await run_sync(partial(decisions.check, force=force))
         supervisor = Supervisor(
             layers,
             settings,
@@ -147,3 +155,9 @@ async def run(
             supervisor.lost,
             checkpoint.envelope.facts.progress.events if checkpoint is not None else 0,
         )
+
+
+def _decisions_file(paths: Outputs, settings: Settings) -> DecisionsFile | None:
+    if paths.decisions is None:
+        return None
+    return DecisionsFile(paths.decisions, parts=settings.follow or settings.state.directory is not None)

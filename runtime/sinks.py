@@ -13,6 +13,7 @@ import msgspec
 from anyio.to_thread import run_sync
 
 from peerwatch.connectors.output_file import OutputFile, Written, open_output
+from peerwatch.connectors.parquet import DecisionsFile
 from peerwatch.errors import BadEvent, SinkError, UsageError
 from peerwatch.judging.verdict_hash import decode_entry
 from peerwatch.network.events import parse_object
@@ -162,6 +163,7 @@ class Sinks(NamedTuple):
     flagged: FileSink
     rejects: FileSink | UnkeptRejects
     ledger: FileSink | None
+    decisions: DecisionsFile | None = None
 
     async def look(self) -> None:
         """See whether somebody has moved one of them away, deleted or emptied it.
@@ -169,17 +171,18 @@ class Sinks(NamedTuple):
         Raises:
             SinkError: one is gone, and no new one can be made.
         """
-        for sink in self:
+        for sink in (self.flagged, self.rejects, self.ledger):
             if sink is not None:
                 await sink.look()
 
-    async def written(self) -> dict[str, Written | None]:
-        """How far they have been written, as a checkpoint has it."""
-        flagged, rejects, ledger = self
+    async def written(self) -> dict[str, Any]:
+        """How far they have been written when nothing has been judged yet, as a checkpoint has it."""
+        flagged, rejects, ledger, decisions = self
         return {
             "flagged_written": await flagged.written(),
             "rejects_written": await rejects.written(),
             "verdicts_written": await ledger.written() if ledger is not None else None,
+            "decisions_written": 0 if decisions is not None else None,
         }
 
 

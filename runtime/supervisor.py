@@ -179,7 +179,10 @@ class Supervisor:
         directory = self._directory.path if self._directory is not None else None
         judges = self._judges = await run_sync(self._make_judges, directory, checkpoint, read)
         written = (facts.flagged_written, facts.rejects_written, facts.verdicts_written) if facts else (None,) * 3
-        for sink, how_far in zip(self._sinks, written, strict=True):
+        if self._sinks.decisions is not None:
+            parts = facts.decisions_written if facts is not None else None
+            await run_sync(self._sinks.decisions.start, parts)
+        for sink, how_far in zip((self._sinks.flagged, self._sinks.rejects, self._sinks.ledger), written, strict=True):
             if sink is not None:
                 await sink.start(how_far, force=self._force)
         if checkpoint is None or facts is None:
@@ -209,6 +212,7 @@ class Supervisor:
             flagged=self._sinks.flagged,
             rejects=self._sinks.rejects,
             ledger=self._sinks.ledger,
+            every_decision=self._sinks.decisions,
             walkers=settings.walkers,
             strict=settings.strict,
             due_snapshot=self._checkpointer.due if self._checkpointer is not None else lambda *_: None,

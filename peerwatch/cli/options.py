@@ -22,7 +22,8 @@ from peerwatch.settings.model import (
 
 OPTION_KEYS: Final = {
     "D": "D", "T": "T", "k": "detector.k", "shards": "shards", "walkers": "walkers",
-    "rejects": "output.rejects", "verdicts": "output.verdicts", "strict": "strict", "quiet": "quiet",
+    "rejects": "output.rejects", "verdicts": "output.verdicts",
+    "decisions_file": "output.decisions", "strict": "strict", "quiet": "quiet",
     "log_format": "logs.format", "log_level": "logs.level", "log_file": "logs.file",
     "decisions": "logs.decisions", "log_user": "logs.users", "log_sample": "logs.sample",
     "follow": "follow", "idle_exit": "idle_exit", "state": "state.directory",
@@ -112,6 +113,7 @@ RUNNING: Final = (
     click.option("--state", metavar="DIR", help="Keep checkpoints in DIR, and go on where the last run was."),
     click.option("--rejects", metavar="FILE", help="Where rejected lines go. Default: beside an OUTPUT file."),
     click.option("--verdicts", metavar="FILE", help="Write a ledger that `peerwatch bisect` compares."),
+    click.option("--decisions-file", metavar="FILE", help="Write every decision as Parquet; a folder with --state."),
     AUDIT,
     renamed("--shadow", "--audit"),
     click.option("--strict", is_flag=True, default=None, help="Stop at the first rejected line with exit code 1."),

@@ -134,7 +134,7 @@ async def verified(layers: Sequence[Layer], console: Progress) -> Verified:
         if settings.output.flagged is None:
             raise UsageError(NOT_SET.format(key="output.flagged", what="the output", option="OUTPUT"))
         opened = await open_replay(layers, lambda _: False, stack)
-        k, share = opened.settings.detector.exact_k(), __audit_share(opened)
+        k, share = opened.settings.detector.exact_k(), _audit_share(opened)
         live = await run_sync(live_judge_of, opened, await run_sync(record_of, opened))
         output = ComparingSink(settings.output.flagged)
         await output.open(stack)
@@ -161,7 +161,7 @@ async def verified(layers: Sequence[Layer], console: Progress) -> Verified:
         return Verified(totals, output.name, _wrong(output, ledger.verdict), tally.first)
 
 
-def __audit_share(opened: Opened) -> float:
+def _audit_share(opened: Opened) -> float:
     """The share of decisions to recompute: of sigma's only.
 
     Raises:

@@ -45,6 +45,7 @@ class OutputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     flagged: str | None = None
     rejects: str | None = None
     verdicts: str | None = None
+    decisions: str | None = None
 
 
 SIGMA: Final = "sigma"
@@ -159,7 +160,8 @@ RENAMED: Final = {"shadow": "audit", "detector.learning": "detector.training"}
 DEFAULT: Final = "default"
 DIRECTORIES: Final = {"state.directory"}
 PATHS: Final = {
-    "input.batch", "input.stream", "input.rotated", "output.flagged", "output.rejects", "output.verdicts", "logs.file",
+    "input.batch", "input.stream", "input.rotated", "output.flagged", "output.rejects", "output.verdicts",
+    "output.decisions", "logs.file",
     *DIRECTORIES,
 }  # fmt: skip
 """The keys whose values are paths."""

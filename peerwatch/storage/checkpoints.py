@@ -49,6 +49,7 @@ class Facts(StateFacts, frozen=True):
     flagged_written: Written
     rejects_written: Written
     verdicts_written: Written | None
+    decisions_written: int | None
     bookmarks: list[Bookmark[Position]]
     seen: Seen
 
@@ -88,6 +89,7 @@ class Identity(msgspec.Struct, frozen=True):
     flagged: FilePlace
     rejects: FilePlace
     verdicts: FilePlace | None
+    decisions: FilePlace | None = None
 
 
 class CheckpointEnvelope(msgspec.Struct, frozen=True):
