@@ -15,9 +15,9 @@ from typing import Any
 import anyio
 from anyio.to_thread import run_sync
 
+from peerwatch.connectors.descriptors import descriptor_of, name_of
 from peerwatch.errors import UsageError
 from peerwatch.readable import shown, why_unwritable
-from peerwatch.runtime.descriptors import descriptor_of, name_of
 
 
 class LogTarget:

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import anyio
 from anyio.to_thread import run_sync
 
+from peerwatch.connectors.descriptors import descriptor_of
 from peerwatch.connectors.follow import FollowedLog
 from peerwatch.connectors.generation import holds
 from peerwatch.connectors.log_file import LogFile
@@ -16,7 +17,6 @@ from peerwatch.connectors.rotated import rotated_files
 from peerwatch.connectors.tail import Beginning
 from peerwatch.errors import PeerwatchError, UsageError
 from peerwatch.readable import shown
-from peerwatch.runtime.descriptors import descriptor_of
 from peerwatch.settings.model import Layer, Settings, keys, value_of
 from peerwatch.storage.checkpoints import Checkpoint, Facts, FilePlace, Identity, StateDirectory
 

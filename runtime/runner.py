@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from anyio.to_thread import run_sync
 
+from peerwatch.connectors.file_sink import FileSink
 from peerwatch.connectors.parquet import DecisionsFile
 from peerwatch.connectors.seen import Lost
 from peerwatch.connectors.tail import Beginning, look_at
@@ -35,7 +36,7 @@ from peerwatch.runtime.preflight import (
     required,
     take_header,
 )  # fmt: skip
-from peerwatch.runtime.sinks import FileSink, Sinks, is_flagged_line, is_ledger_line, is_reject_line
+from peerwatch.runtime.sinks import Sinks, is_flagged_line, is_ledger_line, is_reject_line
 from peerwatch.runtime.supervisor import AuditFrom, Supervisor
 from peerwatch.runtime.unkept import UnkeptRejects
 from peerwatch.settings.model import Layer, Settings, resolve

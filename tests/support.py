@@ -18,6 +18,7 @@ from peerwatch.actors.audit import Auditing
 from peerwatch.actors.coordinator import Judges
 from peerwatch.actors.judges import LiveJudge, ModelActivated
 from peerwatch.actors.messages import WindowQueries
+from peerwatch.connectors.file_sink import FileSink
 from peerwatch.connectors.log_file import LogFile
 from peerwatch.connectors.source import Block
 from peerwatch.judging.adaptation import Notice
@@ -28,7 +29,6 @@ from peerwatch.judging.state import State
 from peerwatch.network.graph import Plan
 from peerwatch.network.rejects import RejectedLine, decode_reject
 from peerwatch.runtime.pipeline import Pipeline, Totals
-from peerwatch.runtime.sinks import FileSink
 
 FORCED = {Plan.PARTITION: (1, 10**6, 10**6, 0), Plan.SCAN: (0, 10**6, 0, 10**6), Plan.MEMBERSHIP: (10**6, 0, 0, 10**6)}
 """Costs that make the planner prefer one plan."""

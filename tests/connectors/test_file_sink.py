@@ -7,8 +7,8 @@ from pathlib import Path
 import anyio
 import pytest
 
+from peerwatch.connectors.file_sink import FileSink
 from peerwatch.errors import SinkError, UsageError
-from peerwatch.runtime.sinks import FileSink
 
 
 async def test_a_started_sink_replaces_the_file(tmp_path: Path) -> None:
