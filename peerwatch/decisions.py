@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from peerwatch.judging.engine import JudgedBatch
 from peerwatch.network.rejects import RejectedLine
+from peerwatch.network.statistics import decimal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +91,7 @@ def decisions_of(judged: JudgedBatch, name: Callable[[int], str]) -> Iterator[De
             line,
             name(user),
             EPOCH + timedelta(microseconds=timestamp),
-            Decimal(f"{case.amount.exact(place)}e-6"),  # dividing would round large ones
+            Decimal(decimal(case.amount.exact(place))),
             flagged,
             statistics.n,
             Decimal(statistics.mean()) if statistics.n else None,
