@@ -19,13 +19,16 @@ from support import befriend, purchase
 
 DATA: Final = Path(__file__).parent / "storage" / "data"
 DRIVER: Final = """
-import sys
+import os, sys
 try:
     from peerwatch.runtime.cli import cli  # up to version 5
 except ImportError:
     from peerwatch.cli.main import cli
 from peerwatch.actors import dispatcher
 dispatcher.MARK_EVENTS = 20  # in a log of this size there would be no second one
+if "--die" in sys.argv:  # before the first event
+    sys.argv.remove("--die")
+    dispatcher.Dispatcher.run = lambda *_: os._exit(0)
 cli()
 """
 USERS: Final = 12
@@ -53,6 +56,12 @@ FIRST, SECOND, THIRD, FOURTH = (b"".join(LINES[begin : begin + 140]) for begin i
 """Pieces of the stream log. The first two were read in runs of their own, the third behind a rotation."""
 FOREIGN: Final = purchase(3, "77") * 40
 """A rotated file that was there before the first run, and is none of the log's."""
+STAGES: Final[dict[str, list[tuple[bytes, ...]]]] = {
+    "begun": [(FIRST,)],
+    "followed": [(FIRST,), (FIRST + SECOND,), (FIRST + SECOND, THIRD)],
+    "trained": [(FIRST,), (FIRST + SECOND,)],
+}
+"""How the log lay there at the start of each run, the rotated file first."""
 CONFIG: Final = """
 detector:
   name: "typical:Typical"
@@ -90,17 +99,19 @@ def run_trained(*options: str) -> list[str]:
 
 
 def _make(python: str, version: int) -> None:
-    for name, command in (("followed", run_followed()), ("trained", run_trained())):
+    config = CONFIG.format(learning="learning" if version < 6 else "training")
+    for name, command in (("begun", run_followed("--die")), ("followed", run_followed()), ("trained", run_trained())):
+        target = DATA / f"version_{version}" / name
+        if target.exists():
+            continue
         with tempfile.TemporaryDirectory() as made:
-            directory, target = Path(made), DATA / f"version_{version}" / name
-            (directory / "c.yaml").write_text(CONFIG.format(learning="learning" if version < 6 else "training"))
-            stages = [(FIRST,), (FIRST + SECOND,)]
-            for pieces in [*stages, (FIRST + SECOND, THIRD)] if name == "followed" else stages:
+            directory = Path(made)
+            (directory / "c.yaml").write_text(config)
+            for pieces in STAGES[name]:
                 if len(pieces) == 2:
                     (directory / "stream").rename(directory / "stream.1")
                 _write_new(directory, *pieces)
                 subprocess.run([python, "-c", DRIVER, *command], cwd=directory, check=True)
-            target.mkdir(parents=True)
             copytree(directory / "state", target / "state", ignore=ignore_patterns("lock"))
             for output in ("out", "out.rejects.json", "ledger"):
                 if (directory / output).exists():

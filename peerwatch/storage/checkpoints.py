@@ -28,10 +28,11 @@ from peerwatch.errors import SinkError, UsageError
 from peerwatch.judging.state import Arrays, StateFacts
 from peerwatch.readable import shown, why_damaged
 from peerwatch.settings.model import InputSettings
-from peerwatch.storage.migrations import StoredCheckpoint, Surroundings, check_version, migrated, version_of
 
 VERSION: Final = 6
 """Of the format. Whoever changes it adds a step to `peerwatch.storage.migrations`."""
+OLDEST: Final = 4
+"""The earliest version that can be read."""
 DAMAGE: Final = (
     OSError, ValueError, KeyError, EOFError, RuntimeError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile,
     zlib.error, msgspec.MsgspecError,
@@ -92,6 +93,12 @@ class Identity(msgspec.Struct, frozen=True):
     flagged: FilePlace
     rejects: FilePlace
     verdicts: FilePlace | None
+
+
+class FormatVersion(msgspec.Struct, frozen=True):
+    """What the envelopes of all versions have in common."""
+
+    version: int
 
 
 class CheckpointEnvelope(msgspec.Struct, frozen=True):
@@ -232,7 +239,7 @@ def envelopes(directory: Path, inputs: InputSettings) -> Iterator[tuple[Path, Ch
     for path in reversed(files_in(directory)):
         try:
             raw = _raw_envelope(path)
-            is_current = version_of(raw) == VERSION
+            is_current = _version_of(raw, path) == VERSION
             envelope = _decoded(raw) if is_current else read_checkpoint(path, inputs).envelope
         except DAMAGE:  # a file that is gone is an OSError too
             continue
@@ -253,7 +260,7 @@ def events_in(directory: Path) -> int | None:
     for path in reversed(files_in(directory)):
         try:
             raw = _raw_envelope(path)
-            check_version(version_of(raw), VERSION, path)
+            _version_of(raw, path)
             _, events, *_ = msgspec.json.decode(raw)["facts"]["progress"]
         except DAMAGE:
             continue
@@ -271,9 +278,10 @@ def read_checkpoint(path: Path, inputs: InputSettings = NO_INPUTS) -> Checkpoint
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         arrays = dict(archive)
     raw = arrays.pop("facts").tobytes()
-    version = version_of(raw)
+    version = _version_of(raw, path)
     if version != VERSION:
-        check_version(version, VERSION, path)
+        from peerwatch.storage.migrations import StoredCheckpoint, Surroundings, migrated  # noqa: PLC0415 (few runs do)
+
         stored = migrated(StoredCheckpoint(msgspec.json.decode(raw), arrays), Surroundings(path.parent, inputs))
         raw, arrays = msgspec.json.encode(stored.envelope), dict(stored.arrays)
     envelope = _decoded(raw)
@@ -286,6 +294,22 @@ def _raw_envelope(path: Path) -> bytes:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         found: bytes = archive["facts"].tobytes()
     return found
+
+
+def _version_of(raw: bytes, path: Path) -> int:
+    """The version of an envelope.
+
+    Raises:
+        UsageError: it cannot be read by this peerwatch. It may be whole, so it is not passed over as damaged.
+    """
+    version = msgspec.json.decode(raw, type=FormatVersion).version
+    if not OLDEST <= version <= VERSION:
+        who = "a newer peerwatch" if version > VERSION else "an early peerwatch"
+        raise UsageError(
+            f"the checkpoint {shown(path)} is of format version {version}, written by {who}; this one reads versions"
+            f" {OLDEST} to {VERSION}: go on with the one that wrote it, or begin anew with --reset"
+        )
+    return version
 
 
 def _decoded(raw: bytes) -> CheckpointEnvelope:

@@ -9,23 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from peerwatch.errors import UsageError
 from peerwatch.readable import shown
 from peerwatch.settings.model import InputSettings
 from peerwatch.storage.version_4 import FactsFromFiles, facts_from_files
-
-OLDEST: Final = 4
-"""The first version that can be read."""
-
-
-class FormatVersion(msgspec.Struct, frozen=True):
-    """What the envelopes of all versions have in common."""
-
-    version: int
 
 
 class StoredCheckpoint(NamedTuple):
@@ -53,29 +42,9 @@ def migrated(stored: StoredCheckpoint, around: Surroundings) -> StoredCheckpoint
     return stored
 
 
-def version_of(envelope: bytes) -> int:
-    """The version of an envelope in JSON."""
-    return msgspec.json.decode(envelope, type=FormatVersion).version
-
-
-def check_version(version: int, newest: int, path: Path) -> None:
-    """See that a checkpoint can be read.
-
-    Raises:
-        UsageError: it is of a version that this peerwatch does not know, or does not know any more.
-    """
-    if not OLDEST <= version <= newest:
-        who = "a newer peerwatch" if version > newest else "an early peerwatch"
-        raise UsageError(
-            f"the checkpoint {shown(path)} is of format version {version}, written by {who}; this one reads versions"
-            f" {OLDEST} to {newest}: go on with the one that wrote it, or begin anew with --reset"
-        )
-
-
 def _from_4(stored: StoredCheckpoint, around: Surroundings) -> StoredCheckpoint:
-    read_off = facts_from_files(stored.envelope, around.inputs)
-    stream = around.inputs.stream or ""
-    return from_4(stored, read_off, around.directory, stream)
+    facts = facts_from_files(stored.envelope, around.inputs)
+    return from_4(stored, facts, around.directory, around.inputs.stream or "")
 
 
 def from_4(stored: StoredCheckpoint, read_off: FactsFromFiles, directory: Path, stream: str) -> StoredCheckpoint:

@@ -7,7 +7,7 @@ for any output that is gone; so does a place in a log that only looking back nee
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from zlib import crc32
@@ -27,7 +27,7 @@ Json = dict[str, Any]
 
 
 class PositionOf4(msgspec.Struct, frozen=True):
-    """A position as version 4 has it; a pipe has none, nor has a log that was not followed a beginning."""
+    """A position as version 4 has it; a pipe has none."""
 
     offset: int = 0
     line: int = 1
@@ -72,7 +72,7 @@ class FactsFromFiles(NamedTuple):
     verdicts_written: Json | None
 
 
-class Upto(NamedTuple):
+class CountedPrefix(NamedTuple):
     """A fingerprint of a file's first bytes as plain JSON, how many line feeds they hold, whether one ends them."""
 
     content: list[int | None]
@@ -102,7 +102,7 @@ def facts_from_files(envelope: Json, inputs: InputSettings) -> FactsFromFiles:
     batch = [position for _, judged, position in facts.marks if not judged]
     batch += [] if facts.judged else [facts.position]
     in_batch = _places_in_batch(inputs.batch, batch)
-    stream = _FollowedLog(Path(inputs.stream), inputs.rotated, facts)
+    stream = _StreamLog(Path(inputs.stream), inputs.rotated, facts)
     marks: list[Any] = []
     for events, judged, mark in facts.marks:
         place = stream.place(mark) if judged else in_batch[mark]
@@ -120,15 +120,14 @@ def facts_from_files(envelope: Json, inputs: InputSettings) -> FactsFromFiles:
 
 
 def _places_in_batch(path: str | None, positions: Sequence[PositionOf4]) -> dict[PositionOf4, Json]:
-    found: Mapping[int, Upto] = {}
-    own = look_at_file(Path(path)) if path is not None and path != "-" else None
-    if own is not None and all(_holds(PlainFile(own.path), position) for position in positions):
-        with closing(PlainFile(own.path)) as file:
+    found: Mapping[int, CountedPrefix] = {}
+    with suppress(OSError), closing(PlainFile(Path(path or ""))) as file:
+        if all(_holds(file, position) for position in positions):
             found = read_through(file, [position.offset for position in positions])
     return {position: _place(position, found.get(position.offset), 0) for position in positions}
 
 
-class _FollowedLog:
+class _StreamLog:
     """The stream log's files in the order in which version 4 read them, and which of them it had read."""
 
     def __init__(self, path: Path, pattern: str | None, facts: FactsOf4) -> None:
@@ -143,13 +142,9 @@ class _FollowedLog:
         self._found: dict[PositionOf4, int | None] = {}
         self._numbers: dict[int, int] = {}
         self._gone: dict[PositionOf4, int] = {}
-        self._contents: dict[int, Mapping[int, Upto]] = {}
+        self._contents: dict[int, Mapping[int, CountedPrefix]] = {}
         self._here = self._place_here()
         self._number_files()
-
-    @property
-    def _was_followed(self) -> bool:
-        return self._facts.began != PositionOf4()
 
     def position(self) -> Json:
         """The position in it, where it is being judged.
@@ -175,15 +170,12 @@ class _FollowedLog:
             offsets = [mark.offset for mark in (*marks, self._facts.position) if self._find(mark) == number]
             with closing(self._open(self._files[number])) as file:
                 self._contents[number] = read_through(file, offsets)
-        upto, device_and_inode = self._contents[number].get(position.offset), self._files[number].identity
-        return _place(position, upto, self._numbers.get(number, len(self._read)), device_and_inode)
+        counted, device_and_inode = self._contents[number].get(position.offset), self._files[number].identity
+        return _place(position, counted, self._numbers.get(number, len(self._read)), device_and_inode)
 
     def seen(self) -> Json:
         """The files that are not to be read again, or not at all."""
         files: list[list[Any]] = []
-        lost = {"pieces": 0, "bytes": 0}
-        if not self._was_followed:
-            return {"files": files, "lost": lost}
         ours = {file.identity for file in self._read if isinstance(file, Rotated)}
         for file in self._older():
             if file.identity not in ours:
@@ -196,14 +188,12 @@ class _FollowedLog:
             else:
                 content = _unknown(known.offset or len(known.head) or 1, known.head)
                 files.append([content, 0, 0, content[0], 0, known.line, number])
-        return {"files": files, "lost": lost}
+        return {"files": files, "lost": {"pieces": 0, "bytes": 0}}
 
     def _place_here(self) -> int:
         """Which file is to be read next."""
         facts = self._facts
         here = facts.position if facts.judged else facts.began
-        if not self._was_followed and not here.offset:
-            return len(self._files)
         if not here.head:
             return self._first_newer(here)
         found = self._find(here)
@@ -221,8 +211,6 @@ class _FollowedLog:
 
     def _number_files(self) -> None:
         """Count the files of the log from its beginning; a place that was marked in one that is gone counts as one."""
-        if not self._was_followed:
-            return
         began = self._facts.began
         first = self._find(began) if began.head else self._first_newer(began)
         if first is None:
@@ -263,19 +251,18 @@ class _FollowedLog:
         found = [number for number, file in enumerate(self._files) if self._file_holds(file, position)]
         same = [number for number in found if self._files[number].identity == position.identity]
         rotated = [number for number in found if self._files[number].path != self._path]
-        telling = found if len(position.head) >= EDGE or not self._was_followed else []
+        telling = found if len(position.head) >= min(EDGE, position.offset) else []
         return next(iter([*same[:1], *rotated[-1:], *telling[-1:]]), None)
 
     def _file_holds(self, file: Rotated, position: PositionOf4) -> bool:
-        try:
-            return _holds(self._open(file), position)
-        except OSError:
-            return False
+        with suppress(OSError), closing(self._open(file)) as opened:
+            return _holds(opened, position)
+        return False
 
     def _open(self, file: Rotated) -> StoredFile:
         return PlainFile(file.path) if file.path == self._path else open_file(file.path)
 
-    def _through(self, file: Rotated, *, edges: bool = False) -> Upto:
+    def _through(self, file: Rotated, *, edges: bool = False) -> CountedPrefix:
         """All of a file, or what version 5 looks at of one that is none of the log's: its edges as it is stored."""
         try:
             if not edges:
@@ -284,9 +271,9 @@ class _FollowedLog:
             with closing(PlainFile(file.path)) as plain:
                 size = min(EDGE, file.size)
                 head, tail = plain.read_at(0, size), plain.read_at(file.size - size, size)
-                return Upto([file.size, crc32(head), crc32(tail), None], 0, ended=False)
+                return CountedPrefix([file.size, crc32(head), crc32(tail), None], 0, ended=False)
         except OSError:
-            return Upto(NOTHING, 0, ended=False)
+            return CountedPrefix(NOTHING, 0, ended=False)
 
     def _changed(self, position: PositionOf4) -> UsageError:
         return UsageError(
@@ -296,9 +283,9 @@ class _FollowedLog:
         )
 
 
-def read_through(file: StoredFile, offsets: Sequence[int] | None) -> Mapping[int, Upto]:
+def read_through(file: StoredFile, offsets: Sequence[int] | None) -> Mapping[int, CountedPrefix]:
     """What a file holds up to each of some offsets that it reaches, or (under -1) up to its end."""
-    found: dict[int, Upto] = {}
+    found: dict[int, CountedPrefix] = {}
     prefix, feeds = Prefix(), 0
     for offset in sorted({*offsets}) if offsets is not None else (None,):
         while offset is None or prefix.size < offset:
@@ -311,20 +298,21 @@ def read_through(file: StoredFile, offsets: Sequence[int] | None) -> Mapping[int
         if offset is None or prefix.size == offset:
             fingerprint = prefix.fingerprint()
             content = [fingerprint.size, fingerprint.head, fingerprint.tail, fingerprint.whole]
-            found[-1 if offset is None else offset] = Upto(content, feeds, prefix.tail.endswith(LINE_FEED))
+            found[-1 if offset is None else offset] = CountedPrefix(content, feeds, prefix.tail.endswith(LINE_FEED))
     return found
 
 
 def _holds(file: StoredFile, position: PositionOf4) -> bool:
-    """Whether a file, which is closed, begins as that which a position is in, and goes on up to there."""
-    with closing(file):
-        head, last = position.head, position.offset - 1
-        return file.read_at(0, len(head)) == head and (last < 0 or len(file.read_at(last, 1)) == 1)
+    """Whether a file begins as that which a position is in, and goes on up to there."""
+    head, last = position.head, position.offset - 1
+    return file.read_at(0, len(head)) == head and (last < 0 or len(file.read_at(last, 1)) == 1)
 
 
-def _place(position: PositionOf4, upto: Upto | None, generation: int, identity: tuple[int, int] | None = None) -> Json:
-    fits = upto is not None and upto.is_before(position.line)
-    content = upto.content if upto is not None and fits else _unknown(position.offset, position.head)
+def _place(
+    position: PositionOf4, counted: CountedPrefix | None, generation: int, identity: tuple[int, int] | None = None
+) -> Json:
+    fits = counted is not None and counted.is_before(position.line)
+    content = counted.content if counted is not None and fits else _unknown(position.offset, position.head)
     return _json_of(content, position.line, generation, identity or position.identity)
 
 
@@ -341,12 +329,11 @@ def _unknown(size: int, head: bytes) -> list[int | None]:
 def _written(path: str, size: int, lines: int | None) -> Json:
     """How far an output had been written, if it holds so many lines up to there."""
     content: list[int | None] = [size, 0, 0, None]
-    identity, beside = (0, 0), []
-    if path != "-" and (own := look_at_file(Path(path))) is not None:
-        identity = own.identity
-        beside = [list(file.identity) for file in rotated_files(Path(path))] if not size else []
-        with closing(PlainFile(own.path)) as file:
-            upto = read_through(file, [size]).get(size)
-        if upto is not None and (not size or upto.ended) and lines in {None, upto.feeds}:
-            content = [*upto.content[:3], None]
-    return {"content": content, "device": identity[0], "inode": identity[1], "beside": beside}
+    device, inode = 0, 0
+    with suppress(OSError), closing(PlainFile(Path(path))) as file:
+        status, counted = file.status(), read_through(file, [size]).get(size)
+        device, inode = status.st_dev, status.st_ino
+        if counted is not None and (not size or counted.ended) and lines in {None, counted.feeds}:
+            content[1:3] = counted.content[1:3]
+    beside = [list(file.identity) for file in rotated_files(Path(path))] if not size else []
+    return {"content": content, "device": device, "inode": inode, "beside": beside}
