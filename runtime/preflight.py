@@ -49,7 +49,7 @@ async def open_state(
         if reset:
             raise UsageError("--reset forgets the checkpoints of a state directory; name one with --state")
         return None, None
-    directory = StateDirectory(Path(settings.state.directory), warn, settings.state.keep)
+    directory = StateDirectory(Path(settings.state.directory), warn, settings.state.keep, settings.input)
     await run_sync(directory.open, stack)
     return directory, None if reset else await run_sync(directory.newest)
 

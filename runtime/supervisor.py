@@ -35,7 +35,7 @@ from peerwatch.runtime.preflight import AnyLog, open_logs, take_header
 from peerwatch.runtime.room import shortage
 from peerwatch.runtime.sinks import Sinks
 from peerwatch.settings.model import Layer, Settings
-from peerwatch.storage.checkpoints import Checkpoint, Facts, Identity, StateDirectory
+from peerwatch.storage.checkpoints import VERSION, Checkpoint, Facts, Identity, StateDirectory
 from peerwatch.storage.status import STATUS_SECONDS, Status, look_at_log, write_status
 
 PROGRESS_SECONDS: Final = 0.1
@@ -185,6 +185,9 @@ class Supervisor:
         for sink, how_far in zip((self._sinks.flagged, self._sinks.rejects, self._sinks.ledger), written, strict=True):
             if sink is not None:
                 await sink.start(how_far, force=self._force)
+        if checkpoint is not None and self._directory is not None and checkpoint.written_as != VERSION:
+            # from now on files are known by what they hold, whoever rotates them before the next checkpoint
+            await run_sync(self._directory.write, checkpoint.arrays, checkpoint.envelope)
         if checkpoint is None or facts is None:
             state = State.fresh(self._D, self._T, settings.shards, named)
         else:

@@ -211,11 +211,11 @@ def _choose(
     directory, newest = Path(settings.state.directory), None
     if must and not files_in(directory):
         raise UsageError(f"no checkpoints in the state directory {directory}; name the one the run was given")
-    for path, envelope in envelopes(directory):
+    for path, envelope in envelopes(directory, settings.input):
         newest = newest or envelope
         if suits(envelope.facts):
             try:
-                return newest, read_checkpoint(path)
+                return newest, read_checkpoint(path, settings.input)
             except FileNotFoundError:
                 continue  # a run that is going on has let go of it
     return newest, None

@@ -1,7 +1,7 @@
 """The state directory: checkpoints that are written whole and checked when read, one process at a time.
 
 A checkpoint is a numpy `.npz` archive (arrays, each with a CRC-32, none pickled) named after its sequence number, with
-its facts as JSON in the array `facts`.
+its facts as JSON in the array `facts`. One of an earlier version is read as the present one would have written it.
 """
 
 import fcntl
@@ -27,8 +27,12 @@ from peerwatch.durable import replace_file, unlink
 from peerwatch.errors import SinkError, UsageError
 from peerwatch.judging.state import Arrays, StateFacts
 from peerwatch.readable import shown, why_damaged
+from peerwatch.settings.model import InputSettings
 
-VERSION: Final = 5
+VERSION: Final = 6
+"""Of the format. Whoever changes it adds a step to `peerwatch.storage.migrations`."""
+OLDEST: Final = 4
+"""The earliest version that can be read."""
 DAMAGE: Final = (
     OSError, ValueError, KeyError, EOFError, RuntimeError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile,
     zlib.error, msgspec.MsgspecError,
@@ -36,6 +40,7 @@ DAMAGE: Final = (
 """What reading a damaged archive raises (found by changing bytes at random)."""
 LOCK_ATTEMPTS: Final = 5
 LOCK_SECONDS: Final = 0.1
+NO_INPUTS: Final = InputSettings()
 
 
 class Facts(StateFacts, frozen=True):
@@ -92,6 +97,12 @@ class Identity(msgspec.Struct, frozen=True):
     decisions: FilePlace | None = None
 
 
+class FormatVersion(msgspec.Struct, frozen=True):
+    """What the envelopes of all versions have in common."""
+
+    version: int
+
+
 class CheckpointEnvelope(msgspec.Struct, frozen=True):
     """The facts of one checkpoint with its format's version, and the names of its arrays."""
 
@@ -103,20 +114,24 @@ class CheckpointEnvelope(msgspec.Struct, frozen=True):
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """One checkpoint as read."""
+    """One checkpoint as read; `written_as` is the version of the format in which it lies there."""
 
     arrays: Any
     envelope: CheckpointEnvelope
+    written_as: int = VERSION
 
 
 class StateDirectory:
     """Holds the lock and the checkpoints of one run."""
 
-    def __init__(self, path: Path, warn: Callable[[str], None], keep: int = 2) -> None:
-        """The state directory at `path`, in which the `keep` newest checkpoints are kept."""
+    def __init__(
+        self, path: Path, warn: Callable[[str], None], keep: int = 2, inputs: InputSettings = NO_INPUTS
+    ) -> None:
+        """The state directory at `path`, in which the `keep` newest checkpoints of a run on `inputs` are kept."""
         self.path = path
         self._warn = warn
         self._keep = keep
+        self._inputs = inputs
         self._lock = -1
         self._made = False
         self._damaged: list[Path] = []
@@ -167,12 +182,12 @@ class StateDirectory:
         """The newest checkpoint that is whole; a damaged one is passed over with a warning.
 
         Raises:
-            UsageError: there are checkpoints, but none that can be used.
+            UsageError: there are checkpoints, but none that can be used, or the newest is of an unknown version.
         """
         files = self._files()
         for path in reversed(files):
             try:
-                return read_checkpoint(path)
+                return read_checkpoint(path, self._inputs)
             except PermissionError as error:
                 raise UsageError(f"cannot read the checkpoint {path}: {error.strerror}") from None
             except DAMAGE as error:
@@ -216,33 +231,88 @@ def files_in(directory: Path) -> list[Path]:
     return sorted(directory.glob("checkpoint-*.npz"))
 
 
-def envelopes(directory: Path) -> Iterator[tuple[Path, CheckpointEnvelope]]:
-    """The checkpoints that are in a state directory now, the newest first; what is damaged or just gone is left out."""
+def envelopes(directory: Path, inputs: InputSettings) -> Iterator[tuple[Path, CheckpointEnvelope]]:
+    """The checkpoints that are in a state directory now, the newest first; what is damaged or just gone is left out.
+
+    Raises:
+        UsageError: the newest is of an unknown version, or of an earlier one that the run's logs no longer fit.
+    """
+    found = False
     for path in reversed(files_in(directory)):
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                envelope = _envelope(archive["facts"].tobytes())
+            raw = _raw_envelope(path)
+            is_current = _version_of(raw, path) == VERSION
+            envelope = _decoded(raw) if is_current else read_checkpoint(path, inputs).envelope
         except DAMAGE:  # a file that is gone is an OSError too
             continue
+        except UsageError:
+            if not found:
+                raise
+            continue
+        found = True
         yield path, envelope
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read and check a checkpoint.
+def events_in(directory: Path) -> int | None:
+    """How many events stand before the newest checkpoint that can be read, of whatever version; None if there is none.
+
+    Raises:
+        UsageError: it is of an unknown version.
+    """
+    for path in reversed(files_in(directory)):
+        try:
+            raw = _raw_envelope(path)
+            _version_of(raw, path)
+            _, events, *_ = msgspec.json.decode(raw)["facts"]["progress"]
+        except DAMAGE:
+            continue
+        return int(events)
+    return None
+
+
+def read_checkpoint(path: Path, inputs: InputSettings = NO_INPUTS) -> Checkpoint:
+    """Read and check a checkpoint of a run on `inputs`, which matter if an earlier version has written it.
 
     Raises:
         DAMAGE: it is damaged; which of them it is depends on where.
+        UsageError: it is of an unknown version, or of an earlier one that the run's logs no longer fit.
     """
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         arrays = dict(archive)
-    envelope = _envelope(arrays.pop("facts").tobytes())
+    raw = arrays.pop("facts").tobytes()
+    version = _version_of(raw, path)
+    if version != VERSION:
+        from peerwatch.storage.migrations import StoredCheckpoint, Surroundings, migrated  # noqa: PLC0415 (few runs do)
+
+        stored = migrated(StoredCheckpoint(msgspec.json.decode(raw), arrays), Surroundings(path.parent, inputs))
+        raw, arrays = msgspec.json.encode(stored.envelope), dict(stored.arrays)
+    envelope = _decoded(raw)
     if sorted(arrays) != envelope.names:  # a damaged directory of an archive may pass over a member
         raise ValueError("an array is missing")
-    return Checkpoint(arrays, envelope)
+    return Checkpoint(arrays, envelope, version)
 
 
-def _envelope(raw: bytes) -> CheckpointEnvelope:
-    version = msgspec.json.decode(raw)["version"]
-    if version != VERSION:
-        raise ValueError(f"its format is version {version}, this peerwatch reads {VERSION}")
+def _raw_envelope(path: Path) -> bytes:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        found: bytes = archive["facts"].tobytes()
+    return found
+
+
+def _version_of(raw: bytes, path: Path) -> int:
+    """The version of an envelope.
+
+    Raises:
+        UsageError: it cannot be read by this peerwatch. It may be whole, so it is not passed over as damaged.
+    """
+    version = msgspec.json.decode(raw, type=FormatVersion).version
+    if not OLDEST <= version <= VERSION:
+        who = "a newer peerwatch" if version > VERSION else "an early peerwatch"
+        raise UsageError(
+            f"the checkpoint {shown(path)} is of format version {version}, written by {who}; this one reads versions"
+            f" {OLDEST} to {VERSION}: go on with the one that wrote it, or begin anew with --reset"
+        )
+    return version
+
+
+def _decoded(raw: bytes) -> CheckpointEnvelope:
     return msgspec.json.decode(raw, type=CheckpointEnvelope)

@@ -16,7 +16,7 @@ from peerwatch.durable import fsync, sync_directory, truncate, write
 from peerwatch.errors import SinkError, UsageError
 from peerwatch.judging.labels import Label
 from peerwatch.readable import shown
-from peerwatch.storage.checkpoints import envelopes
+from peerwatch.storage.checkpoints import events_in
 from peerwatch.storage.status import Status
 
 FEEDBACK: Final = "feedback.jsonl"
@@ -126,7 +126,8 @@ def judged_in(directory: Path) -> int:
     if not directory.is_dir():
         why = "it is a file" if directory.exists() else "it does not exist"
         raise UsageError(f"no state directory {shown(directory)}: {why}")
-    found = [envelope.facts.progress.events for _, envelope in envelopes(directory)][:1]
+    events = events_in(directory)
+    found = [events] if events is not None else []
     with suppress(OSError, msgspec.MsgspecError):
         found.append(msgspec.json.decode((directory / "status.json").read_bytes(), type=Status).through)
     if not found:
