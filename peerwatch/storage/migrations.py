@@ -88,14 +88,15 @@ def _place_of(path: str | None, directory: Path) -> dict[str, str] | None:
 
 
 def from_5(stored: StoredCheckpoint, _: Surroundings) -> StoredCheckpoint:
-    """Marks are called bookmarks, and what a detector learns from is called its training."""
+    """Marks are called bookmarks, what a detector learns from its training; all decisions may be written as well."""
     old, facts = stored.envelope, {**stored.envelope["facts"]}
     facts["bookmarks"] = facts.pop("marks")
+    facts["decisions_written"] = None
     rules = {
         _renamed(key, "detector.learning.", "detector.training."): old["identity"]["rules"][key]
         for key in old["identity"]["rules"]
     }
-    envelope = {**old, "version": 6, "identity": {**old["identity"], "rules": rules}, "facts": facts}
+    envelope = {**old, "version": 6, "identity": {**old["identity"], "rules": rules, "decisions": None}, "facts": facts}
     return StoredCheckpoint(envelope, stored.arrays)
 
 
