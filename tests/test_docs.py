@@ -235,8 +235,8 @@ def test_every_option_that_the_docs_name_exists() -> None:
             assert option in every, f"{page.name} names {option}"
         for line in re.findall(r"(?:^|`)peerwatch ([^`\n|>#]+)", text, re.MULTILINE):
             words = line.split()
-            name = next((name for name in (" ".join(words[:2]), words[0]) if name in known), None)
-            for option in re.findall(r"(?<!\S)--[A-Za-z][\w-]*", line) if name is not None else ():
+            name = next((name for name in (" ".join(words[:2]), words[0]) if name in known), "")
+            for option in re.findall(r"(?<!\S)--[A-Za-z][\w-]*", line) if name else ():
                 assert option in options(known[name]) | {"--help"}, f"{page.name}: {name} has no {option}"
 
 
