@@ -57,4 +57,4 @@ class UnkeptRejects:
     def _tell_number(self) -> None:
         if self._count and not self._strict:
             lines = "1 line was rejected and is" if self._count == 1 else f"{self._count:,} lines were rejected and are"
-            self._console.urgent(f"{lines} kept in no file; --rejects FILE keeps them")
+            self._console.urgent(f"{lines} not kept in a file; --rejects FILE keeps them")

@@ -609,7 +609,7 @@ def test_a_full_disk_ends_the_run_and_the_next_goes_on(logs: Path, monkeypatch: 
                 break
     assert result.exit_code == 1
     assert re.search(
-        r"cannot write the checkpoint .*: No space left on device; mend that and run again\n$", result.stderr
+        r"cannot write the checkpoint .*: No space left on device; fix that and run again\n$", result.stderr
     )
     assert not list((logs / "state").glob("*.new"))
     (logs / "stream").write_bytes(STREAM)
@@ -701,8 +701,8 @@ def test_a_line_begun_in_the_very_moment_is_told(logs: Path, monkeypatch: pytest
     monkeypatch.setattr(requeue, "os", SimpleNamespace(**vars(os) | {"write": late}))
     result = peerwatch("rejects", "requeue", "fixed", "stream")
     assert result.exit_code == 1
-    where = f"stream got the lines at byte {len(STREAM) + 5:,}, where its writer had begun a line in the same moment"
-    assert result.stderr == f"peerwatch: {where}; look at it there\n"
+    where = f"stream got the lines at byte {len(STREAM) + 5:,}, where its writer had begun a line at the same moment"
+    assert result.stderr == f"peerwatch: {where}; check the log there\n"
 
 
 HUNG_UP = """

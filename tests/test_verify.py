@@ -236,7 +236,7 @@ def test_the_hash_tells_in_one_line_whether_two_runs_agree(logs: Path) -> None:
         (logs / "stream").write_bytes(b"".join(STREAM[:cut]))
         result = live("--verdicts", "ledger", "--shards", str(1 + number), "--audit", "1")
         assert result.exit_code == 0
-        assert "every one the same" in result.stderr
+        assert "all the same" in result.stderr
         assert "trusts the checkpoint" not in result.stderr
         with (logs / "ledger").open("ab") as file:
             file.write(b'{"through": 1')  # as a kill may leave it
@@ -320,7 +320,7 @@ def test_a_restart_begins_a_new_audit(logs: Path, monkeypatch: pytest.MonkeyPatc
     result = live("--audit", "1")
     assert (result.exit_code, left) == (0, [0])
     assert "broken for the test" in result.stderr
-    assert "every one the same" in result.stderr
+    assert "all the same" in result.stderr
     assert (logs / "out").read_bytes() == EXPECTED.flagged
 
 
@@ -332,7 +332,7 @@ def test_a_audit_begins_behind_holes_as_well(logs: Path) -> None:
     (logs / "stream").write_bytes(hole + b"".join(STREAM))
     result = live("--audit", "1")
     assert result.exit_code == 0
-    assert "every one the same" in result.stderr
+    assert "all the same" in result.stderr
     assert "trusts the checkpoint" not in result.stderr
 
 
@@ -390,7 +390,7 @@ def test_bisect_tells_a_beginning_from_a_difference(logs: Path) -> None:
     for name, lines in (("a", STREAM), ("b", STREAM[:HALF]), ("c", STREAM[2:])):
         (logs / "stream").write_bytes(b"".join(lines))
         assert peerwatch("run", "batch", "stream", "out", "--verdicts", name).exit_code == 0
-    ends = f"b ends with event {len(HELD)}, and a goes on; up to there they say the same.\n"
+    ends = f"b ends with event {len(HELD)}, and a goes on; up to there they agree.\n"
     for order in (("a", "b"), ("b", "a")):
         result = peerwatch("bisect", *order)
         assert (result.exit_code, result.stdout) == (1, ends)
@@ -398,7 +398,7 @@ def test_bisect_tells_a_beginning_from_a_difference(logs: Path) -> None:
     (logs / "d").write_bytes(re.sub(rb'"digest":"....', b'"digest":"0000', (logs / "a").read_bytes()))
     result = peerwatch("bisect", "a", "d")
     assert (result.exit_code, result.stderr) == (
-        2, "peerwatch: a:1 and d:1 say the same, but their digests differ: one of the files has been altered\n",
+        2, "peerwatch: a:1 and d:1 agree, but their digests differ: one of the files has been altered\n",
     )  # fmt: skip
     (logs / "e").write_bytes(b"")
     assert "e ends with event 0, and a goes on" in peerwatch("bisect", "a", "e").stdout

@@ -66,7 +66,7 @@ class Console:
 
     def interrupted(self) -> None:
         """A signal has ended the reading."""
-        self._say("Stopping: what has been read is still judged; once more ends at once.")
+        self._say("Stopping: what has been read is still being judged; a second signal ends the run at once.")
 
     def last_words(self, text: str) -> None:
         """The process ends at once: leave the terminal as it was, and say why."""
@@ -79,7 +79,7 @@ class Console:
         seconds = perf_counter() - self._began
         totals, done, settings = report.totals, report.totals.progress, report.settings
         share = f" ({totals.flagged / done.judged:.2%} of judged)" if done.judged else ""
-        kept = report.rejects if report.rejects is not None else "kept in no file"
+        kept = report.rejects if report.rejects is not None else "not kept in a file"
         new = done.events - report.before
         seen = f"{new:,} of them now, " if report.before else ""
         rows = [
@@ -95,7 +95,7 @@ class Console:
             ("network", f"{done.users:,}", f"users, {totals.friendships:,} friendships in force at the end"),
         ]
         if totals.recomputed:
-            found = f"{totals.differences:,} of them differ" if totals.differences else "every one the same"
+            found = f"{totals.differences:,} of them differ" if totals.differences else "all the same"
             rows.append(("audit", f"{totals.recomputed:,}", f"decisions recomputed by brute force, {found}"))
         if settings.challenger.name is not None:
             alone, others = totals.champion_alone, totals.challenger_alone

@@ -107,26 +107,27 @@ GRID: Final = (
 """Several values of what verdicts depend on."""
 RUNNING: Final = (
     click.option("--shards", type=click.IntRange(1), help="Purchase shards that work in parallel. Default: 1."),
-    click.option("--walkers", type=click.IntRange(1), help="Friend graphs that walk in parallel. Default: 2."),
+    click.option("--walkers", type=click.IntRange(1), help="Friend graphs that work in parallel. Default: 2."),
     click.option("-f", "--follow", is_flag=True, default=None, help="Judge STREAM as it grows, through rotations."),
-    click.option("--idle-exit", type=click.FloatRange(0), metavar="SECONDS", help="End a follow after a silence."),
-    click.option("--state", metavar="DIR", help="Keep checkpoints in DIR, and go on where the last run was."),
-    click.option("--rejects", metavar="FILE", help="Where rejected lines go. Default: beside an OUTPUT file."),
+    click.option("--idle-exit", type=click.FloatRange(0), metavar="SECONDS",
+                 help="End a follow after SECONDS without anything new."),
+    click.option("--state", metavar="DIR", help="Keep checkpoints in DIR, and continue from the last one."),
+    click.option("--rejects", metavar="FILE", help="Where rejected lines go. Default: beside OUTPUT."),
     click.option("--verdicts", metavar="FILE", help="Write a ledger that `peerwatch bisect` compares."),
     click.option("--decisions-file", metavar="FILE", help="Write every decision as Parquet; a folder with --state."),
     AUDIT,
     renamed("--shadow", "--audit"),
     click.option("--strict", is_flag=True, default=None, help="Stop at the first rejected line with exit code 1."),
     click.option("-q", "--quiet", is_flag=True, default=None, help="No progress and no summary."),
-    click.option("--log-format", type=click.Choice(get_args(LogFormat)), help="How logs look. Default: console."),
-    click.option("--log-level", type=click.Choice(get_args(LogLevel)), help="Decisions: info. Default: warning."),
+    click.option("--log-format", type=click.Choice(get_args(LogFormat)), help="Format of logs. Default: console."),
+    click.option("--log-level", type=click.Choice(get_args(LogLevel)), help="Decisions are info. Default: warning."),
     click.option("--log-file", metavar="FILE", help="Append logs to a file. Default: standard error."),
     click.option("--decisions", type=click.Choice(get_args(Decisions)), help="Which are logged. Default: flagged."),
     click.option("--log-user", multiple=True, metavar="ID", help="Log this user's decisions too; repeatable."),
     click.option("--log-sample", type=click.FloatRange(0, 1), help="Log this share of all decisions too."),
 )  # fmt: skip
 REPLAY_STATE: Final = click.option(
-    "--state", metavar="DIR", help="Begin at the checkpoint in DIR that is nearest; a run may be working with it."
+    "--state", metavar="DIR", help="Begin at the nearest checkpoint in DIR; a run may be using it."
 )
 ROTATED: Final = click.option(
     "-f", "--follow", is_flag=True, default=None, help="Read STREAM through its rotations to its end."
@@ -138,7 +139,7 @@ VERIFY: Final = (
     AUDIT,
     renamed("--shadow", "--audit"),
     ROTATED,
-    click.option("--state", metavar="DIR", help="The run's state directory: where its logs began, which models spoke."),
+    click.option("--state", metavar="DIR", help="The run's state directory, with its models and labels."),
     click.option("-q", "--quiet", is_flag=True, default=None, help="No progress."),
 )
 

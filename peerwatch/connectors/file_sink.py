@@ -131,7 +131,7 @@ class FileSink:
         return await run_sync(self._file.written) if self._file is not None else Written()
 
     def _failed(self, error: OSError) -> SinkError:
-        return SinkError(f"cannot write {self.name}: {error.strerror}; mend that and run again")
+        return SinkError(f"cannot write {self.name}: {error.strerror}; fix that and run again")
 
     def _open(self, stack: AsyncExitStack) -> int:
         path = Path(self._path)

@@ -244,7 +244,7 @@ def last_line_waits(line: bytes, file: str, offset: int, warn: Callable[[str], N
         parse_object(line[begin_of_line(line) :])
     except BadEvent:
         warn(
-            f"{file}: the last line, {len(line):,} bytes behind byte {offset:,}, is not finished; the next run reads on"
+            f"{file}: the last line, {len(line):,} bytes after byte {offset:,}, is not finished; the next run reads on"
         )
         return True
     return False

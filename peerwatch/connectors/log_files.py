@@ -200,8 +200,8 @@ class LogFiles:
             return
         self._losses.lose(
             late,
-            f"{shown(path)}: {late:,} bytes came behind byte {seen.content.size:,} after the file had been read to its"
-            " end and the next one begun; they are lost",
+            f"{shown(path)}: {late:,} bytes were added after byte {seen.content.size:,} when the file had been read to"
+            " its end and the next one begun; they are lost",
         )
 
     def _find_seen(self, file: Rotated) -> SeenFile | None:
@@ -214,7 +214,7 @@ class LogFiles:
         """Their names say that they are older than one that has been read."""
         for file in files:
             self._losses.warn(
-                f"{shown(file.path)} is left alone with its {file.size:,} bytes: by its name it is older than"
+                f"{shown(file.path)} ({file.size:,} bytes) is not read: by its name it is older than"
                 f" {shown(read.path)}, which has been read"
             )
             self.seen.add(not_ours(file))

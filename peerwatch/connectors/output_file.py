@@ -214,7 +214,7 @@ class OutputFile:
         there = file.read_at(prefix.size, len(data))
         if there != data[: len(there)]:
             raise SinkError(
-                f"{shown(file.path)} holds something else behind byte {prefix.size:,} than has been judged again; bring"
+                f"{shown(file.path)} holds something else after byte {prefix.size:,} than has been judged again; bring"
                 " back what was there, or begin anew with --reset"
             )
         prefix.add(there)
@@ -231,7 +231,7 @@ class OutputFile:
         except OSError as error:
             problem = f"{self._name} was moved away, and a new one cannot be made: {error.strerror}"
             if not status.st_nlink:
-                raise SinkError(f"{problem}; mend that and run again") from None
+                raise SinkError(f"{problem}; fix that and run again") from None
             if problem != self._problem:
                 self._warn(f"{problem}; writing goes on where it is now")
             self._problem = problem

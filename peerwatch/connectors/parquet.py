@@ -179,4 +179,4 @@ class DecisionsFile:
             yield
         except OSError as error:
             why = error.strerror or str(error).partition("\n")[0]
-            raise SinkError(f"cannot write the decisions {self.name}: {why}; mend that and run again") from None
+            raise SinkError(f"cannot write the decisions {self.name}: {why}; fix that and run again") from None

@@ -132,7 +132,7 @@ def descriptor_of(path: Path) -> int:
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
-        code, what = (EISDIR, "it is a directory") if stat.S_ISDIR(mode) else (EINVAL, "it is no regular file")
+        code, what = (EISDIR, "it is a directory") if stat.S_ISDIR(mode) else (EINVAL, "it is not a regular file")
         raise OSError(code, what, str(path))
     return descriptor
 

@@ -174,7 +174,7 @@ class Tail:
             if error.errno != errno.EBADMSG:
                 raise
             self._losses.lose(
-                0, f"{shown(current.path)}: {error.strerror}; what stands behind byte {current.offset} is lost"
+                0, f"{shown(current.path)}: {error.strerror}; what stands after byte {current.offset} is lost"
             )
             return self._finish(current)
         return lines
@@ -239,11 +239,11 @@ class Tail:
     def _leave_emptied(self, current: Generation) -> Lines:
         """The current file does not hold any more what has been read of it, nor does any other."""
         missed = max(0, current.largest - current.offset)
-        much = f"{missed:,} bytes" if missed else "lines, if any were there,"
+        much = f"{missed:,} bytes" if missed else "lines, if there were any,"
         self._losses.lose(
             missed,
             f"{shown(current.path)} was emptied, or what had been read of it was changed: it is another log now, judged"
-            f" from its start; {much} behind byte {current.offset:,} are lost",
+            f" from its start; {much} after byte {current.offset:,} are lost",
         )
         return self._finish(current, emptied=True)
 
@@ -297,7 +297,7 @@ class Tail:
         what = (
             f"what had been read of it, up to byte {end:,}, has changed: it is another log now, judged from its start"
             if self._files.begins_like(position.content)
-            else f"the file that was being read is gone; what stood behind byte {end:,} is lost"
+            else f"the file that was being read is gone; what stood after byte {end:,} is lost"
         )
         self._losses.lose(0, f"{shown(self._path)}: {what}")
         self._files.seen.add(SeenFile(position.content, 0, 0, end, 0, position.line, position.generation))

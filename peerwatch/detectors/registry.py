@@ -55,13 +55,13 @@ def find(name: str) -> type[Detector]:
     path = DETECTORS.get(name, name)
     module, colon, attribute = path.partition(":")
     if not colon:
-        raise BadInput(f'there is no detector "{name}"; known are sigma, {known}')
+        raise BadInput(f'there is not a detector "{name}"; known are sigma, {known}')
     try:
         kind = getattr(import_module(module), attribute)
     except (Exception, SystemExit) as error:
         raise BadInput(f'the detector "{name}" cannot be imported: {type(error).__name__}: {error}') from error
     if not (isinstance(kind, type) and issubclass(kind, Detector)):
-        raise BadInput(f'"{name}" is no detector: derive it from peerwatch.detectors.base.Detector or Rule')
+        raise BadInput(f'"{name}" is not a detector: derive it from peerwatch.detectors.base.Detector or Rule')
     if not isinstance(getattr(kind, "name", None), str):
         raise BadInput(f'"{name}" has no name: give the class one, as in name = "mine"')
     return kind

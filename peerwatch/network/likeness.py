@@ -93,7 +93,7 @@ class Impression:
         few = f"only {self._events:,}" if self._events else "none"
         said = f"{few} of the {lines:,} lines read from {name} {'are events' if self._events > 1 else 'is an event'}"
         if lines == 1:
-            said = f"the only line read from {name} is no event"
+            said = f"the only line read from {name} is not an event"
         if likeness is None:
-            return f"{said}; the first that is none: {self._reason}"
+            return f"{said}; the first bad line: {self._reason}"
         return f"{said}: it looks like {likeness.what}; {likeness.way_out}"

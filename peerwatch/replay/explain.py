@@ -320,7 +320,7 @@ def _scored(record: ScoredExplanation) -> list[tuple[str, str]]:
     if record.model == 0:
         said = [("score", "none: nothing had been learned yet")]
     elif record.model is not None:
-        since = f", which speaks from event {record.model_since:,} on" if record.model_since is not None else ""
+        since = f", active from event {record.model_since:,} on" if record.model_since is not None else ""
         said.append(("model", f"{record.model}{since}"))
     if record.severity is not None:
         said.append(("severity", record.severity))
@@ -361,7 +361,7 @@ def _flips(record: ExplanationRecord) -> list[tuple[str, str]]:
             what = f"{readable(bought.user)}'s purchase of {bought.amount} (event {bought.seq:,})"
             found.append(("", f"without {what}: {other} ({then})"))
     if not record.without:
-        found.append(("", f"no single friendship or purchase less would make it {other}"))
+        found.append(("", f"without any one friendship or purchase it would still not be {other}"))
     return found
 
 

@@ -112,9 +112,9 @@ def live_judge_of(opened: Opened, record: RunHistory | None, seq: int | None = N
     labelled, clocked = settings.detector.adapt.precision is not None, settings.follow and live.learns
     if record is None:
         if labelled or clocked:
-            what = "which labels it has heard" if labelled else "since when each of its models spoke"
+            what = "which labels had been read" if labelled else "when each of its models became active"
             raise UsageError(
-                f"only its state directory tells of this run {what}; name the one it was given, with its settings"
+                f"only the state directory of this run knows {what}; name it, with the settings of the run"
             )
         return live
     complete = seq is None or seq <= record.through

@@ -95,11 +95,12 @@ def _within(a: Ledger, b: Ledger, place: int) -> Comparison:
         return _ends(*((a, b) if one.through < other.through else (b, a)))
     if one.judged != other.judged:
         text = (
-            f"Up to event {one.through:,} the same purchases are flagged, but of {one.judged:,} and {other.judged:,}:"
+            f"Up to event {one.through:,} the same purchases are flagged, but {one.judged:,} and {other.judged:,} were"
+            " judged:"
         )
         return Comparison(same=False, text=f"{text} they do not come from the same logs.")
     raise UsageError(
-        f"{a.name}:{place + 1} and {b.name}:{place + 1} say the same, but their digests differ: one of the files has"
+        f"{a.name}:{place + 1} and {b.name}:{place + 1} agree, but their digests differ: one of the files has"
         " been altered"
     )
 
@@ -111,5 +112,5 @@ def _shown(verdict: FlaggedVerdict | None) -> str:
 def _ends(shorter: Ledger, longer: Ledger) -> Comparison:
     """One of them is the other's beginning."""
     reached = shorter.entry(len(shorter) - 1).through if len(shorter) else 0
-    text = f"{shorter.name} ends with event {reached:,}, and {longer.name} goes on; up to there they say the same."
+    text = f"{shorter.name} ends with event {reached:,}, and {longer.name} goes on; up to there they agree."
     return Comparison(same=False, text=text)

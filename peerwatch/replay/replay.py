@@ -190,7 +190,7 @@ async def open_replay(
 
 
 def _refuse(lost: str) -> None:
-    raise UsageError(f"the logs cannot be gone through again: {lost}")
+    raise UsageError(f"the logs cannot be read again: {lost}")
 
 
 def _check_readable_again(settings: Settings) -> None:

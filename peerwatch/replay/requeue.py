@@ -77,8 +77,8 @@ def _append(descriptor: int, lines: bytes, name: str) -> None:
     begin = os.lseek(descriptor, 0, os.SEEK_CUR) - len(data)
     if not last and begin > 0 and os.pread(descriptor, 1, begin - 1) != b"\n":
         raise RunError(
-            f"{name} got the lines at byte {begin:,}, where its writer had begun a line in the same moment; look at it"
-            " there"
+            f"{name} got the lines at byte {begin:,}, where its writer had begun a line at the same moment; check the"
+            " log there"
         )
 
 

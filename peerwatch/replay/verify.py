@@ -199,7 +199,7 @@ def as_text(found: Verified) -> str:
     totals = found.totals
     rows = [("judged", f"{totals.decisions:,}", f"decisions again, hash {totals.verdicts}")]
     if totals.recomputed:
-        same = f"{totals.differences:,} of them differ" if totals.differences else "every one the same"
+        same = f"{totals.differences:,} of them differ" if totals.differences else "all the same"
         rows.append(("audit", f"{totals.recomputed:,}", f"decisions recomputed by brute force, {same}"))
     rows.append(("flagged", f"{totals.flagged:,}", f"every one as in {found.output}" if found.wrong is None else ""))
     width = max(len(count) for _, count, _ in rows)

@@ -219,7 +219,7 @@ class StateDirectory:
                     f"cannot write the checkpoint: the state directory {shown(self.path)} has been removed; bring it"
                     " back, or run again to begin anew"
                 ) from None
-            raise SinkError(f"cannot write the checkpoint {path}: {error.strerror}; mend that and run again") from None
+            raise SinkError(f"cannot write the checkpoint {path}: {error.strerror}; fix that and run again") from None
 
     def _files(self) -> list[Path]:
         """The checkpoints, the oldest first."""

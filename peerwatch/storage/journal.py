@@ -69,7 +69,7 @@ class Journal:
             durable.append(self._path, msgspec.json.encode(entry) + b"\n")
         except OSError as error:
             raise SinkError(
-                f"cannot write the journal {self._path}: {error.strerror}; mend that and run again"
+                f"cannot write the journal {self._path}: {error.strerror}; fix that and run again"
             ) from None
         insort(self._known[entry.what], entry, key=_value)
 

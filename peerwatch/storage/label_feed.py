@@ -53,7 +53,7 @@ class LabelFeed:
         if entry is not None:
             if through != entry.value:
                 raise RunError(
-                    f"labels that were heard before event {entry.seq:,} are not in {self._path} any more; bring them"
+                    f"labels that were read before event {entry.seq:,} are not in {self._path} any more; bring them"
                     " back, or begin anew with --reset"
                 )
             return labels, through

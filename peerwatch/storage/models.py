@@ -122,7 +122,7 @@ def _read(path: Path) -> tuple[ModelEnvelope, Arrays]:
         raise UsageError(f"{shown(path)}: {error}") from None
     except Exception as error:  # whatever zipfile, numpy and msgspec say to what is no such file, or damaged
         raise UsageError(
-            f"{shown(path)} is no model that peerwatch saved, or damaged ({why_damaged(error)})"
+            f"{shown(path)} is not a model that peerwatch saved, or damaged ({why_damaged(error)})"
         ) from error
 
 

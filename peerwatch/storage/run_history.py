@@ -64,7 +64,7 @@ class KnownModels:
             return self._model_store.read(version, like)
         except UsageError as error:
             raise UsageError(
-                f"this cannot be judged again without model {version}, which spoke then: {error}"
+                f"this cannot be judged again without model {version}, which was active then: {error}"
             ) from None
 
     def keep(self, version: int, model: Detector) -> None:

@@ -66,7 +66,7 @@ def parsed(name: str, text: Iterable[str]) -> CsvTable:
 
     Raises:
         UsageError: a row has not as many fields as the header.
-        csv.Error: it is no CSV text.
+        csv.Error: it is not CSV text.
     """
     reader = csv.reader(text)
     (first, header), *rest = [(reader.line_num, row) for row in reader if row] or [(1, [])]
@@ -88,4 +88,4 @@ def read_csv_table(path: Path) -> CsvTable:
     except OSError as error:
         raise UsageError(f"cannot read the table {shown(path)}: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{shown(path)} is no CSV text: {error}") from None
+        raise UsageError(f"{shown(path)} is not CSV text: {error}") from None

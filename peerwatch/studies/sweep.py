@@ -270,7 +270,7 @@ def check_labels(named: Mapping[int, Named], judged: AbstractSet[int], labels: P
     """
     if unknown := sorted((named[line].place, line) for line in named.keys() - judged):
         place, line = unknown[0]
-        raise UsageError(f"{shown(labels)}:{place}: line {line} of {stream} is no judged purchase")
+        raise UsageError(f"{shown(labels)}:{place}: line {line} of {stream} is not a judged purchase")
 
 
 class FlaggedFiles:
@@ -316,7 +316,7 @@ class FlaggedFiles:
             if place.is_dir():
                 raise UsageError(f"cannot write {shown(place)}: it is a directory; name another DIR")
             if place.exists() and not force:
-                raise UsageError(f"{shown(place)} is there already; name another directory, or add --force")
+                raise UsageError(f"{shown(place)} exists already; name another directory, or add --force")
 
     def append(self, number: int, lines: bytes) -> None:
         """Write what a setting flags next.
@@ -344,7 +344,7 @@ class FlaggedFiles:
 
     def _failed(self, number: int, error: OSError) -> SinkError:
         name = shown(self._places[number])
-        return SinkError(f"cannot write {name}: {error.strerror}; mend that and sweep again")
+        return SinkError(f"cannot write {name}: {error.strerror}; fix that and sweep again")
 
     def discard(self) -> None:
         """Remove what is not finished, and directories that were made for nothing; let go of the lock."""

@@ -58,7 +58,7 @@ def judged(sheet: CsvTable, columns: Sequence[str], model: Path) -> list[list[st
     """
     detector, learned = load(model), facts(model).get("columns", "of a run")
     if learned != list(columns):
-        raise UsageError(f"{shown(model)} was taught by the columns {learned}, not by {list(columns)}")
+        raise UsageError(f"{shown(model)} was fitted on the columns {learned}, not on {list(columns)}")
     values = _values(sheet, columns)
     if not len(values):
         return _picked(sheet, np.empty(0), np.empty(0, np.bool_))

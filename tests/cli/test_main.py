@@ -325,7 +325,10 @@ def test_an_interrupted_run_keeps_what_it_has_read(number: signal.Signals) -> No
         assert process.wait() == 128 + number
         assert b"".join(flagged) + process.stdout.read() == FLAGGED
         assert process.stderr is not None
-        assert b"Stopping: what has been read is still judged; once more ends at once." in process.stderr.read()
+        assert (
+            b"Stopping: what has been read is still being judged; a second signal ends the run at once."
+            in process.stderr.read()
+        )
 
 
 def test_a_second_signal_ends_a_run_that_cannot_write(logs: Path) -> None:
@@ -418,7 +421,7 @@ def test_a_full_disk_is_one_sentence(logs: Path) -> None:
     """Exit code 1, and nothing is made beside a device or in the working directory."""
     result = peerwatch("run", "batch", "stream", "/dev/full")
     assert result.exit_code == 1
-    assert result.stderr == "peerwatch: cannot write /dev/full: No space left on device; mend that and run again\n"
+    assert result.stderr == "peerwatch: cannot write /dev/full: No space left on device; fix that and run again\n"
     assert sorted(path.name for path in logs.iterdir()) == ["batch", "stream"]
 
 
@@ -524,7 +527,7 @@ REJECTED = "".join(
     f"peerwatch: {{0}}:{line}: rejected: not valid JSON: invalid character (byte 0)\n" for line in (6, 7, 8)
 )
 """What is said of the first of them, in a log of that name."""
-UNKEPT = "peerwatch: 12 lines were rejected and are kept in no file; --rejects FILE keeps them\n"
+UNKEPT = "peerwatch: 12 lines were rejected and are not kept in a file; --rejects FILE keeps them\n"
 
 
 def test_rejected_lines_of_a_pipeline_are_told(logs: Path) -> None:
@@ -567,11 +570,11 @@ OTHER_KINDS = {
     ),
     "CR": (
         WHOLE.replace(b"\n", b"\r"),
-        "the only line read from {} is no event: it looks like text whose lines end in CR",
+        "the only line read from {} is not an event: it looks like text whose lines end in CR",
     ),
     "array": (
         b"[" + WHOLE.replace(b"\n", b",")[:-1] + b"]",
-        "the only line read from {} is no event: it looks like a JSON",
+        "the only line read from {} is not an event: it looks like a JSON",
     ),
     "long array": (
         b"[\n" + WHOLE.replace(b"\n", b",\n")[:-2] + b"\n]\n",
@@ -579,7 +582,7 @@ OTHER_KINDS = {
     ),
     "junk": (
         b"junk\n" * 3,
-        "none of the 3 lines read from {} is an event; the first that is none: not valid JSON: inva",
+        "none of the 3 lines read from {} is an event; the first bad line: not valid JSON: inva",
     ),
 }
 

@@ -165,7 +165,7 @@ def test_what_a_rotation_has_taken_away_is_not_explained_as_something_else(logs:
     ):
         result = peerwatch(*command)
         assert (result.exit_code, result.stdout) == (2, ""), command
-        assert "the logs cannot be gone through again" in result.stderr
+        assert "the logs cannot be read again" in result.stderr
 
 
 def test_a_log_that_has_been_changed_is_noticed_by_its_marks(logs: Path) -> None:

@@ -61,7 +61,7 @@ async def test_a_full_disk_is_an_error() -> None:
         sink = FileSink("/dev/full")
         await sink.open(stack)
         await sink.start()
-        with pytest.raises(SinkError, match="cannot write /dev/full: No space left on device; mend that and run again"):
+        with pytest.raises(SinkError, match="cannot write /dev/full: No space left on device; fix that and run again"):
             await sink.write(b"x")
 
 

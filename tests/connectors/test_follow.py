@@ -68,7 +68,7 @@ async def test_an_unfinished_line_at_an_idle_exit(
     blocks = [block async for block in log.blocks() if block.content]
     assert [block.content for block in blocks] == [b"one\n", *([line] if counts else [])]
     assert blocks[-1].position.offset == 4 + len(line) * counts
-    told = f"{path}: the last line, 7 bytes behind byte 4, is not finished; the next run reads on"
+    told = f"{path}: the last line, 7 bytes after byte 4, is not finished; the next run reads on"
     assert warnings == ([] if counts else [told])
 
 

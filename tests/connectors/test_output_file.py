@@ -186,7 +186,7 @@ def test_a_rotated_file_that_was_changed_is_refused_when_that_is_found(writer: W
     Path(f"{path}.1").write_bytes(content[:-3] + b"x" + content[-2:])
     writer.start(writer.kept[0])
     writer.number = 3
-    with pytest.raises(SinkError, match="1 holds something else behind byte 66 than has been judged again; bring back"):
+    with pytest.raises(SinkError, match="1 holds something else after byte 66 than has been judged again; bring back"):
         writer.write(2)
 
 
@@ -208,7 +208,7 @@ def test_where_no_new_file_can_be_made_the_old_one_is_written_on(
         problem = f"{path} was moved away, and a new one cannot be made: Permission denied"
         assert warning == f"{problem}; writing goes on where it is now"
         Path(f"{path}.1").unlink()
-        with pytest.raises(SinkError, match=f"{problem}; mend that and run again"):
+        with pytest.raises(SinkError, match=f"{problem}; fix that and run again"):
             writer.write()
     writer.write()
     assert path.read_bytes() == line(5)

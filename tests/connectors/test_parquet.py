@@ -118,7 +118,7 @@ def test_a_full_disk_leaves_no_half_file(logs: Path, monkeypatch: pytest.MonkeyP
 
     with monkeypatch.context() as patch:
         patch.setattr("peerwatch.durable.fsync", full)
-        with pytest.raises(SinkError, match="cannot write the decisions all: No space left on device; mend that"):
+        with pytest.raises(SinkError, match="cannot write the decisions all: No space left on device; fix that"):
             file.sync()
     file.discard()
     assert not [*(logs / "all").glob("part-*.parquet")]

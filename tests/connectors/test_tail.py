@@ -308,7 +308,7 @@ def test_another_file_under_the_same_inode_is_read_from_its_start(log: Log, foll
     follower.start()
     assert b"".join(follower.catch_up()[3:]) == content
     (warning,) = follower.warnings
-    assert warning.endswith("log.json: the file that was being read is gone; what stood behind byte 66 is lost")
+    assert warning.endswith("log.json: the file that was being read is gone; what stood after byte 66 is lost")
     assert follower.tail.seen().lost == Lost(1, 0)
 
 
@@ -322,7 +322,7 @@ def test_an_emptied_file_is_told_from_one_that_grew(log: Log, follower: Follower
         follower.restart()
     assert follower.catch_up() == log.lines
     (warning,) = follower.warnings
-    assert warning.endswith("behind byte 66 is lost" if down else "lines, if any were there, behind byte 66 are lost")
+    assert warning.endswith("after byte 66 is lost" if down else "lines, if there were any, after byte 66 are lost")
 
 
 def test_an_emptied_file_is_told_even_if_its_edges_are_the_same(tmp_path: Path) -> None:
@@ -387,7 +387,7 @@ def test_an_edited_file_is_judged_from_its_start_and_that_is_told(tmp_path: Path
     assert follower.catch_up() == log.lines
     (warning,) = follower.warnings
     changed = f"up to byte {22 * lines:,}, has changed: it is another log now, judged from its start"
-    gone = "the file that was being read is gone; what stood behind byte 66 is lost"
+    gone = "the file that was being read is gone; what stood after byte 66 is lost"
     replaced = "deleted or replaced; what stands at the path now is another log, judged from its start"
     assert warning.endswith((changed if lines == 400 else gone) if down else replaced)
     follower.stop()
@@ -470,7 +470,7 @@ def test_what_comes_into_a_finished_file_is_told_and_counted_once(log: Log, foll
     follower.restart()
     assert follower.catch_up() == log.lines
     (warning,) = follower.warnings
-    assert "log.json.2: 5 bytes came behind byte 66 after the file had been read to its end and the next" in warning
+    assert "log.json.2: 5 bytes were added after byte 66 when the file had been read to its end and the next" in warning
     assert follower.tail.seen().lost == Lost(1, 5)
 
 
@@ -485,7 +485,7 @@ def test_what_came_into_a_finished_file_while_down_is_told(log: Log, follower: F
     follower.start()
     assert follower.catch_up() == log.lines
     (warning,) = follower.warnings
-    assert "log.json.1: 5 bytes came behind byte 66" in warning
+    assert "log.json.1: 5 bytes were added after byte 66" in warning
 
 
 def test_the_last_line_of_a_rotated_file_needs_no_line_feed(log: Log, follower: Follower) -> None:
@@ -562,7 +562,7 @@ def test_an_older_name_that_was_never_seen_is_told_and_left_alone(log: Log, foll
     follower.start()
     assert follower.catch_up() == log.lines
     (warning,) = follower.warnings
-    assert "log.json.7 is left alone with its 9 bytes: by its name it is older than" in warning
+    assert "log.json.7 (9 bytes) is not read: by its name it is older than" in warning
 
 
 @pytest.mark.parametrize("down", [True, False])

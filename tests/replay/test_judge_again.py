@@ -256,7 +256,7 @@ def test_a_live_run_without_its_record_is_not_explained(live: Path) -> None:
     """Not without the state directory, not with that of other settings, and not what it has not judged yet."""
     result = explain(300)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "only its state directory tells of this run since when each of its models spoke" in result.stderr
+    assert "only the state directory of this run knows when each of its models became active" in result.stderr
     with (live / "stream").open("ab") as stream:
         stream.write(purchase(1, "13", "2017-06-15 00:00:00"))
     last = max(seq for seq in decisions()) + 1
@@ -266,7 +266,7 @@ def test_a_live_run_without_its_record_is_not_explained(live: Path) -> None:
     configure(LEARNING.replace("50", "60"), more="follow: true\n")
     result = explain(300, "--state", "state")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "name the one it was given, with its settings" in result.stderr
+    assert "name it, with the settings of the run" in result.stderr
 
 
 @pytest.mark.usefixtures("logs")
@@ -301,12 +301,12 @@ def test_thresholds_that_labels_have_moved_are_known() -> None:
     check([*edges, *some(8)], "--state", "state")
     result = explain(flagged[0])
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "only its state directory tells of this run which labels it has heard" in result.stderr
+    assert "only the state directory of this run knows which labels had been read" in result.stderr
     labels = Path("state/feedback.jsonl")
     labels.write_bytes(labels.read_bytes().splitlines(keepends=True)[0])
     result = explain(max(logged), "--state", "state")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert re.search(r"labels that were heard before event \d+ are not in state/feedback.jsonl any more", result.stderr)
+    assert re.search(r"labels that were read before event \d+ are not in state/feedback.jsonl any more", result.stderr)
 
 
 @pytest.mark.usefixtures("logs")
@@ -320,7 +320,7 @@ def test_a_model_that_has_been_let_go_is_told(monkeypatch: pytest.MonkeyPatch) -
     early = next(seq for seq, record in decisions().items() if record["model"] == 1)
     result = explain(early, "--state", "state")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "this cannot be judged again without model 1, which spoke then: cannot read the model" in result.stderr
+    assert "this cannot be judged again without model 1, which was active then: cannot read the model" in result.stderr
     check([early])
     check([max(decisions())], "--state", "state")
 
@@ -381,7 +381,7 @@ def test_a_person_reads_what_was_unusual() -> None:
     assert result.exit_code == 0, result.stderr
     for part in (
         "FLAGGED by typical:Typical with D=2 T=9 k=2.0", f"score      {logged[bad]['score']}; above 2 a purchase is",
-        f"model      {logged[bad]['model']}, which speaks from event ", "severity   critical", "features   deviations",
+        f"model      {logged[bad]['model']}, active from event ", "severity   critical", "features   deviations",
         "to own mean",
     ):  # fmt: skip
         assert part in result.stdout
@@ -456,7 +456,7 @@ def test_a_live_run_verifies_by_its_record(live: Path) -> None:
     assert content_of(live / "state") == before
     result = verify()
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "only its state directory tells of this run since when each of its models spoke" in result.stderr
+    assert "only the state directory of this run knows when each of its models became active" in result.stderr
 
 
 @pytest.mark.usefixtures("logs")
@@ -466,4 +466,4 @@ def test_sigmas_severity_verifies() -> None:
     assert b'"severity"' in run()
     result = verify()
     assert result.exit_code == 0, result.stdout
-    assert "recomputed by brute force, every one the same" in result.stdout
+    assert "recomputed by brute force, all the same" in result.stdout

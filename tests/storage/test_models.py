@@ -121,7 +121,7 @@ def test_a_pickle_is_never_opened(name: str, tmp_path: Path) -> None:
     objects = np.array([Touch(mark)], object)
     for write in (partial(np.savez, path, **held | {name: objects}), partial(objects.dump, path)):
         write()
-        with pytest.raises(UsageError, match="is no model that peerwatch saved") as caught:
+        with pytest.raises(UsageError, match="is not a model that peerwatch saved") as caught:
             load(path)
         assert "pickle" not in str(caught.value).rpartition("model.npz")[2]  # nor is it said how it could be
         assert not mark.exists()
@@ -135,7 +135,7 @@ def test_each_mistake_gets_its_sentence(tmp_path: Path) -> None:
     learned = Mad().fit(ROWS).arrays()
     for fields, sentence in (
         ({"version": 2}, "its format is version 2, this peerwatch reads 1; fit it again"),
-        ({"format": "another"}, "is no model that peerwatch saved"),
+        ({"format": "another"}, "is not a model that peerwatch saved"),
         ({"detector": "os:system"}, "is a model of os:system, or has members, that peerwatch does not know by name"),
         ({"detector": "sigma"}, "does not know by name"),
         (
@@ -163,7 +163,7 @@ def test_each_mistake_gets_its_sentence(tmp_path: Path) -> None:
             load(other)
     for content in (b"", b"k=3", b"PK"):
         path.write_bytes(content)
-        with pytest.raises(UsageError, match="is no model that peerwatch saved"):
+        with pytest.raises(UsageError, match="is not a model that peerwatch saved"):
             facts(path)
 
 

@@ -295,7 +295,7 @@ def test_a_table_is_written_once(tmp_path: Path) -> None:
     assert (directory / "cards.csv").read_text() == _made("cards", rows=300, seed=3)[0]
     code, _, err = _peerwatch(*make)
     assert (code, err) == (
-        2, f"peerwatch: {directory}/cards.csv is there already; name another directory or add --force\n",
+        2, f"peerwatch: {directory}/cards.csv exists already; name another directory or add --force\n",
     )  # fmt: skip
     assert _peerwatch(*make, "--force")[0] == 0
 
@@ -433,5 +433,5 @@ def test_logs_that_are_none_are_refused(tmp_path: Path) -> None:
     for line in (1, 2):
         (tmp_path / "labels.json").write_text(f'{{"line": {line}, "label": "slow climb"}}')
         assert _peerwatch("datasets", "stats", tmp_path)[2] == (
-            f"peerwatch: {tmp_path}/labels.json names line {line} of stream_log.json, which is no purchase\n"
+            f"peerwatch: {tmp_path}/labels.json names line {line} of stream_log.json, which is not a purchase\n"
         )

@@ -336,7 +336,7 @@ def test_the_same_command_writes_the_same_bytes(tmp_path: Path) -> None:
     assert page.count("sigma is left out: ") == 1
     again = evaluated(*small, "--write", str(tmp_path / "a"))
     assert (again.exit_code, again.stdout) == (2, "")
-    assert again.stderr.endswith("is there already; name another directory or add --force\n")
+    assert again.stderr.endswith("exists already; name another directory or add --force\n")
     forced = evaluated(*small[:2], "--dataset", "cards", "--method", "mad", "--write", str(tmp_path / "a"), "--force")
     assert forced.exit_code == 0
     assert (tmp_path / "a" / "evaluation.md").read_text() != page
@@ -452,7 +452,7 @@ def test_what_cannot_judge_is_named() -> None:
             "all.csv --label fraud",
             "all.csv: of the 100 rows that are judged (those behind the first 20) every one is labelled",
         ),
-        ("t.csv --method no", 'there is no detector "no"; known are sigma, '),
+        ("t.csv --method no", 'there is not a detector "no"; known are sigma, '),
         ("t.csv --method sigma", "sigma judges the windows of a run only; here are "),
         ("t.csv --method mad --set k=x", "mad: \"k\" is 'x'; expected a number above 0"),
         ("t.csv --set k=1", "--set is for one detector; name it with --method, and no other"),
@@ -462,8 +462,8 @@ def test_what_cannot_judge_is_named() -> None:
         ("a b c", "name FILE.csv, or BATCH STREAM, or nothing for the data sets; got 3"),
         ("--dataset no", "there is no data set no; there are social, "),
         ("batch stream --labels gone", "cannot read the labels gone: No such file or directory"),
-        ("batch stream --labels wrong", "wrong:1: line 61 of stream is no judged purchase"),
-        ("batch stream --method sigma --set k=-1", 'sigma: "k" is -1; expected a number from 0 on'),
+        ("batch stream --labels wrong", "wrong:1: line 61 of stream is not a judged purchase"),
+        ("batch stream --method sigma --set k=-1", 'sigma: "k" is -1; expected a number of at least 0'),
         ("batch stream --method sigma --set c=1", 'sigma has no parameter "c"; it has k'),
         ("t.csv --method iqr --write t.csv", "cannot make the directory t.csv: File exists"),
     ],

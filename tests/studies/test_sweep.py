@@ -196,9 +196,9 @@ def test_lists_serve_where_nothing_is_set(directory: Path) -> None:
             "--labels bad",
             'peerwatch: bad:2: no label; expected an object that names a line of STREAM, like {"line": 188}',
         ),
-        ("--labels early", "peerwatch: early:2: line 3 of stream is no judged purchase"),
-        ("--labels late", "peerwatch: late:1: line 99 of stream is no judged purchase"),
-        ("--output full", "peerwatch: full/D2-T3-k3.json is there already; name another directory, or add --force"),
+        ("--labels early", "peerwatch: early:2: line 3 of stream is not a judged purchase"),
+        ("--labels late", "peerwatch: late:1: line 99 of stream is not a judged purchase"),
+        ("--output full", "peerwatch: full/D2-T3-k3.json exists already; name another directory, or add --force"),
         ("--output stream", "peerwatch: cannot write into stream: File exists"),
     ],
 )
@@ -268,7 +268,7 @@ def test_a_file_that_cannot_get_its_name_is_told(directory: Path) -> None:
     files = work.FlaggedFiles(directory / "out", [Setting(2, 3, 3.0)])
     files.begin(force=True)
     (directory / "out" / "D2-T3-k3.json").mkdir()
-    with pytest.raises(SinkError, match=r"D2-T3-k3.json: Is a directory; mend that and sweep again"):
+    with pytest.raises(SinkError, match=r"D2-T3-k3.json: Is a directory; fix that and sweep again"):
         files.finish()
     files.discard()
     assert [path.name for path in (directory / "out").iterdir()] == ["D2-T3-k3.json"]

@@ -57,7 +57,7 @@ def test_a_saved_model_judges_another_table(table: Path, method: str) -> None:
     (table / "none.csv").write_text("hour,amount\n")
     assert detect("none.csv", *columns, "--model", "may.npz").stdout == "hour,amount,score\n"
     for wrong, sentence in (
-        (["june.csv", "--column", "amount"], "was taught by the columns ['amount', 'hour'], not by ['amount']"),
+        (["june.csv", "--column", "amount"], "was fitted on the columns ['amount', 'hour'], not on ['amount']"),
         (["june.csv", *columns, "--set", "k=3"], "--model has its own method and parameters"),
         (["june.csv", *columns, "--save", "x"], "--model has its own method and parameters"),
     ):
@@ -80,20 +80,20 @@ def test_a_parameter_may_be_a_list() -> None:
     [
         (["t.csv", "--column", "price"], 't.csv:1: there is no column "price"; there are who, amount'),
         (["t.csv", "--column", "who"], 't.csv:2: "who" is "user, 0"; expected a finite number'),
-        (["t.csv", "--column", "amount", "--method", "zzz"], 'there is no detector "zzz"'),
+        (["t.csv", "--column", "amount", "--method", "zzz"], 'there is not a detector "zzz"'),
         (["t.csv", "--column", "amount", "--set", "k"], "--set k: expected NAME=VALUE"),
         (["t.csv", "--column", "amount", "--set", "k=x"], "iqr: \"k\" is 'x'; expected a number above 0"),
         (["t.csv", "--column", "amount", "--set", "q=1"], 'iqr has no parameter "q"; it has k'),
         (["t.csv", "--column", "amount", "--column", "amount"], "--column amount: given twice"),
         (["t.csv", "--column", "amount", "--save", "no/m"], "cannot write the model no/m: No such file or directory"),
-        (["t.csv", "--column", "amount", "--save", "t.csv"], "t.csv is no model that peerwatch saved"),
-        (["t.csv", "--column", "amount", "--model", "t.csv"], "t.csv is no model that peerwatch saved"),
+        (["t.csv", "--column", "amount", "--save", "t.csv"], "t.csv is not a model that peerwatch saved"),
+        (["t.csv", "--column", "amount", "--model", "t.csv"], "t.csv is not a model that peerwatch saved"),
         (["t.csv", "--column", "amount", "--model", "no"], "cannot read the model no: No such file or directory"),
         (["none.csv", "--column", "amount"], "cannot read the table none.csv: No such file or directory"),
         ([".", "--column", "amount"], "cannot read the table .: Is a directory"),
         (["empty", "--column", "amount"], 'empty:1: there is no column "amount"; there are none'),
         (["short", "--column", "a"], "iqr needs at least 2 rows, got 1"),
-        (["binary", "--column", "a"], "binary is no CSV text"),
+        (["binary", "--column", "a"], "binary is not CSV text"),
         (["twice", "--column", "a"], 'twice:1: 2 columns are called "a"; rename all but one'),
         (["ragged", "--column", "a"], "ragged:5: 1 fields; the header has 2"),
         (["ragged", "--column", "b", "--method", "sigma"], "ragged:5"),

@@ -12,7 +12,7 @@ from peerwatch.settings.model import keys, resolve, value_of
 
 @click.group()
 def config() -> None:
-    """Look at settings."""
+    """Show settings."""
 
 
 @config.command("show")
@@ -20,7 +20,7 @@ def config() -> None:
 def config_show(paths: tuple[str, ...], config: Path | None, **options: Any) -> None:
     """Print the effective settings as YAML, each with where it came from; nothing is judged.
 
-    Takes what `run` takes. The batch log's header line is read if a batch log is named.
+    Takes the same arguments and options as `run`. If a batch log is named, its header line is read.
     """
     import yaml  # noqa: PLC0415
 

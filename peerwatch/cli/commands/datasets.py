@@ -10,12 +10,12 @@ from peerwatch.cli.options import DIRECTORY
 
 @click.group()
 def datasets() -> None:
-    """Make labelled data to try detectors on, and look into it."""
+    """Make labelled data to try detectors on, and describe it."""
 
 
 @datasets.command("list")
 def datasets_list() -> None:
-    """Tell which data sets there are: the name, what it is, the kinds of anomalies."""
+    """List the data sets: name, description, kinds of anomalies."""
     from peerwatch.studies.datasets.registry import describe  # noqa: PLC0415 (numpy is slow to import)
 
     click.echo(describe())
@@ -25,13 +25,13 @@ def datasets_list() -> None:
 @click.argument("name")
 @click.argument("directory", type=DIRECTORY, default=".")
 @click.option("--rows", type=click.IntRange(100), default=10_000, show_default=True,
-              help="Rows of the table; of social, events of the stream log.")  # fmt: skip
+              help="Rows of the table; for social, events in the stream log.")  # fmt: skip
 @click.option("--anomalies", type=click.FloatRange(0, 0.5), default=0.02, show_default=True,
               help="Share of the rows that are anomalous.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Same seed, same bytes.")
-@click.option("--force", is_flag=True, help="Overwrite files that are there.")
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
 def datasets_make(name: str, directory: Path, *, force: bool, **options: Any) -> None:
-    """Write the data set NAME into DIRECTORY, the current one unless named.
+    """Write the data set NAME into DIRECTORY (default: the current one).
 
     A table is written as NAME.csv: a timestamp, numbers, a label (0 or 1) and the kind of anomaly. The data set social
     is batch_log.json, stream_log.json and labels.json.
@@ -47,7 +47,7 @@ def datasets_make(name: str, directory: Path, *, force: bool, **options: Any) ->
 @click.argument("path", type=DIRECTORY, metavar="FILE.csv|DIRECTORY")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def datasets_stats(path: Path, *, as_json: bool) -> None:
-    """Tell what a labelled table holds, or a DIRECTORY with the logs of social: rows, anomalies, columns."""
+    """Describe a labelled table, or a DIRECTORY with the logs of social: rows, anomalies, columns."""
     import msgspec  # noqa: PLC0415
 
     from peerwatch.studies.datasets.stats import as_text, statistics  # noqa: PLC0415

@@ -17,8 +17,10 @@ from peerwatch.errors import UsageError
 )
 @click.option("--method", metavar="NAME", help="The detector, as the config names it.  [default: iqr]")
 @METHOD_SETTINGS
-@click.option("--save", "saved", type=FILE, metavar="MODEL", help="Save what the table teaches to this file, too.")
-@click.option("--model", type=FILE, metavar="MODEL", help="Judge each row by this saved model instead of looking back.")
+@click.option(
+    "--save", "saved", type=FILE, metavar="MODEL", help="Also save the detector fitted on the table to this file."
+)
+@click.option("--model", type=FILE, metavar="MODEL", help="Judge each row by this saved model.")
 def detect(
     table: Path,
     *,
@@ -30,8 +32,8 @@ def detect(
 ) -> None:
     """Print the rows of a CSV TABLE whose values in some columns a detector flags.
 
-    Rows are taken to be in order of time. They are printed as CSV with their score added; how many there are is said on
-    standard error.
+    The rows must be in order of time. Flagged rows are printed as CSV with their score added; standard error shows how
+    many there are.
 
     \b
     peerwatch detect purchases.csv --column amount

@@ -24,13 +24,13 @@ ONLY: Final = {
 @click.option("--seed", type=click.IntRange(0), help="Seed of the data sets. Default: 1.")
 @click.option("--label", metavar="COLUMN", help="The column of FILE.csv that is 1 in anomalous rows, 0 in others.")
 @click.option("--column", multiple=True, metavar="NAME", help="Only this column of FILE.csv; repeatable.")
-@click.option("--labels", type=FILE, metavar="FILE", help="Lines of STREAM that are anomalous, as generate writes.")
+@click.option("--labels", type=FILE, metavar="FILE", help="A file that names the anomalous lines of STREAM.")
 @window_options
 @click.option("--method", multiple=True, metavar="NAME", help="Only this detector; repeatable.")
 @METHOD_SETTINGS
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--write", "directory", type=DIRECTORY, metavar="DIR", help="Write a page with pictures into DIR, too.")
-@click.option("--force", is_flag=True, help="Overwrite files that are in DIR.")
+@click.option("--write", "directory", type=DIRECTORY, metavar="DIR", help="Also write a page with pictures into DIR.")
+@click.option("--force", is_flag=True, help="Overwrite existing files in DIR.")
 def evaluate(
     paths: tuple[Path, ...],
     *,
@@ -41,12 +41,12 @@ def evaluate(
     force: bool,
     **options: Any,
 ) -> None:
-    """Tell how well detectors find anomalies.
+    """Measure how well detectors find anomalies.
 
-    Without a file every detector is tried on every seeded data set. A table of your own is judged in the columns that
-    begin with a number (but for timestamp, id, label and kind), logs in their networks' windows. Rows are taken to be
-    in order of time: what is fitted on the rows before judges those that come next. Without labels it is told how far
-    apart flagged and normal rows lie.
+    Without a file every detector is tried on every seeded data set. A table of your own is judged by the columns that
+    begin with a number (except timestamp, id, label and kind), logs by the windows of their networks. Rows must be in
+    order of time: a detector is fitted on some rows and judges those that come next. Without labels the figures say how
+    far apart flagged and normal rows are.
 
     \b
     peerwatch evaluate

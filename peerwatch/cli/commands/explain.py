@@ -16,7 +16,7 @@ from peerwatch.cli.options import FILE, layers_of, replay_options
 @click.option("--user", metavar="ID", help="The decision on this user's purchase...")
 @click.option("--at", metavar="TIME", help="...at this time, as the log writes it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the whole network.")
-@click.option("--plot", type=FILE, metavar="FILE", help="Draw the network and the window, too: FILE.svg or FILE.png.")
+@click.option("--plot", type=FILE, metavar="FILE", help="Also draw the network and the window: FILE.svg or FILE.png.")
 def explain(
     paths: tuple[str, ...],
     config: Path | None,
@@ -29,11 +29,12 @@ def explain(
     plot: Path | None,
     **options: Any,
 ) -> None:
-    """Tell why a purchase was flagged, or why it was not.
+    """Explain why a purchase was flagged, or why it was not.
 
-    The logs are read again up to the decision, with --state from the last checkpoint before it. Told are the network
-    with everybody's path of friendships, the purchases that counted and where they stand, and, if sigma has judged, the
-    exact inequality and what would have made the verdict another; else the score, the model and what that has seen.
+    The logs are read again up to the decision, with --state from the last checkpoint before it. The explanation has the
+    network with the path of friendships to each member, and the purchases that counted with their lines. If sigma has
+    judged, it has the exact inequality and what would have changed the verdict; otherwise the score, the model, and
+    what the model saw.
 
     \b
     peerwatch explain batch_log.json stream_log.json --line 812

@@ -24,11 +24,11 @@ def feedback(
     line: tuple[int, ...],
     label: Literal["anomaly", "normal"] | None,
 ) -> None:
-    """Tell a run what flagged purchases really are, by the numbers that decision logs give them.
+    """Label purchases of a run as anomalies or normal, by the numbers that decision logs give them.
 
-    FILE (- for standard input) holds many, each a line like {"seq": 8, "label": "anomaly"} or {"line": 9, "label":
-    "normal"}. If one of them cannot be used, nothing is added. The run that keeps its state in STATE_DIR may be going
-    on meanwhile.
+    FILE (- for standard input) has one label a line, like {"seq": 8, "label": "anomaly"} or {"line": 9, "label":
+    "normal"}. If one of them cannot be used, nothing is added. The run that keeps its state in STATE_DIR may be running
+    meanwhile.
 
     \b
     peerwatch feedback state --seq 200812 --seq 200990 --label anomaly

@@ -14,14 +14,14 @@ from peerwatch.readable import shown
 
 @click.group()
 def rejects() -> None:
-    """Look at rejected lines."""
+    """Show rejected lines, or feed corrected ones back."""
 
 
 @rejects.command("show")
 @click.argument("file", type=FILE)
 @click.option("--raw", is_flag=True, help="Print the lines' original bytes and nothing else.")
 def rejects_show(file: Path, *, raw: bool) -> None:
-    """List the lines in a rejects FILE: where each stood, why it was rejected, and what it holds."""
+    """List the lines in a rejects FILE: where each was, why it was rejected, and its text."""
     output, number = sys.stdout.buffer, 0
     try:
         with file.open("rb") as lines:
@@ -46,8 +46,8 @@ def rejects_show(file: Path, *, raw: bool) -> None:
 def rejects_requeue(lines: BinaryIO, stream: Path) -> None:
     """Append corrected LINES (a file of events, - for standard input) to the log STREAM.
 
-    Take the lines from `peerwatch rejects show --raw`, mend them, and feed them back. If one of them is still no event,
-    nothing is appended.
+    Take the lines from `peerwatch rejects show --raw`, correct them, and feed them back. If one of them is still not an
+    event, nothing is appended.
     """
     from peerwatch.replay.requeue import append_events  # noqa: PLC0415
 

@@ -24,8 +24,8 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool
 
     BATCH and STREAM hold one JSON event a line; the first line of BATCH may set D and T: {"D":"3", "T":"50"}. Flagged
     purchases are written to OUTPUT (- for standard output), each as its own line with the window's mean and sd added.
-    STREAM may be - for standard input. Lines that are no events go to the rejects file, and the run goes on; where
-    OUTPUT is no file, they are told on standard error.
+    STREAM may be - for standard input. Lines that are not events go to the rejects file, and the run goes on; if
+    OUTPUT is not a file, standard error shows them.
 
     \b
     peerwatch run batch_log.json stream_log.json flagged_purchases.json
@@ -34,10 +34,10 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool
 
     \b
     Exit codes:
-      0         all judged; also a --follow, or a run with --state, that a signal has stopped
+      0         everything is judged; also if a signal stopped a run with --follow or --state
       1         stopped by a rejected line (--strict), a failing disk, too little memory, or an
-                output nobody reads; or a stop that was not done after 10 seconds;
-                or all judged, but a decision came out differently when recomputed (--audit)
+                output that nobody reads; or a stop took more than 10 seconds; or everything is
+                judged, but a decision came out differently when recomputed (--audit)
       2         a wrong option, config, header or file; nothing has been written
       130, 143  interrupted; what had been read has been judged
     """  # noqa: D301 (click wants the character \b before text that is not to be wrapped)

@@ -11,14 +11,14 @@ from peerwatch.cli.options import layers_of, replay_options
 
 @click.command()
 @replay_options
-@click.option("--user", metavar="ID", required=True, help="Whose state.")
+@click.option("--user", metavar="ID", required=True, help="The user.")
 @click.option("--at", metavar="SEQ|TIME", required=True, help="After this event, or at this time of the logs.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the whole network.")
 def state(paths: tuple[str, ...], config: Path | None, *, user: str, at: str, as_json: bool, **options: Any) -> None:
-    """Tell what was known of a user at any moment: friends, network, purchases, and the window a purchase would meet.
+    """Show what was known about a user at any moment: friends, network, purchases, and the window of a purchase.
 
-    SEQ is an event's sequence number, and the state is that behind it. TIME is a timestamp as the logs write it, and
-    the state is that before the first event that is later.
+    SEQ is an event's sequence number; the state is that after the event. TIME is a timestamp as in the logs; the state
+    is that before the first event that is later.
 
     \b
     peerwatch state batch_log.json stream_log.json --user 7 --at 200812

@@ -11,7 +11,7 @@ from peerwatch.cli.options import DIRECTORY
 @click.argument("directory", type=DIRECTORY)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(directory: Path, *, as_json: bool) -> None:
-    """Tell how the run on a state DIRECTORY is doing."""
+    """Show how the run with this state DIRECTORY is doing."""
     from peerwatch.storage import status as work  # noqa: PLC0415
 
     seen = work.look_at_run(directory)

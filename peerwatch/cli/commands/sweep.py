@@ -13,12 +13,12 @@ from peerwatch.errors import UsageError
 
 @click.command()
 @sweep_options
-@click.option("--labels", type=FILE, metavar="FILE", help="Lines of STREAM that should be flagged, as generate writes.")
+@click.option("--labels", type=FILE, metavar="FILE", help="A file that names the lines of STREAM to be flagged.")
 @click.option("--csv", is_flag=True, help="Print comma-separated values.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with how any two settings overlap.")
-@click.option("--plot", type=FILE, metavar="FILE", help="Draw the shares, too: FILE.svg or FILE.png.")
+@click.option("--plot", type=FILE, metavar="FILE", help="Also draw the shares: FILE.svg or FILE.png.")
 @click.option("-o", "--output", type=DIRECTORY, metavar="DIR", help="Write what each setting flags into DIR.")
-@click.option("--force", is_flag=True, help="Overwrite files that are in DIR.")
+@click.option("--force", is_flag=True, help="Overwrite existing files in DIR.")
 def sweep(
     paths: tuple[str, ...],
     config: Path | None,
@@ -33,10 +33,10 @@ def sweep(
     output: Path | None,
     force: bool,
 ) -> None:
-    """Tell what other choices of D, T and k would have flagged.
+    """Show what other choices of D, T and k would have flagged.
 
-    Every D is tried with every T and every k, in one pass over the logs. Each setting is compared with the current one,
-    which the config or the header line sets, or else with the first; with --labels also with what should be flagged.
+    Every D is tried with every T and every k, in one pass over the logs. Each setting is compared with the current one
+    (from the config or the header line; otherwise the first), and with --labels also with what should be flagged.
 
     \b
     peerwatch sweep batch_log.json stream_log.json --D 1,2,3 --T 10,50,100 --k 2,3,4

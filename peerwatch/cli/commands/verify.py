@@ -15,10 +15,10 @@ from peerwatch.settings.model import Layer, resolve
 @click.command()
 @verify_options
 def verify(paths: tuple[str, ...], config: Path | None, **options: Any) -> None:
-    """Judge the logs again from their beginning, and compare with the OUTPUT of a run byte for byte.
+    """Judge the logs again from their beginning, and compare the result with the OUTPUT of a run byte for byte.
 
-    Nothing is written. A share of the decisions, one in a hundred unless --audit or the config says otherwise, is
-    recomputed by brute force as well.
+    Nothing is written. A share of the decisions is also recomputed by brute force: one in a hundred, unless --audit or
+    the config says otherwise.
 
     \b
     peerwatch verify batch_log.json stream_log.json flagged_purchases.json

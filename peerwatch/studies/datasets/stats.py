@@ -185,7 +185,7 @@ def _logs(directory: Path) -> _Read:
                     read.kinds[kind] += 1
                 read.values[kind is not None].append([event.amount / MICROS])
     if named:
-        raise UsageError(f"{shown(labels)} names line {min(named)} of {stream.name}, which is no purchase")
+        raise UsageError(f"{shown(labels)} names line {min(named)} of {stream.name}, which is not a purchase")
     return read
 
 
@@ -198,7 +198,7 @@ def _reading(path: Path) -> Iterator[None]:
     except UnicodeDecodeError:
         raise UsageError(f"{shown(path)} is not text in UTF-8") from None
     except csv.Error as error:
-        raise UsageError(f"{shown(path)} is no table: {error}") from None
+        raise UsageError(f"{shown(path)} is not a table: {error}") from None
 
 
 def as_text(found: DatasetStatistics) -> str:

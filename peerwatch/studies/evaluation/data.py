@@ -222,5 +222,5 @@ def sigma(parameters: Mapping[str, Any]) -> Sigma:
         raise BadInput(f'{SIGMA} has no parameter "{unknown[0]}"; it has k')
     k = parameters.get("k", SigmaSettings().k)
     if isinstance(k, bool) or not isinstance(k, int | float) or not k >= 0:
-        raise BadInput(f'{SIGMA}: "k" is {k!r}; expected a number from 0 on')
+        raise BadInput(f'{SIGMA}: "k" is {k!r}; expected a number of at least 0')
     return Sigma(Fraction(repr(k)))
