@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from support import befriend, purchase
+from support import ROOT, befriend, copy_tracked, purchase
 
 from peerwatch.cli.main import cli
 from peerwatch.network.events import parse_event
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
 
@@ -22,14 +21,7 @@ PYPROJECT = (ROOT / "pyproject.toml").read_text()
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A fresh copy of what git would hand out."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    names = [name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).exists()]
-    subprocess.run(["cp", "--parents", "--no-dereference", *names, str(tmp_path)], cwd=ROOT, check=True)
+    copy_tracked(tmp_path)
     return tmp_path
 
 
