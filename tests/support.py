@@ -30,8 +30,22 @@ from peerwatch.network.graph import Plan
 from peerwatch.network.rejects import RejectedLine, decode_reject
 from peerwatch.runtime.pipeline import Pipeline, Totals
 
+ROOT = Path(__file__).parents[1]
+
 FORCED = {Plan.PARTITION: (1, 10**6, 10**6, 0), Plan.SCAN: (0, 10**6, 0, 10**6), Plan.MEMBERSHIP: (10**6, 0, 0, 10**6)}
 """Costs that make the planner prefer one plan."""
+
+
+def tracked() -> list[str]:
+    """The files that git would hand out, were all that is here committed."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
+    return [name for name in listed if name and ((ROOT / name).exists() or (ROOT / name).is_symlink())]
+
+
+def copy_tracked(directory: Path) -> None:
+    """Copy the files that git would hand out into a directory; links stay links."""
+    subprocess.run(["cp", "--parents", "--no-dereference", *tracked(), str(directory)], cwd=ROOT, check=True)
 
 
 def purchase(user: str | int, amount: str, stamp: str = "2017-06-13 11:33:01") -> bytes:

@@ -75,21 +75,22 @@ def test_a_soak_in_short_form(tmp_path: Path) -> None:
     soak(tmp_path, "".join(batch).encode(), "".join(stream).encode(), kills=8, rotations=6, rate=3000, seed=3)
 
 
-@pytest.mark.parametrize("learned", [(), ("learned",)])
-def test_every_fault_point_of_a_write_is_survived(tmp_path: Path, learned: tuple[str, ...]) -> None:
-    """Death at each write (half done), fsync, rename, truncation and unlink of all that a run keeps, one by one."""
-    command = [sys.executable, str(ROOT / "tests" / "fault_walk.py"), str(tmp_path), *learned]
-    sources = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+@pytest.mark.parametrize("learned", [(), ("--learned",)])
+def test_every_fault_point_of_a_write_is_survived(learned: tuple[str, ...]) -> None:
+    """Death at each write (half done), fsync, rename, truncation and unlink of all that a run keeps, one by one.
+
+    Of the pieces in which a file is written here only at the first, the middle and the last; `make soak` dies at all.
+    """
+    command = [sys.executable, str(ROOT / "tests" / "fault_walk.py"), *learned]
     result = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": sources}, capture_output=True, text=True, check=False
+        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
-    died = json.loads(result.stdout.replace("'", '"'))
-    if learned:
-        assert died.keys() == {"write", "fsync", "replace"}
-    else:
-        assert died.keys() == {"write", "fsync", "replace", "truncate", "unlink"}
-    assert sum(died.values()) > (30 if learned else 300)
+    calls, died = json.loads(result.stdout).values()
+    writes, fewer = calls.pop("write"), died.pop("write")
+    assert died == calls
+    assert 0 < fewer < writes
+    assert calls.keys() == ({"fsync", "replace"} if learned else {"fsync", "replace", "truncate", "unlink"})
 
 
 @pytest.mark.parametrize("cuts", [[1], [500, 501, 2000], [0, 3000], [len(STREAM)]])

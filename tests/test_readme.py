@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import ROOT, copy_tracked
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
 
@@ -17,14 +17,7 @@ PYPROJECT = (ROOT / "pyproject.toml").read_text()
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A fresh copy of what git would hand out."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    names = [name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).exists()]
-    subprocess.run(["cp", "--parents", "--no-dereference", *names, str(tmp_path)], cwd=ROOT, check=True)
+    copy_tracked(tmp_path)
     return tmp_path
 
 
@@ -62,7 +55,7 @@ def test_the_two_commands_run_in_a_fresh_clone(clone: Path) -> None:
     assert f"{len(flagged):,}" in result.stderr
     assert {"mean", "sd"} < json.loads(flagged[0]).keys()
     planned = subprocess.run(["make", "-n", "test"], cwd=clone, env=own, capture_output=True, text=True, check=True)
-    assert re.search(r"-m pytest -n 2 --dist worksteal$", planned.stdout.strip())
+    assert re.search(r"-m pytest -n 2 --dist worksteal --hypothesis-profile=short$", planned.stdout.strip())
 
 
 PRETENDER = """\

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import event_of, judge, network_of, verdict_of
+from strategies import examples
 from strategies import logs as any_logs
 from support import befriend, judge_files, purchase
 
@@ -253,7 +254,7 @@ def test_the_hash_tells_in_one_line_whether_two_runs_agree(logs: Path) -> None:
     walkers=st.integers(1, 2), cap=st.integers(1, 30), chunk=st.integers(1, 400),
     k=st.sampled_from([Fraction(3), Fraction(1, 2), Fraction(0)]),
 )  # fmt: skip
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_recomputing_finds_nothing_in_clean_logs(
     batch: bytes, stream: bytes, D: int, T: int, shards: int, walkers: int, cap: int, chunk: int, k: Fraction
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rotations import COMPRESS, Log, decompressed, line
+from strategies import examples
 
 from peerwatch.connectors.output_file import OutputFile, Written, open_output
 from peerwatch.errors import SinkError, UsageError
@@ -78,7 +79,7 @@ def writer(path: Path) -> Iterator[Writer]:
     writer.file.close()
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     moves=st.lists(
         st.sampled_from(["write", "write", "much", "rename", "take away", "copy", "compress", "look", "keep", "kill"]),

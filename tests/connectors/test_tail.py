@@ -13,14 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rotations import COMPRESS, Follower, Log, line
+from strategies import examples
 
 from peerwatch.connectors import stored_file, tail
 from peerwatch.connectors.position import EDGE
 from peerwatch.connectors.seen import Lost
 from peerwatch.connectors.tail import Beginning, look_at
 
-SEQUENCES: Final = int(os.environ.get("ROTATION_SEQUENCES", "300"))
-"""How many sequences of moves are tried."""
 MOVES: Final = (
     "write", "write", "much", "rename", "rename", "copy", "compress", "read", "read", "step", "peek", "kill", "kill",
     "move all", "copied", "clock", "touch", "late", "foreign", "empty", "edit", "block", "unblock",
@@ -194,7 +193,7 @@ class Play:
         self.blocked.paths.clear()
 
 
-@settings(max_examples=SEQUENCES)
+@settings(max_examples=examples(300))
 @given(
     moves=st.lists(st.sampled_from(MOVES), max_size=25),
     scheme=st.sampled_from(["number", "date", "infix", "seconds", "elsewhere"]),

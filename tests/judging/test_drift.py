@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import examples
 
 from peerwatch.detectors.base import Floats, Mask
 from peerwatch.errors import BadInput
@@ -88,7 +89,7 @@ def test_scores_without_measure_count_for_nothing_and_infinite_ones_for_ten_thre
     np.testing.assert_allclose(arrays["flag_rate_adwin"], [0, 0, 1 / BLOCK])
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(
     seed=st.integers(0, 3),
     cuts=st.lists(st.integers(0, 60_000), max_size=30).map(sorted),

@@ -5,6 +5,7 @@ from fractions import Fraction
 import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from strategies import examples
 
 from peerwatch.amounts import Amounts
 from peerwatch.judging.judge import Case, SigmaJudge
@@ -29,7 +30,7 @@ def near_boundaries(draw: st.DrawFn) -> tuple[list[int], int, Fraction]:
     return window, amount, k
 
 
-@settings(max_examples=1500)
+@settings(max_examples=examples(1500))
 @given(near_boundaries())
 @example(([10**6, 10**6], 10**6, Fraction(3)))
 @example(([2**62, 2**62], 2**63 - 1, Fraction(3)))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import examples
 
 from peerwatch.detectors.base import Floats
 from peerwatch.errors import BadInput
@@ -34,7 +35,7 @@ def thresholds(target: float, score: Floats, cuts: list[int], restored: set[int]
     return used
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(
     seed=st.integers(0, 10**6),
     target=st.sampled_from([0.0001, 0.01, 0.07, 0.29, 0.5, 0.999]),

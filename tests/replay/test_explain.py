@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from naive_explanation import Bought, World, comparable, events_of, explained
-from strategies import NOISE, purchases, ties
+from strategies import NOISE, examples, purchases, ties
 from support import befriend, purchase
 
 from peerwatch.actors import dispatcher
@@ -82,7 +82,7 @@ def worlds(events: Iterable[Read], stream: Path) -> Iterator[tuple[World, Bought
         world.apply(event, seq, str(path), line)
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(BUSY, BUSY, st.integers(1, 3), st.integers(2, 5), st.sampled_from(["3", "0", "0.5", "1.25"]))
 def test_every_field_is_that_of_a_plain_recomputation(batch: bytes, stream: bytes, D: int, T: int, k: str) -> None:
     """Whatever the logs hold: late arrivals, ties, huge amounts, rejected lines, friendships that end."""
@@ -97,7 +97,7 @@ def test_every_field_is_that_of_a_plain_recomputation(batch: bytes, stream: byte
                 assert comparable(record) == comparable(explained(world, this, D, T, Fraction(k)))
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(batch=BUSY, stream=BUSY, more=BUSY)
 def test_a_checkpoint_and_its_marks_give_the_same_explanation(
     batch: bytes, stream: bytes, more: bytes, monkeypatch: pytest.MonkeyPatch
@@ -155,16 +155,20 @@ def real_case(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_200_random_decisions_of_the_real_case(real_case: Path) -> None:
-    """100 of the flagged ones, 100 of all; from the nearest checkpoint, one in ten from the beginning."""
+def test_random_decisions_of_the_real_case(real_case: Path) -> None:
+    """100 of the flagged ones, 100 of all; from the nearest checkpoint, one in ten from the beginning.
+
+    So many in the profile `full`.
+    """
+    count = examples(100)
     batch, stream = real_case / "batch_log.json", real_case / "stream_log.json"
     flagged = {line.rpartition(b', "mean"')[0] for line in (real_case / "flagged.json").read_bytes().splitlines()}
     random = Random(1)
     events = read(batch, stream)
     purchases = [(each.seq, each.text) for each in events if each.path == stream and each.event[0] == "purchase"]
     anomalous = [seq for seq, text in purchases if text.removesuffix(b"}") in flagged]
-    chosen = {*random.sample(anomalous, 100)}
-    chosen |= {*random.sample([seq for seq, _ in purchases if seq not in chosen], 100)}
+    chosen = {*random.sample(anomalous, count)}
+    chosen |= {*random.sample([seq for seq, _ in purchases if seq not in chosen], count)}
     compared = 0
     for world, this in worlds(events, stream):
         if this.seq not in chosen:
@@ -174,4 +178,4 @@ def test_200_random_decisions_of_the_real_case(real_case: Path) -> None:
         record = record_of(layer(batch, stream, 2, 50, "3", state), seq=this.seq)
         assert comparable(record) == comparable(explained(world, this, 2, 50, Fraction(3)))
         assert (record["verdict"] == "flagged") == (this.seq in anomalous)
-    assert compared == 200
+    assert compared == 2 * count

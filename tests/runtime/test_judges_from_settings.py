@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_explanation import World, events_of
+from strategies import examples
 from strategies import logs as random_logs
 from support import befriend, purchase
 
@@ -74,7 +75,7 @@ def naive(batch: bytes, stream: bytes, D: int, T: int, detector: Detector) -> li
     return found
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(random_logs(), random_logs(), st.sampled_from(["zscore", "iqr", "mad", "spc"]), st.integers(1, 3))
 def test_a_detector_gets_the_windows_in_order_of_time(batch: bytes, stream: bytes, name: str, shards: int) -> None:
     """The same lines are flagged as when each purchase is judged on its own, at any number of shards."""

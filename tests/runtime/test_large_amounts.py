@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import judge
-from strategies import COMMANDS
+from strategies import COMMANDS, examples
 from support import MemoryLog, MemorySink, SilentLog, befriend, judge_files, purchase
 
 from peerwatch import amounts as amounts_module
@@ -59,7 +59,7 @@ def forgetful() -> Iterator[None]:
         yield
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(
     batch=LOG, stream=LOG, D=st.integers(1, 3), T=st.integers(2, 5), shards=st.integers(1, 4),
     walkers=st.integers(1, 3), batch_cap=st.integers(1, 9) | st.just(4096),
@@ -84,7 +84,7 @@ def test_any_log_of_huge_amounts_gives_the_reference_bytes(
     assert result.flagged == judge(FRIENDS + batch, stream, D, T, k).flagged
 
 
-@settings(COMMANDS, max_examples=30)
+@settings(COMMANDS, max_examples=examples(30))
 @given(
     batch=LOG, stream=st.lists(PURCHASE, min_size=5, max_size=100), cuts=st.lists(st.integers(0, 99), max_size=3),
     T=st.integers(2, 4), first=st.integers(1, 3), later=st.integers(1, 3),
@@ -124,10 +124,10 @@ def test_what_no_window_can_hold_is_held_by_nobody(
     shards: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of thousands of huge purchases by 20 users a run, and a checkpoint, hold what these users' T latest need."""
-    users, T, count, cap = 20, 8, 9000, 5
+    users, T, count, cap = 20, 8, 3000, 5
     most = users * (T + T // 4 + 5)
-    stream = [purchase(i % users, f"{i}e190", f"2017-06-13 11:{i // 60 % 60:02}:{i % 60:02}") for i in range(3000)] * 3
-    batch = b"".join(befriend(a, (a + 1) % users) for a in range(users)) + b"".join(stream[:2000])
+    stream = [purchase(i % users, f"{i}e190", f"2017-06-13 11:{i // 60 % 60:02}:{i % 60:02}") for i in range(1000)] * 3
+    batch = b"".join(befriend(a, (a + 1) % users) for a in range(users)) + b"".join(stream[:700])
     state, sink = State.fresh(2, T, shards), MemorySink()
     blocks = [b"".join(stream[begin : begin + 100]) for begin in range(0, count, 100)]
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 from reference import event_of, judge, network_of, own_part
 from sklearn import metrics as sk
-from strategies import COMMANDS, logs
+from strategies import COMMANDS, examples, logs
 from support import befriend, purchase, running
 
 from peerwatch.cli.console import Console
@@ -253,7 +253,7 @@ def naive(batch: bytes, stream: bytes, D: int, T: int) -> Iterator[Naive]:
                 friends.get(b, set()).discard(a)
 
 
-@settings(COMMANDS, max_examples=40)
+@settings(COMMANDS, max_examples=examples(40))
 @given(batch=logs(), stream=logs(max_size=60), D=st.integers(1, 3), T=st.integers(2, 6))
 def test_windows_and_contexts_are_what_the_reference_says(batch: bytes, stream: bytes, D: int, T: int) -> None:
     """Messy logs: every window and context as lists and sets have it, and sigma's verdicts are the reference's."""

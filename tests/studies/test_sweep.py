@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import judge
-from strategies import COMMANDS, logs
+from strategies import COMMANDS, examples, logs
 from support import befriend, purchase, running, wait_until
 
 from peerwatch.cli.console import Console
@@ -59,7 +59,7 @@ def swept(directory: Path, grid: SettingGrid, paths: tuple[str, ...], output: Pa
     return record
 
 
-@settings(COMMANDS, max_examples=60)
+@settings(COMMANDS, max_examples=examples(60))
 @given(
     batch=st.one_of(st.none(), logs()),
     stream=logs(max_size=100),
