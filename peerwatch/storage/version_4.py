@@ -276,10 +276,11 @@ class _StreamLog:
             return CountedPrefix(NOTHING, 0, ended=False)
 
     def _changed(self, position: PositionOf4) -> UsageError:
+        known = max(position.offset, len(position.head))
         return UsageError(
-            f"{shown(self._path)}: neither the file there nor a rotated one still holds the {position.offset:,} bytes"
-            " that had been read when the checkpoint was taken, which an earlier version has written; bring the log"
-            f" back, {WAY_OUT}"
+            f"{shown(self._path)}: neither the file there nor a rotated one still begins with the {known:,} bytes that"
+            " were there when the checkpoint was taken, which an earlier version has written; bring the log back,"
+            f" {WAY_OUT}"
         )
 
 

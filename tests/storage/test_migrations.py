@@ -35,6 +35,11 @@ from peerwatch.storage.migrations import STEPS, StoredCheckpoint, Surroundings
 EARLIER = range(OLDEST, VERSION)
 INPUTS = InputSettings(batch="batch", stream="stream")
 HALF = FOURTH.index(b"\n", len(FOURTH) // 2) + 1
+GONE = (
+    "peerwatch: stream: neither the file there nor a rotated one still begins with the {:,} bytes that were there when"
+    " the checkpoint was taken, which an earlier version has written; bring the log back, finish with the version of"
+    " peerwatch that wrote it, or begin anew with --reset"
+)
 OUTPUTS = ("out", "out.rejects.json", "ledger")
 
 
@@ -412,13 +417,19 @@ def test_a_log_that_no_longer_fits_is_refused(spoil: Callable[[], object]) -> No
     before = outputs()
     result = peerwatch(*run_followed())
     assert result.exit_code == 2
-    assert result.stderr.splitlines()[-1] == (
-        f"peerwatch: stream: neither the file there nor a rotated one still holds the {len(THIRD):,} bytes that had"
-        " been read when the checkpoint was taken, which an earlier version has written; bring the log back, finish"
-        " with the version of peerwatch that wrote it, or begin anew with --reset"
-    )
+    assert result.stderr.splitlines()[-1] == GONE.format(len(THIRD))
     assert outputs() == before
     assert stored(newest()).envelope["version"] == 4
+
+
+def test_a_log_that_is_gone_before_its_first_event_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Version 4 knows the first 1,024 bytes of the file with which the log began."""
+    monkeypatch.chdir(tmp_path)
+    place(tmp_path, 4, "begun")
+    Path("stream").write_bytes(FOURTH)
+    result = peerwatch(*run_followed())
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == GONE.format(1024)
 
 
 @pytest.mark.parametrize("name", ["out", "out.rejects.json"])
