@@ -1,4 +1,4 @@
-"""Going through logs for the windows of the stream's purchases: what detectors judge in a run, kept."""
+"""Reads logs and keeps the windows of the stream's purchases, as detectors judge them in a run."""
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing
@@ -29,7 +29,7 @@ from peerwatch.studies.sweep import check_labels, read_labels
 
 
 class _Asked(NamedTuple):
-    """Some purchases: their numbers, their windows and their buyers' own, and the sizes of their networks."""
+    """Some purchases: their numbers, their windows, their buyers' own purchases, and the sizes of their networks."""
 
     events: Events
     seq: Int64s
