@@ -1,4 +1,4 @@
-"""What a person sees of a run, all on standard error: progress, a summary, a word when something takes long."""
+"""What a person sees of a run, all on standard error: progress, warnings, a summary."""
 
 import sys
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Console:
-    """Says nothing at all if `quiet`; shows a moving bar only on a terminal that logs do not share."""
+    """Prints nothing but errors if `quiet`; shows a progress bar only on a terminal that logs do not share."""
 
     def __init__(self, *, quiet: bool, bar: bool) -> None:
         self._silent = quiet
@@ -23,19 +23,19 @@ class Console:
         self._began = perf_counter()
 
     def warning(self, text: str) -> None:
-        """Something that a person should know."""
+        """Print a warning."""
         self._say(f"peerwatch: {text}")
 
     def urgent(self, text: str) -> None:
-        """Something that a person has to know, quiet or not."""
+        """Print a warning even if `quiet` is set."""
         _print(f"peerwatch: {text}")
 
     def compiling(self) -> None:
-        """The kernels are about to be compiled."""
+        """Say that the kernels are about to be compiled."""
         self._say("Compiling the kernels for this machine; this happens once and takes ten to twenty seconds.")
 
     def uncached(self, where: str, why: str) -> None:
-        """The compiled kernels could not be kept."""
+        """Say that the compiled kernels could not be kept."""
         self.warning(
             f"cannot keep the compiled kernels in {where}: {why}; until it can be, they are compiled at every start"
             " (XDG_CACHE_HOME names another place)"
@@ -43,7 +43,7 @@ class Console:
 
     @contextmanager
     def progress(self, total: int | None) -> Iterator[None]:
-        """Around a run that reads `total` bytes (None if unknown)."""
+        """A context with a progress bar, for a run that reads `total` bytes (None if unknown)."""
         self._began = perf_counter()
         if not self.has_bar:
             yield
@@ -60,22 +60,22 @@ class Console:
             yield
 
     def moved(self, done: int, counts: str) -> None:
-        """Move the bar to `done` bytes, and say beside it what they held."""
+        """Move the bar to `done` bytes, and show the counts beside it."""
         if self._progress is not None:
             self._progress.update(self._task, completed=done, counts=counts)
 
     def interrupted(self) -> None:
-        """A signal has ended the reading."""
+        """Say that a signal has ended the reading."""
         self._say("Stopping: what has been read is still being judged; a second signal ends the run at once.")
 
     def last_words(self, text: str) -> None:
-        """The process ends at once: leave the terminal as it was, and say why."""
+        """Restore the terminal and print why the process ends now."""
         if self._progress is not None:
             self._progress.stop()
         _print(text)
 
     def report(self, report: "Report") -> None:
-        """The summary of a run."""
+        """Print the summary of a run."""
         seconds = perf_counter() - self._began
         totals, done, settings = report.totals, report.totals.progress, report.settings
         share = f" ({totals.flagged / done.judged:.2%} of judged)" if done.judged else ""
@@ -121,7 +121,7 @@ def _print(text: str) -> None:
 
 
 def different(totals: "Totals", first: "Difference") -> str:
-    """That decisions came out differently when they were recomputed, and which was the first."""
+    """The sentence about decisions that came out differently when they were recomputed."""
     return (
         f"{totals.differences:,} of the {totals.recomputed:,} decisions that were recomputed by brute force differ, the"
         f" first on {first.where}; each is in the log"

@@ -1,4 +1,4 @@
-"""The command line."""
+"""The group of all commands, and how errors become exit codes."""
 
 import errno
 import os
@@ -32,11 +32,11 @@ from peerwatch.runtime.room import SHORT, check_room, shortage
 EXIT_STOPPED: Final = 1
 EXIT_USAGE: Final = 2
 FULL: Final = {errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPIPE}
-"""What writing fails with, whatever the user has named. What fails without a name is standard output."""
+"""The errors of a write that the user is not to blame for. An error without a file name is standard output's."""
 
 
 class Group(click.Group):
-    """Turns errors into one sentence and an exit code."""
+    """A group of commands that turns errors into one sentence and an exit code."""
 
     def main(self, *arguments: Any, **named: Any) -> NoReturn:
         """Run the command and exit."""
@@ -60,13 +60,13 @@ class Group(click.Group):
         raise SystemExit(code or 0)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """See that there is room before a command begins."""
+        """Check that there is room for files and memory before a command begins."""
         check_room()
         return super().invoke(ctx)
 
 
 def _told(error: Exception) -> tuple[str, int] | None:
-    """What is said of an error and the exit code; None of what is a bug."""
+    """The message and exit code for an error; None if it is a bug."""
     if isinstance(error, PeerwatchError):
         is_usage = isinstance(error, UsageError) and not _is_failing(error.__context__)
         return str(error), EXIT_USAGE if is_usage else EXIT_STOPPED
@@ -97,7 +97,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _is_failing(error: BaseException | None) -> bool:
-    """Whether it is the machine that fails, and nothing that the user has named is wrong."""
+    """Whether the machine fails, rather than something that the user has named being wrong."""
     return isinstance(error, OSError) and error.errno in FULL | SHORT
 
 

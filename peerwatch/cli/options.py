@@ -33,7 +33,7 @@ OPTION_KEYS: Final = {
 
 
 def numbers(hint: Any) -> Callable[[click.Context, click.Parameter, str | None], list[Any]]:
-    """Reads an option's values with commas between them, each of the type `hint`: sorted, each once; none if not given.
+    """A callback that reads comma-separated values of the type `hint`: sorted, each once; none if not given.
 
     Raises:
         click.BadParameter: one of them is no number, or an impossible one.
@@ -75,17 +75,17 @@ WINDOWS: Final = (
     click.option("--D", "D", type=click.IntRange(1), help="Hops a user's network reaches. Default: the header's."),
     click.option("--T", "T", type=click.IntRange(2), help="Purchases in a window. Default: the header's."),
 )
-"""What windows depend on."""
+"""The options that windows depend on."""
 SETTINGS: Final = (
     CONFIG,
     *WINDOWS,
     click.option("--k", type=float, help="Standard deviations above the mean that are still normal. Default: 3."),
 )
-"""What verdicts depend on."""
+"""The options that verdicts depend on."""
 
 
 def renamed(old: str, new: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """An option of an earlier version: it is refused with the name that it has now."""
+    """A hidden option with the name of an earlier version; it is refused with its present name."""
 
     def refuse(ctx: click.Context, param: click.Parameter, value: str | None) -> None:  # noqa: ARG001
         if value is not None:
@@ -104,7 +104,7 @@ GRID: Final = (
     ),
     click.option("--k", callback=numbers(Deviations), metavar="K,...", help="Standard deviations to try. Default: 3."),
 )
-"""Several values of what verdicts depend on."""
+"""The options that take several values of what verdicts depend on."""
 RUNNING: Final = (
     click.option("--shards", type=click.IntRange(1), help="Purchase shards that work in parallel. Default: 1."),
     click.option("--walkers", type=click.IntRange(1), help="Friend graphs that work in parallel. Default: 2."),
@@ -171,7 +171,7 @@ def window_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def parameters_of(settings: Sequence[str]) -> dict[str, Any]:
-    """The parameters that `--set NAME=VALUE` names; a value is what it is as JSON, text if it is none.
+    """The parameters that `--set NAME=VALUE` names; a value is read as JSON, or as text if it is not JSON.
 
     Raises:
         UsageError: one is not of that form.

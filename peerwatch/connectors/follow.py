@@ -18,9 +18,9 @@ from peerwatch.errors import SourceError
 from peerwatch.readable import shown
 
 POLL_SECONDS: Final = 1.0
-"""What a missed notification costs at most."""
+"""Seconds between two polls: the longest delay if a notification is missed."""
 BLIND_SECONDS: Final = 0.1
-"""How often to look at the path where there are no notifications, or so many that none of them says enough."""
+"""Seconds between two polls without notifications, or with too many of them to be of use."""
 GATHER_SECONDS: Final = 0.002
 """The pause behind what was read near the end of a log: a batch costs about a millisecond, however little is in it."""
 
@@ -52,9 +52,9 @@ class FollowedLog:
         self._warn = warn
         self._changes = Changes(Path(path))
         self.seen = beginning.seen
-        """What is to be remembered with the position of the last block."""
+        """The files that a checkpoint must remember with the position of the last block."""
         self.caught_up = time.time()
-        """When there was last nothing left to read."""
+        """The last time at which nothing was left to read, in seconds since 1970."""
 
     @property
     def file(self) -> str:
@@ -62,7 +62,7 @@ class FollowedLog:
         return self._tail.file
 
     def unread(self) -> int:
-        """Bytes that wait to be read."""
+        """The number of bytes that wait to be read."""
         return self._tail.unread()
 
     async def blocks(self) -> AsyncGenerator[Block, None]:
@@ -102,7 +102,7 @@ class FollowedLog:
             self._tail.close()
 
     async def _read(self, *, looks: bool) -> Lines | None:
-        """What there is; without `looks` only if the current file says so."""
+        """What can be read now; without `looks` only if the current file has changed."""
         try:
             lines = self._tail.read_at_hand()
             if lines is None and (looks or self._tail.has_changed()):
@@ -128,7 +128,7 @@ class FollowedLog:
 
 
 class Changes:
-    """What the kernel says about a path: inotify on its directory, where there is such a thing."""
+    """Notifications about a path: inotify on its directory, where inotify exists."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -174,7 +174,7 @@ class Changes:
             self._inotify, self._masks = changes, inotify.Mask
 
     def close(self) -> None:
-        """Ask no more."""
+        """Close the inotify descriptor."""
         if self._inotify is not None:
             self._inotify.close()
             self._inotify = None

@@ -9,14 +9,14 @@ from peerwatch.connectors.stored_file import STEP, StoredFile, open_file, prefix
 from peerwatch.network.decoder import line_feeds
 
 SUMMED: Final = 1 << 26
-"""Of a file that is still under its inode so many bytes are summed up; of a longer one only the edges are compared."""
+"""Bytes up to which a file under its old inode is summed up; of a longer one only the edges are compared."""
 TICK_SECONDS: Final = 0.1
-"""A file's time tells changes only that lie further apart than a tick of the file system's clock."""
+"""A tick of the file system's clock: changes within it may leave a file with the same time."""
 NUL: Final = b"\0"
 
 
 def without_hole(data: bytes) -> tuple[bytes, int]:
-    """What is left of bytes at a line's start without the NUL bytes they begin with, and how many those are.
+    """The bytes at a line's start without the leading NUL bytes, and the number of those.
 
     A hole that a truncation has left may be larger than memory: it is let go as it is read.
     """
@@ -25,7 +25,7 @@ def without_hole(data: bytes) -> tuple[bytes, int]:
 
 
 def found_again(file: StoredFile, position: Position) -> "Generation | None":
-    """A file as that which a position is in, to be read on from there; None, and closed, if it is not that file.
+    """The file that a position is in, to be read on from there; None, and closed, if it is another file.
 
     Raises:
         OSError: the file cannot be read.
@@ -44,7 +44,7 @@ def found_again(file: StoredFile, position: Position) -> "Generation | None":
 
 
 def holds(path: Path, position: Position) -> bool:
-    """Whether what stands at the path is the file that a position is in, as far as that had been read."""
+    """Whether the file at the path is the one that a position is in, as far as it had been read."""
     try:
         found = found_again(open_file(path), position)
     except OSError:
@@ -81,7 +81,7 @@ class Generation:
         *,
         limit: int | None = None,
     ) -> None:
-        """The file from its start, or behind `prefix`, before which `line` - 1 lines stand; `limit` bytes at most."""
+        """The file from its start, or after `prefix`, which holds `line` - 1 lines; at most `limit` bytes are read."""
         self.limit = limit
         self.file = file
         self.number = number
@@ -93,7 +93,7 @@ class Generation:
         self._hole = 0
         """NUL bytes that have been skipped since the last lines."""
         self.prefix = prefix or Prefix()
-        """What has been read in whole lines."""
+        """The fingerprint of what has been read in whole lines."""
         self._partial = bytearray()
         self._nuls_through = 0
         self._nuls_seen: tuple[int, int] | None = None
@@ -109,25 +109,25 @@ class Generation:
         return self.prefix.size + len(self._partial)
 
     def position(self) -> Position:
-        """Behind the lines that have been read."""
+        """The position after the lines that have been read."""
         return Position(self.prefix.fingerprint(), self.line, self.number, *self.identity)
 
     @property
     def known_size(self) -> int:
-        """How far the file is known to hold nothing but what has been read, and NULs behind it."""
+        """The size up to which the file is known to hold only what has been read, and NULs after it."""
         return max(self.offset, self._nuls_through)
 
     def unfinished(self) -> bytes:
-        """What has been read of a line whose end has not."""
+        """What has been read of a line whose end has not been read."""
         return bytes(self._partial)
 
     def unread(self) -> int:
-        """Bytes behind those that have been read, as far as is known."""
+        """The number of bytes after those that have been read, as far as is known."""
         self.largest = max(self.largest, self.file.status().st_size)
         return 0 if self.file.is_complete else max(0, self.file.status().st_size - self.offset)
 
     def has_changed(self) -> bool:
-        """Whether the file has another size than has been read."""
+        """Whether the size of the file differs from what has been read."""
         return self.file.is_complete or self.file.status().st_size != self.offset
 
     def is_intact(self) -> bool:
@@ -174,7 +174,7 @@ class Generation:
         return Lines(content, self.prefix.size, self.line, hole)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self.file.close()
 
     def _before(self) -> bytes:
@@ -183,11 +183,11 @@ class Generation:
 
     @property
     def is_through(self) -> bool:
-        """Whether all that is to be read of the file has been."""
+        """Whether everything to be read of the file has been read."""
         return self.limit is not None and self.offset >= self.limit
 
     def _next(self, size: int) -> bytes:
-        """What comes next, without NULs at its end: they may be room set aside for what is still to be written."""
+        """The next bytes, without NULs at the end: they may be space reserved for what is still to be written."""
         if self.limit is not None:
             size = min(size, self.limit - self.offset)
         if self.is_through:
@@ -202,7 +202,7 @@ class Generation:
         return data.rstrip(NUL) or self._behind_nuls(len(data))
 
     def _behind_nuls(self, count: int) -> bytes:
-        """What stands behind `count` NULs and all that follow them; in the middle of a line they belong to it."""
+        """The bytes after `count` NULs and all NULs that follow; in the middle of a line NULs belong to the line."""
         status = self.file.status()
         stored = (status.st_size, status.st_mtime_ns)
         if stored == self._nuls_seen:
@@ -221,7 +221,7 @@ class Generation:
         return more.rstrip(NUL)
 
     def _behind_hole(self, data: bytes) -> bytes:
-        """What stands behind the NULs with which `data` begins, where a line begins; they count as read."""
+        """The bytes after the NULs at the start of `data`, at the start of a line; the NULs count as read."""
         rest, size = without_hole(data)
         self.prefix.add(data[:size])
         self._hole += size

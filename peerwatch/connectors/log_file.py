@@ -53,7 +53,7 @@ class LogFile:
         self.name = "standard input" if path == "-" else shown(path)
         self.judged = judged
         self.size: int | None = None
-        """Bytes there are, None for a pipe."""
+        """Size in bytes, None for a pipe."""
         self._path = path
         self._chunk = chunk
         self._begun = position
@@ -181,7 +181,7 @@ class LogFile:
             yield self._block(last)
 
     def _skip_hole(self, data: bytes) -> bytes:
-        """What is left of bytes at a line's start."""
+        """Skip a hole: the bytes at a line's start without leading NUL bytes."""
         rest, size = without_hole(data)
         if self._resumable:
             self._prefix.add(data[:size])
@@ -237,7 +237,7 @@ class LogFile:
 
 
 def last_line_waits(line: bytes, file: str, offset: int, warn: Callable[[str], None]) -> bool:
-    """Whether a last line without a line feed, at byte `offset` of the file, is still to be finished."""
+    """Whether a last line without a line feed, at byte `offset` of the file, is unfinished."""
     if not line.strip():
         return False
     try:
@@ -251,7 +251,7 @@ def last_line_waits(line: bytes, file: str, offset: int, warn: Callable[[str], N
 
 
 def _parameter(raw: msgspec.Raw, name: str, origin: str) -> int:
-    """A header's value: an integer, or a string of one."""
+    """The value of D or T in a header: an integer, or a string that holds one."""
     text = bytes(raw).decode().strip('"')
     if text.isascii() and text.isdigit() and len(text) < 20:
         return int(text)

@@ -18,7 +18,7 @@ from peerwatch.readable import shown
 
 
 class AtPath(NamedTuple):
-    """What stands at the path: a file, or what is in its way, or nothing."""
+    """What is at the path: a file, something that cannot be read, or nothing."""
 
     file: Rotated | None = None
     problem: str | None = None
@@ -32,7 +32,7 @@ class Losses:
         self.total = before
 
     def lose(self, count: int, warning: str) -> None:
-        """Something is lost, of which so many bytes are known."""
+        """Warn of a loss and count it; at least so many bytes are lost."""
         self.total = Lost(self.total.pieces + 1, self.total.bytes + count)
         self.warn(warning)
 
@@ -65,7 +65,7 @@ class LogFiles:
         self._observed: list[Rotated] | None = None
 
     def at_path(self) -> AtPath:
-        """What stands at the path now."""
+        """What is at the path now."""
         try:
             mode = self.path.stat().st_mode
         except FileNotFoundError:
@@ -91,7 +91,7 @@ class LogFiles:
         return self._listed
 
     def open(self, path: Path) -> StoredFile:
-        """One of the files; what stands at the path itself is never taken for compressed.
+        """Open one of the files; the file at the path itself is never taken for compressed.
 
         Raises:
             OSError: it cannot be opened.
@@ -123,7 +123,7 @@ class LogFiles:
         return None
 
     def place_of(self, current: Generation) -> int | None:
-        """Where the current file is among the rotated files, perhaps compressed; None if it is none of them."""
+        """The place of the current file among the rotated files, perhaps compressed; None if it is not there."""
         listed = self.rotated()
         for place, file in enumerate(listed):
             if file.identity == current.identity:
@@ -143,7 +143,7 @@ class LogFiles:
             return file.holds_just(content)
 
     def unread(self, listed: Sequence[Rotated]) -> list[Rotated]:
-        """Of rotated files those behind the last one that has been read to its end, without those that are known.
+        """The rotated files after the last one that has been read to its end, without those that are known.
 
         Raises:
             OSError: one of them cannot be read.
@@ -170,7 +170,7 @@ class LogFiles:
         return unread
 
     def observe(self, current: Generation) -> None:
-        """Remember what lies beside the path while the path holds the newest file: it is none of those to come."""
+        """Remember the files beside the path while the path holds the newest file: none of them is still to come."""
         listed = self.rotated()
         if listed is self._observed:
             return
@@ -189,13 +189,13 @@ class LogFiles:
             self._observed = listed
 
     def begins_like(self, content: Fingerprint) -> bool:
-        """Whether the file at the path begins like that, though it does not go on like it."""
+        """Whether the file at the path begins with the same bytes, but goes on differently."""
         with suppress(OSError), closing(PlainFile(self.path)) as file:
             return crc32(file.read_at(0, min(EDGE, content.size))) == content.head
         return False
 
     def tell_late(self, path: Path, seen: SeenFile, late: int) -> None:
-        """Bytes have come to a file that had been read to its end."""
+        """Report bytes that were added to a file after it had been read to its end."""
         if not self._tells_late:
             return
         self._losses.lose(
@@ -211,7 +211,7 @@ class LogFiles:
         return known.file if known is not None else None
 
     def _pass_over(self, files: Sequence[Rotated], read: Rotated) -> None:
-        """Their names say that they are older than one that has been read."""
+        """Leave out files whose names say that they are older than one that has been read."""
         for file in files:
             self._losses.warn(
                 f"{shown(file.path)} ({file.size:,} bytes) is not read: by its name it is older than"
@@ -233,7 +233,7 @@ class LogFiles:
         return None
 
     def _directory_stamps(self) -> dict[Path, int] | None:
-        """When each directory with rotated files was changed; None if that does not tell."""
+        """When each directory with rotated files was changed; None if that cannot be relied on."""
         if self._rotated is not None and has_magic(str(Path(self._rotated).parent)):
             return None
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""An output file that others may rotate: every byte of the output is once in the files that it is rotated to."""
+"""An output file that others may rotate: every byte of the output is in the rotated files once."""
 
 import fcntl
 import os
@@ -34,7 +34,7 @@ class Written(msgspec.Struct, frozen=True):
 
     @property
     def place(self) -> tuple[int, int]:
-        """Device and inode."""
+        """Device and inode of the file."""
         return self.device, self.inode
 
 
@@ -63,10 +63,10 @@ class OutputFile:
         self._first: Written | None = None
         self._problem = ""
         self._lock = threading.Lock()
-        """Held by whoever writes or looks: that happens on several threads."""
+        """Held while writing or looking, which happens on several threads."""
 
     def begin(self, written: Written | None, *, force: bool = False) -> None:
-        """Go on behind what had been written at a checkpoint, or begin anew.
+        """Go on after what had been written at a checkpoint, or begin anew.
 
         Raises:
             UsageError: what had been written is nowhere to be found. With `force` a new file is begun then.
@@ -103,13 +103,13 @@ class OutputFile:
             self._replayed.append(Replayed(file, begun or Prefix()))
 
     def has_more(self, written: Written) -> bool:
-        """Whether there is something behind what had been written at a checkpoint."""
+        """Whether there is more in the file than had been written at a checkpoint."""
         return os.fstat(self._descriptor).st_size != written.content.size or not self._holds(
             self._path, written.content
         )
 
     def write(self, data: bytes) -> None:
-        """Append `data`, but for what is there already.
+        """Append `data`, except what is there already.
 
         Raises:
             SinkError: something else is there.
@@ -151,7 +151,7 @@ class OutputFile:
             self._prefix = self._present()
 
     def sync(self) -> Written:
-        """Make everything written so far survive a power failure; how far that is."""
+        """Make everything written so far survive a power failure; returns how far that is."""
         with self._lock:
             durable.fsync(self._descriptor)
             return self._written()
@@ -169,7 +169,7 @@ class OutputFile:
         return Written(content, status.st_dev, status.st_ino, beside)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         os.close(self._descriptor)
         while self._replayed:
             self._replayed.popleft().file.close()
@@ -202,14 +202,14 @@ class OutputFile:
         self._prefix = self._present()
 
     def _present(self) -> Prefix:
-        """What the file holds now, known by its edges."""
+        """The fingerprint of what the file holds now, from its edges."""
         with closing(PlainFile(self._path)) as file:
             size = file.status().st_size
             head, tail = file.read_at(0, EDGE), file.read_at(max(0, size - EDGE), EDGE)
         return Prefix.known(Fingerprint(size, crc32(head), crc32(tail), None), head, tail)
 
     def _compare(self, data: bytes) -> bytes:
-        """Skip what the next of the files holds already; what of `data` is behind that."""
+        """Compare with what the next of the files holds already; returns the rest of `data`."""
         file, prefix = self._replayed[0]
         there = file.read_at(prefix.size, len(data))
         if there != data[: len(there)]:

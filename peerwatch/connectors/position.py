@@ -1,4 +1,4 @@
-"""Where reading goes on in a file, and what the file is known by: what it holds up to there."""
+"""The position in a file where reading goes on, and the fingerprint of what is before it."""
 
 from typing import Final
 from zlib import crc32
@@ -6,7 +6,7 @@ from zlib import crc32
 import msgspec
 
 EDGE: Final = 1024
-"""Bytes at the beginning and at the end that are looked at each time; all bytes are summed up only where that pays."""
+"""Bytes at the beginning and at the end that are always compared; all bytes are summed up only where that pays."""
 
 
 class Fingerprint(msgspec.Struct, frozen=True, array_like=True):
@@ -22,7 +22,7 @@ class Fingerprint(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def is_telling(self) -> bool:
-        """Whether other files hardly begin with the same bytes by chance."""
+        """Whether it is long enough that another file does not begin with the same bytes by chance."""
         return self.size >= EDGE
 
 
@@ -39,13 +39,13 @@ class Prefix:
 
     @classmethod
     def known(cls, fingerprint: Fingerprint, head: bytes, tail: bytes) -> "Prefix":
-        """The bytes that a fingerprint is of, with the first and last of them at hand."""
+        """The prefix with this fingerprint, and with these first and last bytes."""
         prefix = cls()
         prefix.size, prefix.head, prefix.tail, prefix._whole = fingerprint.size, head, tail, fingerprint.whole or 0
         return prefix
 
     def add(self, data: bytes) -> None:
-        """The next bytes."""
+        """Add the next bytes."""
         if len(self.head) < EDGE:
             self.head += data[: EDGE - len(self.head)]
         self.tail = data[-EDGE:] if len(data) >= EDGE else (self.tail + data)[-EDGE:]
@@ -53,7 +53,7 @@ class Prefix:
         self.size += len(data)
 
     def fingerprint(self) -> Fingerprint:
-        """Of what has been added so far."""
+        """The fingerprint of what has been added so far."""
         return Fingerprint(self.size, crc32(self.head), crc32(self.tail), self._whole)
 
 
@@ -71,5 +71,5 @@ class Position(msgspec.Struct, frozen=True):
 
     @property
     def offset(self) -> int:
-        """Of the first byte of the line."""
+        """The offset of the line's first byte."""
         return self.content.size

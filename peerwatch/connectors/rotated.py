@@ -31,24 +31,24 @@ class Rotated(NamedTuple):
 
     @property
     def identity(self) -> tuple[int, int]:
-        """Device and inode."""
+        """Device and inode of the file."""
         return self.device, self.inode
 
     @property
     def is_compressed(self) -> bool:
-        """Whether it is read decompressed."""
+        """Whether the file is decompressed when it is read."""
         return self.path.suffix in COMPRESSED
 
 
 class NameOrder(NamedTuple):
-    """How a rotated file's name counts (as a number, a date, a time, or not at all), and its place in that order."""
+    """The scheme of a rotated file's name (a number, a date, a time, or none), and its place in that order."""
 
     scheme: str
     key: tuple[int, ...] = ()
 
 
 class Family(NamedTuple):
-    """What the rotated files of `name` are called in `directory`: with a token behind it or before its extension.
+    """The names of the rotated files of `name` in `directory`: with a token after it or before its extension.
 
     Numbers count back from the newest, or `upward` to it.
     """
@@ -58,7 +58,7 @@ class Family(NamedTuple):
     upward: bool = False
 
     def expression(self) -> re.Pattern[str]:
-        """What their names match."""
+        """The pattern that their names match."""
         stem, extension = os.path.splitext(self.name)  # noqa: PTH122 (the name may end in a dot)
         token, behind = rf"[._-](?P<token>{_STAMP})", re.escape(self.name)
         before = token.replace("token", "infix") + re.escape(extension)
@@ -66,7 +66,7 @@ class Family(NamedTuple):
 
 
 def rotated_files(path: Path, pattern: str | None = None) -> list[Rotated]:
-    """The rotated files of a path, the oldest first; what stands at the path is not among them.
+    """The rotated files of a path, the oldest first, without the file at the path itself.
 
     They lie beside the path, or beside what it links to, and carry its name with a number, a date, a time or a word
     such as `old` behind it or before its extension: `log.json.1`, `log.json-20260131.gz`, `log-2026-01-31T10-00.json`.
@@ -163,5 +163,5 @@ def _in_order(files: dict[Rotated, NameOrder]) -> list[Rotated]:
 
 
 def _no_later_than_the_next(files: list[Rotated]) -> list[int]:
-    """The times of files in order. Who still writes to an older one does not move those behind it."""
+    """The times of files in order; a writer that still writes to an older file does not move those after it."""
     return [*accumulate((file.modified for file in reversed(files)), min)][::-1]

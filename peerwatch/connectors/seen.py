@@ -33,29 +33,29 @@ class SeenFile(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def is_finished(self) -> bool:
-        """Whether it has been read to its end."""
+        """Whether the file has been read to its end."""
         return self.line > 0
 
     @property
     def place(self) -> tuple[int, int]:
-        """Device and inode."""
+        """Device and inode of the file."""
         return self.device, self.inode
 
 
 class Lost(msgspec.Struct, frozen=True):
-    """How many pieces of a log are gone unread, or may be, and how many bytes of them are known."""
+    """How many pieces of a log are, or may be, lost unread, and how many bytes of them are known."""
 
     pieces: int = 0
     bytes: int = 0
 
     def __str__(self) -> str:
-        """In words."""
+        """The losses as a sentence."""
         pieces = "1 piece" if self.pieces == 1 else f"{self.pieces:,} pieces"
         return f"{pieces} of the stream log, at least {self.bytes:,} bytes; each is in the log"
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """All that is remembered, as a checkpoint holds it, and what has been lost so far."""
+    """The remembered files, as a checkpoint holds them, and what has been lost so far."""
 
     files: tuple[SeenFile, ...] = ()
     lost: Lost = Lost()
@@ -72,7 +72,7 @@ Key: TypeAlias = tuple[Fingerprint, tuple[int, int] | None]
 
 
 class SeenFiles:
-    """Finds a file again by what it holds, whatever its name, inode and time are now, also compressed."""
+    """Recognises a file by its content, whatever its name, inode and time are now, also compressed."""
 
     def __init__(self, files: Iterable[SeenFile] = ()) -> None:
         self._files: dict[Key, SeenFile] = {}
@@ -83,7 +83,7 @@ class SeenFiles:
             self.add(file)
 
     def all(self) -> tuple[SeenFile, ...]:
-        """All of them, the oldest first."""
+        """All remembered files, the oldest first."""
         if self._all is None:
             self._all = tuple(self._files.values())
         return self._all
@@ -98,7 +98,7 @@ class SeenFiles:
             self._forget(next(iter(self._files)))
 
     def has_place(self, rotated: Rotated) -> bool:
-        """Whether a file was seen where this one is."""
+        """Whether a file was seen at this one's device and inode."""
         return rotated.identity in self._places
 
     def was_unreadable(self, rotated: Rotated) -> bool:
@@ -107,7 +107,7 @@ class SeenFiles:
         return there is not None and not there.content.size
 
     def find(self, rotated: Rotated) -> Known | None:
-        """The file as it is known, None if it is not.
+        """The remembered file that this file is, None if it is not known.
 
         Raises:
             OSError: that cannot be told because it cannot be read.
@@ -166,7 +166,7 @@ class SeenFiles:
 
 
 def not_ours(rotated: Rotated) -> SeenFile:
-    """A file that is none of the log's, as it is now."""
+    """An entry for a file, as it is now, that is not part of the log."""
     place = (rotated.device, rotated.inode, rotated.size, rotated.modified)
     try:
         with closing(PlainFile(rotated.path)) as file:
@@ -178,7 +178,7 @@ def not_ours(rotated: Rotated) -> SeenFile:
 
 
 def moved(file: SeenFile, rotated: Rotated) -> SeenFile:
-    """The same file, where it is now."""
+    """The same file at its present place."""
     device, inode = rotated.identity
     return msgspec.structs.replace(
         file, device=device, inode=inode, size=rotated.size, modified=rotated.modified
@@ -186,12 +186,12 @@ def moved(file: SeenFile, rotated: Rotated) -> SeenFile:
 
 
 def _key(file: SeenFile) -> Key:
-    """A file that has been read is remembered once, any other wherever it lies."""
+    """The key of a remembered file: its content if it has been read, otherwise also its place."""
     return file.content, None if file.is_finished else file.place
 
 
 def _more(file: StoredFile, offset: int) -> int:
-    """How many bytes stand behind `offset`."""
+    """The number of bytes after `offset`."""
     if not file.is_complete:
         return max(0, file.status().st_size - offset)
     begin = offset

@@ -1,11 +1,11 @@
-"""What a source of events is: blocks of lines, each with the position behind it."""
+"""The contract of a source: it yields blocks of lines, each with the position after it."""
 
 from collections.abc import AsyncGenerator
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 
 class Block(NamedTuple):
-    """Whole lines of a log, of which only the last may lack its line feed; none if the log only shows it is alive.
+    """Whole lines of a log; only the last may lack its line feed. No lines only show that the log is alive.
 
     `offset` is the first byte's place in the file, `line` the first line's number, from 1. `position` is where reading
     goes on behind the block, as a value of the source's own. `caught_up` says of a block without lines that nothing
@@ -42,7 +42,7 @@ Where = TypeVar("Where")
 
 
 class Bookmark(NamedTuple, Generic[Where]):
-    """A place at which reading can begin again: behind how many events, in which log, and its own word for where."""
+    """A place at which reading can begin again: the number of events before it, the log, and the position there."""
 
     events: int
     judged: bool

@@ -1,4 +1,4 @@
-"""A file's bytes as a log has them, whether it is stored plain or compressed, and whether it is the file it was."""
+"""The bytes of a file, stored plain or compressed, and whether it still is the same file."""
 
 import os
 import stat
@@ -23,19 +23,19 @@ class StoredFile(Protocol):
 
     path: Path
     is_complete: bool
-    """Whether it is sure that nobody writes to it any more."""
+    """Whether it is certain that nobody writes to the file any more."""
 
     def status(self) -> os.stat_result:
-        """Of the file as it is stored."""
+        """The status of the file as it is stored."""
 
     def read_at(self, offset: int, size: int) -> bytes:
         """At most `size` bytes from `offset` on; fewer only at the end."""
 
     def holds_just(self, fingerprint: Fingerprint) -> bool:
-        """Whether the file says of itself that these are all its bytes."""
+        """Whether the file itself says that these are all its bytes."""
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
 
 
 class PlainFile:
@@ -48,7 +48,7 @@ class PlainFile:
         self._descriptor = descriptor_of(path)
 
     def status(self) -> os.stat_result:
-        """Of the open file."""
+        """The status of the open file."""
         return os.fstat(self._descriptor)
 
     def read_at(self, offset: int, size: int) -> bytes:
@@ -56,11 +56,11 @@ class PlainFile:
         return os.pread(self._descriptor, size, offset)
 
     def holds_just(self, _: Fingerprint) -> bool:
-        """A plain file says nothing of itself."""
+        """False: a plain file does not say what it holds."""
         return False
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         os.close(self._descriptor)
 
 
@@ -77,11 +77,11 @@ class CompressedFile:
         self._file = decompressor.open(self._raw)
 
     def status(self) -> os.stat_result:
-        """Of the compressed file."""
+        """The status of the compressed file."""
         return os.fstat(self._raw.fileno())
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """At most `size` decompressed bytes from `offset` on; what lies before is read as well where it has to be.
+        """At most `size` decompressed bytes from `offset` on; what is before is read as well if necessary.
 
         Raises:
             OSError: ENODATA if the file ends too early (it may still be being written), EBADMSG if it is damaged.
@@ -101,14 +101,14 @@ class CompressedFile:
         return data
 
     def holds_just(self, fingerprint: Fingerprint) -> bool:
-        """Whether a gzip file says of itself that these are all its bytes: it ends in their CRC-32 and their number."""
+        """Whether a gzip file's end, a CRC-32 and a size, says that these are all its bytes."""
         if self.path.suffix != ".gz" or fingerprint.whole is None:
             return False
         said = os.pread(self._raw.fileno(), 8, max(0, self.status().st_size - 8))
         return said == fingerprint.whole.to_bytes(4, "little") + (fingerprint.size % 2**32).to_bytes(4, "little")
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
         self._raw.close()
 
@@ -166,7 +166,7 @@ def _decompressor(path: Path) -> Decompressor:
 
 
 def prefix_of(file: StoredFile, fingerprint: Fingerprint, *, summed: bool = True) -> Prefix | None:
-    """The bytes that a fingerprint is of, if the file begins with them.
+    """The prefix with a fingerprint, if the file begins with it.
 
     All of them are read and `summed` up, or only the edges are compared.
 

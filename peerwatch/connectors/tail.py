@@ -24,18 +24,18 @@ from peerwatch.connectors.stored_file import StoredFile, prefix_of
 from peerwatch.readable import shown
 
 QUIET_SECONDS: Final = 1.0
-"""How long nobody must have written to a renamed file before it counts as finished: some writers reopen late."""
+"""Seconds without a write after which a renamed file is finished: some writers reopen late."""
 NEAR_END: Final = 1 << 16
-"""Unread bytes that are near the end."""
+"""With fewer unread bytes than this, reading is near the end."""
 PASSING: Final = {
     errno.EACCES, errno.EAGAIN, errno.EBUSY, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.EMFILE, errno.ENFILE,
     errno.ENODATA, errno.ENOPKG, errno.ENOTCONN, errno.ENOTDIR, errno.EPERM, errno.ESTALE, errno.ETIMEDOUT,
 }  # fmt: skip
-"""What keeps a file from being read for now. It is waited for."""
+"""Errors that keep a file from being read for now; the tail waits until they are gone."""
 
 
 class Beginning(NamedTuple):
-    """Where following begins: behind a position, and which files beside the path are not to be read.
+    """Where following begins: a position, and the files beside the path that must not be read.
 
     To go through a log `again` is to read once more what has been read to its end behind the position.
     """
@@ -46,7 +46,7 @@ class Beginning(NamedTuple):
 
 
 class Tail:
-    """Lines of the files that stand or stood at a path, in order. Reading blocks for as long as a disk does."""
+    """The lines of the files that are or were at a path, in order. Reading blocks for as long as the disk does."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Tail:
         quiet: float = QUIET_SECONDS,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`rotated` is a glob for rotated files that lie elsewhere, or are named otherwise, than is usual.
+        """`rotated` is a glob for rotated files in unusual places or with unusual names.
 
         A renamed file is finished when nobody has written to it for `quiet` seconds.
         """
@@ -79,12 +79,12 @@ class Tail:
         self._unread_behind = 0
         self._waits_for: str | None = None
         self.is_last = False
-        """Whether, when last looked at, what was being read stood at the path, so that nothing older was left."""
+        """Whether the current file was at the path when last looked at, so that nothing older was left."""
         self.holds_back = False
-        """Whether there is more, which is only not read yet because somebody may still write before it."""
+        """Whether there is more that must not be read yet, because somebody may still write before it."""
 
     def read(self) -> Lines | None:
-        """The next lines, None if there is nothing new for now. They may be no lines, where a file has ended.
+        """The next lines, None if there is nothing new now. There may be zero lines where a file has ended.
 
         Raises:
             OSError: a file cannot be read, nor does it help to wait.
@@ -106,7 +106,7 @@ class Tail:
         return lines
 
     def read_at_hand(self) -> Lines | None:
-        """The next lines, if they are few: just written, they are still in memory, and no thread is worth waking."""
+        """The next lines, if they are few: they are still in memory, so no thread is needed."""
         current = self._current
         if current is None or current.file.is_complete or not current.offset:
             return None
@@ -123,15 +123,15 @@ class Tail:
         return self._current.rest() if self._current is not None else Lines(b"", 0, 1)
 
     def unfinished(self) -> bytes:
-        """What is there of a line that has no line feed yet."""
+        """The part of the last line that has been written; it has no line feed yet."""
         return self._current.unfinished() if self._current is not None else b""
 
     def position(self) -> Position:
-        """Behind the lines that have been read."""
+        """The position after the lines that have been read."""
         return self._current.position() if self._current is not None else self._position
 
     def seen(self) -> Seen:
-        """What is to be remembered besides the position."""
+        """The files that a checkpoint must remember besides the position."""
         return Seen(self._files.seen.all(), self._losses.total)
 
     @property
@@ -140,17 +140,17 @@ class Tail:
         return shown(self._current.path if self._current is not None else self._path)
 
     def unread(self) -> int:
-        """Bytes that stand behind what has been read, as far as is known."""
+        """The number of bytes after what has been read, as far as is known."""
         with suppress(OSError):  # the reading thread may just be letting go of the file
             return self._unread_behind + (self._current.unread() if self._current is not None else 0)
         return 0
 
     def has_changed(self) -> bool:
-        """Whether the current file has not just the size that has been read, or is not known to be the last."""
+        """Whether the size of the current file differs from what has been read, or a newer file may exist."""
         return self._current is None or not self.is_last or self._current.has_changed()
 
     def close(self) -> None:
-        """Let go of all files."""
+        """Close all files."""
         self._let_go()
         if self._finished is not None:
             self._finished[0].close()
@@ -180,7 +180,7 @@ class Tail:
         return lines
 
     def _look(self, current: Generation) -> Lines | None:
-        """See what has become of the path where the current file has been read to its end.
+        """Look at the path again, when the current file has been read to its end.
 
         Lines if the current file has ended; it may also have been exchanged for the one in which reading goes on.
         """
@@ -221,7 +221,7 @@ class Tail:
         return self._finish(current)
 
     def _goes_on_elsewhere(self, current: Generation, at_path: Rotated | None, *, there: bool) -> bool:
-        """Whether another file holds all that has been read, and perhaps more. Then reading goes on in that one.
+        """Whether another file holds all that has been read, and perhaps more; then go on in that one.
 
         It may be the copy that copytruncate leaves, or one put into the place of a file that is still `there` or not.
         """
@@ -237,7 +237,7 @@ class Tail:
         return True
 
     def _leave_emptied(self, current: Generation) -> Lines:
-        """The current file does not hold any more what has been read of it, nor does any other."""
+        """Leave the current file, because no file holds what has been read any more."""
         missed = max(0, current.largest - current.offset)
         much = f"{missed:,} bytes" if missed else "lines, if there were any,"
         self._losses.lose(
@@ -248,7 +248,7 @@ class Tail:
         return self._finish(current, emptied=True)
 
     def _finish(self, current: Generation, *, emptied: bool = False) -> Lines:
-        """The current file has been read to its end; its last line needs no line feed."""
+        """Finish the current file, which has been read to its end; its last line needs no line feed."""
         lines, end, status = current.rest(), current.position(), current.file.status()
         size = status.st_size if current.file.is_complete else current.known_size
         identity = (0, 0) if emptied else current.identity  # what is there now is no longer this file
@@ -331,7 +331,7 @@ class Tail:
         return self._current
 
     def _open_again(self, again: SeenFile, at_path: Rotated | None) -> Generation | None:
-        """The file that was read then, as far as it was read."""
+        """Open a file again that was read before, at the place up to which it was read."""
         position = Position(again.content, again.line, again.generation, again.device, again.inode)
         found = self._files.find(position, [at_path] if at_path is not None else [])
         if found is None:
@@ -344,7 +344,7 @@ class Tail:
         return self._current
 
     def _is_written(self, current: Generation) -> bool:
-        """Whether somebody has only just written to the file."""
+        """Whether the file was written to a moment ago."""
         return not current.file.is_complete and 0 <= self._now() - current.file.status().st_mtime < self._quiet
 
     def _wait_for(self, problem: str) -> None:
@@ -359,7 +359,7 @@ class Tail:
 
 
 def look_at(path: Path, rotated: str | None = None) -> Beginning:
-    """Where following a path begins: before the first byte of what stands there now, or of what comes.
+    """Where following a path begins: before the first byte of the file that is there now, or that comes.
 
     What had been rotated before is none of it. A pipe is not touched: opening it would wait for its writer, and closing
     it would take the writer's reader away.

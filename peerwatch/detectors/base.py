@@ -24,7 +24,7 @@ Summary = tuple[Floats, ...]
 
 
 class Verdicts(NamedTuple):
-    """Of q purchases: how unusual each is, from which score on it is flagged, and whether it is. Shapes [q].
+    """Verdicts on q purchases: scores, the thresholds above which they are flagged, and the flags. Shapes [q].
 
     The score is NaN where the window has too few purchases, or numbers beyond what floats can square; such a purchase
     is never flagged.
@@ -36,7 +36,7 @@ class Verdicts(NamedTuple):
 
     @classmethod
     def of(cls, said: Any, count: int) -> Self:
-        """What a detector has said of `count` purchases.
+        """The verdicts that a detector has returned for `count` purchases.
 
         Raises:
             BadInput: it is no three arrays of that length, or the flags are no booleans.
@@ -54,7 +54,7 @@ class Verdicts(NamedTuple):
         return found
 
     def at(self, places: Int64s) -> "Verdicts":
-        """Those on some of the purchases."""
+        """The verdicts on some of the purchases."""
         return Verdicts(self.score[places], self.threshold[places], self.flagged[places])
 
 
@@ -90,7 +90,7 @@ class Detector(ABC):
 
     @property
     def libraries(self) -> tuple[str, ...]:
-        """The packages to whose versions belongs what it has learned."""
+        """The packages on whose versions a fitted model depends."""
         return ()
 
     @abstractmethod
@@ -102,7 +102,7 @@ class Detector(ABC):
         """
 
     def check(self) -> None:  # noqa: B027 (a detector may take any parameters, or none)
-        """See that the parameters make sense.
+        """Check the parameters.
 
         Raises:
             BadInput: one does not; the sentence names it.
@@ -150,7 +150,7 @@ class Detector(ABC):
         raise BadInput(f"{self.name} cannot be saved: it has no arrays()")
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> Self:  # noqa: ARG002
-        """Be as fitted as the detector of the same parameters whose `arrays` these are.
+        """Become fitted from the `arrays` of a fitted detector of the same parameters.
 
         Raises:
             BadInput: they are not.
@@ -194,7 +194,7 @@ class Detector(ABC):
 
 
 class Rule(Detector):
-    """A detector that learns nothing beyond its window: what it keeps of one is a few numbers.
+    """A detector that needs its window only, of which it keeps a few numbers.
 
     As an estimator `fit` takes each column of X as a window; a row's score is that of its most unusual column.
     """
@@ -260,7 +260,7 @@ class Rule(Detector):
         return {f"summary{place}": part for place, part in enumerate(self.summary_)}
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """Be as fitted as the one whose `arrays` these are.
+        """Become fitted from the `arrays` of a fitted rule.
 
         Raises:
             BadInput: they are of another shape.
@@ -309,7 +309,7 @@ class Rule(Detector):
 
 
 def by_size(offsets: Int64s, window: Floats) -> Iterator[tuple[Int64s, Floats]]:
-    """The windows of the same size together: which they are, shape [m], and their amounts, shape [m, n]."""
+    """Group windows by size: yields their places, shape [m], and their amounts, shape [m, n]."""
     sizes = np.diff(offsets)
     for size in np.unique(sizes).tolist():
         rows = np.flatnonzero(sizes == size)
@@ -323,7 +323,7 @@ def ratio(distance: Floats, spread: Floats) -> Floats:
 
 
 def positive(name: str, **parameters: float) -> None:
-    """See that parameters are finite numbers above 0.
+    """Check that parameters are finite numbers above 0.
 
     Raises:
         BadInput: one is not.
@@ -353,7 +353,7 @@ def columns_of(X: ArrayLike) -> Floats:
 
 
 def check_finite(values: Floats) -> None:
-    """See that all values are finite.
+    """Check that all values are finite.
 
     Raises:
         BadInput: one is not.

@@ -46,7 +46,7 @@ class Spc(Rule):
         self.limit = limit
 
     def check(self) -> None:
-        """The chart exists, its numbers are above 0, the weight is at most 1."""
+        """Check that the chart exists, its numbers are above 0, and the weight is at most 1."""
         if self.chart not in CHARTS:
             raise BadInput(f'{self.name}: "chart" is {self.chart!r}; expected one of {", ".join(CHARTS)}')
         positive(self.name, k=self.k, weight=self.weight, slack=self.slack, limit=self.limit)
@@ -55,33 +55,33 @@ class Spc(Rule):
 
     @property
     def threshold(self) -> float:
-        """That of the chart."""
+        """The chart's control limit, in the chart's own unit."""
         return {"cusum": self.limit, "western electric": 0.0}.get(self.chart, self.k)
 
     def summarise(self, window: Floats) -> Summary:
-        """Mean and sigma, and what the chart remembers of the points before."""
+        """Mean and sigma of each window, and the chart's state after its points."""
         mean, sigma = _process(window)
         points = _standardised(window, mean[:, None], sigma[:, None])
         return mean, sigma, reduce(self._next, points.T, self._beginning(len(points)))
 
     def score(self, summary: Summary, amount: Floats) -> Floats:
-        """The chart's statistic with one point more."""
+        """The chart's statistic with the amount as one more point."""
         mean, sigma, remembered = summary
         return self._statistic(_standardised(amount, mean, sigma), remembered)
 
     def along(self, series: Floats) -> Floats:
-        """The chart of a whole series, each point with what is remembered of those before it."""
+        """The chart's statistic at each point of a series."""
         mean, sigma = _process(series[None, :])
         points = _standardised(series, mean, sigma)
         remembered = list(accumulate(points[:-1, None], self._next, initial=self._beginning(1)))
         return self._statistic(points, np.concatenate(remembered))
 
     def _beginning(self, count: int) -> Floats:
-        """What `count` charts remember of no points: the average and how many there were, the sums, or the last."""
+        """The state of `count` charts before the first point: average and count, sums, or the last points."""
         return np.zeros((count, RUN - 1 if self.chart == "western electric" else 2))
 
     def _next(self, remembered: Floats, point: Floats) -> Floats:
-        """What is remembered with one point more of each chart; shapes [m, ...] and [m]."""
+        """The state of each chart after one more point; shapes [m, ...] and [m]."""
         if self.chart == "ewma":
             return np.column_stack([_blend(remembered[:, 0], point, self.weight), remembered[:, 1] + 1])
         if self.chart == "cusum":
@@ -102,7 +102,7 @@ class Spc(Rule):
         return np.abs(point)
 
     def _summed(self, sums: Floats, point: Floats) -> Floats:
-        """The sums above and below, with one point more."""
+        """The CUSUM sums above and below the mean, after one more point."""
         return np.maximum(0.0, sums + np.column_stack([point, -point]) - self.slack)
 
 

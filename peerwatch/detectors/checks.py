@@ -21,7 +21,7 @@ ORDINARY = 400
 
 
 def keeps_the_contract(detector: Detector) -> None:
-    """Run every check, each on a detector of the same parameters that has learned nothing.
+    """Run every check, each on an unfitted detector with the same parameters.
 
     Raises:
         AssertionError: a promise is not kept.
@@ -31,17 +31,17 @@ def keeps_the_contract(detector: Detector) -> None:
 
 
 def checks() -> list[Callable[[Detector], None]]:
-    """All of them."""
+    """All checks."""
     return [check for name, check in globals().items() if name.startswith("check_")]
 
 
 def fresh(detector: Detector) -> Detector:
-    """Another of the same parameters, which has learned nothing."""
+    """An unfitted detector with the same parameters."""
     return type(detector)(**detector.get_params())
 
 
 def ready(detector: Detector) -> Detector:
-    """One that can judge: if it trains, fitted on ordinary purchases, in windows that are steady or not."""
+    """A detector that can judge: if it trains, fitted on ordinary purchases with steady and other windows."""
     if not detector.trains:
         return detector
     rng = np.random.default_rng(9)
@@ -60,7 +60,7 @@ def windows(seed: int = 1) -> tuple[Int64s, Floats, Floats]:
 
 
 def context(seed: int = 1) -> Context:
-    """What is known of those purchases; a buyer has bought nothing before."""
+    """The context of those purchases, for buyers who have bought nothing before."""
     rng = np.random.default_rng(seed)
     count = np.arange(len(SIZES))
     offsets = np.concatenate([[0], np.cumsum(count)])
@@ -269,7 +269,7 @@ def _expect(kept: bool, otherwise: str) -> None:  # noqa: FBT001
 
 
 def _same(one: object, other: object, otherwise: str) -> None:
-    """The same bits; NaN is NaN."""
+    """Whether two arrays have the same bits; NaN equals NaN."""
     np.testing.assert_array_equal(one, other, err_msg=otherwise)
 
 
@@ -280,7 +280,7 @@ def _same_verdicts(one: Verdicts, other: Verdicts, otherwise: str) -> None:
 
 @contextmanager
 def _refused(sentence: str) -> Iterator[None]:
-    """See that there is a BadInput whose sentence has these words."""
+    """Check that a BadInput is raised whose message has these words."""
     try:
         yield
     except BadInput as error:

@@ -14,7 +14,7 @@ from peerwatch.kernels import Int64s
 
 KEYS: Final = {"name", "parameters", "weight"}
 MEMBERS: Final = ({"name": "zscore"}, {"name": "iqr"}, {"name": "mad"})
-"""Who votes if nobody else is named."""
+"""The default members."""
 
 
 class Ensemble(Detector):
@@ -31,7 +31,7 @@ class Ensemble(Detector):
         self.threshold = threshold
 
     def check(self) -> None:
-        """There are members, each can be made, weights are above 0, and the threshold is a share.
+        """Check that there are members, each can be made, weights are above 0, and the threshold is a share.
 
         Raises:
             BadInput: one of them is not so.
@@ -58,21 +58,21 @@ class Ensemble(Detector):
 
     @property
     def trains(self) -> bool:
-        """Whether a member does."""
+        """Whether a member is trained."""
         return any(member.trains for member in self._all())
 
     @property
     def wants_context(self) -> bool:
-        """Whether a member does."""
+        """Whether a member uses a context."""
         return any(member.wants_context for member in self._all())
 
     @property
     def libraries(self) -> tuple[str, ...]:
-        """Those of its members."""
+        """The libraries of all members."""
         return tuple(sorted({library for member in self._all() for library in member.libraries}))
 
     def judge(self, offsets: Int64s, window: Floats, amount: Floats, context: Context | None = None) -> Verdicts:
-        """Have each member judge, and count."""
+        """Have each member judge, and count the votes."""
         check_finite(window)
         check_finite(amount)
         return self._counted([member.judge(offsets, window, amount, context)[::2] for member in self._all()])
@@ -85,7 +85,7 @@ class Ensemble(Detector):
         return self
 
     def look_back(self, X: ArrayLike) -> Verdicts:
-        """Have each member look back, and count."""
+        """Have each member look back, and count the votes."""
         self.check()
         return self._counted([member.look_back(X)[::2] for member in self._all()])
 
@@ -98,7 +98,7 @@ class Ensemble(Detector):
         return self.threshold - self._voted(X).score
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What each member has learned, its names after the member's place."""
+        """The arrays of all members; the names begin with the member's place."""
         return {
             f"{place}.{name}": array
             for place, member in enumerate(self._all())
@@ -106,7 +106,7 @@ class Ensemble(Detector):
         }
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """Give each member its own."""
+        """Restore each member from its own arrays."""
         parts: list[dict[str, NDArray[Any]]] = [{} for _ in self._all()]
         for name, array in arrays.items():
             place, _, rest = name.partition(".")
@@ -129,7 +129,7 @@ class Ensemble(Detector):
         return self._counted([(member.score_samples(X), member.decision_function(X) < 0) for member in self._all()])
 
     def _counted(self, votes: Sequence[tuple[Floats, Mask]]) -> Verdicts:
-        """Add up what each member answered, in order; its scores only tell whether it did."""
+        """Add up the members' votes; a member whose score is NaN does not vote."""
         weights = [float(member.get("weight", 1)) for member in self.members]
         count = len(votes[0][0])
         against, given = np.zeros(count), np.zeros(count)

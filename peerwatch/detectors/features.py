@@ -27,14 +27,14 @@ Saved models were taught them: with any change `peerwatch.storage.models.VERSION
 The hour of the day is not among them: a busy log's lesson may span minutes, and every later hour would be unheard of.
 """
 LARGEST: Final = 1e100
-"""What is beyond counts as that much: its square is a float."""
+"""Larger amounts are cut to this one, whose square is still a float."""
 MANY: Final = 1e6
-"""Ratios beyond count as that much: without any spread they are infinite."""
+"""Larger ratios are cut to this one: without any spread they would be infinite."""
 DAY: Final = 86400.0
 
 
 def features(offsets: Int64s, window: Floats, amount: Floats, context: Context | None) -> Floats:
-    """What is seen of q purchases, the i-th with `window[offsets[i]:offsets[i + 1]]`. Shape [q, len(FEATURES)].
+    """The features of q purchases, the i-th with `window[offsets[i]:offsets[i + 1]]`. Shape [q, len(FEATURES)].
 
     All values are finite, and a row is the same, bit by bit, whatever others it is computed with.
 
@@ -55,7 +55,7 @@ def features(offsets: Int64s, window: Floats, amount: Floats, context: Context |
 
 
 def _beside(window: Floats, amount: Floats) -> Floats:
-    """The first four, of windows of one size; shapes [m, n] and [m]. Shape [4, m]."""
+    """The first four features, for windows of one size; shapes [m, n] and [m]. Returns shape [4, m]."""
     first = window[:, 0]
     rest = window - first[:, None]  # what is constant has no rounding error then
     mean, sd = first + rest.mean(axis=1), rest.std(axis=1)
@@ -67,7 +67,7 @@ def _beside(window: Floats, amount: Floats) -> Floats:
 
 
 def _known(amount: Floats, context: Context) -> Floats:
-    """The others. Shape [len(FEATURES) - 5, q]."""
+    """The features that come from the context. Returns shape [len(FEATURES) - 5, q]."""
     check_finite(context.own)
     since = np.where(np.isnan(context.since), DAY - 1, context.since)
     check_finite(since)

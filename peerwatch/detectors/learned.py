@@ -20,16 +20,16 @@ from peerwatch.errors import BadInput
 from peerwatch.kernels import Int64s
 
 LARGEST: Final = 1e100
-"""A value beyond counts as that much: its square is a float."""
+"""Larger values are cut to this one, whose square is still a float."""
 FARTHEST: Final = 1e30
-"""So does a scaled one beyond this: scikit-learn's trees take 32-bit floats."""
+"""Scaled values are cut to this one: scikit-learn's trees take 32-bit floats."""
 MOST: Final = 2**31
-"""Whole numbers are below."""
+"""Whole numbers must be below this one."""
 BESIDE: Final = 0.5
-"""What half-space trees know of on either side of the rows they learned from, as a share of their range."""
+"""How far half-space trees reach beyond the rows they were fitted on, as a share of the range."""
 
 RATE: Final = 0.01
-"""How fast an autoencoder learns: with it 50 epochs of a lesson get as far as 200 at scikit-learn's 0.001."""
+"""Learning rate of the autoencoder: 50 epochs with it reach as far as 200 with scikit-learn's 0.001."""
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -41,28 +41,28 @@ class Learned(Detector):
     """
 
     modules: ClassVar[tuple[str, ...]]
-    """What it imports."""
+    """The modules that it imports."""
     least: ClassVar[int] = 2
-    """Rows that it needs to learn, and purchases that a window needs."""
+    """The least number of rows to be fitted on, and of purchases in a window."""
     contamination: float
 
     @property
     def trains(self) -> bool:
-        """It does."""
+        """True: it judges nothing before it has been fitted."""
         return True
 
     @property
     def wants_context(self) -> bool:
-        """It does."""
+        """True: some features come from the context."""
         return True
 
     @property
     def libraries(self) -> tuple[str, ...]:
-        """Those of its modules."""
+        """The packages of its modules."""
         return tuple(sorted({_package(module) for module in self.modules}))
 
     def check(self) -> None:
-        """See that the contamination is a share and that the libraries are there.
+        """Check that the contamination is a share and that the libraries are installed.
 
         Raises:
             BadInput: one of them is not so.
@@ -74,7 +74,7 @@ class Learned(Detector):
             self._module(module)
 
     def judge(self, offsets: Int64s, window: Floats, amount: Floats, context: Context | None = None) -> Verdicts:
-        """Judge q purchases by their features; nothing before it has been fitted, nor with fewer than two in a window.
+        """Judge q purchases by their features. No score before it is fitted, or with fewer than two in a window.
 
         Raises:
             BadInput: an amount is not a finite number, or it was fitted on something else than features.
@@ -115,12 +115,12 @@ class Learned(Detector):
         return self.score_samples(X) + self.threshold_
 
     def look_back(self, X: ArrayLike) -> Verdicts:
-        """Judge each row of X by what all of them teach; what was learned before stays."""
+        """Judge each row of X by a model fitted on all of them; what was learned before stays."""
         fresh = type(self)(**self.get_params())
         return fresh._verdicts(fresh._fitted(X))  # noqa: SLF001 (one of its own kind)
 
     def arrays(self) -> Arrays:
-        """How rows are scaled, the threshold, and the model.
+        """The scaling of rows, the threshold, and the model, as arrays.
 
         Raises:
             BadInput: it has not been fitted.
@@ -130,7 +130,7 @@ class Learned(Detector):
         return scaling | self._kept(self.model_)
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """Be as fitted as the one whose `arrays` these are. Nothing in them is run.
+        """Become fitted from the `arrays` of a fitted detector. Nothing in them is run.
 
         Raises:
             BadInput: they are not what such a detector has learned.
@@ -152,27 +152,27 @@ class Learned(Detector):
 
     @abstractmethod
     def _learn(self, rows: Floats) -> tuple[Any, Floats]:
-        """What scaled rows teach, and their own scores."""
+        """Fit a model on scaled rows; returns it and the rows' own scores."""
 
     @abstractmethod
     def _score(self, model: Any, rows: Floats) -> Floats:
-        """How unusual scaled rows are, one at least."""
+        """The scores of scaled rows; there is at least one row."""
 
     @abstractmethod
     def _kept(self, model: Any) -> Arrays:
-        """A model as arrays."""
+        """The model as arrays."""
 
     @abstractmethod
     def _revived(self, arrays: Arrays, columns: int) -> Any:
-        """The model of these arrays; raises anything if they are none."""
+        """The model from its arrays; raises any error if they are not those of a model."""
 
     def _scaling(self, rows: Floats) -> tuple[Floats, Floats]:
-        """What is taken from each column and what it is divided by: its standard deviation, 1 if it is constant."""
+        """The offset and scale of each column: mean and standard deviation, 1 if it is constant."""
         found = self._module("sklearn.preprocessing").StandardScaler().fit(rows)
         return found.mean_, found.scale_
 
     def _fitted(self, X: ArrayLike) -> Floats:
-        """Learn from X; its rows' scores."""
+        """Fit on X; returns the scores of its rows."""
         self.check()
         rows = _tame(columns_of(X))
         if len(rows) < self.least:
@@ -206,7 +206,7 @@ class Learned(Detector):
             raise BadInput(f"{self.name} was fitted on {self.n_features_in_} columns, {got} {rows.shape[1]}")
 
     def _module(self, name: str) -> Any:
-        """A module, which is slow to import, and an extra."""
+        """Import a module of an extra; it is imported late because it is slow to import."""
         try:
             return import_module(name)
         except ImportError:
@@ -215,18 +215,18 @@ class Learned(Detector):
 
 
 class _Saved(Learned):
-    """One that skops saves as a whole: scikit-learn's estimator without a pickle, made of known types alone."""
+    """A detector that skops saves as a whole: a scikit-learn estimator without a pickle, made of known types only."""
 
     unlisted: ClassVar[tuple[str, ...]] = ()
-    """The types in it that skops does not take for harmless by itself."""
+    """Types in the estimator that skops does not trust by default."""
 
     @abstractmethod
     def _made(self) -> Any:
-        """The estimator, not fitted."""
+        """The unfitted estimator."""
 
     @abstractmethod
     def _expect_whole(self, model: Any, columns: int) -> None:
-        """See that compiled code will find what it relies on."""
+        """Check what compiled code relies on, before it runs on a restored model."""
 
     def _learn(self, rows: Floats) -> tuple[Any, Floats]:
         model = self._made().fit(rows)
@@ -265,13 +265,13 @@ class IsolationForest(_Saved):
         self.seed = seed
 
     def check(self) -> None:
-        """The numbers make sense, the libraries are there."""
+        """Check the numbers, and that the libraries are installed."""
         super().check()
         _whole(self.name, 1, trees=self.trees)
         _whole(self.name, 0, seed=self.seed)
 
     def _scaling(self, rows: Floats) -> tuple[Floats, Floats]:
-        """As they are: to trees only the order matters."""
+        """No scaling: to trees only the order matters."""
         return np.zeros(rows.shape[1]), np.ones(rows.shape[1])
 
     def _made(self) -> Any:
@@ -302,7 +302,7 @@ class OneClassSvm(_Saved):
         self.contamination = contamination
 
     def check(self) -> None:
-        """The shares are shares, the libraries are there."""
+        """Check that the shares are shares and the libraries are installed."""
         super().check()
         positive(self.name, nu=self.nu)
         if self.nu > 1:
@@ -319,7 +319,7 @@ class OneClassSvm(_Saved):
 
 
 class _Rows(Learned):
-    """One that is its rows: they are kept, and learned from again."""
+    """A detector that is saved as the rows it was fitted on, and fitted again when it is restored."""
 
     def _kept(self, model: Any) -> Arrays:
         return {"rows": model[1]}
@@ -345,7 +345,7 @@ class LocalOutlierFactor(_Rows):
         self.contamination = contamination
 
     def check(self) -> None:
-        """The numbers make sense, the libraries are there."""
+        """Check the numbers, and that the libraries are installed."""
         super().check()
         _whole(self.name, 1, neighbours=self.neighbours)
 
@@ -370,7 +370,7 @@ class _Halves(NamedTuple):
 
     @classmethod
     def of(cls, root: Any) -> "_Halves":
-        """The columns of a tree."""
+        """The tree that begins at `root`, as columns."""
         nodes = [*root.iter_dfs()]
         place = {id(node): number for number, node in enumerate(nodes)}
         children = [
@@ -383,7 +383,7 @@ class _Halves(NamedTuple):
         return cls(feature, limit, below, above, np.array([node.r_mass for node in nodes], np.float64))
 
     def mass_of(self, rows: Floats, least: float) -> Floats:
-        """The mass on each row's way down, which ends where less than `least` is left. Shape [n]."""
+        """The mass on each row's path from the root, which ends where less than `least` is left. Shape [n]."""
         at, going, weight = np.zeros(len(rows), np.int64), np.arange(len(rows)), 1.0
         total = np.zeros(len(rows))
         while len(going):
@@ -411,13 +411,13 @@ class HalfSpaceTrees(_Rows):
         self.seed = seed
 
     def check(self) -> None:
-        """The numbers make sense, the library is there."""
+        """Check the numbers, and that the library is installed."""
         super().check()
         _whole(self.name, 1, trees=self.trees, height=self.height)
         _whole(self.name, 0, seed=self.seed)
 
     def _scaling(self, rows: Floats) -> tuple[Floats, Floats]:
-        """By their ranges: columns are halved as often as they are wide."""
+        """Scale columns by their ranges, because trees halve ranges."""
         low = rows.min(axis=0)
         wide = rows.max(axis=0) - low
         return low, np.where(wide > 0, wide, 1.0)
@@ -436,7 +436,7 @@ class HalfSpaceTrees(_Rows):
         return model, self._score(model, rows)
 
     def _score(self, model: Any, rows: Floats) -> Floats:
-        """As river's `score_one`, all rows at once: the mass of each node on the way down, doubled at each level.
+        """River's `score_one` for all rows at once: the mass of each node on the way down, doubled at each level.
 
         Masses are whole numbers, so their sum is the same in any order.
         """
@@ -465,7 +465,7 @@ class Autoencoder(Learned):
         self.seed = seed
 
     def check(self) -> None:
-        """The numbers make sense, the library is there."""
+        """Check the numbers, and that the library is installed."""
         super().check()
         if not isinstance(self.hidden, Sequence) or isinstance(self.hidden, str) or not self.hidden:
             raise BadInput(f'{self.name}: "hidden" is {self.hidden!r}; expected the sizes of layers, as [8, 4, 8]')
@@ -511,7 +511,7 @@ def _package(module: str) -> str:
 
 
 def _tame(rows: Floats) -> Floats:
-    """Rows that can be squared, in C's order: in what order is summed is not to depend on where they came from."""
+    """Rows that can be squared, in C order, so that the order of summation does not depend on where they came from."""
     return np.ascontiguousarray(np.clip(rows, -LARGEST, LARGEST))
 
 
@@ -521,7 +521,7 @@ def _scaled(rows: Floats, center: Floats, scale: Floats) -> Floats:
 
 
 def _floats(array: NDArray[Any], dimensions: int) -> Floats:
-    """An array of finite floats, in C's order."""
+    """The array as finite floats, in C order."""
     _expect(array.dtype == np.float64 and array.ndim == dimensions, "an array's type or shape")
     check_finite(array)
     return np.array(array, np.float64, order="C")
@@ -533,7 +533,7 @@ def _expect(right: bool, what: str) -> None:  # noqa: FBT001
 
 
 def _whole(name: str, least: int, **parameters: int) -> None:
-    """See that parameters are whole numbers, `least` or more, that the libraries take."""
+    """Check that parameters are whole numbers, at least `least`, that the libraries accept."""
     for parameter, value in parameters.items():
         if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) < MOST:
             raise BadInput(f'{name}: "{parameter}" is {value!r}; expected a whole number from {least} to {MOST - 1}')

@@ -20,7 +20,7 @@ DETECTORS: Final = {
     "autoencoder": "peerwatch.detectors.learned:Autoencoder",
     "ensemble": "peerwatch.detectors.ensemble:Ensemble",
 }
-"""Where each is; it is imported when it is asked for."""
+"""The import path of each; it is imported when it is first used."""
 
 
 def make(name: str, parameters: Mapping[str, Any]) -> Detector:

@@ -16,7 +16,7 @@ class _Distance(Rule):
     k: float
 
     def check(self) -> None:
-        """See that k is above 0.
+        """Check that k is above 0.
 
         Raises:
             BadInput: it is not.

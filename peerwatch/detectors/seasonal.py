@@ -1,4 +1,4 @@
-"""What is left of an amount when trend and season are taken away, judged by Tukey's fences."""
+"""Judges the residual of an amount, without trend and season, by Tukey's fences."""
 
 from numbers import Integral
 from typing import ClassVar, Final
@@ -30,7 +30,7 @@ class Seasonal(Rule):
         self.k = k
 
     def check(self) -> None:
-        """The method exists, the period is a whole number above 1, k above 0, and statsmodels is there.
+        """Check the method, the period (a whole number above 1) and k (above 0), and that statsmodels is installed.
 
         Raises:
             BadInput: one of them is not so.
@@ -47,16 +47,16 @@ class Seasonal(Rule):
 
     @property
     def least(self) -> int:  # type: ignore[override]
-        """Two periods."""
+        """The least number of purchases in a window: two periods."""
         return 2 * self.period
 
     @property
     def threshold(self) -> float:
-        """K."""
+        """The threshold: k interquartile ranges."""
         return self.k
 
     def summarise(self, window: Floats) -> Summary:
-        """What is expected next, the residuals' quartiles, and what is too little to be more than rounding.
+        """The next expected value, the residuals' quartiles, and the size below which a residual is rounding.
 
         Expected is the last trend, one step further, plus the season of a period ago.
         """
@@ -65,12 +65,12 @@ class Seasonal(Rule):
         return expected, low, high, noise
 
     def score(self, summary: Summary, amount: Floats) -> Floats:
-        """Interquartile ranges of the residuals' that what is left of the amount lies outside their quartiles."""
+        """How far the amount's residual is outside the residuals' quartiles, in interquartile ranges."""
         expected, low, high, noise = summary
         return _outside(amount - expected, low, high, noise)
 
     def along(self, series: Floats) -> Floats:
-        """The same for each amount of a series, decomposed once; NaN at its ends, where there is no moving average."""
+        """The score of each amount of a series, decomposed once; NaN at its ends, where there is no moving average."""
         if np.ptp(series) == 0:
             return np.zeros(len(series))
         _, _, residual = self._decomposed(series, two_sided=True)
@@ -95,7 +95,7 @@ class Seasonal(Rule):
 
 
 def _noise(series: Floats) -> float:
-    """What differs by less is the same: decompositions round, robust ones stop short."""
+    """The size below which a residual is rounding: decompositions round, and robust ones stop short."""
     return ROUNDING * float(np.abs(series).max())
 
 

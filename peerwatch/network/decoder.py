@@ -71,7 +71,7 @@ class Decoded(NamedTuple):
 
 
 def line_feeds(content: bytes) -> int:
-    """How many line feeds there are: several times quicker than bytes.count."""
+    """The number of line feeds in `content`; several times quicker than bytes.count."""
     return int(np.count_nonzero(np.frombuffer(content, np.uint8) == LINE_FEED))
 
 
@@ -99,7 +99,7 @@ class Decoder:
 
     @property
     def users(self) -> int:
-        """How many users exist: a named user does from the first event that names it."""
+        """The number of users that exist; a user exists from the first event that names it."""
         return len(self.interner) - len(self.unseen)
 
     def decode(self, content: bytes, first_line: int) -> Decoded:

@@ -126,7 +126,7 @@ def _why_malformed(line: bytes, error: str) -> str:
 
 
 def _is_json(text: str) -> bool:
-    """Whether Python's own reader takes it, which minds no lone surrogates."""
+    """Whether Python's json module reads the text; it accepts lone surrogates."""
     try:
         json.loads(text)
     except (ValueError, RecursionError):
@@ -148,7 +148,7 @@ def _lone_surrogate(line: bytes) -> int | None:
 
 
 def _depth(line: bytes) -> int:
-    """How deep brackets are nested, outside of strings.
+    """How deep brackets are nested outside of strings.
 
     The decoder's own limit depends on how deep the caller's stack already is; a fixed one gives the same verdict
     everywhere.
@@ -209,7 +209,7 @@ def parse_timestamp(fields: dict[str, msgspec.Raw]) -> int:
 
 
 def days_in_month(year: int, month: int) -> int:
-    """28 to 31."""
+    """The number of days in a month, 28 to 31."""
     if month == 2:
         return 29 if year % 4 == 0 and (year % 100 != 0 or year % 400 == 0) else 28
     return 30 if month in (4, 6, 9, 11) else 31

@@ -1,4 +1,4 @@
-"""The friend graph, and which of its purchases or users answer for a buyer's network."""
+"""The friend graph, and the planner that chooses how the window of a buyer's network is found."""
 
 from collections.abc import Sequence
 from enum import IntEnum
@@ -46,29 +46,29 @@ saw, members that it found, nanoseconds its answers should have cost, scans in a
 that are to be answered without one.
 """
 GONE, ANSWERED, STATE = range(3)
-"""Places in a walk's progress: events gone through, questions answered, why it ended."""
+"""Places in a walk's progress: events processed, queries answered, why it ended."""
 
 
 class Plan(IntEnum):
-    """How a window is selected; the planner chooses the cheapest for each question."""
+    """How a window is selected; the planner chooses the cheapest way for each query."""
 
     PARTITION = 1
     """The network is walked, and the shards look at each member's latest purchases."""
     SCAN = 2
-    """The network is walked, and the latest purchases of all are scanned for buyers among it."""
+    """The network is walked, and the latest purchases of all users are scanned for buyers in it."""
     MEMBERSHIP = 3
-    """The last hop is not walked: whoever bought lately is tested for a friend within D - 1 hops."""
+    """The last hop is not walked; recent buyers are tested for a friend within D - 1 hops."""
 
 
 LAST_HOP, TEST, ROW, MEMBER = range(4)
 """Places in the costs."""
 COMPARED: Final = 4
-"""Expected costs a question has."""
+"""How many expected costs a query has."""
 COSTS: Final = (4, 2, 3, 8)
 """Nanoseconds it takes to walk a friendship of the last hop, to test one of a recent buyer, to scan a recent purchase,
 and to look at a member in the partition: fitted on `make bench`'s cases."""
 FEW: Final = 64
-"""Windows found that there is room for however few there were in the last answer."""
+"""Room for at least this many found windows, however few there were in the last answer."""
 MOST_WALKS: Final = 1 << 28
 """Walks after which the marks are cleared: they are int32, so that twice as many stay in the processor's cache."""
 MEMORY: Final = 1 << 22
@@ -77,11 +77,12 @@ GIVE_UP: Final = 2
 """A scan ends without an answer at this many times the cost of the other way."""
 PATIENCE: Final = 4
 LONGEST_PAUSE: Final = 8
-"""Scans in vain in a row before questions are answered without one; how many they are at most, as a power of two."""
+"""PATIENCE scans that fail in a row start a pause, in which queries are answered without a scan; LONGEST_PAUSE is the
+longest pause, as a power of two."""
 
 
 class Networks(NamedTuple):
-    """What answers for the networks of q buyers.
+    """The networks of q buyers: their members, or their windows if a scan has found them.
 
     If `plan[i]` is PARTITION, `members[offsets[i]:offsets[i + 1]]` are the i-th's members (dense users, nearest hop
     first); otherwise its window has been found already: the i-th of `found`, which is empty for the others. `size[i]`
@@ -99,7 +100,7 @@ class Networks(NamedTuple):
     found: Windows
 
     def unfound(self) -> "Networks":
-        """The same without the windows that have been found."""
+        """The same networks without the windows that have been found."""
         return self._replace(found=Windows.empty(len(self.plan)))
 
 
@@ -127,7 +128,7 @@ class FriendGraph:
         self.D, self.T, self.sizes, self.recent = D, T, sizes, recent
         self.timeline = Timeline(T, recent)
         self._found = 0
-        """About how many purchases the last windows held that scans have found."""
+        """About how many purchases the latest windows found by scans held."""
         self.costs: Int64s = np.array(costs, np.int64)
         self.users = 0
         self.stretch: Int32s = np.zeros(0, np.int32)
@@ -142,7 +143,7 @@ class FriendGraph:
 
     @property
     def spent(self) -> int:
-        """How many nanoseconds all answers so far should have cost."""
+        """The nanoseconds that all answers so far should have cost, by the planner's estimate."""
         return int(self.tally[SPENT])
 
     def friends(self, user: int) -> Int32s:
@@ -178,7 +179,7 @@ class FriendGraph:
         return graph
 
     def copy(self, D: int | None = None) -> "FriendGraph":
-        """Another graph of its own that is the same, but for networks of `D` hops if that is given."""
+        """An independent copy of the graph; for networks of `D` hops, if that is given."""
         other = FriendGraph(D or self.D, self.T, sizes=self.sizes, recent=self.recent, costs=self.costs.tolist())
         other.users = self.users
         for name in ("stretch", "pool", "tally", "seen", "timeline"):
@@ -246,7 +247,7 @@ class FriendGraph:
 
 @kernel
 def compact(stretch: Int32s, pool: Int32s, into: Int32s) -> None:
-    """Copy all stretches to `into`, one behind the other, each with its room."""
+    """Copy all stretches to `into`, one after the other, each with its room."""
     used = 0
     for at in range(0, len(stretch), STRETCH):
         begin = stretch[at + START]
@@ -312,13 +313,13 @@ def _change(kind: int, a: int, b: int, stretch: Int32s, pool: Int32s, tally: Int
 
 
 OUTSIDE, LAST, INSIDE, BUYER = range(4)
-"""What a user's mark says: tested and not a member; a member at the last hop; within D - 1 hops; the buyer."""
+"""Marks of a user: tested and not a member; a member at the last hop; a member within D - 1 hops; the buyer."""
 
 
 def _hop(
     low: int, high: int, mark: int, stretch: Int32s, pool: Int32s, seen: Int32s, places: Int32s
 ) -> int:  # fmt: skip
-    """Write whoever is a friend of `places[low:high]` and not yet marked behind them; returns the end."""
+    """Append the friends of `places[low:high]` that are not marked yet; returns the end."""
     end, walk = high, mark & ~3
     for reached in range(low, high):
         friend = places[reached]
@@ -416,7 +417,7 @@ def walk(
 
 
 def _learn(expected: int, found: int, tally: Int64s) -> None:
-    """Compare a network with what was expected of it; what is long ago counts less and less."""
+    """Compare a network's size with what was expected; older comparisons count less and less."""
     if tally[EXPECTED] > MEMORY:
         tally[EXPECTED] //= 2
         tally[FOUND] //= 2
@@ -425,7 +426,7 @@ def _learn(expected: int, found: int, tally: Int64s) -> None:
 
 
 def _note(reached: bool, tally: Int64s) -> None:
-    """Whether a scan has reached: after some in vain others are tried ever more rarely, until one does."""
+    """Record whether a scan found a window; after several failures in a row scans are tried ever more rarely."""
     if reached:
         tally[IN_VAIN] = 0
         return

@@ -37,7 +37,7 @@ class PurchaseColumns(NamedTuple):
 
 
 class PurchaseHistory:
-    """Of every user the purchases that can still be among the T latest of a network.
+    """The purchases of every user that can still be among the T latest of a network.
 
     User u's are a stretch of one pool, ordered by (timestamp, sequence number). Purchases arrive in columns of their
     own and join their stretches when a later event is asked about. Questions may come in any order as long as none is
@@ -54,9 +54,9 @@ class PurchaseHistory:
         self.T, self._recent = T, recent
         self.users = 0
         self.last: Int64s = np.zeros(0, np.int64)
-        """Of each user the latest timestamp."""
+        """The latest timestamp of each user."""
         self.arrival: Int32s = np.zeros(0, np.int32)
-        """Of each user the row of the last arrival, -1 if none is remembered: read for every member of a network."""
+        """The row of each user's last arrival, -1 if none is remembered; read for every member of a network."""
         self.stretch: Int64s = np.zeros(0, np.int64)
         self.pool: Int64s = np.zeros(HELD << 10, np.int64)
         self.recent: Int64s = np.zeros(ARRIVED << 10, np.int64)
@@ -64,13 +64,13 @@ class PurchaseHistory:
         self.scratch: Int64s = np.zeros(0, np.int64)
         self.large = LargeAmounts()
         self.newest = BEGINNING
-        """The latest timestamp of all."""
+        """The latest timestamp of all purchases."""
         self.bought = 0
         """How many purchases have ever been appended: no window holds more."""
         self.applied = 0
         """The watermark: every purchase with a sequence number up to this one has been appended."""
         self.low = 0
-        """The low watermark: no later question is about an event before this one."""
+        """The low watermark: no later query is about an event before this one."""
 
     def reserve(self, users: int) -> None:
         """Make room for the users 0 to `users` - 1."""
@@ -85,7 +85,7 @@ class PurchaseHistory:
 
     @property
     def remembered(self) -> int:
-        """How many of the latest arrivals are at least remembered."""
+        """The least number of the latest arrivals that are remembered."""
         return max(self._recent, self.users)
 
     def append(self, seq: Int64s, user: Int32s, timestamp: Int64s, amount: Amounts, through: int) -> None:
@@ -107,14 +107,14 @@ class PurchaseHistory:
             self._forget_large()
 
     def _forget_large(self) -> None:
-        """Let go of large amounts whose purchases are forgotten."""
+        """Free large amounts whose purchases are forgotten."""
         held = np.empty(int(self.stretch[COUNT::STRETCH].sum()), np.int64)
         unpack_amounts(self.stretch, self.pool, held)
         unlinked = self.recent[ARRIVED * int(self.tally[LINKED]) : ARRIVED * int(self.tally[ROWS])]
         self.large.keep(held, unlinked[AMOUNT::ARRIVED])
 
     def _forget_arrivals(self, rows: int) -> int:
-        """Let go of arrivals that are too long ago for a guess; returns how many are left."""
+        """Forget arrivals that are too old for a guess; returns how many are left."""
         arrived = self.recent[: ARRIVED * rows].reshape(-1, ARRIVED)
         first = int(np.searchsorted(arrived[:, SEQ], self.low)) - self.remembered
         first = min(first, int(self.tally[LINKED]))
@@ -128,12 +128,12 @@ class PurchaseHistory:
         return rows - first
 
     def settle(self) -> None:
-        """Let all purchases join their stretches, though later questions may be about events before them."""
+        """Let all purchases join their stretches, although later queries may be about events before them."""
         while link_all(self.T, self.low, self.last, self.arrival, self.stretch, self.pool, self.recent, self.tally):
             self._make_room()
 
     def columns(self) -> PurchaseColumns:
-        """What those need who ask about later events only: of each user the T + 1 latest purchases. Copies."""
+        """The T + 1 latest purchases of each user, which is enough for queries about later events. Copies."""
         self.settle()
         stretch = self.stretch[: STRETCH * self.users]
         count = np.minimum(stretch[COUNT::STRETCH], self.T + 1)
@@ -171,7 +171,7 @@ class PurchaseHistory:
         return history
 
     def view(self) -> "PurchaseHistory":
-        """The same purchases, to be asked from another thread at the same time; good until more are appended here."""
+        """A view of the same purchases for queries from another thread; valid until more are appended here."""
         self.settle()  # then asking changes nothing but the scratch
         view = copy(self)
         view.scratch = np.zeros(0, np.int64)
@@ -224,7 +224,7 @@ def chain(arrivals: Int32s, recent: Int64s, tally: Int64s) -> None:
 
 @kernel
 def move(stretch: Int64s, pool: Int64s, into: Int64s) -> None:
-    """Copy all stretches to `into`, one behind the other, each with its room."""
+    """Copy all stretches to `into`, one after the other, each with its room."""
     used = 0
     for at in range(0, len(stretch), STRETCH):
         begin = stretch[at + START]
@@ -257,7 +257,7 @@ def unpack_amounts(stretch: Int64s, pool: Int64s, amount: Int64s) -> None:
 
 
 def _forget(at: int, T: int, low: int, stretch: Int64s, pool: Int64s) -> bool:
-    """Drop what lies behind T + 1 purchases that happened before `low`, if that frees an eighth of the stretch.
+    """Drop purchases older than the T + 1 latest before `low`, if that frees an eighth of the stretch.
 
     Windows need T; one more tells what a verdict would have been without one of them.
     """
@@ -315,7 +315,7 @@ def _link(
 
 
 def _is_outdated(at: int, timestamp: int, T: int, stretch: Int64s, pool: Int64s) -> bool:
-    """Whether T + 1 purchases in a stretch are later. Of one that comes in order only the last is looked at."""
+    """Whether T + 1 purchases in a stretch are later. For a purchase in order only the last one is compared."""
     count, end = stretch[at + COUNT], HELD * (stretch[at + START] + stretch[at + COUNT])
     if count <= T or pool[end - HELD + TIMESTAMP] <= timestamp:
         return False
@@ -335,7 +335,7 @@ def link_all(
 
 
 def _is_late(recent: Int64s, first: int, end: int) -> bool:
-    """Whether the arrivals from row `first` on seem to be older than what came before: then a guess is in vain."""
+    """Whether the arrivals from row `first` on seem to be older than those before; then a guess fails."""
     newest, last = recent[ARRIVED * (first - 1) + NEWEST], ARRIVED * (end - 1)
     return recent[last + NEWEST] == newest and recent[last + TIMESTAMP] < newest  # type: ignore[no-any-return]
 
@@ -344,7 +344,7 @@ def _since(
     members: Int32s, now: int, T: int, first: int, arrivals: Int32s, recent: Int64s,
     c_seq: Int64s, c_timestamp: Int64s, c_amount: Int64s, scratch: Int64s,
 ) -> int:  # fmt: skip
-    """The members' purchases before event `now` among the arrivals from row `first` on.
+    """Collect the members' purchases before event `now` among the arrivals from row `first` on.
 
     Those older than anything before that row are left out; if there are T others, the T latest are among them, because
     what arrived before is no newer and has a lower sequence number.
@@ -380,7 +380,7 @@ def _follow(
     members: Int32s, now: int, T: int, bound: int, last: Int64s, stretch: Int64s, pool: Int64s,
     c_seq: Int64s, c_timestamp: Int64s, c_amount: Int64s, scratch: Int64s,
 ) -> int:  # fmt: skip
-    """The members' purchases before event `now` that are not older than `bound`; the T latest of them at least."""
+    """Collect the members' purchases before event `now` not older than `bound`; at least the T latest of them."""
     count = 0
     for i in range(len(members)):
         member = members[i]

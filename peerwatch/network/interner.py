@@ -1,4 +1,4 @@
-"""User ids as dense integers, so that everything behind the dispatcher works on arrays."""
+"""User ids as dense integers, so that everything after the dispatcher works on arrays."""
 
 from itertools import pairwise
 from typing import Final
@@ -8,7 +8,7 @@ import numpy as np
 from peerwatch.kernels import Bytes, Int64s, grown, kernel
 
 EMPTY: Final = 0
-"""The key of a slot that nobody has taken."""
+"""The key of a free slot."""
 SHORT: Final = 7
 """Bytes of an id that fit into its key, so that looking it up reads one place of memory only."""
 IDS, SHIFT = 0, 1

@@ -1,4 +1,4 @@
-"""What a log looks like that holds next to no events: compressed, in another encoding, in another format."""
+"""Recognises what a log without events is: compressed, in another encoding, in another format."""
 
 import re
 from typing import Final, NamedTuple
@@ -8,11 +8,11 @@ from peerwatch.network.events import begin_of_line
 LOOKED_AT: Final = 4096
 """Bytes of a log's beginning that are looked at."""
 ENOUGH: Final = 100
-"""Lines after which it is said of a log that goes on."""
+"""Lines after which the warning comes for a log that goes on."""
 
 
 class Likeness(NamedTuple):
-    """What a log looks like, and the way out."""
+    """What a log looks like, and what to do."""
 
     what: str
     way_out: str
@@ -67,7 +67,7 @@ def looks_like(head: bytes) -> Likeness | None:
 
 
 class Impression:
-    """What is seen of a log's lines: whether next to none of them is an event."""
+    """Counts a log's events and rejected lines, to say whether next to none of its lines is an event."""
 
     def __init__(self) -> None:
         self._head = b""
@@ -76,14 +76,14 @@ class Impression:
         self._reason = ""
 
     def add(self, content: bytes, events: int, rejected: int, reason: str) -> None:
-        """Some lines more: how many of them are events, how many were rejected, and why the first of those was."""
+        """Count some more lines: how many are events, how many were rejected, and why the first of those was."""
         self._head += content[: LOOKED_AT - len(self._head)]
         self._events += events
         self._rejected += rejected
         self._reason = self._reason or reason
 
     def complaint(self, name: str, *, ended: bool, reason: bool = True) -> str | None:
-        """What is to be said of the log called `name`, if anything; without `reason` only what it looks like."""
+        """The warning about the log called `name`, if there is one; without `reason` only what it looks like."""
         lines = self._events + self._rejected
         if not self._rejected or (lines < ENOUGH and not ended) or self._rejected < 2 * self._events:
             return None

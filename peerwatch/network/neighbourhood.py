@@ -7,7 +7,7 @@ from peerwatch.network.graph import FriendGraph
 
 
 class Member(NamedTuple):
-    """One of a network: the hop at which it is, and the member one hop nearer by which it is reached."""
+    """A member of a network: its hop, and the member one hop nearer through which it is reached."""
 
     hop: int
     by: int

@@ -53,7 +53,7 @@ def _same(content: Bytes, one: int, other: int, length: int) -> bool:
 
 
 def _key(content: Bytes, start: int, end: int) -> int:
-    """Which of `_KEYS` stands there, or -1."""
+    """Which of `_KEYS` is in `content[begin:end]`, or -1."""
     begin = 0
     for key in range(len(_KEY_ENDS)):
         if _is(content, start, end, _KEY_TEXT[begin : _KEY_ENDS[key]]):
@@ -81,7 +81,7 @@ def _string_end(content: Bytes, i: int, end: int) -> int:
 
 
 def _number_end(content: Bytes, i: int, end: int) -> int:
-    """Behind the plain JSON number (no sign, no exponent) that begins at i; -1 if there is none."""
+    """The end of the plain JSON number (no sign, no exponent) that begins at i; -1 if there is none."""
     begin = i
     while i < end and 48 <= content[i] <= 57:
         i += 1
@@ -100,7 +100,7 @@ def _number_end(content: Bytes, i: int, end: int) -> int:
 
 
 def _digits(content: Bytes, start: int, end: int) -> int:
-    """The number that only digits write, or -1."""
+    """The number that `content[begin:end]` writes in digits only, or -1."""
     value = 0
     digits = content[start:end]
     for k in range(len(digits)):

@@ -18,7 +18,7 @@ class Statistics(NamedTuple):
 
     @classmethod
     def of(cls, amounts: Sequence[int]) -> "Statistics":
-        """Of Python integers, which never overflow."""
+        """The statistics of amounts as Python integers, which never overflow."""
         return cls(len(amounts), sum(amounts), sum(amount * amount for amount in amounts))
 
     @property

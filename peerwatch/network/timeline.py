@@ -1,4 +1,4 @@
-"""The latest purchases of all, in order of time, whatever the order they came in."""
+"""The latest purchases of all users in order of time, whatever order they came in."""
 
 from math import isqrt
 from typing import Final
@@ -26,7 +26,7 @@ window.
 
 
 class Timeline:
-    """The latest purchases by (timestamp, sequence number); of nobody are more than T sure to be there.
+    """The latest purchases by (timestamp, sequence number); no more than T of each user are sure to be kept.
 
     Most purchases come in order of time and are put behind all others. Late ones are held apart, in order as well,
     until there are so many (about the root of all) that moving the others to let them in costs little for each. When
@@ -38,7 +38,7 @@ class Timeline:
         self.T, self._most, self._length = T, most, 0
         self.rows: Int64s = np.zeros(0, np.int64)
         self.counts: Int32s = np.zeros(0, np.int32)
-        """Of each user 0: memory in which purchases are counted."""
+        """A 0 for each user: memory in which purchases are counted."""
         self.tally: Int64s = np.zeros(TALLY, np.int64)
         self.large = LargeAmounts()
         self.reserve(0)
@@ -62,7 +62,7 @@ class Timeline:
         return self.rows[: REMEMBERED * ordered], self.rows[REMEMBERED * end : REMEMBERED * (end + late)]
 
     def remember(self, seq: Int64s, user: Int32s, timestamp: Int64s, amount: Amounts) -> None:
-        """As new: take over purchases that were made before, in any order."""
+        """Start anew with purchases that were made before, in any order."""
         chosen, most = np.arange(len(seq)), int(self.tally[END])
         if len(seq) > most:
             chosen = np.flatnonzero(timestamp >= np.partition(timestamp, -most)[-most])
@@ -75,12 +75,12 @@ class Timeline:
         )  # fmt: skip
 
     def forget_large(self) -> None:
-        """Let go of large amounts whose purchases are gone, if it is time to."""
+        """Free large amounts whose purchases are gone, if enough have come."""
         if self.large.crowded:
             self.large.keep(*(rows[AMOUNT::REMEMBERED] for rows in self._parts()))
 
     def copy(self) -> "Timeline":
-        """Another one that is the same."""
+        """An independent copy."""
         other = Timeline(self.T, self._most)
         other._length = self._length
         for name in ("rows", "counts", "tally", "large"):
@@ -89,14 +89,14 @@ class Timeline:
 
 
 def is_next(timestamp: int, rows: Int64s, tally: Int64s) -> bool:
-    """Whether a purchase belongs behind all others, and there is room for it."""
+    """Whether a purchase belongs at the end, and there is room for it."""
     count = tally[ORDERED]
     is_late = count > 0 and timestamp < rows[REMEMBERED * (count - 1) + TIMESTAMP]
     return not is_late and count < tally[END]
 
 
 def put_next(seq: int, user: int, timestamp: int, amount: int, rows: Int64s, tally: Int64s) -> None:
-    """Put a purchase behind all others: so small that it becomes a part of its caller's loop."""
+    """Append a purchase at the end; so small that the compiler inlines it in its caller's loop."""
     _write(rows, tally[ORDERED], seq, user, timestamp, amount)
     tally[ORDERED] += 1
 
@@ -142,7 +142,7 @@ def _copy(rows: Int64s, row: int, to: int) -> None:
 
 
 def _thin(T: int, rows: Int64s, counts: Int32s, tally: Int64s) -> None:
-    """Make most of the memory free: of what stays nobody has more than T."""
+    """Free most of the memory; at most T purchases of each user stay."""
     row = first = tally[ORDERED]
     most = tally[END] // ROOM
     while row > 0:
@@ -163,7 +163,7 @@ def _thin(T: int, rows: Int64s, counts: Int32s, tally: Int64s) -> None:
 
 
 def _merge(T: int, rows: Int64s, counts: Int32s, tally: Int64s) -> None:
-    """Let the late ones in among the others, from the latest back; those before all of these if none is gone."""
+    """Merge the late purchases into the others, from the latest back; older ones than all others if none is gone."""
     end = oldest = tally[END]
     one = end + tally[LATE]
     if tally[ORDERED] + tally[LATE] > end:

@@ -79,7 +79,7 @@ def gather(
 def merge(
     gathered: Int64s, T: int, seq: Int64s, timestamp: Int64s, amount: Int64s, scratch: Int64s, ends: Int64s
 ) -> None:  # fmt: skip
-    """Keep the T latest of each gathered window and close the gaps, in place."""
+    """Keep the T latest purchases of each gathered window and close the gaps, in place."""
     for q in range(len(gathered) - 1):
         begin, end = gathered[q], gathered[q + 1]
         count = end - begin

@@ -1,4 +1,4 @@
-"""What an audit begins with: nothing, or everything that happened before a checkpoint."""
+"""The state that an audit begins with: empty, or built from the logs before a checkpoint."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
@@ -20,7 +20,7 @@ from peerwatch.storage.checkpoints import Facts
 async def audit_from(
     state: State, facts: Facts | None, layers: Sequence[Layer], k: Fraction, warn: Callable[[str], None]
 ) -> BruteForce:
-    """An audit as of the state, which is not trusted: the logs are read again from their beginning.
+    """An audit at this state. The state is not trusted: the logs are read again from their beginning.
 
     Only if they no longer hold what the state was built from does it begin with the state, with a warning.
     """
@@ -38,7 +38,7 @@ async def audit_from(
 
 
 async def _follow(audit: BruteForce, layers: Sequence[Layer], facts: Facts) -> bool:
-    """Let everything pass that had been read then; whether it is as much as then, and ends where it did then."""
+    """Follow everything that had been read then; returns whether it is as much as then, and ends where it did."""
     events, size, end = 0, facts.progress.bytes, 0
     decoder, names = Decoder(), list[bytes]()
 
@@ -64,7 +64,7 @@ async def _follow(audit: BruteForce, layers: Sequence[Layer], facts: Facts) -> b
 
 
 def taken_from(state: State, k: Fraction) -> BruteForce:
-    """An audit that takes the state for right."""
+    """An audit that trusts the state."""
     audit = BruteForce(state.D, state.T, k)
     names = ids_of(*state.decoder.interner.columns(), 0)
     degree, friends = state.graph.columns()

@@ -1,4 +1,4 @@
-"""How a decision, or a moment, is named."""
+"""The ways to name an event: by number, line, time, or user and time."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from peerwatch.runtime.decision_log import moment
 from peerwatch.storage.checkpoints import Facts
 
 NEAREST = 3
-"""Purchases that are offered where none is at the time asked for."""
+"""The number of nearby purchases that an error lists."""
 
 
 class BySeq:
@@ -27,16 +27,16 @@ class BySeq:
         self._end = end
 
     def suits(self, facts: Facts) -> bool:
-        """A checkpoint that has not seen it."""
+        """Whether a checkpoint was taken before the event."""
         return facts.progress.events < self._seq
 
     def place(self, part: Part) -> int | None:
-        """Where it is."""
+        """The place of the event in the part, None if it is not there."""
         place = self._seq - part.seq
         return place if place < len(part.events) else None
 
     def missed(self, events: int) -> UsageError | None:
-        """The logs are too short."""
+        """The error: the logs are too short."""
         if self._end and self._seq == events + 1:
             return None
         return UsageError(f"there is no event {self._seq - self._end:,}: the logs end with event {events:,}")
@@ -51,12 +51,12 @@ class ByLine:
         self._last = 0
 
     def suits(self, facts: Facts) -> bool:
-        """A checkpoint in the batch log, or before the line in the same file."""
+        """Whether a checkpoint is in the batch log, or before the line in the same file."""
         position = facts.position
         return not facts.judged or (position.line <= self._line and holds(Path(self._file), position))
 
     def place(self, part: Part) -> int | None:
-        """Where it is, if the block has the line."""
+        """The place of the event, if the part has the line."""
         if not part.judged or part.file != self._file:
             return None
         block = part.block
@@ -72,7 +72,7 @@ class ByLine:
         raise UsageError(f"{self._file}:{self._line} is blank; name the line of a purchase")
 
     def missed(self, _: int) -> UsageError:
-        """The file is too short."""
+        """The error: the file is too short."""
         return UsageError(f"{self._file} has no line {self._line:,}: it has {self._last:,}")
 
 
@@ -83,16 +83,16 @@ class ByTime:
         self._time = time
 
     def suits(self, _: Facts) -> bool:
-        """No checkpoint says how late its events are."""
+        """False: no checkpoint says how late its events are."""
         return False
 
     def place(self, part: Part) -> int | None:
-        """Where it is."""
+        """The place of the event in the part, None if it is not there."""
         later = np.flatnonzero(part.events.timestamp > self._time)
         return int(later[0]) if len(later) else None
 
     def missed(self, _: int) -> None:
-        """Nothing is later: the logs' end is the moment."""
+        """No error: if nothing is later, the moment is the end of the logs."""
 
 
 class ByUserAndTime:
@@ -104,7 +104,7 @@ class ByUserAndTime:
         self._found: list[tuple[int, int, str, int]] = []
 
     def look(self, part: Part, user: int) -> None:
-        """Take what is of dense `user` in a part."""
+        """Collect the purchases of the dense `user` in a part."""
         if not part.judged:
             return
         events = part.events
@@ -113,7 +113,7 @@ class ByUserAndTime:
             self._found.append((distance, part.seq + place, part.file, int(events.line[place])))
 
     def seq(self) -> int:
-        """The one that is meant.
+        """The sequence number of the purchase that is meant.
 
         Raises:
             UsageError: there is none, or more than one.
@@ -137,7 +137,7 @@ def _listed(found: Sequence[tuple[int, int, str, int]]) -> str:
 
 
 def time_of(text: str) -> int:
-    """A timestamp as the logs have them, in microseconds.
+    """A timestamp, written as in the logs, in microseconds.
 
     Raises:
         UsageError: it is none.
@@ -149,7 +149,7 @@ def time_of(text: str) -> int:
 
 
 def id_of(text: str) -> bytes:
-    """A user's id as the logs hold it.
+    """A user's id, as the bytes that the logs hold.
 
     Raises:
         UsageError: it is none.

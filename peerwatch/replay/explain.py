@@ -42,7 +42,7 @@ class NetworkMember(msgspec.Struct, frozen=True):
 
 
 class WindowPurchase(msgspec.Struct, frozen=True):
-    """A purchase that counts: which event, in which line of which file, whose (with its hop), when, how much."""
+    """A purchase in the window: event, file, line, user, hop, time and amount."""
 
     seq: int
     file: str
@@ -102,7 +102,7 @@ class ExplanationRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScoredExplanation(ExplanationRecord, frozen=True, kw_only=True):
-    """A decision of another detector than sigma.
+    """An explained decision of another detector than sigma.
 
     `score` and `score_threshold` are as in a decision log. `model` is the version of the model that spoke, 0 for none,
     from event `model_since` on; None for a detector that learns nothing. `features` is what a model sees of a purchase.
@@ -168,7 +168,7 @@ async def _seq_of(layers: Sequence[Layer], user: str, at: str) -> int:
 
 
 def _purchase(then: Past) -> int:
-    """The amount of the purchase that stands at the target.
+    """The amount of the purchase at the target.
 
     Raises:
         UsageError: it is none, or none that was judged.
@@ -188,7 +188,7 @@ def _timestamp(then: Past) -> int:
 
 
 def _shared(opened: Opened, then: Past, grounds: Grounds, places: dict[int, Where]) -> dict[str, Any]:
-    """What is told of any detector's decision."""
+    """The fields that every detector's decision has."""
     name, statistics, own = Names(then), grounds.statistics, places[then.seq]
     known = statistics.n > 0
     return {
@@ -215,7 +215,7 @@ def _shared(opened: Opened, then: Past, grounds: Grounds, places: dict[int, Wher
 
 
 def _by_sigma(found: Explanation, then: Past) -> dict[str, Any]:
-    """What is told of a decision by sigma."""
+    """The explanation of a decision by sigma."""
     k, statistics = found.k, found.grounds.statistics
     away = abs(found.flips_at - found.grounds.amount) if found.flips_at is not None else None
     return {
@@ -232,7 +232,7 @@ def _by_sigma(found: Explanation, then: Past) -> dict[str, Any]:
 
 
 def _by_another(again: JudgedAgain, grounds: Grounds, timestamp: int, own: list[Bought] | None) -> dict[str, Any]:
-    """What is told of a decision by another detector."""
+    """The explanation of a decision by another detector."""
     decision, scoring = again.decision, again.scoring
     return {
         **dict.fromkeys(("k", "threshold", "d", "left", "right", "flips_at", "cents_away", "without")),
@@ -248,7 +248,7 @@ def _by_another(again: JudgedAgain, grounds: Grounds, timestamp: int, own: list[
 
 
 class Names(dict[int, str]):
-    """Dense users' ids as text."""
+    """The ids of dense users as text."""
 
     def __init__(self, then: Past) -> None:
         super().__init__()
@@ -287,7 +287,7 @@ def _verdict(*, flagged: bool) -> str:
 
 
 def as_text(record: ExplanationRecord) -> str:
-    """The explanation for a person."""
+    """The explanation as text for a person."""
     why = _scored(record) if isinstance(record, ScoredExplanation) else [*_rule(record), *_flips(record)]
     return "\n".join([rows([*_head(record), *why]), *_network(record), *_window(record)])
 
@@ -313,7 +313,7 @@ def _head(record: ExplanationRecord) -> list[tuple[str, str]]:
 
 
 def _scored(record: ScoredExplanation) -> list[tuple[str, str]]:
-    """What another detector than sigma had to say."""
+    """Score, model and features, as lines of text."""
     said = [("score", f"{record.score}; above {record.score_threshold} a purchase is flagged")]
     if record.score == "nan":
         said = [("score", "none: the window is too small, or its numbers too large")]
@@ -329,7 +329,7 @@ def _scored(record: ScoredExplanation) -> list[tuple[str, str]]:
 
 
 def _rule(record: ExplanationRecord) -> list[tuple[str, str]]:
-    """The inequality that sigma decides by."""
+    """The inequality by which sigma decides, as lines of text."""
     if record.n < 2:
         return [("rule", "a window of fewer than two purchases never flags")]
     p, q = Fraction(record.k or 0).as_integer_ratio()

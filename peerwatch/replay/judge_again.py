@@ -1,4 +1,4 @@
-"""Judging the logs again as a run has judged them: by the very same code, with the models and labels of its record."""
+"""Judges the logs again with the code of a run, and with the models and labels of its history."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
@@ -28,7 +28,7 @@ from peerwatch.storage.run_history import RunHistory, read_record
 
 
 class JudgedAgain(NamedTuple):
-    """A decision that was made again by the one in `live`, and what that said.
+    """A decision that the judge `live` has made again.
 
     `since` is the event from which on its model speaks, None if there is no model.
     """
@@ -47,17 +47,17 @@ class JudgedAgain(NamedTuple):
 
 
 class NoSink:
-    """Forgets what it is given."""
+    """A sink that drops what it is given."""
 
     async def write(self, data: bytes) -> None:
-        """Forget."""
+        """Drop the data."""
 
     async def sync(self) -> None:
-        """There is nothing to do."""
+        """Do nothing."""
 
 
 async def judged_again(opened: Opened, then: Past) -> JudgedAgain:
-    """The decision of another detector than sigma on the event that `then` is before.
+    """The decision of another detector than sigma on the event that comes after `then`.
 
     Everything behind the checkpoint is judged up to it.
 
@@ -85,7 +85,7 @@ async def judged_again(opened: Opened, then: Past) -> JudgedAgain:
 
 
 def record_of(opened: Opened) -> RunHistory | None:
-    """The record of the run that judged by these settings; None if there is none.
+    """The history of the run with these settings; None if there is none.
 
     Raises:
         UsageError: it is damaged.
@@ -100,7 +100,7 @@ def record_of(opened: Opened) -> RunHistory | None:
 
 
 def live_judge_of(opened: Opened, record: RunHistory | None, seq: int | None = None) -> LiveJudge:
-    """One who judges as the run's champion has: up to event `seq`, or as far as the run has come.
+    """A judge that decides as the run's champion did, up to event `seq` or as far as the run has come.
 
     Raises:
         UsageError: it cannot be known which model speaks, or which labels count; or nobody but a state directory names
@@ -127,7 +127,7 @@ def live_judge_of(opened: Opened, record: RunHistory | None, seq: int | None = N
 
 
 def _begun(opened: Opened, checkpoint: Checkpoint | None, live: LiveJudge) -> State:
-    """The state at the checkpoint or at the beginning, with everything that the one in the seat remembers."""
+    """The state at the checkpoint or at the beginning, with everything that the judge remembers."""
     D, T, shards = opened.D, opened.T, opened.settings.shards
     if checkpoint is None:
         return State.fresh(D, T, shards)
@@ -136,7 +136,7 @@ def _begun(opened: Opened, checkpoint: Checkpoint | None, live: LiveJudge) -> St
 
 
 def _check_known(opened: Opened) -> None:
-    """See that no code is imported only because a state directory names it."""
+    """Check that no code is imported only because a state directory names it."""
     name, parameters = opened.settings.detector.name, opened.settings.detector.parameters
     key = "detector.parameters" if name in DETECTORS else "detector.name"
     if name != SIGMA and opened.origins[key] == DEFAULT and not is_known({"name": name, "parameters": parameters}):
@@ -147,7 +147,7 @@ def _check_known(opened: Opened) -> None:
 
 
 class OneDecision:
-    """A decision log that remembers one decision, and since when models speak."""
+    """A decision log that remembers one decision, and from which events on models were active."""
 
     flagged = False
 
@@ -157,7 +157,7 @@ class OneDecision:
         self.spoke: dict[int, int] = {}
 
     def wanted(self, queries: WindowQueries) -> Mask:
-        """The one."""
+        """The mask of the one decision that is wanted."""
         wanted: Mask = queries.seq == self._seq
         return wanted
 
@@ -169,7 +169,7 @@ class OneDecision:
         """Never called: there is no challenger."""
 
     def tell(self, who: str, notices: Sequence[Notice | ModelActivated]) -> None:  # noqa: ARG002
-        """Remember models."""
+        """Remember when models became active."""
         self.spoke |= {one.version: one.seq for one in notices if isinstance(one, ModelActivated)}
 
 

@@ -10,7 +10,7 @@ from peerwatch.readable import shown
 
 
 class Ledger:
-    """A ledger's entries; only those that are looked at are decoded."""
+    """The entries of a ledger, decoded when they are used."""
 
     def __init__(self, path: Path) -> None:
         """Read the file.
@@ -42,7 +42,7 @@ class Ledger:
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """Whether two ledgers say the same, and what is to be said about it."""
+    """Whether two ledgers agree, and the sentence about it."""
 
     same: bool
     text: str
@@ -74,7 +74,7 @@ def compare(a: Ledger, b: Ledger) -> Comparison:
 
 
 def _within(a: Ledger, b: Ledger, place: int) -> Comparison:
-    """What differs first in the first entries that do."""
+    """The first difference within the first entries that differ."""
     entries = one, other = a.entry(place), b.entry(place)
     if one.group != other.group:
         early, late, entry = (a, b, one) if one.group < other.group else (b, a, other)
@@ -110,7 +110,7 @@ def _shown(verdict: FlaggedVerdict | None) -> str:
 
 
 def _ends(shorter: Ledger, longer: Ledger) -> Comparison:
-    """One of them is the other's beginning."""
+    """The result for a ledger that is the beginning of the other."""
     reached = shorter.entry(len(shorter) - 1).through if len(shorter) else 0
     text = f"{shorter.name} ends with event {reached:,}, and {longer.name} goes on; up to there they agree."
     return Comparison(same=False, text=text)

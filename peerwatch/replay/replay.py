@@ -1,4 +1,4 @@
-"""Going through the logs again without judging: the state as of any event, and where each event stands."""
+"""Reads the logs again without judging: the state as of any event, and the line of each event."""
 
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -42,28 +42,28 @@ class Target(Protocol):
     """The event to stop before."""
 
     def suits(self, facts: Facts) -> bool:
-        """Whether a checkpoint was surely taken before it."""
+        """Whether a checkpoint was certainly taken before the event."""
 
     def place(self, part: Part) -> int | None:
-        """Its place among the part's events, None if it is not there.
+        """The event's place among those of the part, None if it is not there.
 
         Raises:
             UsageError: the part shows that there is no such event.
         """
 
     def missed(self, events: int) -> UsageError | None:
-        """What is wrong if the logs end behind `events` events without it; None if that is their end as well."""
+        """The error if the logs end after `events` events without the target; None if their end will do."""
 
 
 class Where(NamedTuple):
-    """Where an event stands: its file, and its line there, from 1."""
+    """The file of an event, and its line there, from 1."""
 
     file: str
     line: int
 
 
 class LineIndex:
-    """Where events stand that have been read, 4 bytes each."""
+    """The lines of the events that have been read, 4 bytes each."""
 
     def __init__(self) -> None:
         self._first: list[int] = []
@@ -71,14 +71,14 @@ class LineIndex:
         self._lines: list[np.ndarray[tuple[int], np.dtype[np.int32]]] = []
 
     def add(self, part: Part) -> None:
-        """The next part."""
+        """Add the next part."""
         if len(part.events):
             self._first.append(part.seq)
             self._files.append(part.file)
             self._lines.append(part.events.line.astype(np.int32))
 
     def where(self, seq: int) -> Where | None:
-        """Where an event stands, None if it has not been read."""
+        """The place of an event, None if it has not been read."""
         place = bisect_right(self._first, seq) - 1
         if place < 0 or seq - self._first[place] >= len(self._lines[place]):
             return None
@@ -86,7 +86,7 @@ class LineIndex:
 
 
 class Opened(NamedTuple):
-    """Logs to be gone through: the settings in full, the checkpoint to begin at, the logs behind it."""
+    """Opened logs: the settings in full, the checkpoint to begin at, and the logs after it."""
 
     settings: Settings
     D: int
@@ -95,13 +95,13 @@ class Opened(NamedTuple):
     logs: list[AnyLog]
     beginning: Beginning
     newest: CheckpointEnvelope | None
-    """Of the state directory's newest checkpoint."""
+    """The facts of the state directory's newest checkpoint."""
     origins: dict[str, str]
-    """Where each setting comes from."""
+    """The origin of each setting."""
 
     @property
     def bookmarks(self) -> list[Bookmark[Position]]:
-        """Places at which reading can begin."""
+        """The bookmarks at which reading can begin."""
         if self.newest is None:
             return []
         facts = self.newest.facts
@@ -109,7 +109,7 @@ class Opened(NamedTuple):
 
 
 class Past(NamedTuple):
-    """Everything as of the moment before event `seq`, of which `place` is the place in `part`; both may be missing.
+    """The state before event `seq`, and the event's `place` in `part`; both may be missing.
 
     `state` has one shard, whose history keeps one purchase of each user more than a window needs. `size` counts the
     bytes of all logs up to the end of the part.
@@ -121,7 +121,7 @@ class Past(NamedTuple):
     part: Part | None
     place: int
     unseen: frozenset[int]
-    """Named users that no event before has named."""
+    """Named users that do not exist yet."""
     size: int
 
     @property
@@ -137,7 +137,7 @@ class Past(NamedTuple):
 
     @property
     def history(self) -> PurchaseHistory:
-        """The purchases."""
+        """The purchase history."""
         return self.state.histories[0]
 
     def name(self, user: int) -> bytes:
@@ -146,7 +146,7 @@ class Past(NamedTuple):
         return arena[ends[user - 1] if user else 0 : ends[user]].tobytes()
 
     def key(self, user: int) -> tuple[int, bytes]:
-        """What users are ordered by, so that numbers come in their order."""
+        """The sort key of a user; ids that are numbers sort as numbers."""
         name = self.name(user)
         return len(name), name
 
@@ -158,7 +158,7 @@ async def open_replay(
     *,
     fallback: Layer = NOTHING_SET,
 ) -> Opened:
-    """Open the logs that settings name to read them again, from the newest checkpoint that `suits`, or all of them.
+    """Open the logs of these settings to read them again, from the newest checkpoint that `suits` or from the start.
 
     A state directory is only looked at: it may be that of a run that is going on. What neither the layers nor that
     state nor the header set, `fallback` does; with another D or T than the state's its checkpoints are left alone.
@@ -205,7 +205,7 @@ def _choose(
     suits: Callable[[Facts], bool],
     must: bool,  # noqa: FBT001 (run_sync has no keywords)
 ) -> tuple[CheckpointEnvelope | None, Checkpoint | None]:
-    """Any checkpoint's envelope, for what all of them have in common, and the newest checkpoint that suits."""
+    """The envelope of any checkpoint, for what they have in common, and the newest checkpoint that suits."""
     if settings.state.directory is None:
         return None, None
     directory, newest = Path(settings.state.directory), None
@@ -224,7 +224,7 @@ def _choose(
 async def parts(
     logs: Sequence[AnyLog], decoder: Decoder, events: int, bookmarks: Sequence[Bookmark[Position]] = ()
 ) -> AsyncGenerator[Part, None]:
-    """The logs' events behind the first `events`, decoded, in order.
+    """The logs' events after the first `events`, decoded, in order.
 
     Raises:
         UsageError: a mark shows that they are not numbered as they were: something is missing.
@@ -243,7 +243,7 @@ async def parts(
 
 
 def _check_numbers(part: Part, bookmarks: Sequence[Bookmark[Position]]) -> None:
-    """See that each mark in the part is behind as many events as it was when it was made."""
+    """Check that each bookmark in the part has as many events before it as when it was made."""
     begin, end = part.block.offset, part.block.position
     for mark in bookmarks:
         there = mark.position
@@ -258,7 +258,7 @@ def _check_numbers(part: Part, bookmarks: Sequence[Bookmark[Position]]) -> None:
 
 
 async def past(opened: Opened, target: Target, named: Sequence[bytes] = ()) -> Past:
-    """Go through the logs up to the target.
+    """Read the logs up to the target, and return the state there.
 
     Raises:
         UsageError: there is no such event.
@@ -299,7 +299,7 @@ def _begun(opened: Opened, named: Sequence[bytes]) -> tuple[State, int]:
 
 
 async def places_of(opened: Opened, seqs: Int64s, lines: LineIndex) -> dict[int, Where]:
-    """Where events stand: those that `lines` does not know are looked for between the marks around them.
+    """The places of events; those that `lines` does not know are looked for between the bookmarks around them.
 
     Raises:
         UsageError: the logs are not those that the state directory was built from.
@@ -321,7 +321,7 @@ async def places_of(opened: Opened, seqs: Int64s, lines: LineIndex) -> dict[int,
 def _counted(
     opened: Opened, mark: Bookmark[Position] | None, behind: Bookmark[Position] | None, seqs: Sequence[int]
 ) -> dict[int, Where]:
-    """Where events between two marks stand if every line there is an event; nothing if that is not so."""
+    """The places of events between two bookmarks if every line there is an event; otherwise nothing."""
     if mark is None or behind is None or mark.judged != behind.judged:
         return {}
     begin, end, settings = mark.position, behind.position, opened.settings
@@ -333,7 +333,7 @@ def _counted(
 
 
 async def _read(opened: Opened, mark: Bookmark[Position] | None, seqs: Sequence[int]) -> dict[int, Where]:
-    """Where events behind a mark stand, by reading on from there."""
+    """The places of events after a bookmark, by reading on from there."""
     lines = LineIndex()
     async with AsyncExitStack() as stack:
         logs = await _open_at(opened, mark, stack)
@@ -353,7 +353,7 @@ async def _read(opened: Opened, mark: Bookmark[Position] | None, seqs: Sequence[
 
 
 async def reopened(opened: Opened, checkpoint: Checkpoint | None, stack: AsyncExitStack) -> list[AnyLog]:
-    """The logs once more, behind a checkpoint or from their beginning.
+    """The logs, opened again after a checkpoint or from their beginning.
 
     Raises:
         UsageError: one of them cannot be read any more.
@@ -364,7 +364,7 @@ async def reopened(opened: Opened, checkpoint: Checkpoint | None, stack: AsyncEx
 
 
 async def _open_at(opened: Opened, mark: Bookmark[Position] | None, stack: AsyncExitStack) -> list[AnyLog]:
-    """The logs from a mark on, or from their beginning."""
+    """The logs from a bookmark on, or from their beginning."""
     if opened.newest is not None and mark is not None:
         facts = msgspec.structs.replace(opened.newest.facts, judged=mark.judged, position=mark.position)
         there = Checkpoint({}, msgspec.structs.replace(opened.newest, facts=facts))

@@ -1,4 +1,4 @@
-"""Feeding corrected lines back."""
+"""`peerwatch rejects requeue`: feeds corrected lines back."""
 
 import os
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from peerwatch.readable import shown
 
 LOOKS: Final = 20
 LOOK_SECONDS: Final = 0.05
-"""How often, and at what distance, it is looked whether somebody finishes the log's last line."""
+"""How many times, and how many seconds apart, to look whether somebody finishes the log's last line."""
 CHUNK: Final = 1 << 16
 
 
@@ -42,7 +42,7 @@ def append_events(content: bytes, name: str, stream: Path) -> int:
 
 
 def _events(content: bytes, name: str) -> Sequence[bytes]:
-    """The lines that are to be appended.
+    """The lines to append, checked.
 
     Raises:
         UsageError: one is not an event.
@@ -83,7 +83,7 @@ def _append(descriptor: int, lines: bytes, name: str) -> None:
 
 
 def _last_line(descriptor: int) -> bytes:
-    """What stands behind the last line feed."""
+    """The bytes after the last line feed."""
     end = os.fstat(descriptor).st_size
     parts: list[bytes] = []
     while end > 0:

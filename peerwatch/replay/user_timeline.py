@@ -20,11 +20,11 @@ from peerwatch.runtime.decision_log import moment
 from peerwatch.settings.model import SIGMA, Layer
 
 LONGEST_SEQ: Final = 20
-"""Digits that no sequence number has."""
+"""A number with more digits than this is not a sequence number."""
 
 
 class HeldPurchase(msgspec.Struct, frozen=True):
-    """A purchase the user has made: which event, in which line of which file, when, how much."""
+    """A purchase that the user has made: event, file, line, time and amount."""
 
     seq: int
     file: str
@@ -34,7 +34,7 @@ class HeldPurchase(msgspec.Struct, frozen=True):
 
 
 class UserState(msgspec.Struct, frozen=True, kw_only=True):
-    """A user as of the moment after event `seq`: friends, network, purchases, and what the next one would be held to.
+    """A user as of the moment after event `seq`: friends, network, purchases, and the window of the next purchase.
 
     `purchases` are the user's T latest, the newest first: no window reaches further. The window is that of a purchase
     by this user at this moment; its mean and sd are null if it is empty. Only sigma has a k, and a threshold that is
@@ -106,7 +106,7 @@ async def state_of(layers: Sequence[Layer], user: str, at: str) -> UserState:
 
 
 def as_text(state: UserState) -> str:
-    """The state for a person."""
+    """The state as text for a person."""
     hops = by_hop(member.hop for member in state.network)
     window = f"{state.window_size} purchases, mean {state.mean}, sd {state.sd}"
     if state.window_size < 2:

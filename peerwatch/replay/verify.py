@@ -1,4 +1,4 @@
-"""`peerwatch verify`: judges the logs again, and compares with what a run has written."""
+"""`peerwatch verify`: judges the logs again, and compares the result with the output of a run."""
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -31,7 +31,7 @@ PROGRESS_SECONDS: Final = 0.1
 
 
 class Verified(NamedTuple):
-    """What came of judging anew: `wrong` says where OUTPUT, the file, first differs; None if it does nowhere."""
+    """The result of judging again: `wrong` says where the file OUTPUT first differs; None if it does not."""
 
     totals: Totals
     output: str
@@ -40,17 +40,17 @@ class Verified(NamedTuple):
 
 
 class ComparingSink:
-    """Takes what would be written, and remembers the first line at which a file has something else."""
+    """A sink that compares what would be written with a file, and remembers the first line that differs."""
 
     def __init__(self, path: str) -> None:
         self.name = shown(path)
         self._path = path
         self._file: Any = None
         self.same = 0
-        """Lines that are in the file as they should be."""
+        """The number of lines that are as they should be."""
         self.differs = False
         self.found = b""
-        """What is in the file where it differs: a line, or nothing at its end."""
+        """What the file has where it differs: a line, or nothing at its end."""
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Open the file; it is closed with the stack.
@@ -69,12 +69,12 @@ class ComparingSink:
             await self._compare(data)
 
     async def finish(self) -> None:
-        """Nothing more is to be written: the file has to end here."""
+        """Check that the file ends here, because nothing more is to be written."""
         if not self.differs and (found := await self._read(1)):
             self.differs, self.found = True, found + await self._line()
 
     async def sync(self) -> None:
-        """There is nothing to do."""
+        """Do nothing."""
 
     async def _compare(self, data: bytes) -> None:
         found = await self._read(len(data))
@@ -102,7 +102,7 @@ class ComparingSink:
 
 
 class FlaggedPlace:
-    """A ledger that only remembers the flagged purchase at which the output differs."""
+    """A ledger that remembers only the flagged purchase at which the output differs."""
 
     def __init__(self, output: ComparingSink) -> None:
         self._output = output
@@ -110,7 +110,7 @@ class FlaggedPlace:
         self.verdict: FlaggedVerdict | None = None
 
     async def write(self, data: bytes) -> None:
-        """Look for it among the next entries."""
+        """Look for the purchase in the next entries."""
         for line in data.splitlines():
             flagged = decode_entry(line).flagged
             place = self._output.same - self._gone
@@ -119,7 +119,7 @@ class FlaggedPlace:
             self._gone += len(flagged)
 
     async def sync(self) -> None:
-        """There is nothing to do."""
+        """Do nothing."""
 
 
 async def verified(layers: Sequence[Layer], console: Progress) -> Verified:
@@ -181,7 +181,7 @@ async def _show(pipeline: Pipeline, console: Progress) -> None:
 
 
 def _wrong(output: ComparingSink, verdict: FlaggedVerdict | None) -> str | None:
-    """Where the output differs, what is there and what should be."""
+    """The sentence about where the output differs: what is there, and what should be."""
     if not output.differs:
         return None
     where = f"{output.name}:{output.same + 1}"
@@ -195,7 +195,7 @@ def _wrong(output: ComparingSink, verdict: FlaggedVerdict | None) -> str | None:
 
 
 def as_text(found: Verified) -> str:
-    """The report."""
+    """The result as text for a person."""
     totals = found.totals
     rows = [("judged", f"{totals.decisions:,}", f"decisions again, hash {totals.verdicts}")]
     if totals.recomputed:

@@ -1,4 +1,4 @@
-"""What can be set, and where each value came from.
+"""The settings, and where each value came from.
 
 A command-line option beats the YAML config, which beats the batch log's header line, which beats the default.
 `configs/default.yaml` explains every key.
@@ -49,11 +49,11 @@ class OutputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 SIGMA: Final = "sigma"
-"""The rule that is decided exactly; its k is a key of its own."""
+"""The detector that decides exactly; its k is a key of its own."""
 
 
 class TrainingSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """From how many purchases a model learns, and how many there are between two models at most."""
+    """The size of a training set, and the most purchases between two models."""
 
     rows: TrainingRows = 1000
     every: Count = 50_000
@@ -74,7 +74,7 @@ class SeveritySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class DetectorSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The rule that judges a window."""
+    """The detector that judges windows."""
 
     name: str = SIGMA
     k: Deviations = 3.0
@@ -85,12 +85,12 @@ class DetectorSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     severity: SeveritySettings = SeveritySettings()
 
     def described(self) -> dict[str, Any]:
-        """What judges, for a record."""
+        """The detector and its parameters, for a record."""
         own = {"k": self.k} if self.name == SIGMA else {"parameters": self.parameters}
         return {"detector": self.name} | own
 
     def shown(self) -> str:
-        """What judges, for a person."""
+        """The detector and its parameters, for a person."""
         if self.name == SIGMA:
             return f"k={self.k:g}"
         return " ".join([self.name, *(f"{key}={value}" for key, value in self.parameters.items())])
@@ -101,7 +101,7 @@ class DetectorSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class ChallengerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A second rule, whose verdicts are only compared; none if it has no name."""
+    """A second detector, whose verdicts are only compared; none if it has no name."""
 
     name: str | None = None
     k: Deviations = 3.0
@@ -116,7 +116,7 @@ Rule: TypeAlias = DetectorSettings | ChallengerSettings
 
 
 class LogSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is logged, how and where to."""
+    """What is logged, in which format, and where."""
 
     format: LogFormat = "console"
     level: LogLevel = "warning"
@@ -127,7 +127,7 @@ class LogSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
 
 class StateSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where a run remembers how far it has come, and how often it writes that down."""
+    """The state directory, and how often checkpoints are taken."""
 
     directory: str | None = None
     seconds: Seconds = 10.0
@@ -239,6 +239,6 @@ def _path(key: str, value: str, origin: str) -> str:
 
 
 def expected(error: msgspec.ValidationError) -> str:
-    """What a value should have been, in words."""
+    """The expected kind of value, in words."""
     words = str(error).partition(", got")[0].partition(" - at")[0]
     return words.removeprefix("Expected ").replace("`", "").replace(" | null", "")

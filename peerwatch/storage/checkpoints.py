@@ -37,14 +37,14 @@ DAMAGE: Final = (
     OSError, ValueError, KeyError, EOFError, RuntimeError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile,
     zlib.error, msgspec.MsgspecError,
 )  # fmt: skip
-"""What reading a damaged archive raises (found by changing bytes at random)."""
+"""The errors that reading a damaged archive raises (found by changing bytes at random)."""
 LOCK_ATTEMPTS: Final = 5
 LOCK_SECONDS: Final = 0.1
 NO_INPUTS: Final = InputSettings()
 
 
 class Facts(StateFacts, frozen=True):
-    """What a checkpoint holds besides arrays: counts, and `position` in the log that is `judged` or in the batch log.
+    """The facts of a checkpoint besides arrays: counts, and `position` in the log that is `judged` or in the batch log.
 
     `seen` are the files beside the stream log that are not to be read (again). `bookmarks` stand along all the logs.
     """
@@ -60,7 +60,7 @@ class Facts(StateFacts, frozen=True):
 
 
 class FilePlace(msgspec.Struct, frozen=True):
-    """Where a file is: by its absolute path, and by the path from the state directory.
+    """The place of a file: its absolute path, and its path from the state directory.
 
     It is the same place if one of them is the same, so that a state directory may move along with its files, or alone.
     """
@@ -77,12 +77,12 @@ class FilePlace(msgspec.Struct, frozen=True):
         return cls(shown(absolute), shown(os.path.relpath(absolute, directory.absolute())))
 
     def is_same(self, other: "FilePlace") -> bool:
-        """Whether it is the same place."""
+        """Whether both are the same place."""
         return self.absolute == other.absolute or self.relative == other.relative
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """What a state directory belongs to: a changed value would change verdicts or lose output.
+    """The run that a state directory belongs to: a changed value would change verdicts or lose output.
 
     `rules` are the settings of all that judge, by dotted key.
     """
@@ -165,7 +165,7 @@ class StateDirectory:
             unlink(unfinished)
 
     def _leave(self) -> None:
-        """Let go of the lock; a directory that was made for nothing goes again."""
+        """Release the lock; remove the directory if it was created for nothing."""
         os.close(self._lock)
         with suppress(FileNotFoundError):  # somebody has removed it meanwhile
             if self._made and not any(path.name != "lock" for path in self.path.iterdir()):
@@ -173,13 +173,13 @@ class StateDirectory:
                 self.path.rmdir()
 
     def reset(self) -> None:
-        """Forget all checkpoints, and what is of use only with them."""
+        """Remove all checkpoints, and what is useful only with them."""
         for path in (*self._files(), *self.path.glob("journal.jsonl"), *self.path.glob("models/*.npz*")):
             unlink(path)
         self._damaged.clear()
 
     def newest(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole; a damaged one is passed over with a warning.
+        """The newest checkpoint that is not damaged; a damaged one is skipped with a warning.
 
         Raises:
             UsageError: there are checkpoints, but none that can be used, or the newest is of an unknown version.
@@ -200,7 +200,7 @@ class StateDirectory:
         return None
 
     def write(self, arrays: Arrays, envelope: CheckpointEnvelope) -> None:
-        """Write a checkpoint and let go of the oldest.
+        """Write a checkpoint and remove the oldest.
 
         Raises:
             SinkError: it could not be written; those before are still there.

@@ -34,7 +34,7 @@ class FeedbackEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     label: Literal["anomaly", "normal"]
 
     def as_label(self) -> Label:
-        """What it means."""
+        """The entry as a label."""
         return Label(self.seq, self.line, self.label == "anomaly")
 
 
@@ -118,7 +118,7 @@ def _append(descriptor: int, data: bytes) -> None:
 
 
 def judged_in(directory: Path) -> int:
-    """How many events the run on a state directory has come to, by its newest checkpoint or its status.
+    """The number of the last event that the run on a state directory has judged, by its checkpoint or status.
 
     Raises:
         UsageError: there is no state.
@@ -138,7 +138,7 @@ def judged_in(directory: Path) -> int:
 def read_feedback(
     path: Path, offset: int, warn: Callable[[str], None], until: int | None = None
 ) -> tuple[list[Label], int]:
-    """The labels behind `offset` bytes, up to `until`, and the offset behind the last; none if there is no file yet.
+    """The labels after `offset` bytes, up to `until`, and the offset after the last; none if there is no file yet.
 
     A last line without its end is left for the next time. A damaged one is passed over with a warning.
 

@@ -1,4 +1,4 @@
-"""What happened to a run that its logs do not tell, and since which event it holds: a file in the state directory.
+"""The journal in the state directory: what happened to a run that its logs do not show, and before which event.
 
 That a model was ready, or an analyst's labels came, is up to the clock. Written down with the event before which it
 happened, it happens there again in every restart and replay.
@@ -26,7 +26,7 @@ class JournalEntry(msgspec.Struct, frozen=True):
 
 
 class Journal:
-    """The entries so far, and where new ones go."""
+    """The entries so far, and the file for new ones."""
 
     def __init__(self, directory: Path) -> None:
         """The journal in a state directory; one that is not there is empty.
@@ -41,23 +41,23 @@ class Journal:
             insort(self._known[entry.what], entry, key=_value)
 
     def next(self, what: str, value: int) -> JournalEntry | None:
-        """The entry on this with the next value, None if none is written down."""
+        """The entry for `what` with the next value, None if there is none."""
         known = self._known[what]
         place = bisect_right(known, value, key=_value)
         return known[place] if place < len(known) else None
 
     def since(self, what: str, value: int) -> int | None:
-        """The event from which on this holds, None if that is not written down."""
+        """The event from which on `what` has a value, None if that is not written down."""
         entry = self.next(what, value - 1)
         return entry.seq if entry is not None and entry.value == value else None
 
     def last(self, what: str) -> int:
-        """The largest value on this, 0 if none is written down."""
+        """The largest value of `what`, 0 if there is none."""
         known = self._known[what]
         return known[-1].value if known else 0
 
     def add(self, entry: JournalEntry) -> None:
-        """Write an entry down.
+        """Append an entry, durably.
 
         Raises:
             SinkError: it could not be written.
@@ -79,7 +79,7 @@ def _value(entry: JournalEntry) -> int:
 
 
 def _read(path: Path) -> tuple[list[JournalEntry], int | None]:
-    """The entries, and where they end if a part of a line is behind them."""
+    """The entries, and where they end if a part of a line follows."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Analysts' labels as they come to a run: behind what has been heard, and before which event that was."""
+"""Analysts' labels as a run reads them, and the event before which each was read."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ HEARD: Final = "feedback"
 
 
 class LabelFeed:
-    """The labels in a state directory; how far they have been heard is counted in bytes."""
+    """The labels in a state directory; how far they have been read is counted in bytes."""
 
     def __init__(self, directory: Path, journal: Journal, warn: Callable[[str], None]) -> None:
         self._path = directory / FEEDBACK
@@ -30,16 +30,16 @@ class LabelFeed:
             self._size = 0
 
     def since(self, heard: int) -> int | None:
-        """The event before which what is behind `heard` bytes was heard, None if that is not written down."""
+        """The event before which the labels after `heard` bytes were read, None if that is not written down."""
         entry = self._journal.next(HEARD, heard)
         return entry.seq if entry is not None else None
 
     def has_more(self, heard: int) -> bool:
-        """Whether there is more, as far as has been looked."""
+        """Whether there were more labels when last looked."""
         return self._size > heard
 
     def hear(self, seq: int, heard: int) -> tuple[list[Label], int]:
-        """The labels behind `heard` bytes, and how far they go; it is written down that event `seq` comes next.
+        """The labels after `heard` bytes, and where they end; the journal notes that they were read before event `seq`.
 
         Raises:
             RunError: the labels cannot be read, or some that were heard before are gone.

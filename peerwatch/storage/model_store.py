@@ -1,4 +1,4 @@
-"""The models that a run keeps in its state directory, and since which event each speaks."""
+"""The models that a run keeps in its state directory, and the event from which on each is active."""
 
 from pathlib import Path
 from typing import Final
@@ -17,11 +17,11 @@ from peerwatch.storage.journal import Journal, JournalEntry
 
 MODELS: Final = "models"
 KEPT: Final = 1000
-"""Models that are kept at least; what the kept checkpoints need is kept in any case."""
+"""The number of models that are kept; models that kept checkpoints need are always kept."""
 
 
 class ModelStore:
-    """The models of one who judges, "champion" or "challenger"."""
+    """The models of one judge, "champion" or "challenger"."""
 
     def __init__(self, directory: Path, journal: Journal, who: str) -> None:
         self._directory = directory
@@ -30,7 +30,7 @@ class ModelStore:
         self._who = who
 
     def since(self, version: int) -> int | None:
-        """The event from which on a model speaks; None if that is not written down."""
+        """The event from which on a model is active; None if that is not written down."""
         return self._journal.since(self._who, version)
 
     def load(self, version: int, like: Detector) -> Detector:
@@ -48,7 +48,7 @@ class ModelStore:
             ) from None
 
     def read(self, version: int, like: Detector) -> Detector:
-        """The same for who only looks.
+        """Like `load`, for a reader that is not the run itself.
 
         Raises:
             UsageError: it is not there, damaged, another one, or of other parameters.
@@ -60,7 +60,7 @@ class ModelStore:
         return models.load(path, like)
 
     def keep(self, version: int, model: Detector) -> None:
-        """Keep a model that does not speak yet, and let go of those that nobody needs any more.
+        """Keep a model that is not active yet, and remove those that are no longer needed.
 
         Raises:
             RunError: the detector cannot be saved.
@@ -79,7 +79,7 @@ class ModelStore:
             raise SinkError(f"cannot keep model {version} in {self._models}: {error.strerror}") from None
 
     def speaks(self, version: int, seq: int) -> None:
-        """Write down that a model speaks from event `seq` on.
+        """Write down that a model is active from event `seq` on.
 
         Raises:
             SinkError: it could not be written.
@@ -87,11 +87,11 @@ class ModelStore:
         self._journal.add(JournalEntry(seq, self._who, version))
 
     def path(self, version: int) -> Path:
-        """Where a model is kept."""
+        """The path of a model."""
         return self._models / f"{self._who}-{max(version, 0):08d}.npz"
 
     def _needed(self) -> int:
-        """The model that the oldest checkpoint needs."""
+        """The version of the model that the oldest checkpoint needs."""
         try:
             with np.load(files_in(self._directory)[0], allow_pickle=False) as archive:
                 return int(archive[f"{self._who}.{LEARNER}.{TALLY}"][1])

@@ -32,7 +32,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class ModelEnvelope(msgspec.Struct, frozen=True):
-    """What a model belongs to. `detector` is a name of the registry, or `package.module:Class`."""
+    """The description of a model. `detector` is a name of the registry, or `package.module:Class`."""
 
     format: str
     version: int
@@ -102,7 +102,7 @@ def load(path: Path, expected: Detector | None = None) -> Detector:
 
 
 def facts(path: Path) -> dict[str, Any]:
-    """What was saved along with a model.
+    """The facts that were saved with a model.
 
     Raises:
         UsageError: there is no such model, or it is damaged.
@@ -132,7 +132,7 @@ def _check_regular(file: BinaryIO) -> None:
 
 
 def _unsealed(arrays: dict[str, NDArray[Any]]) -> tuple[ModelEnvelope, Arrays]:
-    """The envelope and what was learned; a UsageError for another version, anything else if it is no model."""
+    """The envelope and the arrays; a UsageError for another version, any other error if it is not a model."""
     raw = arrays.pop("envelope").tobytes()
     kind = msgspec.json.decode(raw)
     if kind["format"] == FORMAT and kind["version"] != VERSION:
@@ -187,7 +187,7 @@ def _check_libraries(envelope: ModelEnvelope, detector: Detector, path: Path) ->
 
 
 def _plain(value: Any) -> Any:
-    """As JSON would bring it back; numbers of numpy are numbers."""
+    """The value as JSON would return it; numpy's numbers become Python's."""
     return msgspec.json.decode(msgspec.json.encode(value, enc_hook=_number))
 
 

@@ -1,4 +1,4 @@
-"""What a state directory tells of its run: models, labels, and when each came. It is only looked at, never written."""
+"""What a state directory knows of its run: models, labels, and when each came. It is only read, never written."""
 
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -13,7 +13,7 @@ from peerwatch.storage.label_feed import LabelFeed
 from peerwatch.storage.model_store import ModelStore
 
 NEVER: Final = 2**62
-"""An event that no log has."""
+"""A sequence number that no event has."""
 
 
 class RunHistory(NamedTuple):
@@ -24,16 +24,16 @@ class RunHistory(NamedTuple):
     through: int
 
     def models(self, *, complete: bool) -> "KnownModels":
-        """The champion's models. If the record is not `complete`, what it does not tell is learned anew."""
+        """The champion's models. If the history is not `complete`, missing models are trained again."""
         return KnownModels(ModelStore(self.directory, self.journal, CHAMPION), complete=complete)
 
     def labels(self) -> "KnownLabels":
-        """What analysts have said."""
+        """The labels of analysts."""
         return KnownLabels(self.directory, self.journal)
 
 
 def read_record(directory: Path) -> RunHistory:
-    """What the state directory of a run tells; the run may be going on.
+    """Read the history of a run from its state directory; the run may still be running.
 
     Raises:
         UsageError: it cannot be read, or is damaged.
@@ -43,19 +43,19 @@ def read_record(directory: Path) -> RunHistory:
 
 
 class KnownModels:
-    """The champion's models as the journal tells of them."""
+    """The champion's models, as the journal lists them."""
 
     def __init__(self, model_store: ModelStore, *, complete: bool) -> None:
         self._model_store = model_store
         self._complete = complete
 
     def since(self, version: int) -> int | None:
-        """The event from which on a model speaks; of a complete record it never does if that is not written down."""
+        """The event from which on a model is active; NEVER if a complete history does not name it."""
         since = self._model_store.since(version)
         return NEVER if since is None and self._complete else since
 
     def load(self, version: int, like: Detector) -> Detector:
-        """A model that spoke.
+        """A model that was active.
 
         Raises:
             UsageError: it is not there any more, damaged, or of other parameters.
@@ -68,29 +68,29 @@ class KnownModels:
             ) from None
 
     def keep(self, version: int, model: Detector) -> None:
-        """Nothing is kept."""
+        """Do nothing: nothing is kept."""
 
     def speaks(self, version: int, seq: int) -> None:
-        """Nothing is written down."""
+        """Do nothing: nothing is written down."""
 
 
 class KnownLabels:
-    """The labels that the journal says were heard."""
+    """The labels that were read, according to the journal."""
 
     def __init__(self, directory: Path, journal: Journal) -> None:
         self._inbox = LabelFeed(directory, journal, lambda _: None)  # the run has warned of what is damaged
 
     def look(self) -> None:
-        """What has not been heard is of no interest."""
+        """Do nothing: labels that were not read do not matter."""
 
     def since(self, heard: int) -> int | None:
-        """The event before which what is behind `heard` bytes was heard."""
+        """The event before which the labels after `heard` bytes were read."""
         return self._inbox.since(heard)
 
     def has_more(self, heard: int) -> bool:  # noqa: ARG002
-        """Nothing but what is written down."""
+        """Whether the journal has more labels."""
         return False
 
     def hear(self, seq: int, heard: int) -> tuple[list[Label], int]:
-        """The labels behind `heard` bytes, and how far they go; as they are written down, nothing is written."""
+        """The labels after `heard` bytes, and where they end; nothing is written."""
         return self._inbox.hear(seq, heard)

@@ -1,4 +1,4 @@
-"""How a run is doing, for another process to see: `peerwatch status`."""
+"""The status of a run, as a file that other processes read: `peerwatch status`."""
 
 import fcntl
 import os
@@ -16,11 +16,11 @@ from peerwatch.readable import shown
 
 STATUS_SECONDS: Final = 1.0
 HANGS_SECONDS: Final = 3 * STATUS_SECONDS
-"""How old the figures of a run may be that does not hang."""
+"""Age in seconds above which the status shows that the run hangs."""
 SHOWN: Final = {
     "judged", "flagged", "rejected", "decisions", "verdicts", "recomputed", "differences", "users", "friendships",
 }  # fmt: skip
-"""The totals that a person is told."""
+"""The totals that are shown to a person."""
 
 
 class Size(msgspec.Struct, frozen=True):
@@ -56,7 +56,7 @@ class Status(msgspec.Struct, frozen=True):
 
 
 def size_of(path: Path) -> Size | None:
-    """What stands at a path, None if nothing does."""
+    """The size of the file at a path, None if there is none."""
     try:
         status = path.stat()
     except OSError:
@@ -65,12 +65,12 @@ def size_of(path: Path) -> Size | None:
 
 
 def look_at_log(path: Path) -> tuple[str, Size | None]:
-    """A log's name wherever one stands, and its size."""
+    """The absolute name of a log, and its size."""
     return shown(path.absolute()), size_of(path)
 
 
 def write_status(directory: Path, status: Status) -> None:
-    """Replace the status. It is only looked at, so a disk that is full does not end the run."""
+    """Replace the status. A full disk does not end the run, because the status is for people only."""
     with suppress(OSError):
         temporary = directory / "status.json.new"
         temporary.write_bytes(msgspec.json.encode(status))
@@ -78,7 +78,7 @@ def write_status(directory: Path, status: Status) -> None:
 
 
 class RunView(NamedTuple):
-    """What is to be seen of a run from outside: its last status, and what has become of it since."""
+    """A run as seen from outside: its last status, and what has changed since."""
 
     status: Status
     running: bool
@@ -86,10 +86,10 @@ class RunView(NamedTuple):
     begins: bool
     """Whether that process has not written a status yet."""
     age: float
-    """Seconds since the status."""
+    """The age of the status in seconds."""
     lag_bytes: int
     rotated: bool
-    """Bytes that wait to be read by now; more of them may be in another file if the log has been `rotated` since."""
+    """The bytes that wait to be read; more may be in another file if the log has been `rotated` since."""
 
     @property
     def hangs(self) -> bool:
@@ -98,12 +98,12 @@ class RunView(NamedTuple):
 
     @property
     def lag_seconds(self) -> float:
-        """For how long there has been something to read."""
+        """The seconds for which something has been waiting to be read."""
         return max(0.0, time.time() - self.status.caught_up) if self.lag_bytes else 0.0
 
 
 def look_at_run(directory: Path) -> RunView:
-    """How the run on a state directory is doing.
+    """The view of the run on a state directory.
 
     Raises:
         UsageError: there is no such directory, or no status in it that can be read.
@@ -156,7 +156,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _lag(status: Status) -> tuple[int, bool]:
-    """Bytes that are not read yet, with those that have come since the status, and whether the log is another file."""
+    """The bytes that are not read yet, including those that have come since, and whether the log is another file."""
     now = size_of(Path(status.stream)) if status.stream is not None else None
     if now is None:
         return status.lag_bytes, False
@@ -167,7 +167,7 @@ def _lag(status: Status) -> tuple[int, bool]:
 
 
 def as_json(seen: RunView) -> str:
-    """One JSON object for a program."""
+    """The view as one JSON object."""
     found = msgspec.to_builtins(seen.status) | {
         "running": seen.running,
         "hangs": seen.hangs,
@@ -179,7 +179,7 @@ def as_json(seen: RunView) -> str:
 
 
 def as_text(seen: RunView) -> str:
-    """The same for a person."""
+    """The view as text for a person."""
     status, totals = seen.status, seen.status.totals
     state = f"running, process {status.pid}" if seen.running else "not running"
     if seen.begins:

@@ -1,4 +1,4 @@
-"""Tables as CSV text: what is a number there, and on which line it is none."""
+"""Tables from CSV text, with errors that name the line of a bad value."""
 
 import csv
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from peerwatch.readable import shown
 
 
 class CsvTable(NamedTuple):
-    """A table as text: its name, its header and the line that is on, and each row with its line."""
+    """A table as text: its name, its header with the header's line, and each row with its line."""
 
     name: str
     first: int
@@ -22,7 +22,7 @@ class CsvTable(NamedTuple):
     rows: list[list[str]]
 
     def texts(self, column: str) -> list[str]:
-        """One column.
+        """One column as text.
 
         Raises:
             UsageError: there is no such column, or more than one.
@@ -53,7 +53,7 @@ class CsvTable(NamedTuple):
 
 
 def number(text: str) -> float | None:
-    """The finite number that a text is, None if it is none."""
+    """The finite number that the text is, None if it is not one."""
     try:
         value = float(text) if "_" not in text else np.nan
     except ValueError:
@@ -62,7 +62,7 @@ def number(text: str) -> float | None:
 
 
 def parsed(name: str, text: Iterable[str]) -> CsvTable:
-    """The table that lines of CSV are, the first of them its header; blank lines are skipped.
+    """The table in lines of CSV, of which the first is the header; blank lines are skipped.
 
     Raises:
         UsageError: a row has not as many fields as the header.

@@ -65,7 +65,7 @@ class DrawnEvents:
     cents: NDArray[np.int64]
 
     def __getitem__(self, which: slice | NDArray[np.int64]) -> "DrawnEvents":
-        """Some of them."""
+        """Some of the events."""
         return DrawnEvents(self.kind[which], self.seconds[which], self.a[which], self.b[which], self.cents[which])
 
 
@@ -82,7 +82,7 @@ def write_logs(directory: Path, recipe: Recipe, *, force: bool) -> list[Path]:
 
 
 def vacant(directory: Path, names: Sequence[str], *, force: bool) -> list[Path]:
-    """Where files of these names may be written in a directory, which is made.
+    """The paths for files of these names in a directory, which is created if needed.
 
     Raises:
         UsageError: a file is there already and `force` is not set, the directory cannot be made, or something may not
@@ -123,14 +123,14 @@ def generate(recipe: Recipe) -> tuple[list[str], list[str], list[str]]:
 
 
 def _generated(recipe: Recipe) -> tuple[Iterator[str], Iterator[str], Iterator[str]]:
-    """The same, written as they are asked for: a large log's lines never stand in memory together."""
+    """The lines as generators, so that a large log's lines are never in memory together."""
     events, _, odd = draw(recipe)
     labels = ((place, "sudden spender") for place in (odd - recipe.batch_events).tolist())
     return as_logs(recipe, events, labels)
 
 
 def draw(recipe: Recipe) -> tuple[DrawnEvents, NDArray[np.float64], NDArray[np.int64]]:
-    """The events of both logs, each user's typical amount in units of money, and the places of the blown-up events."""
+    """The events of both logs, each user's typical amount in units of money, and the places of the anomalies."""
     rng = np.random.default_rng(recipe.seed)
     count = recipe.batch_events + recipe.stream_events
     kind = np.full(count, PURCHASE, np.int8)

@@ -1,4 +1,4 @@
-"""Pictures, drawn by matplotlib, which is an extra and imported only here."""
+"""Pictures by matplotlib, an extra that is imported only here."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 FORMATS: Final = (".svg", ".png")
 MOST_DRAWN: Final = 1000
-"""Members from twice as many on only some are drawn of those who bought nothing that counts and are no friends."""
+"""With twice as many members, only some of those without a counting purchase who are not friends are drawn."""
 NAME_POINTS: Final = 9
-"""How far from its place a member's id is written."""
+"""The distance of a member's id from its point."""
 NAME_ROOM: Final = 0.06
-"""How far apart two members whose ids are written lie at least, in radii of the picture."""
+"""The least distance of two members whose ids are written, in radii of the picture."""
 WIDE: Final = 20
-"""How many times the median the amount is from which on amounts are drawn on a logarithmic scale."""
+"""Amounts are drawn on a logarithmic scale if the largest is this many times the median."""
 INK, GREY, PALE, BLUE, RED = "#222222", "#8a8a8a", "#d9d9d9", "#2b6cb0", "#c53030"
 MAGNITUDES: Final = 30
-"""How many times the smallest share the largest may be on an axis that is not logarithmic."""
+"""The axis is logarithmic if the largest share is more than this many times the smallest."""
 
 
 def check(path: Path) -> None:
-    """See that a picture can be drawn to `path`, before any work is done for it.
+    """Check that a picture can be written to `path`, before any work is done.
 
     Raises:
         UsageError: the name has another ending, its directory is missing, or matplotlib is not installed.
@@ -42,7 +42,7 @@ def check(path: Path) -> None:
 
 
 def check_installed() -> None:
-    """See that matplotlib is there.
+    """Check that matplotlib is installed.
 
     Raises:
         UsageError: it is not.

@@ -38,14 +38,14 @@ from peerwatch.studies.sweep_table import Setting, SettingGrid, SweepRecord, com
 
 
 class LineLabel(msgspec.Struct, frozen=True):
-    """A line of the labels: it names a line of the stream log, from 1, and may call what is there."""
+    """A line of the labels file: it names a line of the stream log, from 1, and may have a label."""
 
     line: Count
     label: object = None
 
 
 class Named(NamedTuple):
-    """What names a line of the stream log: a line of the labels; and what it calls it, "" if nothing."""
+    """The line of the labels file that names a line of the stream log, and its label, "" if there is none."""
 
     place: int
     kind: str
@@ -121,7 +121,7 @@ async def swept(
 
 
 async def _until_signal(work: Callable[[], Awaitable[None]], signals: AsyncIterator[Signals]) -> Signals | None:
-    """Work to the end, or up to a signal, which is returned."""
+    """Run the work to its end, or until a signal, which is returned."""
     received: list[Signals] = []
     async with task_group() as tasks:
 
@@ -151,10 +151,10 @@ class Sweep:
         self.judged = 0
         count = len(grid.D) * len(grid.T) * len(grid.k) + 1
         self.shared: Int64s = np.zeros((count, count), np.int64)
-        """How many purchases each two settings flag; the labels stand behind the settings like one more."""
+        """The number of purchases that any two settings both flag; the labels come last, like one more setting."""
 
     async def run(self, progressed: Callable[[int, str], None]) -> None:
-        """Go through the logs; tells how many bytes and events are done."""
+        """Go through the logs, and report how many bytes and events are done."""
         read = 0
         async with aclosing(parts(self._opened.logs, self._state.decoder, 0, self._opened.bookmarks)) as found:
             async for part in found:
@@ -191,7 +191,7 @@ class Sweep:
         return [Lane(graph, grid.T, grid.k, reasons=self._files is not None) for graph in graphs]
 
     def _count(self, part: Part, purchases: Events, verdicts: list[GridVerdicts]) -> None:
-        """Count and write what a batch of purchases has come to; `verdicts` has an item for each D and T."""
+        """Count and write the verdicts on a batch of purchases; `verdicts` has an item for each D and T."""
         labelled = np.zeros(len(purchases), np.bool_)
         if part.file == self._opened.logs[-1].name:
             labelled = np.isin(purchases.line, self._labels)
@@ -239,7 +239,7 @@ class Lane:
 
 
 def read_labels(path: Path) -> dict[int, Named]:
-    """The lines of the stream log that labels name, each with what names it first; blank lines are skipped.
+    """The lines of the stream log that a labels file names, each with its first label; blank lines are skipped.
 
     Raises:
         UsageError: the file cannot be read, or a line of it names no line.
@@ -263,7 +263,7 @@ def read_labels(path: Path) -> dict[int, Named]:
 
 
 def check_labels(named: Mapping[int, Named], judged: AbstractSet[int], labels: Path, stream: str) -> None:
-    """See that every label names one of the judged lines of the stream log.
+    """Check that every label names a judged line of the stream log.
 
     Raises:
         UsageError: one does not.
@@ -274,7 +274,7 @@ def check_labels(named: Mapping[int, Named], judged: AbstractSet[int], labels: P
 
 
 class FlaggedFiles:
-    """A file of flagged purchases for each setting: all of them are there at the end, or none."""
+    """The files of flagged purchases, one for each setting: at the end there are all of them, or none."""
 
     def __init__(self, directory: Path, settings: Sequence[Setting]) -> None:
         self._directory = directory
@@ -319,7 +319,7 @@ class FlaggedFiles:
                 raise UsageError(f"{shown(place)} exists already; name another directory, or add --force")
 
     def append(self, number: int, lines: bytes) -> None:
-        """Write what a setting flags next.
+        """Append what a setting flags.
 
         Raises:
             SinkError: it could not be written.
@@ -347,7 +347,7 @@ class FlaggedFiles:
         return SinkError(f"cannot write {name}: {error.strerror}; fix that and sweep again")
 
     def discard(self) -> None:
-        """Remove what is not finished, and directories that were made for nothing; let go of the lock."""
+        """Remove unfinished files, and directories that were created for nothing; release the lock."""
         for path in self._unfinished:
             path.unlink(missing_ok=True)
         for path in self._made:

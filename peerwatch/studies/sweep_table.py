@@ -1,4 +1,4 @@
-"""How the settings of a sweep compare, and how that is shown."""
+"""Compares the settings of a sweep, as a record, as text and as CSV."""
 
 import csv
 import io
@@ -15,25 +15,25 @@ from peerwatch.kernels import Int64s
 from peerwatch.network.statistics import shown_k
 
 WIDTH: Final = 1000
-"""Columns that the table may take: no cell is cut."""
+"""The width of the table in characters, so that no cell is cut."""
 COLUMNS: Final = ("D", "T", "k", "flagged", "share", "shared", "jaccard", "precision", "recall")
-"""Of the table, as the fields of a cell."""
+"""The columns of the table, as the fields of a cell."""
 
 
 class SettingGrid(NamedTuple):
-    """Which settings are tried: every D with every T and every k, each ascending."""
+    """The settings to try: every D with every T and every k, each ascending."""
 
     D: Sequence[int]
     T: Sequence[int]
     k: Sequence[float]
 
     def settings(self) -> "list[Setting]":
-        """All of them, in the order in which verdicts are counted."""
+        """All settings, in the order in which verdicts are counted."""
         return [Setting(*setting) for setting in product(*self)]
 
 
 class Setting(NamedTuple):
-    """One choice."""
+    """One setting: a D, a T and a k."""
 
     D: int
     T: int
@@ -46,12 +46,12 @@ class Setting(NamedTuple):
 
     @property
     def file_name(self) -> str:
-        """What its file of flagged purchases is called."""
+        """The name of its file of flagged purchases."""
         return f"D{self.D}-T{self.T}-k{self.shown_k}.json"
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
-    """What one setting flags, of the purchases that were judged.
+    """What one setting flags of the judged purchases.
 
     `shared` are those that the current setting flags as well, `jaccard` is their share of what either flags (1 where
     neither flags any). Of what is flagged `precision` is labelled, of what is labelled `recall` is flagged; null where
@@ -70,7 +70,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SweepRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What all settings flag. `current` is the place among them of the one that the others are compared with.
+    """What all settings flag. `current` is the place of the setting that the others are compared with.
 
     `shared[i][j]` purchases are flagged by both settings i and j, `jaccard[i][j]` is their share of what either flags.
     """
@@ -86,7 +86,7 @@ class SweepRecord(msgspec.Struct, frozen=True, kw_only=True):
 def compared(
     settings: Sequence[Setting], own: Setting, judged: int, shared: Int64s, *, has_labels: bool
 ) -> SweepRecord:
-    """The record of a sweep, from how many purchases each two settings flag.
+    """The record of a sweep, from the number of purchases that any two settings both flag.
 
     `shared` has shape [settings + 1, settings + 1]: behind the settings stand the labels like one more.
     """
@@ -118,7 +118,7 @@ def compared(
 
 
 def _jaccard(shared: Int64s) -> NDArray[np.float64]:
-    """Of each two sets the share that both have of what either has, from how much they have in common."""
+    """The Jaccard index of any two sets, from the sizes of their intersections."""
     size = np.diag(shared)
     either = size[:, None] + size - shared
     return np.where(either, shared / np.maximum(either, 1), 1.0)

@@ -29,7 +29,7 @@ def _values(sheet: CsvTable, columns: Sequence[str]) -> Floats:
 def detected(
     sheet: CsvTable, columns: Sequence[str], method: str, parameters: Mapping[str, Any], model: Path | None = None
 ) -> list[list[str]]:
-    """Look back: the header and each row that is flagged, both with the score added. `model` is a file to save to.
+    """The header and each flagged row of a table, with the score added, looking back. `model` is a file to save to.
 
     Raises:
         UsageError: there is no such method, it does not take these parameters, there are too few rows, or what was
@@ -51,7 +51,7 @@ def detected(
 
 
 def judged(sheet: CsvTable, columns: Sequence[str], model: Path) -> list[list[str]]:
-    """The same by what a saved model has learned from another table with these columns.
+    """The header and each row that a saved model flags; it was fitted on another table with these columns.
 
     Raises:
         UsageError: the model cannot be read, or is one of other columns.

@@ -9,12 +9,12 @@ from peerwatch.cli.options import DIRECTORY, FILE, METHOD_SETTINGS, layers_of, p
 from peerwatch.errors import UsageError
 
 DEFAULTS: Final = {"rows": 10_000, "seed": 1}
-"""Of the data sets."""
+"""Defaults of the data sets' options."""
 ONLY: Final = {
     "rows": "the data sets", "seed": "the data sets", "dataset": "the data sets",
     "label": "a table", "column": "a table", "labels": "logs", "D": "logs", "T": "logs",
 }  # fmt: skip
-"""What the options are for that not everything takes."""
+"""What each option is for that does not apply to everything."""
 
 
 @click.command()
@@ -99,7 +99,7 @@ def evaluate(
 
 
 def _what(paths: tuple[Path, ...], options: dict[str, Any]) -> str:
-    """What is evaluated.
+    """What is evaluated: the data sets, a table or logs.
 
     Raises:
         UsageError: there are too many paths, or there is an option for something else.

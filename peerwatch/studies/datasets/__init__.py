@@ -1,1 +1,1 @@
-"""Labelled data: seeded, with the anomalies that each is known for. One file a data set; the registry names them."""
+"""Seeded, labelled data sets, one file each; the registry names them."""

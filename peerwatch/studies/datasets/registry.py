@@ -1,4 +1,4 @@
-"""Which data sets there are, and the files of each."""
+"""The data sets by name, and the files of each."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from peerwatch.studies.generate import NAMES, vacant, write_files
 
 
 class Dataset(NamedTuple):
-    """What a data set is called by, what it holds, and what makes the lines of each of its files."""
+    """A data set: its title, its columns and kinds of anomalies, and the function that makes the lines of its files."""
 
     about: str
     columns: Sequence[Column]
@@ -37,7 +37,7 @@ DATASETS: Final = {
 
 
 def dataset(name: str) -> Dataset:
-    """The one of that name.
+    """The data set with that name.
 
     Raises:
         UsageError: there is none.
@@ -63,5 +63,5 @@ def write(name: str, directory: Path, order: DatasetOrder, *, force: bool) -> li
 
 
 def describe() -> str:
-    """The data sets for a person, one a line."""
+    """The list of data sets for a person, one a line."""
     return "\n".join(f"{name:<11}{found.about:<40}{', '.join(found.kinds)}" for name, found in DATASETS.items())

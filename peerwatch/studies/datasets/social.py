@@ -26,13 +26,13 @@ from peerwatch.studies.generate import BEFRIEND, FIRST_SECOND, PURCHASE, UNFRIEN
 
 KINDS: Final = ("sudden spender", "slow climb", "collusive ring", "account takeover")
 MONDAY: Final = int((np.datetime64("2017-06-19T00:00:00") - FIRST_SECOND).astype(np.int64))
-"""Where the batch log begins, in seconds from the first that generated logs know: days begin at midnight."""
+"""The start of the batch log, in seconds after that of generated logs: a midnight, so that days begin there."""
 BATCH_DAYS: Final = 84
 STREAM_DAYS: Final = 42
 ROWS_PER_USER: Final = 20
-"""Stream events, a user."""
+"""Stream events per user."""
 NONE: Final = -1
-"""The label of an event that has none."""
+"""The label of an event without one."""
 
 
 class Act(NamedTuple):

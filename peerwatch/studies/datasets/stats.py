@@ -1,4 +1,4 @@
-"""What is in a labelled data set: rows, span, anomalies, and how normal and anomalous rows are spread."""
+"""Describes a labelled data set: rows, time span, anomalies, and the spread of normal and anomalous rows."""
 
 import csv
 import math
@@ -20,12 +20,12 @@ from peerwatch.readable import shown
 from peerwatch.studies.generate import NAMES
 
 NO_MEASURES: Final = ("timestamp", "id", "label", "kind")
-"""Columns of a table that are not measured."""
+"""Columns of a table that are not measurements."""
 MICROS: Final = 1_000_000
 
 
 class Spread(msgspec.Struct, frozen=True):
-    """How values are spread; `sd` is the population's."""
+    """The spread of some values; `sd` is the population's."""
 
     rows: int
     min: float
@@ -36,7 +36,7 @@ class Spread(msgspec.Struct, frozen=True):
 
 
 class DatasetStatistics(msgspec.Struct, frozen=True):
-    """Of a data set. `anomalous` counts rows by kind; of `columns` each has its normal and its anomalous rows' spread.
+    """Statistics of a data set. `anomalous` counts rows by kind; `columns` has the spread of normal and anomalous rows.
 
     A spread is null where there are no such rows.
     """
@@ -51,7 +51,7 @@ class DatasetStatistics(msgspec.Struct, frozen=True):
 
 @dataclass
 class _Read:
-    """What has been read. Of `values` each column has those of normal and those of anomalous rows."""
+    """The rows that have been read. `values` has those of normal and of anomalous rows for each column."""
 
     columns: list[str]
     rows: int = 0
@@ -85,7 +85,7 @@ def _spread(column: NDArray[np.float64]) -> Spread:
 
 
 def statistics(path: Path) -> DatasetStatistics:
-    """Of a table, or of a directory with the logs of `social`.
+    """The statistics of a table, or of a directory with the logs of `social`.
 
     Raises:
         UsageError: it cannot be read, or something in it is not what it should be; the text names the line.
@@ -143,14 +143,14 @@ def _number(where: str, column: str, text: str) -> float:
 
 
 class LabelledLine(msgspec.Struct, frozen=True):
-    """A line of the labels: what is odd about a line of the stream log, from 1."""
+    """A line of the labels file: the anomaly in a line of the stream log, from 1."""
 
     line: int
     label: str
 
 
 def _logs(directory: Path) -> _Read:
-    """Of the stream log; amounts are those of its purchases, friend events count as normal rows without one."""
+    """Read a stream log: amounts are those of its purchases; friend events are normal rows without an amount."""
     _, stream, labels = (directory / name for name in NAMES)
     absent = [path.name for path in (stream, labels) if not path.exists()]
     if absent:
@@ -202,7 +202,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def as_text(found: DatasetStatistics) -> str:
-    """For a person."""
+    """The statistics as text for a person."""
     odd = sum(found.anomalous.values())
     days = (found.end - found.begin).total_seconds() / 86_400
     counts = [("anomalous", odd), *((f"  {kind}", count) for kind, count in found.anomalous.items())]

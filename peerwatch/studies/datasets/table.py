@@ -1,4 +1,4 @@
-"""What the tables share: an order, the week's rhythm, stretches of anomalies, and how rows become CSV.
+"""What the data sets share: their size, the rhythm of the week, stretches of anomalies, and rows as CSV.
 
 The same order gives the same bytes. Values are rounded to a few decimals, so that a last bit which another processor
 may compute differently does not show.
@@ -17,21 +17,21 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 FIRST_SECOND: Final = np.datetime64("2024-01-01T00:00:00", "s")
-"""A Monday, UTC."""
+"""The first second of every data set: a Monday, UTC."""
 DAY: Final = 86_400
 NORMAL: Final = -1
-"""The kind of a row that is no anomaly; the others are places among the data set's kinds."""
+"""The kind of a normal row; other values are places among the data set's kinds."""
 TRIES: Final = 100
 
 HOURS: Final = (2, 1, 1, 1, 1, 2, 4, 7, 9, 10, 10, 11, 12, 11, 10, 10, 11, 12, 13, 13, 11, 8, 5, 3, 2)
 """How busy people are from midnight to midnight, on the hour."""
 DAYS: Final = (1.0, 1.0, 1.0, 1.0, 1.1, 0.8, 0.6)
-"""How busy they are from Monday to Sunday."""
+"""How busy people are from Monday to Sunday."""
 BUSY: Final = float(np.mean(HOURS[:-1]) * np.mean(DAYS))
 
 
 class Column(NamedTuple):
-    """A numeric column: its unit, what it tells, and the decimals it is written with."""
+    """A numeric column: its unit, its meaning, and the number of decimals."""
 
     name: str
     unit: str
@@ -41,7 +41,7 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetOrder:
-    """What to make: that many rows, of which a share between 0 and 0.5 is anomalous."""
+    """The size of a data set: the number of rows, of which a share between 0 and 0.5 is anomalous."""
 
     rows: int = 10_000
     anomalies: float = 0.02
@@ -83,7 +83,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Stretches:
-    """Rows that are anomalous together, one behind the other: [rows] each.
+    """Stretches of consecutive anomalous rows: arrays of shape [rows].
 
     `episode` numbers the stretches; `progress` goes from above 0 to 1 within each; `severity`, from 0 (hard to see) to
     1 (plain), is each one's own, and spread evenly over them.
@@ -94,7 +94,7 @@ class Stretches:
     severity: Floats
 
     def __len__(self) -> int:
-        """Rows in all."""
+        """The number of rows."""
         return len(self.episode)
 
     def parts(self) -> list[Ints]:
@@ -108,7 +108,7 @@ class Stretches:
 
 
 def stretches(rng: np.random.Generator, total: int, typical: int) -> Stretches:
-    """`total` rows in stretches of `typical` rows, give or take a half; of one row each, if that is typical."""
+    """`total` rows in stretches of 0.5 to 1.5 times `typical` rows; single rows if that is 1."""
     count = max(1, round(total / typical))
     weight = rng.uniform(0.5, 1.5, count) if typical > 1 else np.ones(count)
     ends = np.rint(np.cumsum(weight) / weight.sum() * total).astype(np.int64)
@@ -132,7 +132,7 @@ class MachineGrid:
     begin: Ints
 
     def seconds(self, step: int) -> Ints:
-        """When each row is, if steps are that many seconds apart."""
+        """The second of each row, if steps are that many seconds apart."""
         return np.arange(len(self.kind))[:, None] * step + np.zeros_like(self.kind)
 
     def table(self, rows: int, seconds: Ints, values: Mapping[str, Floats]) -> Table:

@@ -35,7 +35,7 @@ COLUMNS: Final = (
 KINDS: Final = ("ddos", "port scan", "exfiltration")
 DDOS, SCAN, EXFILTRATION = range(3)
 STEP: Final = 300
-"""Seconds that a row stands for."""
+"""Seconds that a row covers."""
 BACKUP: Final = 1800
 """Seconds that a backup takes."""
 

@@ -12,13 +12,13 @@ from peerwatch.studies.evaluation.data import Data, RowJudge
 from peerwatch.studies.evaluation.metrics import LabelledFigures, Margins, UnlabelledFigures, labelled, unlabelled
 
 FOLDS: Final = 5
-"""Of as many parts and one more, each but the first is judged by what was fitted on all before it."""
+"""The number of folds: rows are cut into one part more, and each but the first is judged by a fit on all before it."""
 LEAST: Final = 4 * (FOLDS + 1)
-"""Rows that give each part a few."""
+"""The least number of rows, so that each part has a few."""
 
 
 class Found(msgspec.Struct, frozen=True):
-    """Of the anomalous rows of one kind, how many are flagged."""
+    """How many of the anomalous rows of one kind are flagged."""
 
     kind: str
     rows: int
@@ -26,7 +26,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What one detector makes of the rows that were judged.
+    """The result of one detector on the judged rows.
 
     `no_score` rows have none, such as purchases with too small a window. `labelled` is None without labels,
     `unlabelled` with them. `skipped` tells why there is nothing else.
@@ -42,7 +42,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
-    """What all detectors make of some data: of `rows` the last `judged` were judged, `anomalous` of them are so."""
+    """The results of all detectors on some data: the last `judged` of `rows`, of which `anomalous` are anomalous."""
 
     data: str
     rows: int
@@ -52,7 +52,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EvaluationRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What all detectors make of all data: how that was made, and in how many folds."""
+    """The results of all detectors on all data, with how they were made and the number of folds."""
 
     made: str
     folds: int
@@ -60,7 +60,7 @@ class EvaluationRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Crossed(NamedTuple):
-    """A section with what pictures are drawn of: the judged rows' labels, and each method's verdicts on them."""
+    """A section with the data of its pictures: the judged rows' labels, and each method's verdicts on them."""
 
     section: Section
     labels: Mask | None
@@ -68,7 +68,7 @@ class Crossed(NamedTuple):
 
 
 def check_learn() -> None:
-    """See that scikit-learn is there.
+    """Check that scikit-learn is installed.
 
     Raises:
         UsageError: it is not.
@@ -85,7 +85,7 @@ def check_learn() -> None:
 def cross(
     data: Data, methods: Sequence[str], parameters: Mapping[str, Any], progressed: Callable[[str], None]
 ) -> Crossed:
-    """Evaluate detectors, all of them on the same rows; says before each what is begun.
+    """Evaluate detectors, all on the same rows; reports each before it begins.
 
     A detector that cannot judge these rows is skipped, with the reason.
 
@@ -135,7 +135,7 @@ def folds(data: Data) -> list[slice]:
 
 
 def pooled(judging: RowJudge, splits: Sequence[slice]) -> Margins:
-    """The verdicts of all folds, one behind the other."""
+    """The verdicts of all folds, one after the other."""
     parts = [judging(fold.start, fold.stop) for fold in splits]
     return Margins(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 

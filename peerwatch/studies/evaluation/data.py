@@ -1,4 +1,4 @@
-"""What detectors are evaluated on: rows of a table, in its plain columns, or purchases with their windows.
+"""The data that detectors are evaluated on: rows of a table by its plain columns, or purchases with their windows.
 
 Both are in order of time. Detectors are unsupervised: labels are never given to `fit`.
 """
@@ -29,7 +29,7 @@ class RowJudge(Protocol):
     """Judges the rows `begin` to `end`, knowing those before."""
 
     def __call__(self, begin: int, end: int) -> Margins:
-        """Verdicts, [end - begin].
+        """The verdicts on these rows, shape [end - begin].
 
         Raises:
             BadInput: there are too few rows before, or there is what cannot be judged.
@@ -41,11 +41,11 @@ class Data(Protocol):
 
     @property
     def name(self) -> str:
-        """What they are called."""
+        """The name of the data."""
 
     @property
     def labels(self) -> Mask | None:
-        """Which of them are anomalous, if that is known. Shape [rows]."""
+        """Which rows are anomalous, if that is known. Shape [rows]."""
 
     @property
     def kinds(self) -> Sequence[str]:
@@ -55,13 +55,13 @@ class Data(Protocol):
         """How many rows there are."""
 
     def columns(self, begin: int, end: int) -> Floats:
-        """Numbers of the rows `begin` to `end`, in which flagged and normal ones may lie apart."""
+        """The values of the rows `begin` to `end`, for the distances between flagged and normal rows."""
 
     def methods(self) -> list[str]:
         """The detectors that can judge these rows."""
 
     def judging(self, method: str, parameters: Mapping[str, Any]) -> RowJudge:
-        """What judges.
+        """The judge of a detector for these rows.
 
         Raises:
             BadInput: there is no such detector here, or it does not take these parameters.
@@ -84,15 +84,15 @@ class Measures:
         return len(self.values)
 
     def columns(self, begin: int, end: int) -> Floats:
-        """The table's own."""
+        """The table's columns."""
         return self.values[begin:end]
 
     def methods(self) -> list[str]:
-        """All but sigma, which knows windows only."""
+        """All detectors except sigma, which needs windows."""
         return [*DETECTORS]
 
     def judging(self, method: str, parameters: Mapping[str, Any]) -> RowJudge:
-        """As an estimator."""
+        """Judges rows with the detector as an estimator."""
 
         def judge(begin: int, end: int) -> Margins:
             detector, rows = make(method, parameters).fit(self.values[:begin]), self.values[begin:end]
@@ -107,7 +107,7 @@ class Measures:
 def measures(
     name: str, sheet: CsvTable, *, columns: Sequence[str], label: str | None, kind: str | None = None
 ) -> Measures:
-    """Some columns of a sheet, with its labels.
+    """Some columns of a CSV table, with its labels.
 
     Raises:
         UsageError: a column is missing, holds what it should not, or all labels are the same.
@@ -120,7 +120,7 @@ def measures(
 
 
 def numeric(sheet: CsvTable, but: Sequence[str | None]) -> list[str]:
-    """The columns that begin with a number, but for some.
+    """The columns whose first value is a number, without timestamp, id, label and kind.
 
     Raises:
         UsageError: there is none.
@@ -159,15 +159,15 @@ class StreamPurchases:
         return len(self.case.seq)
 
     def columns(self, begin: int, end: int) -> Floats:
-        """The amount alone."""
+        """The amount, as the only column."""
         return self.given.amount[begin:end, None]
 
     def methods(self) -> list[str]:
-        """All."""
+        """All detectors."""
         return [SIGMA, *DETECTORS]
 
     def judging(self, method: str, parameters: Mapping[str, Any]) -> RowJudge:
-        """As in a run: against windows."""
+        """Judges purchases against their windows, as in a run."""
         if method == SIGMA:
             judge = SigmaJudge(sigma(parameters))
             return lambda begin, end: self._sigma(judge, begin, end)
@@ -181,7 +181,7 @@ class StreamPurchases:
         return Margins((score - threshold) / _size(threshold), flagged)
 
     def _training_rows(self, end: int) -> Floats:
-        """What a run would learn from before `end`: the features of the purchases whose windows say something."""
+        """The training set of a run before `end`: the features of purchases with two or more in their windows."""
         ripe = np.diff(self.given.offsets[: end + 1]) >= LEAST
         return features(*self.given.part(0, end))[ripe]
 
@@ -200,14 +200,14 @@ class StreamPurchases:
 
 
 def _threshold(detector: Detector, rows: Floats, excess: Floats) -> Floats:
-    """The size of the threshold that lies `excess` below the scores of n rows, told by the row nearest to it."""
+    """The size of the threshold `excess` below the scores of n rows, from the row nearest to it."""
     known = np.flatnonzero(np.isfinite(excess))
     nearest = known[np.argsort(np.abs(excess[known]))[:1]]
     return _size(-detector.score_samples(rows[nearest]) - excess[nearest]) if len(nearest) else np.ones(1)
 
 
 def _size(threshold: Floats) -> Floats:
-    """What scores are told in, so that those of several models compare: thresholds, or 1 where that is 0."""
+    """The unit of scores that makes several models comparable: the threshold, or 1 where that is 0."""
     return np.where(threshold == 0, 1.0, np.abs(threshold))
 
 

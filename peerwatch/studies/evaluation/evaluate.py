@@ -1,4 +1,4 @@
-"""`peerwatch evaluate`: what is evaluated, and how all of it is gone through."""
+"""`peerwatch evaluate`: loads the data and evaluates detectors on it."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""Figures of verdicts, by scikit-learn, which is an extra and imported only here and for the folds.
+"""Figures of verdicts by scikit-learn, an extra that is imported only here and for the folds.
 
 A figure that is a share of nothing is None. All are rounded to six decimals, so that a last bit which another processor
 may compute differently does not show.
@@ -15,13 +15,13 @@ from peerwatch.kernels import Int64s
 
 DECIMALS: Final = 6
 MOST_COMPARED: Final = 5_000
-"""Rows whose distances to each other the silhouette takes; of more, as many are drawn."""
+"""The most rows that the silhouette compares; from more rows this many are drawn at random."""
 SEED: Final = 1
-"""Of what is drawn."""
+"""The seed of what is drawn at random."""
 
 
 class Margins(NamedTuple):
-    """Of n rows: by how much each one's score is above its threshold (NaN if it has none), and whether it is flagged.
+    """For n rows: how far each score is above its threshold (NaN without a score), and whether the row is flagged.
 
     By how much is told in thresholds: what models that learned from more and more rows say can then be put together.
     Shapes [n].
@@ -32,7 +32,7 @@ class Margins(NamedTuple):
 
 
 class LabelledFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """How verdicts meet labels.
+    """Figures of verdicts compared with labels.
 
     `pr_auc` is the average precision. Mean and sd (the population's) are over the folds that have rows of both classes.
     """
@@ -71,7 +71,7 @@ def ranked(excess: Floats) -> Int64s:
 
 
 def labelled(judged: Margins, labels: Mask, folds: Sequence[slice]) -> LabelledFigures:
-    """How the verdicts on n rows meet their labels, all of them and within the folds."""
+    """The figures of the verdicts on n rows, over all of them and within the folds."""
     from sklearn import metrics  # noqa: PLC0415 (an extra, and slow to import)
 
     flagged, found = judged.flagged, metrics.confusion_matrix(labels, judged.flagged, labels=[False, True])
@@ -99,7 +99,7 @@ def labelled(judged: Margins, labels: Mask, folds: Sequence[slice]) -> LabelledF
 
 
 def unlabelled(flagged: Mask, columns: Floats) -> UnlabelledFigures:
-    """How far apart the flagged and the other rows lie; `columns` has shape [n, columns]."""
+    """How far apart the flagged and the other rows are; `columns` has shape [n, columns]."""
     from sklearn import metrics  # noqa: PLC0415
     from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
 
@@ -116,5 +116,5 @@ def unlabelled(flagged: Mask, columns: Floats) -> UnlabelledFigures:
 
 
 def rounded(value: Any) -> float | None:
-    """A figure as it is kept: None if it is no number."""
+    """A figure as it is saved: None if it is not a number."""
     return round(float(value), DECIMALS) if np.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""A record for a person: as text, and as a page with pictures."""
+"""The record of an evaluation as text, and as a page with pictures."""
 
 import io
 from collections.abc import Sequence
@@ -18,18 +18,18 @@ from peerwatch.studies.pictures import check_installed
 PAGE: Final = "evaluation.md"
 TEMPLATE: Final = Path(__file__).with_name("page.md")
 WIDTH: Final = 1000
-"""Columns that a table may take: no cell is cut."""
+"""The width of a table in characters, so that no cell is cut."""
 
 
 class FigureTable(NamedTuple):
-    """A table: its first column is text, the others are figures."""
+    """A table whose first column is text and whose others are figures."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
 
 
 def as_text(record: EvaluationRecord) -> str:
-    """All sections for a person at a terminal."""
+    """All sections as text for a terminal."""
     return "\n\n".join("\n".join((*_about(section), "", _as_text(_figures(section)))) for section in record.sections)
 
 
@@ -147,7 +147,7 @@ def _picture(section: Section) -> str:
 
 
 def places(directory: Path, names: Sequence[str], *, force: bool) -> None:
-    """Make room for a page about data of these names, before any work is done for it.
+    """Make the directories for a page about data with these names, before any work is done.
 
     Raises:
         UsageError: matplotlib is not installed, a file is there and `force` is not set, or a directory cannot be made.

@@ -1,4 +1,4 @@
-"""A picture of how detectors did on some data: a row for each, the others pale behind its curves."""
+"""A picture of how detectors did on some data: a row for each, with the curves of the others pale behind its own."""
 
 import io
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ BINS: Final = 40
 ROW, COLUMN = 1.7, 2.9
 """Inches that a panel takes."""
 APART: Final = 0.16
-"""How far apart ticks lie at least, as a share of their axis."""
+"""The least distance of ticks, as a share of their axis."""
 DPI: Final = 120
 COLOURS: Final = 64
-"""Of a picture: they are few, and a palette takes half the bytes."""
+"""Colours of a picture: a palette of this many takes half the bytes."""
 
 
 def draw(crossed: Crossed, path: Path) -> None:
-    """Of each detector the ROC curve, precision over recall, the scores and the confusion; unlabelled, scores alone."""
+    """Draw ROC curve, precision over recall, scores and confusion of each detector; without labels only the scores."""
     import matplotlib as mpl  # noqa: PLC0415 (an extra, and slow to import)
     from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -46,7 +46,7 @@ def draw(crossed: Crossed, path: Path) -> None:
 
 
 def _as_png(figure: Any) -> bytes:
-    """A picture with a palette."""
+    """The picture as PNG with a palette."""
     from PIL import Image  # noqa: PLC0415 (matplotlib's own)
 
     drawn, reduced = io.BytesIO(), io.BytesIO()

@@ -1,4 +1,4 @@
-"""Going through logs for the windows of the stream's purchases: what detectors judge in a run, kept."""
+"""Reads logs and keeps the windows of the stream's purchases, as detectors judge them in a run."""
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing
