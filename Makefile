@@ -1,7 +1,7 @@
 # make run      set up, generate a seeded log pair and judge it
 # make test     set up and run every test, two beside each other; PROFILE=full for more examples of each property
-# make soak     100 kills and 40 rotations of a live run, death at each write, properties on fresh cases for an hour;
-#               LOGS=DIR for logs of your own
+# make soak     100 kills and 40 rotations of a live run, death at each write, five times the examples of each property,
+#               fresh ones every time; LOGS=DIR for logs of your own
 # make bench    how fast everything is; ARGS='--cases load,stream --runs 3' for some of it
 # make evaluate  how well each detector finds the anomalies of each data set: writes docs/evaluation.md
 # make check    lint and types

@@ -2,19 +2,24 @@
 
 A kernel is a function over flat arrays and numbers that numba compiles. The machine code is kept in a cache and called
 directly, by address: a start with a filled cache never imports numba, which alone takes longer than a small log.
+
+The cache has one file a kernel, named after a digest of all that the machine code depends on: the code of the kernel
+and of the functions that it calls, the values that they find in their modules, the compiler and the processor.
 """
 
 import ctypes
 import hashlib
-import json
 import mmap
 import os
 import struct
+import sys
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from enum import EnumType
+from functools import cache
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeGuard, TypeVar
 
 import llvmlite
 import llvmlite.binding as llvm
@@ -36,10 +41,11 @@ _ARRAYS: Final[dict[Any, tuple[str, Any]]] = {
 }
 _NUMBERS: Final[dict[Any, str]] = {int: "int64", bool: "boolean", float: "float64"}
 _NO_BYTES: Final = ctypes.c_char * 0
-_PACKAGE: Final = Path(__file__).parent
 _COMPILING: Final = 384 << 20
 """Bytes of address space that compiling takes at most."""
 _CHECKSUM: Final = hashlib.sha256().digest_size
+_PLAIN: Final = (int, float, complex, str, bytes, type(None), type(...))
+_LENGTH: Final = struct.Struct("<Q")
 
 
 class Kernel:
@@ -66,7 +72,6 @@ class Kernel:
         self._known: list[tuple[Any, tuple[int, int]]] = [(_NO_BYTES, (0, 0))] * len(self.kinds)
         """Of each argument the last array, and where its items lie."""
         self._code: Any = None
-        _kernels.append(self)
 
     def bind(self, address: int) -> None:
         """Call the machine code at `address` from now on."""
@@ -124,10 +129,13 @@ def _address(array: NDArray[Any]) -> int:
 
 def kernel(function: F) -> F:
     """Make a kernel of a function; its annotations are its signature."""
-    return Kernel(function)  # type: ignore[return-value] # called like the function
+    made = Kernel(function)
+    registered.append(made)
+    return made  # type: ignore[return-value] # called like the function
 
 
-_kernels: list[Kernel] = []
+registered: list[Kernel] = []
+"""All kernels of the modules that have been imported."""
 _engines: list[Any] = []
 
 
@@ -141,30 +149,33 @@ def load(compiling: Callable[[], None] = lambda: None, uncached: Callable[[str, 
     Raises:
         MemoryError: there is not enough to compile.
     """
-    missing = [each for each in _kernels if not each.is_loaded]
+    missing = [each for each in registered if not each.is_loaded]
     if not missing:
         return
-    objects = _read_cache()
-    unknown = [each for each in missing if each.name not in objects]
+    common = facts()
+    keys = {each: key(each, common) for each in missing}
+    objects = _read_cache(keys.values())
+    unknown = {name: each for each, name in keys.items() if name not in objects}
     if unknown:
         compiling()
-        objects |= _compile(unknown)
-        write_cache(objects, uncached)
+        compiled = _compile(unknown)
+        write_cache(compiled, uncached)
+        objects |= compiled
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target_machine())
-    for each in missing:
-        for code in objects[each.name]:
+    for pair in objects.values():
+        for code in pair:
             engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     _engines.append(engine)  # it owns the memory the code lies in
-    for each in missing:
-        each.bind(engine.get_function_address(each.name))
+    for each, name in keys.items():
+        each.bind(engine.get_function_address(name))
 
 
 Objects = dict[str, tuple[bytes, bytes]]
-"""Of each kernel, by name: the object file with its code, and the one with the entry that has its name."""
+"""Of each kernel, by key: the object file with its code, and the one with the entry, whose name is the key."""
 
 
-def _compile(kernels: Iterable[Kernel]) -> Objects:
+def _compile(kernels: Mapping[str, Kernel]) -> Objects:
     _check_room()
     import numba  # noqa: PLC0415 (half a second, for nothing if the cache is filled)
 
@@ -178,19 +189,19 @@ def _compile(kernels: Iterable[Kernel]) -> Objects:
         for name in function.__code__.co_names:
             called = known.get(name)
             called = called.function if isinstance(called, Kernel) else called
-            if isinstance(called, types.FunctionType) and called.__module__.startswith("peerwatch."):
+            if _is_ours(called):
                 if called not in made:
                     made[called] = dispatcher(called)
                 known[name] = made[called]
         return numba.njit(**options)(types.FunctionType(function.__code__, known, function.__name__))
 
     objects: Objects = {}
-    for each in kernels:
+    for name, each in kernels.items():
         entry = dispatcher(each.function)  # type: ignore[arg-type]
         entry.compile(each.signature)
         (result,) = entry.overloads.values()
         code = result.library._get_compiled_object()  # noqa: SLF001
-        objects[each.name] = code, _compile_entry(each, result.fndesc.llvm_func_name)
+        objects[name] = code, _compile_entry(name, each.kinds, result.fndesc.llvm_func_name)
     return objects
 
 
@@ -206,8 +217,8 @@ def _check_room() -> None:
         raise MemoryError from None
 
 
-def _compile_entry(kernel: Kernel, symbol: str) -> bytes:
-    """An object file with a function of the kernel's name that takes a row of arguments and calls the kernel with them.
+def _compile_entry(name: str, kinds: Sequence[Any], symbol: str) -> bytes:
+    """An object file with a function `name` that takes a row of arguments and calls the kernel at `symbol` with them.
 
     Machine code is called as numba's own wrapper calls it (numba/core/callconv.py, CPUCallConv, and datamodel.py,
     ArrayModel): pointers to the result and to an exception, then each array as (memory info, parent, number of items,
@@ -218,7 +229,7 @@ def _compile_entry(kernel: Kernel, symbol: str) -> bytes:
     word, pointer = ir.IntType(64), ir.IntType(64).as_pointer()
     module = ir.Module()
     module.triple = llvm.get_process_triple()
-    entry = ir.Function(module, ir.FunctionType(ir.IntType(32), [pointer]), kernel.name)
+    entry = ir.Function(module, ir.FunctionType(ir.IntType(32), [pointer]), name)
     builder = ir.IRBuilder(entry.append_basic_block())
     passed: list[Any] = [entry.args[0], builder.alloca(pointer)]
     place = 0
@@ -228,7 +239,7 @@ def _compile_entry(kernel: Kernel, symbol: str) -> bytes:
         place += 1
         return builder.load(builder.gep(entry.args[0], [word(place)]))
 
-    for kind in kernel.kinds:
+    for kind in kinds:
         if kind is int:
             passed.append(following())
         elif kind is bool:
@@ -255,55 +266,159 @@ def _checks_bounds() -> str:
     return os.environ.get("NUMBA_BOUNDSCHECK", "")  # numba's own switch, for tests
 
 
-def cache_file() -> Path:
-    """Named after everything the machine code depends on: all sources, the compiler's versions, the processor."""
-    sources = sorted(path for room in (".", "network", "judging") for path in _PACKAGE.joinpath(room).glob("*.py"))
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
-    numba_version = Path(llvmlite.__file__).parents[1] / "numba" / "_version.py"
+def _is_ours(value: Any) -> TypeGuard[types.FunctionType]:
+    """Whether it is a function that is compiled along with the kernels that call it."""
+    return isinstance(value, types.FunctionType) and value.__module__.startswith("peerwatch.")
+
+
+def key(kernel: Kernel, common: str) -> str:
+    """The name of a kernel's machine code: a digest of all that it depends on.
+
+    That is what all machine code depends on (`common`, the `facts`), the kernel's signature, its code and that of the
+    functions which it calls, directly or not, with their defaults and the values that they find in their modules.
+    Comments, the words of docstrings, lines, and the modules in which all this stands are no part of it.
+
+    Raises:
+        TypeError: a function uses something whose value cannot be told.
+    """
+    numbers: dict[Any, int] = {kernel.function: 0}
+    functions: list[Any] = [kernel.function]
+    text = common + kernel.signature
+    for function in functions:  # grows on the way
+        digest, called = _described(function)
+        text += digest
+        for each in called:
+            if each not in numbers:
+                numbers[each] = len(functions)
+                functions.append(each)
+            text += f" {numbers[each]}"
+    return f"kernel-{_digest(text)[:32]}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def facts() -> str:
+    """A digest of what all machine code depends on: compiler, how it is used here, Python's version, processor."""
+    numba_version = b""
     with suppress(OSError):
-        digest.update(numba_version.read_bytes())
-    facts = llvmlite.__version__, llvm.get_process_triple(), llvm.get_host_cpu_name(), _checks_bounds()
-    digest.update(" ".join(facts).encode())
-    digest.update(llvm.get_host_cpu_features().flatten().encode())
+        numba_version = Path(llvmlite.__file__).parents[1].joinpath("numba", "_version.py").read_bytes()
+    return _digest(repr((
+        numba_version, llvmlite.__version__, sys.implementation.cache_tag, llvm.get_process_triple(),
+        llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten(), _checks_bounds(),
+        *(_code_text(each.__code__, each.__doc__) for each in (_compile, _compile_entry, _target_machine)),
+    )))  # fmt: skip
+
+
+@cache
+def _described(function: types.FunctionType) -> tuple[str, list[types.FunctionType]]:
+    """A digest of a function's code, its defaults and the values that it finds in its module; and whom it calls."""
+    defaults = function.__defaults__ or (), tuple((function.__kwdefaults__ or {}).items())
+    texts, called = [_code_text(function.__code__, function.__doc__), _value_text(defaults)], []
+    for name in dict.fromkeys(_names(function.__code__)):
+        if name in function.__globals__:
+            value = function.__globals__[name]
+            value = value.function if isinstance(value, Kernel) else value
+            if _is_ours(value):
+                texts.append(name)
+                called.append(value)
+            else:
+                texts.append(f"{name} {_value_text(value)}")
+    return _digest(repr(texts)), called
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    """What code looks up by name, in its module or as an attribute."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant)
+
+
+def _code_text(code: types.CodeType, docstring: str | None = None) -> str:
+    """All of the code that decides what it does."""
+    first, *others = code.co_consts or (None,)
+    constants = [None if first == docstring else first, *others]  # a docstring is the first one
+    return repr((
+        code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags, code.co_code.hex(),
+        [_value_text(each) for each in constants], code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars,
+        code.co_exceptiontable,
+    ))  # fmt: skip
+
+
+def _value_text(value: Any) -> str:
+    """A value as text that differs where the value does, and is the same in every process.
+
+    Raises:
+        TypeError: there is no such text.
+    """
+    if isinstance(value, _PLAIN):
+        return repr(value)
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_value_text, value))})"
+    if isinstance(value, frozenset):
+        return f"{{{', '.join(sorted(map(_value_text, value)))}}}"
+    if isinstance(value, types.CodeType):
+        return _code_text(value)
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype.str} {value.shape} {value.tobytes()!r}"
+    if isinstance(value, EnumType):
+        members: Mapping[str, Any] = value.__members__
+        return repr([(name, member.value) for name, member in members.items()])
+    if isinstance(value, types.ModuleType) and not value.__name__.startswith("peerwatch."):
+        return value.__name__  # one of those that numba knows
+    raise TypeError(f"a kernel uses {value!r}: name the number or function itself, at the top of its module")
+
+
+def cache_directory() -> Path:
+    """Where the machine code of each kernel is kept, in a file with the name of its key.
+
+    Raises:
+        RuntimeError: there is no home directory.
+    """
     base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    return Path(base, "peerwatch", f"kernels-{digest.hexdigest()[:16]}")
+    return Path(base, "peerwatch")
 
 
-def _read_cache() -> Objects:
-    """What the cache holds; nothing if it is absent, damaged or somebody else's."""
-    with suppress(OSError, RuntimeError):
-        path = cache_file()
-        if path.stat().st_uid in {0, os.geteuid()}:
-            content = path.read_bytes()
-            checksum, content = content[:_CHECKSUM], content[_CHECKSUM:]
-            if hashlib.sha256(content).digest() == checksum:
-                listed, _, code = content.partition(b"\n")
-                return {name: (code[begin:middle], code[middle:end]) for name, begin, middle, end in json.loads(listed)}
-    return {}
+def _read_cache(names: Iterable[str]) -> Objects:
+    """What the cache holds of these; nothing that is absent, damaged or somebody else's."""
+    objects: Objects = {}
+    with suppress(RuntimeError):
+        directory = cache_directory()
+        for name in names:
+            with suppress(OSError), Path(directory, name).open("rb", buffering=0) as file:
+                if os.fstat(file.fileno()).st_uid in {0, os.geteuid()}:
+                    content = file.read()
+                    checksum, content = content[:_CHECKSUM], content[_CHECKSUM:]
+                    if hashlib.sha256(content).digest() == checksum:
+                        end = _LENGTH.size + _LENGTH.unpack_from(content)[0]
+                        objects[name] = content[_LENGTH.size : end], content[end:]
+    return objects
 
 
 def write_cache(objects: Objects, uncached: Callable[[str, str], None]) -> None:
-    """Keep machine code for other processes, all of it or nothing; `uncached` hears where and why it cannot be."""
-    listed, code = [], b""
-    for name, (kernel_code, entry) in sorted(objects.items()):
-        begin, middle = len(code), len(code) + len(kernel_code)
-        listed.append((name, begin, middle, middle + len(entry)))
-        code += kernel_code + entry
-    content = json.dumps(listed).encode() + b"\n" + code
+    """Keep machine code for other processes, of each kernel all or nothing.
+
+    `uncached` hears where and why it cannot be.
+    """
     try:
-        path = cache_file()
+        directory = cache_directory()
     except RuntimeError:
         uncached("~", "there is no home directory")
         return
-    new = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new.write_bytes(hashlib.sha256(content).digest() + content)
-        new.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            new.unlink()
-        uncached(os.fsencode(path.parent).decode(errors="backslashreplace"), error.strerror or str(error))
+    for name, (code, entry) in objects.items():
+        content = _LENGTH.pack(len(code)) + code + entry
+        new = directory / f"{name}.{os.getpid()}"
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            new.write_bytes(hashlib.sha256(content).digest() + content)
+            new.replace(directory / name)
+        except OSError as error:
+            with suppress(OSError):
+                new.unlink()
+            uncached(os.fsencode(directory).decode(errors="backslashreplace"), error.strerror or str(error))
+            return
 
 
 def grown(array: NDArray[Any], size: int) -> NDArray[Any]:

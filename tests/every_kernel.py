@@ -23,7 +23,7 @@ Kernel.__call__ = noted  # type: ignore[method-assign, assignment]
 @pytest.hookimpl
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Look which kernels there are; those that only kernels call are compiled with them."""
-    missing = {each.name for each in kernels._kernels} - called  # noqa: SLF001
+    missing = {each.name for each in kernels.registered} - called
     print("never called:", *sorted(missing)) if missing else print("every kernel has been called")
     if missing:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

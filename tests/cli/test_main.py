@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from support import befriend, purchase, running, wait_until
 
 from peerwatch import kernels
 from peerwatch.cli.main import cli
+from peerwatch.network.history import link_all
 from peerwatch.network.rejects import decode_reject
 from peerwatch.settings.model import PATHS
 
@@ -787,16 +789,20 @@ def test_no_command_takes_an_empty_path(arguments: list[str]) -> None:
 
 
 def test_a_damaged_kernel_cache_is_done_without(logs: Path) -> None:
-    """One flipped bit in the machine code: the kernels are compiled anew, with a word, and the verdicts are right."""
-    own = kernels.cache_file()
-    cache, whole = logs / "cache" / "peerwatch" / own.name, own.read_bytes()
-    cache.parent.mkdir(parents=True)
-    cache.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    """One flipped bit in a kernel's machine code: it is compiled anew, with a word, and the verdicts are right."""
+    cache, common = logs / "cache" / "peerwatch", kernels.facts()
+    cache.mkdir(parents=True)
+    for each in kernels.registered:
+        shutil.copy(kernels.cache_directory() / kernels.key(each, common), cache)
+    damaged = cache / kernels.key(link_all, common)  # type: ignore[arg-type]
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
     command = [*COMMAND, "run", "batch", "stream", "out"]
     environment = os.environ | {"NUMBA_CACHE_DIR": str(logs / "cache")}
     compiled = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     assert compiled.stderr.startswith("Compiling the kernels for this machine")
     assert (logs / "out").read_bytes() == FLAGGED
+    assert len([*cache.iterdir()]) == len(kernels.registered)
     assert (
         "Compiling" not in subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stderr
     )

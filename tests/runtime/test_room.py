@@ -143,6 +143,7 @@ def test_a_full_disk_behind_the_kernel_cache_is_told_and_leaves_nothing(
     cache = logs / "cache"
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(cache))
     told: list[tuple[str, str]] = []
+    compiled = {"kernel": (b"code", b"entry")}
 
     def full(path: Path, data: bytes) -> None:
         with path.open("wb") as file:
@@ -151,14 +152,14 @@ def test_a_full_disk_behind_the_kernel_cache_is_told_and_leaves_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        kernels.write_cache({}, lambda *words: told.append(words))
+        kernels.write_cache(compiled, lambda *words: told.append(words))
     assert told == [(f"{cache}/peerwatch", "No space left on device")]
     assert [*(cache / "peerwatch").iterdir()] == []
-    kernels.write_cache({}, lambda *words: told.append(words))
-    assert [*(cache / "peerwatch").iterdir()] == [kernels.cache_file()]
+    kernels.write_cache(compiled, lambda *words: told.append(words))
+    assert [*(cache / "peerwatch").iterdir()] == [kernels.cache_directory() / "kernel"]
     cache.joinpath("peerwatch").rename(logs / "gone")
     (cache / "peerwatch").write_bytes(b"a file")
-    kernels.write_cache({}, lambda *words: told.append(words))
+    kernels.write_cache(compiled, lambda *words: told.append(words))
     assert told[1:] == [(f"{cache}/peerwatch", "File exists")]
 
 
