@@ -115,7 +115,7 @@ async def test_a_hole_is_told_once() -> None:
 async def test_a_log_without_events_is_complained_of_once() -> None:
     """Each log by itself, when enough of it has come or at its end; not one of which only the rest is read."""
     junk = MemoryLog(*[b"[1]\n"] * 150, name="junk")
-    text = "of the {} lines read from junk is an event; the first that is none: not a JSON object"
+    text = "of the {} lines read from junk is an event; the first bad line: not a JSON object"
     assert (await said(junk))[1] == [f"none {text.format(100)}"]
     assert (await said(MemoryLog(*[b"[1]\n"] * 30, name="junk", judged=False), MemoryLog(purchase(1, "1"))))[1] == [
         f"none {text.format(30)}"
