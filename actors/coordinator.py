@@ -12,7 +12,7 @@ from anyio.to_thread import run_sync
 from numpy.typing import NDArray
 
 from peerwatch.actors.judges import LiveJudge, ModelActivated
-from peerwatch.actors.mailbox import INLINE_WORK, Receive, Reply, Send, mailbox, run_kernel
+from peerwatch.actors.mailbox import INLINE_WORK, Mailbox, Receive, Reply, Send, run_kernel
 from peerwatch.actors.messages import (
     AuditDecisions,
     AuditMessage,
@@ -139,10 +139,10 @@ class Coordinator:
 
     async def run(self) -> None:
         """Serve until the mailbox ends and every reply has been judged."""
-        ask, asked = mailbox(PendingQueries, "asked")
+        asked = Mailbox[PendingQueries | Snapshot]("asked")
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._ask, ask)
-            tasks.start_soon(self._judge_all, asked)
+            tasks.start_soon(self._ask, asked.sender)
+            tasks.start_soon(self._judge_all, asked.receiver)
 
     async def _ask(self, asked: Send[PendingQueries | Snapshot]) -> None:
         with ExitStack() as stack:

@@ -1,7 +1,7 @@
 """The bounded mailboxes between actors, and where kernels run."""
 
 from collections.abc import Callable
-from typing import Any, Final, Generic, NamedTuple, Self, TypeVar, TypeVarTuple
+from typing import Final, Generic, NamedTuple, Self, TypeVar, TypeVarTuple
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -59,10 +59,18 @@ class Send(Generic[Message]):
 Receive = MemoryObjectReceiveStream
 
 
-def mailbox(_: Any, name: str, capacity: int = CAPACITY) -> tuple[Send[Any], Receive[Any]]:
+class Mailbox(Generic[Message]):
     """A bounded mailbox for one type of message: its two ends."""
-    send, receive = anyio.create_memory_object_stream[Any](capacity)
-    return Send(name, send, [0]), receive
+
+    def __init__(self, name: str, capacity: int = CAPACITY) -> None:
+        stream, receiver = anyio.create_memory_object_stream[Message](capacity)
+        self.sender = Send(name, stream, [0])
+        self.receiver: Receive[Message] = receiver
+
+    def close(self) -> None:
+        """Close both ends."""
+        self.sender.close()
+        self.receiver.close()
 
 
 class Reply(Generic[Result]):

@@ -12,7 +12,7 @@ from peerwatch.actors.audit import AuditActor, Auditing, AuditTally
 from peerwatch.actors.coordinator import AuditSample, Coordinator, DecisionLog, Judges
 from peerwatch.actors.dispatcher import Dispatcher, Recovery
 from peerwatch.actors.graph import GraphActor
-from peerwatch.actors.mailbox import Depth, Receive, Send, mailbox
+from peerwatch.actors.mailbox import Depth, Mailbox, Send
 from peerwatch.actors.messages import AuditMessage, CoordinatorMessage, GraphMessage, OutputMessage, ShardMessage
 from peerwatch.actors.output import OutputActor
 from peerwatch.actors.purchases import PurchaseShard
@@ -76,38 +76,36 @@ class Pipeline:
         complain: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`warn` and `complain` are the dispatcher's."""
-        graphs = [mailbox(GraphMessage, f"graph {number}") for number in range(walkers)]
-        answers = [mailbox(CoordinatorMessage, f"coordinator {number}") for number in range(walkers)]
-        to_output, output_inbox = mailbox(OutputMessage, "output")
-        boxes = [mailbox(ShardMessage, f"shard {number}") for number in range(len(state.histories))]
-        asking = [send.clone() for send, _ in boxes]
-        audited = [mailbox(AuditMessage, "audit")] if auditing is not None else []
+        graphs = [Mailbox[GraphMessage](f"graph {number}") for number in range(walkers)]
+        answers = [Mailbox[CoordinatorMessage](f"coordinator {number}") for number in range(walkers)]
+        to_output = Mailbox[OutputMessage]("output")
+        shards = [Mailbox[ShardMessage](f"shard {number}") for number in range(len(state.histories))]
+        asking = [box.sender.clone() for box in shards]
+        audited = Mailbox[AuditMessage]("audit") if auditing is not None else None
         live_judges = [live for _, live in judges.live_judges()]
-        training = [mailbox(TrainingRequest, "trainer")] if any(live.learns for live in live_judges) else []
-        for send, _ in training:
-            judges = judges._replace(trainer=send)
+        training = Mailbox[TrainingRequest]("trainer") if any(live.learns for live in live_judges) else None
+        if training is not None:
+            judges = judges._replace(trainer=training.sender)
         # a record names the network's size, and it is a part of the context
         counted = every_decision is not None or decisions.flagged
         state.graph.sizes = counted or any(live.wants_context for live in live_judges)
         self._state = state
         self._every = every_decision
-        mailboxes = (*graphs, *answers, (to_output, output_inbox), *boxes, *audited, *training)
-        self._senders = [send for send, _ in mailboxes]
-        inboxes = [inbox for _, inbox in mailboxes]
-        self._ends: list[Send[Any] | Receive[Any]] = [*self._senders, *asking, *inboxes]
+        optional = [box for box in (audited, training) if box is not None]
+        self._mailboxes: list[Mailbox[Any]] = [*graphs, *answers, to_output, *shards, *optional]
+        self._clones: list[Send[Any]] = [*asking]
         self._audit: AuditActor | None = None
-        to_audit, checking = None, None
-        if auditing is not None:
-            ((to_audit, audit_inbox),) = audited
-            checking = AuditSample(auditing.share, to_audit.clone())
-            self._ends.append(checking.audit)
-            self._audit = AuditActor(auditing, audit_inbox, through=state.progress.events)
+        checking = None
+        if auditing is not None and audited is not None:
+            checking = AuditSample(auditing.share, audited.sender.clone())
+            self._clones.append(checking.audit)
+            self._audit = AuditActor(auditing, audited.receiver, through=state.progress.events)
         self._dispatcher = Dispatcher(
             state.decoder,
-            [send for send, _ in graphs],
-            [send for send, _ in boxes],
+            [box.sender for box in graphs],
+            [box.sender for box in shards],
             batch_cap,
-            to_audit,
+            audited.sender if audited is not None else None,
             strict=strict,
             done=state.progress,
             due_snapshot=due_snapshot,
@@ -120,7 +118,7 @@ class Pipeline:
         for live in live_judges:
             live.is_new = self._dispatcher.is_new
         self._output = OutputActor(
-            output_inbox,
+            to_output.receiver,
             flagged,
             rejects,
             ledger,
@@ -128,24 +126,31 @@ class Pipeline:
             written=state.flagged,
             through=state.progress.events,
         )
-        most = windows_at_once(state.T, len(boxes))
-        inboxes_of_graphs = [inbox for _, inbox in answers]
+        most = windows_at_once(state.T, len(shards))
         self._coordinator = Coordinator(
-            judges, state.T, decisions, inboxes_of_graphs, asking, to_output, checking, state.disagreed, every_decision
+            judges,
+            state.T,
+            decisions,
+            [box.receiver for box in answers],
+            asking,
+            to_output.sender,
+            checking,
+            state.disagreed,
+            every_decision,
         )
         self._actors: list[GraphActor | Coordinator | OutputActor | PurchaseShard | AuditActor | Trainer] = [
             *(
-                GraphActor(state.graph, inbox, answer, most, number, walkers)
-                for number, ((_, inbox), (answer, _)) in enumerate(zip(graphs, answers, strict=True))
+                GraphActor(state.graph, box.receiver, answer.sender, most, number, walkers)
+                for number, (box, answer) in enumerate(zip(graphs, answers, strict=True))
             ),
             self._coordinator,
             self._output,
             *(
-                PurchaseShard(number, history, inbox)
-                for number, (history, (_, inbox)) in enumerate(zip(state.histories, boxes, strict=True))
+                PurchaseShard(number, history, box.receiver)
+                for number, (history, box) in enumerate(zip(state.histories, shards, strict=True))
             ),
             *([self._audit] if self._audit is not None else []),
-            *(Trainer(inbox) for _, inbox in training),
+            *([Trainer(training.receiver)] if training is not None else []),
         ]
 
     @property
@@ -161,7 +166,7 @@ class Pipeline:
 
     def mailboxes(self) -> dict[str, Depth]:
         """How full each mailbox is, and how full it has been."""
-        return {send.name: send.depth() for send in self._senders}
+        return {box.sender.name: box.sender.depth() for box in self._mailboxes}
 
     async def _wait_settled(self, seq: int) -> None:
         while self.through < seq:  # noqa: ASYNC110 (only after a failure; an event would burden every batch)
@@ -198,8 +203,10 @@ class Pipeline:
                     tasks.start_soon(actor.run)
                 tasks.start_soon(self._dispatcher.run, logs)
         finally:
-            for end in self._ends:
-                end.close()  # an actor that failed or was cancelled may have left its own open
+            for box in self._mailboxes:
+                box.close()  # an actor that failed or was cancelled may have left its own end open
+            for clone in self._clones:
+                clone.close()
         if self._audit is not None:
             await self._audit.finish()
         if self._every is not None:

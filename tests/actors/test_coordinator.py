@@ -11,8 +11,15 @@ from support import SilentLog, purchase
 
 from peerwatch.actors.coordinator import Coordinator, Judges
 from peerwatch.actors.judges import LiveJudge
-from peerwatch.actors.mailbox import mailbox
-from peerwatch.actors.messages import Results, ShardMessage, WindowQueries, WindowRequest
+from peerwatch.actors.mailbox import Mailbox
+from peerwatch.actors.messages import (
+    CoordinatorMessage,
+    OutputMessage,
+    Results,
+    ShardMessage,
+    WindowQueries,
+    WindowRequest,
+)
 from peerwatch.amounts import Amounts
 from peerwatch.judging.judge import Mask, Reasons, SigmaJudge
 from peerwatch.judging.sigma import Sigma
@@ -62,8 +69,8 @@ class Recorder(SilentLog):
 
 async def coordinate(asked: list[WindowQueries], shards: list[Any], log: Any = None) -> list[Results]:
     """Run the coordinator against shards that are functions from a request to windows."""
-    inbox, outbox = mailbox(WindowQueries, "coordinator", 100), mailbox(Results, "output", 100)
-    boxes = [mailbox(ShardMessage, "shard", 100) for _ in shards]
+    inbox, outbox = Mailbox[CoordinatorMessage]("coordinator", 100), Mailbox[OutputMessage]("output", 100)
+    boxes = [Mailbox[ShardMessage]("shard", 100) for _ in shards]
 
     async def serve(receive: Any, shard: Any) -> None:
         async with receive:
@@ -71,23 +78,23 @@ async def coordinate(asked: list[WindowQueries], shards: list[Any], log: Any = N
                 assert isinstance(request, WindowRequest)
                 request.reply.put(shard(request))
 
-    with inbox[0]:
+    with inbox.sender as graph:
         for message in asked:
-            await inbox[0].send(message)
+            await graph.send(message)
     coordinator = Coordinator(
         Judges(LiveJudge(SigmaJudge(Sigma(Fraction(3))))),
         2,
         log or SilentLog(),
-        [inbox[1]],
-        [send for send, _ in boxes],
-        outbox[0],
+        [inbox.receiver],
+        [box.sender for box in boxes],
+        outbox.sender,
     )
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(coordinator.run)
-        for (_, receive), shard in zip(boxes, shards, strict=True):
-            tasks.start_soon(serve, receive, shard)
-    async with outbox[1]:
-        return [message async for message in outbox[1]]
+        for box, shard in zip(boxes, shards, strict=True):
+            tasks.start_soon(serve, box.receiver, shard)
+    async with outbox.receiver as results:
+        return [message async for message in results if isinstance(message, Results)]
 
 
 async def test_verdicts_come_from_the_merged_windows_in_order() -> None:

@@ -5,8 +5,8 @@ import pytest
 from support import befriend, purchase
 
 from peerwatch.actors.graph import GraphActor
-from peerwatch.actors.mailbox import Reply, mailbox
-from peerwatch.actors.messages import Batch, Share, WindowQueries
+from peerwatch.actors.mailbox import Mailbox, Reply
+from peerwatch.actors.messages import Batch, CoordinatorMessage, GraphMessage, Share, WindowQueries
 from peerwatch.judging import engine
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.graph import FriendGraph
@@ -14,17 +14,17 @@ from peerwatch.network.graph import FriendGraph
 
 async def answers(*batches: Batch, D: int = 2, most: int = 100, number: int = 0, count: int = 1) -> list[WindowQueries]:
     """What the actor sends to the coordinator."""
-    inbox, outbox = mailbox(Batch, "graph", 100), mailbox(WindowQueries, "coordinator", 100)
+    inbox, outbox = Mailbox[GraphMessage]("graph", 100), Mailbox[CoordinatorMessage]("coordinator", 100)
     share = Share([Reply() for _ in range(1, count)])
     for copy in share.copies:
         copy.put(FriendGraph(D, 50))
-    with inbox[0]:
-        await inbox[0].send(share if number else Share([]))
+    with inbox.sender as dispatcher:
+        await dispatcher.send(share if number else Share([]))
         for batch in batches:
-            await inbox[0].send(batch)
-    await GraphActor(FriendGraph(D, 50, costs=(0, 9, 9, 0)), inbox[1], outbox[0], most, number, count).run()
-    with outbox[1]:
-        return [message async for message in outbox[1]]
+            await dispatcher.send(batch)
+    await GraphActor(FriendGraph(D, 50, costs=(0, 9, 9, 0)), inbox.receiver, outbox.sender, most, number, count).run()
+    with outbox.receiver as answered:
+        return [message async for message in answered if isinstance(message, WindowQueries)]
 
 
 def batch_of(content: bytes, seq: int = 1, *, judged: bool = True) -> Batch:

@@ -3,7 +3,7 @@
 import numpy as np
 from msgspec.structs import replace
 
-from peerwatch.actors.mailbox import Reply, mailbox
+from peerwatch.actors.mailbox import Mailbox, Reply
 from peerwatch.actors.messages import PurchaseBatch, ShardMessage, WindowRequest
 from peerwatch.actors.purchases import PurchaseShard
 from peerwatch.amounts import Amounts
@@ -34,11 +34,11 @@ def asked(seq: int, members: list[int]) -> WindowRequest:
 
 async def replies(messages: list[ShardMessage], requests: list[WindowRequest], T: int = 2) -> list[list[int]]:
     """The shard's replies to these requests, sent among these messages: the amounts in each window."""
-    inbox = mailbox(ShardMessage, "shard", 100)
-    with inbox[0]:
+    inbox = Mailbox[ShardMessage]("shard", 100)
+    with inbox.sender as sender:
         for message in messages:
-            await inbox[0].send(message)
-    await PurchaseShard(0, PurchaseHistory(T), inbox[1]).run()
+            await sender.send(message)
+    await PurchaseShard(0, PurchaseHistory(T), inbox.receiver).run()
     return [sorted((await request.reply.wait_answered()).amount.tolist()) for request in requests]
 
 
@@ -63,9 +63,9 @@ async def test_a_request_exactly_at_the_watermark_is_answered() -> None:
 
 async def test_purchases_nobody_will_ask_about_join_their_histories_at_once() -> None:
     """The batch log is settled as it comes, so that nothing waits for the first question."""
-    history, inbox = PurchaseHistory(2), mailbox(ShardMessage, "shard", 100)
-    with inbox[0]:
-        await inbox[0].send(replace(bought(1, 9), low=10))
-        await inbox[0].send(bought(10, 12))
-    await PurchaseShard(0, history, inbox[1]).run()
+    history, inbox = PurchaseHistory(2), Mailbox[ShardMessage]("shard", 100)
+    with inbox.sender as dispatcher:
+        await dispatcher.send(replace(bought(1, 9), low=10))
+        await dispatcher.send(bought(10, 12))
+    await PurchaseShard(0, history, inbox.receiver).run()
     assert (history.low, history.applied, history.tally[LINKED]) == (10, 12, 9)
