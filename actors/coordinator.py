@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
-from itertools import cycle
+from itertools import count, cycle
 from typing import Any, NamedTuple, Protocol
 
 import anyio
@@ -12,7 +12,7 @@ from anyio.to_thread import run_sync
 from numpy.typing import NDArray
 
 from peerwatch.actors.judges import LiveJudge, ModelActivated
-from peerwatch.actors.mailbox import INLINE_WORK, Mailbox, Receive, Reply, Send, run_kernel
+from peerwatch.actors.mailbox import INLINE_WORK, Mailbox, Receive, Send, run_kernel
 from peerwatch.actors.messages import (
     AuditDecisions,
     AuditMessage,
@@ -22,10 +22,12 @@ from peerwatch.actors.messages import (
     Results,
     ShardMessage,
     WindowQueries,
+    WindowReply,
     WindowRequest,
 )  # fmt: skip
 from peerwatch.actors.snapshot import Snapshot
 from peerwatch.actors.trainer import TrainingRequest
+from peerwatch.actors.window_table import WindowTable
 from peerwatch.amounts import UNIT
 from peerwatch.connectors.parquet import DecisionRow, DecisionsFile
 from peerwatch.judging.adaptation import Notice, section
@@ -59,11 +61,11 @@ class DecisionLog(Protocol):
 
 
 class PendingQueries(NamedTuple):
-    """Questions whose window requests are on their way, and where the shards' replies will come."""
+    """Questions whose window requests are on their way, by the requests' ids: None where nothing has been requested."""
 
     queries: WindowQueries
-    replies: list[Reply[Windows]]
-    own: list[Reply[Windows]]
+    windows: int | None
+    own: int | None
     """For the buyers' own purchases, if a judge wants them."""
 
 
@@ -118,6 +120,7 @@ class Coordinator:
         log: DecisionLog,
         inboxes: Sequence[Receive[CoordinatorMessage]],
         shards: Sequence[Send[ShardMessage]],
+        replies: Receive[WindowReply],
         output: Send[OutputMessage],
         checking: AuditSample | None = None,
         disagreed: Sequence[int] = (0, 0),
@@ -129,6 +132,9 @@ class Coordinator:
         self._log = log
         self._inboxes = inboxes
         self._shards = shards
+        self._replies = replies
+        self._requests = count(1)
+        self._table = WindowTable(len(shards))
         self._output = output
         self._checking = checking
         self._every = every
@@ -138,10 +144,11 @@ class Coordinator:
         """Purchases that the champion alone has flagged so far, and that the challenger alone has."""
 
     async def run(self) -> None:
-        """Serve until the mailbox ends and every reply has been judged."""
+        """Serve until the mailboxes end and every reply has been judged."""
         asked = Mailbox[PendingQueries | Snapshot]("asked")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._ask, asked.sender)
+            tasks.start_soon(self._collect)
             tasks.start_soon(self._judge_all, asked.receiver)
 
     async def _ask(self, asked: Send[PendingQueries | Snapshot]) -> None:
@@ -161,22 +168,29 @@ class Coordinator:
         if isinstance(message, Snapshot):
             await asked.send(message)
             return False
-        replies, own = [], []
+        windows, own = None, None
         if len(message.seq):
-            replies = await self._request(message.seq, message.networks)
+            windows = await self._request(message.seq, message.networks)
             if self._wants_context:
                 own = await self._request(message.seq, alone(message.events.user))
         message = msgspec.structs.replace(message, networks=message.networks.unfound())  # the first shard has it
-        await asked.send(PendingQueries(message, replies, own))
+        await asked.send(PendingQueries(message, windows, own))
         return message.next
 
-    async def _request(self, seq: Int64s, networks: Networks) -> list[Reply[Windows]]:
-        replies: list[Reply[Windows]] = []
+    async def _request(self, seq: Int64s, networks: Networks) -> int:
+        """Send a request to all shards; returns its id."""
+        request = next(self._requests)
+        self._table.expect(request)
         for shard in self._shards:
-            replies.append(Reply())
-            await shard.send(WindowRequest(seq, networks, int(seq[0]), replies[-1]))
+            await shard.send(WindowRequest(request, seq, networks, int(seq[0])))
             networks = networks.unfound()
-        return replies
+        return request
+
+    async def _collect(self) -> None:
+        """Take the shards' replies as they come, whatever else there is to wait for: no shard waits for the output."""
+        with self._replies:
+            async for reply in self._replies:
+                self._table.put(reply)
 
     async def _judge_all(self, asked: Receive[PendingQueries | Snapshot]) -> None:
         with ExitStack() as stack:
@@ -190,8 +204,8 @@ class Coordinator:
                     await self._output.send(message)
                     continue
                 queries = message.queries
-                windows = [await reply.wait_answered() for reply in message.replies]
-                own = [await reply.wait_answered() for reply in message.own]
+                windows = [] if message.windows is None else await self._table.take(message.windows)
+                own = [] if message.own is None else await self._table.take(message.own)
                 flagged = await self._flagged(queries, windows, own) if windows else []
                 await self._output.send(Results(queries.seq, flagged, queries.rejected, queries.through))
 

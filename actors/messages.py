@@ -74,10 +74,18 @@ class WindowRequest(msgspec.Struct, frozen=True):
     later question is about an event before it.
     """
 
+    id: int
     seq: Int64s
     networks: Networks
     low: int
-    reply: Reply[Windows]
+
+
+class WindowReply(msgspec.Struct, frozen=True):
+    """A shard to the coordinator: the windows that request `id` asked for, of the purchases of this shard's users."""
+
+    id: int
+    shard: int
+    windows: Windows
 
 
 class Share(msgspec.Struct, frozen=True):

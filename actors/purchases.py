@@ -4,8 +4,8 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from peerwatch.actors.mailbox import Receive, run_kernel
-from peerwatch.actors.messages import PurchaseBatch, ShardMessage, WindowRequest
+from peerwatch.actors.mailbox import Receive, Send, run_kernel
+from peerwatch.actors.messages import PurchaseBatch, ShardMessage, WindowReply, WindowRequest
 from peerwatch.judging.state import arrays_of
 from peerwatch.network.history import PurchaseHistory
 
@@ -18,15 +18,18 @@ COPY_WORK: Final = 2
 class PurchaseShard:
     """Appends purchases and answers window requests as of their event, in whatever order the two arrive."""
 
-    def __init__(self, number: int, history: PurchaseHistory, inbox: Receive[ShardMessage]) -> None:
+    def __init__(
+        self, number: int, history: PurchaseHistory, inbox: Receive[ShardMessage], replies: Send[WindowReply]
+    ) -> None:
         self._number = number
         self._history = history
         self._inbox = inbox
+        self._replies = replies
         self._parked: list[WindowRequest] = []
 
     async def run(self) -> None:
         """Serve until the mailbox ends."""
-        with self._inbox:
+        with self._inbox, self._replies:
             async for message in self._inbox:
                 if isinstance(message, PurchaseBatch):
                     await self._append(message)
@@ -60,4 +63,4 @@ class PurchaseShard:
                 MEMBER_WORK * len(networks.members) + LINK_WORK * len(request.seq) + COPY_WORK * len(networks.found.seq)
             )
             windows = await run_kernel(work, self._history.windows, request.seq, request.networks)
-            request.reply.put(windows)
+            await self._replies.send(WindowReply(request.id, self._number, windows))

@@ -13,7 +13,14 @@ from peerwatch.actors.coordinator import AuditSample, Coordinator, DecisionLog, 
 from peerwatch.actors.dispatcher import Dispatcher, Recovery
 from peerwatch.actors.graph import GraphActor
 from peerwatch.actors.mailbox import Depth, Mailbox, Send
-from peerwatch.actors.messages import AuditMessage, CoordinatorMessage, GraphMessage, OutputMessage, ShardMessage
+from peerwatch.actors.messages import (
+    AuditMessage,
+    CoordinatorMessage,
+    GraphMessage,
+    OutputMessage,
+    ShardMessage,
+    WindowReply,
+)
 from peerwatch.actors.output import OutputActor
 from peerwatch.actors.purchases import PurchaseShard
 from peerwatch.actors.snapshot import Snapshot
@@ -80,7 +87,9 @@ class Pipeline:
         answers = [Mailbox[CoordinatorMessage](f"coordinator {number}") for number in range(walkers)]
         to_output = Mailbox[OutputMessage]("output")
         shards = [Mailbox[ShardMessage](f"shard {number}") for number in range(len(state.histories))]
+        replies = Mailbox[WindowReply]("replies")
         asking = [box.sender.clone() for box in shards]
+        replying = [replies.sender, *(replies.sender.clone() for _ in shards[1:])]
         audited = Mailbox[AuditMessage]("audit") if auditing is not None else None
         live_judges = [live for _, live in judges.live_judges()]
         training = Mailbox[TrainingRequest]("trainer") if any(live.learns for live in live_judges) else None
@@ -92,8 +101,8 @@ class Pipeline:
         self._state = state
         self._every = every_decision
         optional = [box for box in (audited, training) if box is not None]
-        self._mailboxes: list[Mailbox[Any]] = [*graphs, *answers, to_output, *shards, *optional]
-        self._clones: list[Send[Any]] = [*asking]
+        self._mailboxes: list[Mailbox[Any]] = [*graphs, *answers, to_output, *shards, replies, *optional]
+        self._clones: list[Send[Any]] = [*asking, *replying]
         self._audit: AuditActor | None = None
         checking = None
         if auditing is not None and audited is not None:
@@ -133,6 +142,7 @@ class Pipeline:
             decisions,
             [box.receiver for box in answers],
             asking,
+            replies.receiver,
             to_output.sender,
             checking,
             state.disagreed,
@@ -146,8 +156,8 @@ class Pipeline:
             self._coordinator,
             self._output,
             *(
-                PurchaseShard(number, history, box.receiver)
-                for number, (history, box) in enumerate(zip(state.histories, shards, strict=True))
+                PurchaseShard(number, history, box.receiver, reply)
+                for number, (history, box, reply) in enumerate(zip(state.histories, shards, replying, strict=True))
             ),
             *([self._audit] if self._audit is not None else []),
             *([Trainer(training.receiver)] if training is not None else []),
