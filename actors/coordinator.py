@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from itertools import count, cycle
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import anyio
 import msgspec
@@ -25,7 +25,7 @@ from peerwatch.actors.messages import (
     WindowReply,
     WindowRequest,
 )  # fmt: skip
-from peerwatch.actors.snapshot import Snapshot
+from peerwatch.actors.snapshot import CoordinatorPart, SnapshotPart, SnapshotRequest
 from peerwatch.actors.trainer import TrainingRequest
 from peerwatch.actors.window_table import WindowTable
 from peerwatch.amounts import UNIT
@@ -34,7 +34,6 @@ from peerwatch.judging.adaptation import Notice, section
 from peerwatch.judging.audit import AuditedDecision
 from peerwatch.judging.judge import CHALLENGER, CHAMPION, BatchVerdicts, Case, Mask, Reasons
 from peerwatch.judging.sampling import sampled
-from peerwatch.judging.state import DISAGREED
 from peerwatch.kernels import Int64s
 from peerwatch.network.events import parse_event
 from peerwatch.network.graph import Networks, alone
@@ -113,6 +112,9 @@ class Coordinator:
     There is one inbox for each graph actor; they answer the batches in turn.
     """
 
+    part: Final = "coordinator"
+    """What its part of a snapshot is called."""
+
     def __init__(
         self,
         judges: Judges,
@@ -125,6 +127,7 @@ class Coordinator:
         checking: AuditSample | None = None,
         disagreed: Sequence[int] = (0, 0),
         every: DecisionsFile | None = None,
+        parts: Send[SnapshotPart] | None = None,
     ) -> None:
         """`disagreed` counts from what was judged before; `every` takes every decision."""
         self._judges = judges
@@ -138,6 +141,7 @@ class Coordinator:
         self._output = output
         self._checking = checking
         self._every = every
+        self._parts = parts
         self._wants_context = any(live.wants_context for _, live in judges.live_judges())
         self._at_once = judges.challenger is None and not judges.champion.stepwise
         self.disagreed: Int64s = np.array(disagreed, np.int64)
@@ -145,13 +149,13 @@ class Coordinator:
 
     async def run(self) -> None:
         """Serve until the mailboxes end and every reply has been judged."""
-        asked = Mailbox[PendingQueries | Snapshot]("asked")
+        asked = Mailbox[PendingQueries | SnapshotRequest]("asked")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._ask, asked.sender)
             tasks.start_soon(self._collect)
             tasks.start_soon(self._judge_all, asked.receiver)
 
-    async def _ask(self, asked: Send[PendingQueries | Snapshot]) -> None:
+    async def _ask(self, asked: Send[PendingQueries | SnapshotRequest]) -> None:
         with ExitStack() as stack:
             stack.enter_context(asked)
             for inbox in self._inboxes:
@@ -163,9 +167,9 @@ class Coordinator:
         for shard in self._shards:
             shard.close()
 
-    async def _ask_one(self, message: CoordinatorMessage, asked: Send[PendingQueries | Snapshot]) -> bool:
+    async def _ask_one(self, message: CoordinatorMessage, asked: Send[PendingQueries | SnapshotRequest]) -> bool:
         """Ask what one message wants to know; returns whether the next graph actor has the word."""
-        if isinstance(message, Snapshot):
+        if isinstance(message, SnapshotRequest):
             await asked.send(message)
             return False
         windows, own = None, None
@@ -192,15 +196,13 @@ class Coordinator:
             async for reply in self._replies:
                 self._table.put(reply)
 
-    async def _judge_all(self, asked: Receive[PendingQueries | Snapshot]) -> None:
+    async def _judge_all(self, asked: Receive[PendingQueries | SnapshotRequest]) -> None:
         with ExitStack() as stack:
             for end in (asked, self._output, self._checking and self._checking.audit, self._judges.trainer):
                 stack.enter_context(end or nullcontext())
             async for message in asked:
-                if isinstance(message, Snapshot):
-                    parts = await run_sync(self._every.sync) if self._every is not None else None
-                    arrays = {DISAGREED: self.disagreed.copy()} | self._judges.arrays()
-                    message.put(arrays, decisions_written=parts)
+                if isinstance(message, SnapshotRequest):
+                    await self._send_part(message)
                     await self._output.send(message)
                     continue
                 queries = message.queries
@@ -208,6 +210,12 @@ class Coordinator:
                 own = [] if message.own is None else await self._table.take(message.own)
                 flagged = await self._flagged(queries, windows, own) if windows else []
                 await self._output.send(Results(queries.seq, flagged, queries.rejected, queries.through))
+
+    async def _send_part(self, request: SnapshotRequest) -> None:
+        written = await run_sync(self._every.sync) if self._every is not None else None
+        if self._parts is not None:
+            memory = self._judges.arrays()
+            await self._parts.send(CoordinatorPart(request.id, self.part, self.disagreed.copy(), memory, written))
 
     async def _flagged(self, queries: WindowQueries, windows: list[Windows], own: list[Windows]) -> list[Flagged]:
         wanted = self._log.wanted(queries)

@@ -12,7 +12,7 @@ from anyio.to_thread import run_sync
 
 from peerwatch.actors.mailbox import Reply, Send, run_kernel
 from peerwatch.actors.messages import AuditBatch, AuditMessage, Batch, GraphMessage, PurchaseBatch, ShardMessage, Share
-from peerwatch.actors.snapshot import Snapshot
+from peerwatch.actors.snapshot import DispatcherPart, SnapshotPart, SnapshotRequest
 from peerwatch.connectors.source import Block, Bookmark, Source
 from peerwatch.errors import StrictError
 from peerwatch.judging.state import NOTHING_DONE, Counts
@@ -55,6 +55,9 @@ class Recovery(msgspec.Struct):
 class Dispatcher:
     """The only actor that sees log text; the order in which it numbers events is the order of everything."""
 
+    part: Final = "dispatcher"
+    """What its part of a snapshot is called."""
+
     def __init__(
         self,
         decoder: Decoder,
@@ -65,14 +68,15 @@ class Dispatcher:
         *,
         strict: bool,
         done: Counts = NOTHING_DONE,
-        due_snapshot: Callable[[int, Any, bool], Snapshot | None] = lambda *_: None,
+        due_snapshot: Callable[[int, Any, bool], SnapshotRequest | None] = lambda *_: None,
         recovery: Recovery | None = None,
         wait_settled: Callable[[int], Awaitable[None]] | None = None,
         bookmarks: Sequence[Bookmark[Any]] = (),
+        parts: Send[SnapshotPart] | None = None,
         warn: Callable[[str], None] = lambda _: None,
         complain: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`due_snapshot` is asked for a snapshot to send along after each block: events, position, whether the last.
+        """`due_snapshot` is asked after each block for a request to send along: events, position, whether the last.
 
         `warn` is told of the first hole, `complain` of a log that holds next to no events.
         """
@@ -88,6 +92,7 @@ class Dispatcher:
         self._poison = dict(self._recovery.poison)
         self._wait_settled = wait_settled
         self._bookmarks = list(bookmarks)
+        self._parts = parts
         self._warn = warn
         self._complain = complain
         self._impression: Impression | None = None
@@ -180,22 +185,21 @@ class Dispatcher:
         return None
 
     async def _snapshot(self, log: Source, position: Any, *, last: bool) -> None:
-        snapshot = self._due_snapshot(self._done.events, position, last)
-        if snapshot is not None:
-            arena, ends = self._decoder.interner.columns()
-            unseen = sorted(self._decoder.unseen)
-            snapshot.put(
-                {"arena": arena, "ends": ends},
-                progress=self.statistics(),
-                unseen=unseen,
-                bookmarks=list(self._bookmarks),
-                judged=log.judged,
-                position=position,
-            )
-            for shard in self._shards:
-                await shard.send(snapshot)
-            for graph in self._graphs:
-                await graph.send(snapshot)
+        request = self._due_snapshot(self._done.events, position, last)
+        if request is None:
+            return
+        if self._parts is not None:
+            unseen, bookmarks = sorted(self._decoder.unseen), list(self._bookmarks)
+            await self._parts.send(
+                DispatcherPart(
+                    request.id, self.part, self.statistics(), log.judged, position, bookmarks, unseen,
+                    *self._decoder.interner.columns(),
+                )
+            )  # fmt: skip
+        for shard in self._shards:
+            await shard.send(request)
+        for graph in self._graphs:
+            await graph.send(request)
 
     async def _take(self, block: Block, log: Source) -> None:
         self.reached = self._done.bytes + len(block.content)

@@ -10,7 +10,7 @@ import numpy as np
 
 from peerwatch.actors.mailbox import Receive, Send, run_kernel
 from peerwatch.actors.messages import Batch, CoordinatorMessage, GraphMessage, Share, WindowQueries
-from peerwatch.actors.snapshot import Snapshot
+from peerwatch.actors.snapshot import GraphPart, SnapshotPart, SnapshotRequest
 from peerwatch.judging.engine import walked
 from peerwatch.network.events import Kind
 from peerwatch.network.graph import FriendGraph
@@ -25,6 +25,9 @@ class GraphActor:
     The first one owns `graph`; the others copy it when they are told to.
     """
 
+    part: Final = "graph"
+    """What their part of a snapshot is called: one of them is enough."""
+
     def __init__(
         self,
         graph: FriendGraph,
@@ -33,6 +36,7 @@ class GraphActor:
         most: int,
         number: int = 0,
         count: int = 1,
+        parts: Send[SnapshotPart] | None = None,
     ) -> None:
         self._number, self._count = number, count
         self._turn = number
@@ -41,16 +45,16 @@ class GraphActor:
         self._inbox = inbox
         self._coordinator = coordinator
         self._most = most
+        self._parts = parts
         self._mean_work = 0.0
 
     async def run(self) -> None:
         """Answer batches until the mailbox ends."""
         with self._inbox, self._coordinator:
             async for message in self._inbox:
-                if isinstance(message, Snapshot):
+                if isinstance(message, SnapshotRequest):
                     if self._turn == 0:  # one is enough: the one that answers next
-                        degree, friends = await run_kernel(len(self._graph.pool), self._graph.columns)
-                        message.put({"degree": degree, "friends": friends})
+                        await self._send_part(message)
                         await self._coordinator.send(message)
                 elif isinstance(message, Share):
                     await self._share(message)
@@ -60,6 +64,11 @@ class GraphActor:
                 else:
                     await self._answer(message)
                     self._turn = self._count - 1 if message.judged else 0
+
+    async def _send_part(self, request: SnapshotRequest) -> None:
+        if self._parts is not None:
+            degree, friends = await run_kernel(len(self._graph.pool), self._graph.columns)
+            await self._parts.send(GraphPart(request.id, self.part, degree, friends))
 
     async def _share(self, share: Share) -> None:
         if self._number == 0:

@@ -5,7 +5,7 @@ from typing import TypeAlias
 import msgspec
 
 from peerwatch.actors.mailbox import Reply
-from peerwatch.actors.snapshot import Snapshot
+from peerwatch.actors.snapshot import SnapshotRequest
 from peerwatch.amounts import Amounts
 from peerwatch.judging.audit import AuditedDecision
 from peerwatch.judging.judge import Scoring
@@ -97,9 +97,9 @@ class Share(msgspec.Struct, frozen=True):
     copies: list[Reply[FriendGraph]]
 
 
-GraphMessage: TypeAlias = Batch | Share | Snapshot
-ShardMessage: TypeAlias = PurchaseBatch | WindowRequest | Snapshot
-CoordinatorMessage: TypeAlias = WindowQueries | Snapshot
+GraphMessage: TypeAlias = Batch | Share | SnapshotRequest
+ShardMessage: TypeAlias = PurchaseBatch | WindowRequest | SnapshotRequest
+CoordinatorMessage: TypeAlias = WindowQueries | SnapshotRequest
 
 
 class Flagged(msgspec.Struct, frozen=True):
@@ -128,7 +128,7 @@ class Results(msgspec.Struct, frozen=True):
     through: int
 
 
-OutputMessage: TypeAlias = Results | Snapshot
+OutputMessage: TypeAlias = Results | SnapshotRequest
 
 
 class AuditBatch(msgspec.Struct, frozen=True):

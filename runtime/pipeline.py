@@ -23,7 +23,7 @@ from peerwatch.actors.messages import (
 )
 from peerwatch.actors.output import OutputActor
 from peerwatch.actors.purchases import PurchaseShard
-from peerwatch.actors.snapshot import Snapshot
+from peerwatch.actors.snapshot import SnapshotPart
 from peerwatch.actors.trainer import Trainer, TrainingRequest
 from peerwatch.connectors.parquet import DecisionsFile
 from peerwatch.connectors.sink import Sink
@@ -31,6 +31,7 @@ from peerwatch.connectors.source import Bookmark, Source
 from peerwatch.errors import PeerwatchError
 from peerwatch.judging.engine import BATCH_CAP, windows_at_once
 from peerwatch.judging.state import Counts, State
+from peerwatch.runtime.checkpointer import Checkpointer
 
 SETTLE_SECONDS: Final = 0.001
 """How often a cautious run looks whether its one event is through."""
@@ -75,7 +76,7 @@ class Pipeline:
         walkers: int = 1,
         strict: bool = False,
         batch_cap: int = BATCH_CAP,
-        due_snapshot: Callable[[int, Any, bool], Snapshot | None] = lambda *_: None,
+        checkpointer: Checkpointer | None = None,
         recovery: Recovery | None = None,
         bookmarks: Sequence[Bookmark[Any]] = (),
         auditing: Auditing | None = None,
@@ -100,7 +101,9 @@ class Pipeline:
         state.graph.sizes = counted or any(live.wants_context for live in live_judges)
         self._state = state
         self._every = every_decision
-        optional = [box for box in (audited, training) if box is not None]
+        self._parts = Mailbox[SnapshotPart]("checkpointer") if checkpointer is not None else None
+        parts = self._parts.sender if self._parts is not None else None
+        optional = [box for box in (audited, training, self._parts) if box is not None]
         self._mailboxes: list[Mailbox[Any]] = [*graphs, *answers, to_output, *shards, replies, *optional]
         self._clones: list[Send[Any]] = [*asking, *replying]
         self._audit: AuditActor | None = None
@@ -117,10 +120,11 @@ class Pipeline:
             audited.sender if audited is not None else None,
             strict=strict,
             done=state.progress,
-            due_snapshot=due_snapshot,
+            due_snapshot=checkpointer.due if checkpointer is not None else lambda *_: None,
             recovery=recovery,
             wait_settled=self._wait_settled,
             bookmarks=bookmarks,
+            parts=parts,
             warn=warn,
             complain=complain,
         )
@@ -134,6 +138,7 @@ class Pipeline:
             verdicts=state.verdicts,
             written=state.flagged,
             through=state.progress.events,
+            parts=parts,
         )
         most = windows_at_once(state.T, len(shards))
         self._coordinator = Coordinator(
@@ -147,18 +152,25 @@ class Pipeline:
             checking,
             state.disagreed,
             every_decision,
+            parts,
         )
-        self._actors: list[GraphActor | Coordinator | OutputActor | PurchaseShard | AuditActor | Trainer] = [
+        in_snapshots: list[GraphActor | Coordinator | OutputActor | PurchaseShard] = [
             *(
-                GraphActor(state.graph, box.receiver, answer.sender, most, number, walkers)
+                GraphActor(state.graph, box.receiver, answer.sender, most, number, walkers, parts)
                 for number, (box, answer) in enumerate(zip(graphs, answers, strict=True))
             ),
             self._coordinator,
             self._output,
             *(
-                PurchaseShard(number, history, box.receiver, reply)
+                PurchaseShard(number, history, box.receiver, reply, parts)
                 for number, (history, box, reply) in enumerate(zip(state.histories, shards, replying, strict=True))
             ),
+        ]
+        self._checkpointer = checkpointer
+        self._expected = {self._dispatcher.part, *(actor.part for actor in in_snapshots)}
+        """What the parts of a snapshot are called."""
+        self._actors: list[GraphActor | Coordinator | OutputActor | PurchaseShard | AuditActor | Trainer] = [
+            *in_snapshots,
             *([self._audit] if self._audit is not None else []),
             *([Trainer(training.receiver)] if training is not None else []),
         ]
@@ -208,10 +220,15 @@ class Pipeline:
             PeerwatchError: a log, a sink or a strict rule ended the run.
         """
         try:
-            async with task_group() as tasks:
-                for actor in self._actors:
-                    tasks.start_soon(actor.run)
-                tasks.start_soon(self._dispatcher.run, logs)
+            async with task_group() as collecting:
+                if self._checkpointer is not None and self._parts is not None:
+                    collecting.start_soon(self._checkpointer.run, self._parts.receiver, self._expected)
+                async with task_group() as tasks:
+                    for actor in self._actors:
+                        tasks.start_soon(actor.run)
+                    tasks.start_soon(self._dispatcher.run, logs)
+                if self._parts is not None:
+                    self._parts.sender.close()  # no more parts come; what is there is still written
         finally:
             for box in self._mailboxes:
                 box.close()  # an actor that failed or was cancelled may have left its own end open

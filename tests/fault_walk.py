@@ -98,9 +98,9 @@ def one_after_the_other() -> None:
     begun: list[checkpointer.Checkpointer] = []
     begin = checkpointer.Checkpointer.run
 
-    async def noted(writer: checkpointer.Checkpointer) -> None:
+    async def noted(writer: checkpointer.Checkpointer, *parts: Any) -> None:
         begun.append(writer)
-        await begin(writer)
+        await begin(writer, *parts)
 
     def waiting(blocks: Callable[[Any], AsyncGenerator[Block, None]]) -> Callable[[Any], AsyncGenerator[Block, None]]:
         async def waited(log: Any) -> AsyncGenerator[Block, None]:
