@@ -21,12 +21,13 @@ from peerwatch.actors.messages import (
     OutputMessage,
     Results,
     ShardMessage,
+    TrainedModel,
+    TrainingRequest,
     WindowQueries,
     WindowReply,
     WindowRequest,
 )  # fmt: skip
 from peerwatch.actors.snapshot import CoordinatorPart, SnapshotPart, SnapshotRequest
-from peerwatch.actors.trainer import TrainingRequest
 from peerwatch.actors.window_table import WindowTable
 from peerwatch.amounts import UNIT
 from peerwatch.connectors.parquet import DecisionRow, DecisionsFile
@@ -75,15 +76,18 @@ class AuditSample(NamedTuple):
     audit: Send[AuditMessage]
 
 
-class Judges(NamedTuple):
-    """Who judges: the champion, whose verdicts count, and perhaps a challenger, whose verdicts are compared with them.
+class TrainerLink(NamedTuple):
+    """Where models are ordered from the trainer, and where they come."""
 
-    `trainer` is there if one of them learns.
-    """
+    requests: Send[TrainingRequest]
+    trained: Receive[TrainedModel]
+
+
+class Judges(NamedTuple):
+    """Who judges: the champion, whose verdicts count, and perhaps a challenger, who is compared with it."""
 
     champion: LiveJudge
     challenger: LiveJudge | None = None
-    trainer: Send[TrainingRequest] | None = None
 
     def live_judges(self) -> list[tuple[str, LiveJudge]]:
         """Those who are there, by name."""
@@ -128,8 +132,12 @@ class Coordinator:
         disagreed: Sequence[int] = (0, 0),
         every: DecisionsFile | None = None,
         parts: Send[SnapshotPart] | None = None,
+        trainer: TrainerLink | None = None,
     ) -> None:
-        """`disagreed` counts from what was judged before; `every` takes every decision."""
+        """`disagreed` counts from what was judged before; `every` takes every decision.
+
+        There is a `trainer` if one of the judges learns.
+        """
         self._judges = judges
         self._T = T
         self._log = log
@@ -142,6 +150,7 @@ class Coordinator:
         self._checking = checking
         self._every = every
         self._parts = parts
+        self._trainer = trainer
         self._wants_context = any(live.wants_context for _, live in judges.live_judges())
         self._at_once = judges.challenger is None and not judges.champion.stepwise
         self.disagreed: Int64s = np.array(disagreed, np.int64)
@@ -154,6 +163,8 @@ class Coordinator:
             tasks.start_soon(self._ask, asked.sender)
             tasks.start_soon(self._collect)
             tasks.start_soon(self._judge_all, asked.receiver)
+            if self._trainer is not None:
+                tasks.start_soon(self._take_models, self._trainer.trained)
 
     async def _ask(self, asked: Send[PendingQueries | SnapshotRequest]) -> None:
         with ExitStack() as stack:
@@ -196,9 +207,17 @@ class Coordinator:
             async for reply in self._replies:
                 self._table.put(reply)
 
+    async def _take_models(self, trained: Receive[TrainedModel]) -> None:
+        """Hand models to those they were trained for, until the trainer has ended."""
+        live_judges = dict(self._judges.live_judges())
+        with trained:
+            async for model in trained:
+                live_judges[model.who].take(model)
+
     async def _judge_all(self, asked: Receive[PendingQueries | SnapshotRequest]) -> None:
+        requests = self._trainer.requests if self._trainer is not None else None
         with ExitStack() as stack:
-            for end in (asked, self._output, self._checking and self._checking.audit, self._judges.trainer):
+            for end in (asked, self._output, self._checking and self._checking.audit, requests):
                 stack.enter_context(end or nullcontext())
             async for message in asked:
                 if isinstance(message, SnapshotRequest):
@@ -227,7 +246,8 @@ class Coordinator:
             flagged, outcomes = await run_kernel(work, self._decide, queries, windows, own, wanted, checked)
         else:
             case = await run_sync(self._case, queries, windows, own)
-            judged = [await live.verdicts(case, self._judges.trainer) for _, live in self._judges.live_judges()]
+            requests = self._trainer.requests if self._trainer is not None else None
+            judged = [await live.verdicts(case, who, requests) for who, live in self._judges.live_judges()]
             flagged, outcomes = await run_sync(self._report, queries, case, judged, wanted, checked)
         if self._checking is not None and outcomes:
             await self._checking.audit.send(AuditDecisions(outcomes))

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import anyio
 import numpy as np
 from anyio.to_thread import run_sync
 from numpy.typing import NDArray
 
-from peerwatch.actors.mailbox import Reply, Send
-from peerwatch.actors.trainer import TrainingRequest
+from peerwatch.actors.mailbox import Send
+from peerwatch.actors.messages import TrainedModel, TrainingRequest
 from peerwatch.detectors.base import Detector
 from peerwatch.judging.adaptation import Adaptation, Notice
 from peerwatch.judging.judge import BatchVerdicts, Case, Judge, joined
@@ -89,6 +90,28 @@ class ModelActivated(NamedTuple):
     version: int
 
 
+class PendingModel:
+    """A model that has been ordered from the trainer."""
+
+    def __init__(self) -> None:
+        self._trained = anyio.Event()
+
+    def put(self, model: Detector) -> None:
+        """It has been trained; whoever waits goes on."""
+        self._model = model
+        self._trained.set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has been trained."""
+        return self._trained.is_set()
+
+    async def wait_ready(self) -> Detector:
+        """The model, once it has been trained."""
+        await self._trained.wait()
+        return self._model
+
+
 class LiveJudge:
     """A judge, asked part by part if models or labels may come in between.
 
@@ -112,10 +135,12 @@ class LiveJudge:
         self.is_new: Callable[[int], bool] = lambda _: False
         """Whether an event cannot have been judged before."""
         self._holds = holds
-        self._models = models or NoModels()
+        self.models = models or NoModels()
+        """Where its models are kept."""
         self._labels = labels
         self._waits = waits
-        self._ordered: Reply[Detector] | None = None
+        self._ordered: dict[int, PendingModel] = {}
+        """What the trainer has been asked for, by version."""
         self._spoke: list[ModelActivated] = []
 
     @property
@@ -141,7 +166,7 @@ class LiveJudge:
         """
         self.judge.restore(arrays)
         if self.judge.learner is not None and self.judge.learner.version:
-            self.judge.detector = self._models.load(self.judge.learner.version, self.judge.detector)
+            self.judge.detector = self.models.load(self.judge.learner.version, self.judge.detector)
 
     def look(self) -> None:
         """See whether analysts have said more by now."""
@@ -157,8 +182,12 @@ class LiveJudge:
             self.judge.adaptation.notices.clear()
         return notices
 
-    async def verdicts(self, case: Case, trainer: Send[TrainingRequest] | None) -> BatchVerdicts:
-        """Judge purchases; those of a run come in order, each once. Who learns needs a trainer."""
+    def take(self, trained: TrainedModel) -> None:
+        """Take a model that was ordered; it judges from when it is activated."""
+        self._ordered[trained.version].put(trained.model)
+
+    async def verdicts(self, case: Case, who: str, trainer: Send[TrainingRequest] | None) -> BatchVerdicts:
+        """Judge purchases; those of a run come in order, each once. `trainer` knows who learns as `who`."""
         judge = self.judge
         if not judge.stepwise:
             return await run_sync(judge.verdicts, case)
@@ -167,7 +196,7 @@ class LiveJudge:
         while begin < q:
             seq = int(case.seq[begin])
             if judge.learner is not None and trainer is not None:
-                await self._attend(judge, judge.learner, seq, trainer)
+                await self._attend(judge, judge.learner, seq, who, trainer)
             if judge.adaptation is not None and judge.adaptation.precision is not None:
                 await self._listen(judge.adaptation, seq)
             rest = case.part(begin, q)
@@ -176,25 +205,26 @@ class LiveJudge:
             begin = end
         return joined(parts)
 
-    async def _attend(self, judge: Judge, learner: Learner, seq: int, trainer: Send[TrainingRequest]) -> None:
+    async def _attend(self, judge: Judge, learner: Learner, seq: int, who: str, trainer: Send[TrainingRequest]) -> None:
         """See that the lesson is being learned, and that its model is taken up, if it is to speak from event `seq`."""
         training_set = learner.training_set
         if training_set is None:
             return
-        since = self._models.since(training_set.version)
+        since = self.models.since(training_set.version)
         if since is not None:
             if seq < since:
                 return
-            model = await run_sync(self._models.load, training_set.version, judge.detector)
+            model = await run_sync(self.models.load, training_set.version, judge.detector)
         else:
-            if self._ordered is None:
-                self._ordered = Reply()
-                await trainer.send(TrainingRequest(judge.detector, training_set, self._models.keep, self._ordered))
-            if not (learner.due if self._waits else self._ordered.answered and self._may_change(seq)):
+            if training_set.version not in self._ordered:
+                self._ordered[training_set.version] = PendingModel()
+                await trainer.send(TrainingRequest(who, training_set))
+            pending = self._ordered[training_set.version]
+            if not (learner.due if self._waits else pending.ready and self._may_change(seq)):
                 return
-            model = await self._ordered.wait_answered()
-            await run_sync(self._models.speaks, training_set.version, seq)
-        self._ordered = None
+            model = await pending.wait_ready()
+            await run_sync(self.models.speaks, training_set.version, seq)
+            del self._ordered[training_set.version]
         judge.activate(model)
         self._spoke.append(ModelActivated(seq, training_set.version))
 
@@ -220,7 +250,7 @@ class LiveJudge:
         """How many of the events `seq` come before the next thing that is written down."""
         known = []
         if judge.learner is not None and judge.learner.training_set is not None:
-            known.append(self._models.since(judge.learner.training_set.version))
+            known.append(self.models.since(judge.learner.training_set.version))
         if judge.adaptation is not None and self._labels is not None:
             known.append(self._labels.since(judge.adaptation.heard))
         next_ = min((since for since in known if since is not None and since > seq[0]), default=None)

@@ -7,9 +7,11 @@ import msgspec
 from peerwatch.actors.mailbox import Reply
 from peerwatch.actors.snapshot import SnapshotRequest
 from peerwatch.amounts import Amounts
+from peerwatch.detectors.base import Detector
 from peerwatch.judging.audit import AuditedDecision
 from peerwatch.judging.judge import Scoring
 from peerwatch.judging.severity import Level
+from peerwatch.judging.training import TrainingSet
 from peerwatch.kernels import Bytes, Int32s, Int64s
 from peerwatch.network.decoder import Events
 from peerwatch.network.graph import FriendGraph, Networks
@@ -126,6 +128,21 @@ class Results(msgspec.Struct, frozen=True):
     flagged: list[Flagged]
     rejected: list[RejectedLine]
     through: int
+
+
+class TrainingRequest(msgspec.Struct, frozen=True):
+    """Coordinator to trainer: a model is to be trained for `who`, "champion" or "challenger"."""
+
+    who: str
+    training_set: TrainingSet
+
+
+class TrainedModel(msgspec.Struct, frozen=True):
+    """Trainer to coordinator: model number `version` of `who`, which is kept by now. It is the receiver's own."""
+
+    who: str
+    version: int
+    model: Detector
 
 
 OutputMessage: TypeAlias = Results | SnapshotRequest

@@ -9,7 +9,7 @@ from anyio.abc import TaskGroup
 from anyio.to_thread import run_sync
 
 from peerwatch.actors.audit import AuditActor, Auditing, AuditTally
-from peerwatch.actors.coordinator import AuditSample, Coordinator, DecisionLog, Judges
+from peerwatch.actors.coordinator import AuditSample, Coordinator, DecisionLog, Judges, TrainerLink
 from peerwatch.actors.dispatcher import Dispatcher, Recovery
 from peerwatch.actors.graph import GraphActor
 from peerwatch.actors.mailbox import Depth, Mailbox, Send
@@ -19,12 +19,14 @@ from peerwatch.actors.messages import (
     GraphMessage,
     OutputMessage,
     ShardMessage,
+    TrainedModel,
+    TrainingRequest,
     WindowReply,
 )
 from peerwatch.actors.output import OutputActor
 from peerwatch.actors.purchases import PurchaseShard
 from peerwatch.actors.snapshot import SnapshotPart
-from peerwatch.actors.trainer import Trainer, TrainingRequest
+from peerwatch.actors.trainer import Trainee, Trainer
 from peerwatch.connectors.parquet import DecisionsFile
 from peerwatch.connectors.sink import Sink
 from peerwatch.connectors.source import Bookmark, Source
@@ -93,9 +95,13 @@ class Pipeline:
         replying = [replies.sender, *(replies.sender.clone() for _ in shards[1:])]
         audited = Mailbox[AuditMessage]("audit") if auditing is not None else None
         live_judges = [live for _, live in judges.live_judges()]
-        training = Mailbox[TrainingRequest]("trainer") if any(live.learns for live in live_judges) else None
-        if training is not None:
-            judges = judges._replace(trainer=training.sender)
+        trainees = {who: Trainee(live.judge.detector, live.models) for who, live in judges.live_judges() if live.learns}
+        training = Mailbox[TrainingRequest]("trainer") if trainees else None
+        trained = Mailbox[TrainedModel]("models") if trainees else None
+        trainer, link = None, None
+        if training is not None and trained is not None:
+            trainer = Trainer(trainees, training.receiver, trained.sender)
+            link = TrainerLink(training.sender, trained.receiver)
         # a record names the network's size, and it is a part of the context
         counted = every_decision is not None or decisions.flagged
         state.graph.sizes = counted or any(live.wants_context for live in live_judges)
@@ -103,7 +109,7 @@ class Pipeline:
         self._every = every_decision
         self._parts = Mailbox[SnapshotPart]("checkpointer") if checkpointer is not None else None
         parts = self._parts.sender if self._parts is not None else None
-        optional = [box for box in (audited, training, self._parts) if box is not None]
+        optional = [box for box in (audited, training, trained, self._parts) if box is not None]
         self._mailboxes: list[Mailbox[Any]] = [*graphs, *answers, to_output, *shards, replies, *optional]
         self._clones: list[Send[Any]] = [*asking, *replying]
         self._audit: AuditActor | None = None
@@ -153,6 +159,7 @@ class Pipeline:
             state.disagreed,
             every_decision,
             parts,
+            link,
         )
         in_snapshots: list[GraphActor | Coordinator | OutputActor | PurchaseShard] = [
             *(
@@ -172,7 +179,7 @@ class Pipeline:
         self._actors: list[GraphActor | Coordinator | OutputActor | PurchaseShard | AuditActor | Trainer] = [
             *in_snapshots,
             *([self._audit] if self._audit is not None else []),
-            *([Trainer(training.receiver)] if training is not None else []),
+            *([trainer] if trainer is not None else []),
         ]
 
     @property
