@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
 
-from peerwatch.actors.mailbox import Reply, Send, run_kernel
+from peerwatch.actors.mailbox import Send, run_kernel
 from peerwatch.actors.messages import AuditBatch, AuditMessage, Batch, GraphMessage, PurchaseBatch, ShardMessage, Share
 from peerwatch.actors.snapshot import DispatcherPart, SnapshotPart, SnapshotRequest
 from peerwatch.connectors.source import Block, Bookmark, Source
@@ -284,9 +284,8 @@ class Dispatcher:
             await self._audit.send(AuditBatch(batch, *self._decoder.interner.columns()))
         if log.judged and not self._shared:
             self._shared = True
-            share = Share([Reply() for _ in self._graphs[1:]])
             for graph in self._graphs:
-                await graph.send(share)
+                await graph.send(Share())
         for graph in self._graphs if log.judged else self._graphs[:1]:
             await graph.send(batch)
         self._done = self._done._replace(events=through)

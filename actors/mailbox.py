@@ -73,28 +73,6 @@ class Mailbox(Generic[Message]):
         self.receiver.close()
 
 
-class Reply(Generic[Result]):
-    """Where the answer to one request is put, once, and awaited."""
-
-    def __init__(self) -> None:
-        self._answered = anyio.Event()
-
-    def put(self, answer: Result) -> None:
-        """Give the answer; whoever waits goes on."""
-        self._answer = answer
-        self._answered.set()
-
-    @property
-    def answered(self) -> bool:
-        """Whether the answer is there."""
-        return self._answered.is_set()
-
-    async def wait_answered(self) -> Result:
-        """The answer, once it is there."""
-        await self._answered.wait()
-        return self._answer
-
-
 async def run_kernel(work: int, call: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
     """Run a call of about `work` elementary steps: a small one inline, a large one on a thread, the loop left free."""
     if work <= INLINE_WORK:

@@ -4,7 +4,6 @@ from typing import TypeAlias
 
 import msgspec
 
-from peerwatch.actors.mailbox import Reply
 from peerwatch.actors.snapshot import SnapshotRequest
 from peerwatch.amounts import Amounts
 from peerwatch.detectors.base import Detector
@@ -96,7 +95,11 @@ class Share(msgspec.Struct, frozen=True):
     Until then only the first one gets batches.
     """
 
-    copies: list[Reply[FriendGraph]]
+
+class GraphCopy(msgspec.Struct, frozen=True):
+    """The first graph actor to another: its graph as of `Share`. It is the receiver's own."""
+
+    graph: FriendGraph
 
 
 GraphMessage: TypeAlias = Batch | Share | SnapshotRequest

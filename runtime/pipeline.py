@@ -16,6 +16,7 @@ from peerwatch.actors.mailbox import Depth, Mailbox, Send
 from peerwatch.actors.messages import (
     AuditMessage,
     CoordinatorMessage,
+    GraphCopy,
     GraphMessage,
     OutputMessage,
     ShardMessage,
@@ -33,6 +34,7 @@ from peerwatch.connectors.source import Bookmark, Source
 from peerwatch.errors import PeerwatchError
 from peerwatch.judging.engine import BATCH_CAP, windows_at_once
 from peerwatch.judging.state import Counts, State
+from peerwatch.network.graph import FriendGraph
 from peerwatch.runtime.checkpointer import Checkpointer
 
 SETTLE_SECONDS: Final = 0.001
@@ -87,6 +89,7 @@ class Pipeline:
     ) -> None:
         """`warn` and `complain` are the dispatcher's."""
         graphs = [Mailbox[GraphMessage](f"graph {number}") for number in range(walkers)]
+        copies = [Mailbox[GraphCopy](f"graph copy {number}", 1) for number in range(1, walkers)]
         answers = [Mailbox[CoordinatorMessage](f"coordinator {number}") for number in range(walkers)]
         to_output = Mailbox[OutputMessage]("output")
         shards = [Mailbox[ShardMessage](f"shard {number}") for number in range(len(state.histories))]
@@ -110,7 +113,7 @@ class Pipeline:
         self._parts = Mailbox[SnapshotPart]("checkpointer") if checkpointer is not None else None
         parts = self._parts.sender if self._parts is not None else None
         optional = [box for box in (audited, training, trained, self._parts) if box is not None]
-        self._mailboxes: list[Mailbox[Any]] = [*graphs, *answers, to_output, *shards, replies, *optional]
+        self._mailboxes: list[Mailbox[Any]] = [*graphs, *copies, *answers, to_output, *shards, replies, *optional]
         self._clones: list[Send[Any]] = [*asking, *replying]
         self._audit: AuditActor | None = None
         checking = None
@@ -163,7 +166,17 @@ class Pipeline:
         )
         in_snapshots: list[GraphActor | Coordinator | OutputActor | PurchaseShard] = [
             *(
-                GraphActor(state.graph, box.receiver, answer.sender, most, number, walkers, parts)
+                GraphActor(
+                    state.graph if number == 0 else FriendGraph(state.D, state.T),
+                    box.receiver,
+                    answer.sender,
+                    most,
+                    number,
+                    walkers,
+                    parts,
+                    copies=[copy.sender for copy in copies] if number == 0 else (),
+                    copy=copies[number - 1].receiver if number else None,
+                )
                 for number, (box, answer) in enumerate(zip(graphs, answers, strict=True))
             ),
             self._coordinator,
