@@ -247,7 +247,9 @@ class Coordinator:
         else:
             case = await run_sync(self._case, queries, windows, own)
             requests = self._trainer.requests if self._trainer is not None else None
-            judged = [await live.verdicts(case, who, requests) for who, live in self._judges.live_judges()]
+            judged = [
+                await live.verdicts(case, who, requests, new=queries.new) for who, live in self._judges.live_judges()
+            ]
             flagged, outcomes = await run_sync(self._report, queries, case, judged, wanted, checked)
         if self._checking is not None and outcomes:
             await self._checking.audit.send(AuditDecisions(outcomes))

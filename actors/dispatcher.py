@@ -102,18 +102,14 @@ class Dispatcher:
         self._reading = anyio.CancelScope()
         self.reached = done.bytes
         """Bytes of all logs that have been taken in hand."""
-        self._caught_up: int | None = None
-        """How many events there were when there was nothing left to read for the first time."""
+        self._caught_up = False
+        """Whether there has been nothing left to read: what comes then cannot have been there before the run began."""
         self.stopped_by: StrictError | None = None
         """The rejected line that ended a strict run."""
 
     def statistics(self) -> Counts:
         """How far it has come."""
         return self._done._replace(users=self._decoder.users)
-
-    def is_new(self, seq: int) -> bool:
-        """Whether an event that has been sent on cannot have been there before this run began."""
-        return self._caught_up is not None and seq > self._caught_up
 
     def stop(self) -> None:
         """Read no more; what has been read is still judged."""
@@ -136,8 +132,8 @@ class Dispatcher:
                         begun = True
                         await self._take(block, log)
                         self._mark(log, block.position)
-                    elif block.caught_up and self._caught_up is None:
-                        self._caught_up = self._done.events
+                    elif block.caught_up:
+                        self._caught_up = True
                     closing = log, block.position
                     await self._snapshot(*closing, last=False)
             await self._judge_impression(log, ended=True)
@@ -279,7 +275,7 @@ class Dispatcher:
                 low=0 if log.judged else through + 1,
             )  # fmt: skip
             await shard.send(purchases)
-        batch = Batch(events, seq, content, log.name, log.judged, users, rejected)
+        batch = Batch(events, seq, content, log.name, log.judged, users, rejected, self._caught_up)
         if self._audit is not None:
             await self._audit.send(AuditBatch(batch, *self._decoder.interner.columns()))
         if log.judged and not self._shared:

@@ -109,7 +109,7 @@ class GraphActor:
             await self._coordinator.send(
                 WindowQueries(
                     batch.seq + places, events[places], networks, batch.content, batch.file, rejected, through,
-                    last and batch.judged,
+                    last and batch.judged, batch.new,
                 )
             )  # fmt: skip
             rejected = []

@@ -1,6 +1,6 @@
 """One who judges, and the models that come to it while it does."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import anyio
@@ -118,8 +118,8 @@ class LiveJudge:
     With `waits` the flow of events waits for a model at the count at which it is expected, so that every run has it
     there; otherwise the model speaks from whatever event it is ready for. What has been written down holds either way.
 
-    With `holds` verdicts on the next events may have been read before, in a run that died: until `is_new` says that an
-    event cannot have been judged then, nothing changes at a moment of its own that is not written down.
+    With `holds` verdicts on the next events may have been read before, in a run that died: until events are new, which
+    cannot have been judged then, nothing changes at a moment of its own that is not written down.
     """
 
     def __init__(
@@ -132,8 +132,6 @@ class LiveJudge:
         holds: bool = False,
     ) -> None:
         self.judge = judge
-        self.is_new: Callable[[int], bool] = lambda _: False
-        """Whether an event cannot have been judged before."""
         self._holds = holds
         self.models = models or NoModels()
         """Where its models are kept."""
@@ -186,9 +184,14 @@ class LiveJudge:
         """Take a model that was ordered; it judges from when it is activated."""
         self._ordered[trained.version].put(trained.model)
 
-    async def verdicts(self, case: Case, who: str, trainer: Send[TrainingRequest] | None) -> BatchVerdicts:
-        """Judge purchases; those of a run come in order, each once. `trainer` knows who learns as `who`."""
-        judge = self.judge
+    async def verdicts(
+        self, case: Case, who: str, trainer: Send[TrainingRequest] | None, *, new: bool
+    ) -> BatchVerdicts:
+        """Judge purchases; those of a run come in order, each once. `trainer` knows who learns as `who`.
+
+        `new` ones cannot have been judged before.
+        """
+        judge, may_change = self.judge, new or not self._holds
         if not judge.stepwise:
             return await run_sync(judge.verdicts, case)
         parts: list[BatchVerdicts] = []
@@ -196,16 +199,18 @@ class LiveJudge:
         while begin < q:
             seq = int(case.seq[begin])
             if judge.learner is not None and trainer is not None:
-                await self._attend(judge, judge.learner, seq, who, trainer)
+                await self._attend(judge, judge.learner, seq, who, trainer, may_change=may_change)
             if judge.adaptation is not None and judge.adaptation.precision is not None:
-                await self._listen(judge.adaptation, seq)
+                await self._listen(judge.adaptation, seq, may_change=may_change)
             rest = case.part(begin, q)
             end = begin + min(judge.until(rest), self._until_written_down(judge, rest.seq))
             parts.append(await run_sync(judge.verdicts, case.part(begin, end)))
             begin = end
         return joined(parts)
 
-    async def _attend(self, judge: Judge, learner: Learner, seq: int, who: str, trainer: Send[TrainingRequest]) -> None:
+    async def _attend(
+        self, judge: Judge, learner: Learner, seq: int, who: str, trainer: Send[TrainingRequest], *, may_change: bool
+    ) -> None:
         """See that the lesson is being learned, and that its model is taken up, if it is to speak from event `seq`."""
         training_set = learner.training_set
         if training_set is None:
@@ -220,7 +225,7 @@ class LiveJudge:
                 self._ordered[training_set.version] = PendingModel()
                 await trainer.send(TrainingRequest(who, training_set))
             pending = self._ordered[training_set.version]
-            if not (learner.due if self._waits else pending.ready and self._may_change(seq)):
+            if not (learner.due if self._waits else pending.ready and may_change):
                 return
             model = await pending.wait_ready()
             await run_sync(self.models.speaks, training_set.version, seq)
@@ -228,23 +233,17 @@ class LiveJudge:
         judge.activate(model)
         self._spoke.append(ModelActivated(seq, training_set.version))
 
-    async def _listen(self, adaptation: Adaptation, seq: int) -> None:
+    async def _listen(self, adaptation: Adaptation, seq: int, *, may_change: bool) -> None:
         """Hear what analysts have said, if it is to be heard before event `seq`."""
         if self._labels is None:
             return
         since = self._labels.since(adaptation.heard)
-        while (
-            (seq >= since) if since is not None else (self._labels.has_more(adaptation.heard) and self._may_change(seq))
-        ):
+        while (seq >= since) if since is not None else (self._labels.has_more(adaptation.heard) and may_change):
             labels, through = await run_sync(self._labels.hear, seq, adaptation.heard)
             if through == adaptation.heard:
                 break
             adaptation.hear(seq, labels, through)
             since = self._labels.since(adaptation.heard)
-
-    def _may_change(self, seq: int) -> bool:
-        """Whether nobody can have read a verdict on event `seq` by what there was before."""
-        return not self._holds or self.is_new(seq)
 
     def _until_written_down(self, judge: Judge, seq: Int64s) -> int:
         """How many of the events `seq` come before the next thing that is written down."""

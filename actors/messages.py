@@ -23,7 +23,8 @@ class Batch(msgspec.Struct, frozen=True):
     """Dispatcher to graph: events in log order, the first of them number `seq`.
 
     `content` is the text their `start` and `end` point into, `file` its name. Purchases are judged if `judged`.
-    Dense users are below `users`. `rejected` are the lines among its own that are not events.
+    Dense users are below `users`. `rejected` are the lines among its own that are not events. `new` says that no event
+    can have been there before this run began.
     """
 
     events: Events
@@ -33,6 +34,7 @@ class Batch(msgspec.Struct, frozen=True):
     judged: bool
     users: int
     rejected: list[RejectedLine]
+    new: bool = False
 
 
 class PurchaseBatch(msgspec.Struct, frozen=True):
@@ -54,7 +56,7 @@ class WindowQueries(msgspec.Struct, frozen=True):
     """Graph to coordinator: purchases to be judged, with what answers for their buyers' networks as of each of them.
 
     Every batch gives at least one message, be it empty; the last of a batch says how far the events have come. `next`
-    says that the following message comes from the next graph actor.
+    says that the following message comes from the next graph actor, `new` is the batch's.
     """
 
     seq: Int64s
@@ -65,6 +67,7 @@ class WindowQueries(msgspec.Struct, frozen=True):
     rejected: list[RejectedLine]
     through: int
     next: bool
+    new: bool = False
 
 
 class WindowRequest(msgspec.Struct, frozen=True):

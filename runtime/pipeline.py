@@ -137,8 +137,6 @@ class Pipeline:
             warn=warn,
             complain=complain,
         )
-        for live in live_judges:
-            live.is_new = self._dispatcher.is_new
         self._output = OutputActor(
             to_output.receiver,
             flagged,

@@ -166,8 +166,8 @@ async def test_events_are_new_behind_the_first_place_at_which_the_log_has_caught
                 yield block._replace(caught_up=caught_up)
 
     lines = purchase(1, "1"), b"", purchase(2, "2"), b"", purchase(3, "3"), b""
-    dispatcher, _, _ = await dispatched(Alive(*lines))
-    assert [dispatcher.is_new(seq) for seq in (1, 2, 3)] == [False, False, True]
+    _, batches, _ = await dispatched(Alive(*lines))
+    assert [(batch.seq, batch.new) for batch in batches] == [(1, False), (2, False), (3, True)]
 
 
 async def test_a_full_mailbox_holds_the_reading_back() -> None:
