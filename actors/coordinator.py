@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
-from itertools import cycle
-from typing import Any, NamedTuple, Protocol
+from itertools import count, cycle
+from typing import Any, Final, NamedTuple, Protocol
 
 import anyio
 import msgspec
@@ -12,7 +12,7 @@ from anyio.to_thread import run_sync
 from numpy.typing import NDArray
 
 from peerwatch.actors.judges import LiveJudge, ModelActivated
-from peerwatch.actors.mailbox import INLINE_WORK, Receive, Reply, Send, mailbox, run_kernel
+from peerwatch.actors.mailbox import INLINE_WORK, Mailbox, Receive, Send, run_kernel
 from peerwatch.actors.messages import (
     AuditDecisions,
     AuditMessage,
@@ -21,18 +21,20 @@ from peerwatch.actors.messages import (
     OutputMessage,
     Results,
     ShardMessage,
+    TrainedModel,
+    TrainingRequest,
     WindowQueries,
+    WindowReply,
     WindowRequest,
 )  # fmt: skip
-from peerwatch.actors.snapshot import Snapshot
-from peerwatch.actors.trainer import TrainingRequest
+from peerwatch.actors.snapshot import CoordinatorPart, SnapshotPart, SnapshotRequest
+from peerwatch.actors.window_table import WindowTable
 from peerwatch.amounts import UNIT
 from peerwatch.connectors.parquet import DecisionRow, DecisionsFile
 from peerwatch.judging.adaptation import Notice, section
 from peerwatch.judging.audit import AuditedDecision
 from peerwatch.judging.judge import CHALLENGER, CHAMPION, BatchVerdicts, Case, Mask, Reasons
 from peerwatch.judging.sampling import sampled
-from peerwatch.judging.state import DISAGREED
 from peerwatch.kernels import Int64s
 from peerwatch.network.events import parse_event
 from peerwatch.network.graph import Networks, alone
@@ -59,11 +61,11 @@ class DecisionLog(Protocol):
 
 
 class PendingQueries(NamedTuple):
-    """Questions whose window requests are on their way, and where the shards' replies will come."""
+    """Questions whose window requests are on their way, by the requests' ids: None where nothing has been requested."""
 
     queries: WindowQueries
-    replies: list[Reply[Windows]]
-    own: list[Reply[Windows]]
+    windows: int | None
+    own: int | None
     """For the buyers' own purchases, if a judge wants them."""
 
 
@@ -74,15 +76,18 @@ class AuditSample(NamedTuple):
     audit: Send[AuditMessage]
 
 
-class Judges(NamedTuple):
-    """Who judges: the champion, whose verdicts count, and perhaps a challenger, whose verdicts are compared with them.
+class TrainerLink(NamedTuple):
+    """Where models are ordered from the trainer, and where they come."""
 
-    `trainer` is there if one of them learns.
-    """
+    requests: Send[TrainingRequest]
+    trained: Receive[TrainedModel]
+
+
+class Judges(NamedTuple):
+    """Who judges: the champion, whose verdicts count, and perhaps a challenger, who is compared with it."""
 
     champion: LiveJudge
     challenger: LiveJudge | None = None
-    trainer: Send[TrainingRequest] | None = None
 
     def live_judges(self) -> list[tuple[str, LiveJudge]]:
         """Those who are there, by name."""
@@ -111,6 +116,9 @@ class Coordinator:
     There is one inbox for each graph actor; they answer the batches in turn.
     """
 
+    part: Final = "coordinator"
+    """What its part of a snapshot is called."""
+
     def __init__(
         self,
         judges: Judges,
@@ -118,33 +126,47 @@ class Coordinator:
         log: DecisionLog,
         inboxes: Sequence[Receive[CoordinatorMessage]],
         shards: Sequence[Send[ShardMessage]],
+        replies: Receive[WindowReply],
         output: Send[OutputMessage],
         checking: AuditSample | None = None,
         disagreed: Sequence[int] = (0, 0),
         every: DecisionsFile | None = None,
+        parts: Send[SnapshotPart] | None = None,
+        trainer: TrainerLink | None = None,
     ) -> None:
-        """`disagreed` counts from what was judged before; `every` takes every decision."""
+        """`disagreed` counts from what was judged before; `every` takes every decision.
+
+        There is a `trainer` if one of the judges learns.
+        """
         self._judges = judges
         self._T = T
         self._log = log
         self._inboxes = inboxes
         self._shards = shards
+        self._replies = replies
+        self._requests = count(1)
+        self._table = WindowTable(len(shards))
         self._output = output
         self._checking = checking
         self._every = every
+        self._parts = parts
+        self._trainer = trainer
         self._wants_context = any(live.wants_context for _, live in judges.live_judges())
         self._at_once = judges.challenger is None and not judges.champion.stepwise
         self.disagreed: Int64s = np.array(disagreed, np.int64)
         """Purchases that the champion alone has flagged so far, and that the challenger alone has."""
 
     async def run(self) -> None:
-        """Serve until the mailbox ends and every reply has been judged."""
-        ask, asked = mailbox(PendingQueries, "asked")
+        """Serve until the mailboxes end and every reply has been judged."""
+        asked = Mailbox[PendingQueries | SnapshotRequest]("asked")
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._ask, ask)
-            tasks.start_soon(self._judge_all, asked)
+            tasks.start_soon(self._ask, asked.sender)
+            tasks.start_soon(self._collect)
+            tasks.start_soon(self._judge_all, asked.receiver)
+            if self._trainer is not None:
+                tasks.start_soon(self._take_models, self._trainer.trained)
 
-    async def _ask(self, asked: Send[PendingQueries | Snapshot]) -> None:
+    async def _ask(self, asked: Send[PendingQueries | SnapshotRequest]) -> None:
         with ExitStack() as stack:
             stack.enter_context(asked)
             for inbox in self._inboxes:
@@ -156,44 +178,63 @@ class Coordinator:
         for shard in self._shards:
             shard.close()
 
-    async def _ask_one(self, message: CoordinatorMessage, asked: Send[PendingQueries | Snapshot]) -> bool:
+    async def _ask_one(self, message: CoordinatorMessage, asked: Send[PendingQueries | SnapshotRequest]) -> bool:
         """Ask what one message wants to know; returns whether the next graph actor has the word."""
-        if isinstance(message, Snapshot):
+        if isinstance(message, SnapshotRequest):
             await asked.send(message)
             return False
-        replies, own = [], []
+        windows, own = None, None
         if len(message.seq):
-            replies = await self._request(message.seq, message.networks)
+            windows = await self._request(message.seq, message.networks)
             if self._wants_context:
                 own = await self._request(message.seq, alone(message.events.user))
         message = msgspec.structs.replace(message, networks=message.networks.unfound())  # the first shard has it
-        await asked.send(PendingQueries(message, replies, own))
+        await asked.send(PendingQueries(message, windows, own))
         return message.next
 
-    async def _request(self, seq: Int64s, networks: Networks) -> list[Reply[Windows]]:
-        replies: list[Reply[Windows]] = []
+    async def _request(self, seq: Int64s, networks: Networks) -> int:
+        """Send a request to all shards; returns its id."""
+        request = next(self._requests)
+        self._table.expect(request)
         for shard in self._shards:
-            replies.append(Reply())
-            await shard.send(WindowRequest(seq, networks, int(seq[0]), replies[-1]))
+            await shard.send(WindowRequest(request, seq, networks, int(seq[0])))
             networks = networks.unfound()
-        return replies
+        return request
 
-    async def _judge_all(self, asked: Receive[PendingQueries | Snapshot]) -> None:
+    async def _collect(self) -> None:
+        """Take the shards' replies as they come, whatever else there is to wait for: no shard waits for the output."""
+        with self._replies:
+            async for reply in self._replies:
+                self._table.put(reply)
+
+    async def _take_models(self, trained: Receive[TrainedModel]) -> None:
+        """Hand models to those they were trained for, until the trainer has ended."""
+        live_judges = dict(self._judges.live_judges())
+        with trained:
+            async for model in trained:
+                live_judges[model.who].take(model)
+
+    async def _judge_all(self, asked: Receive[PendingQueries | SnapshotRequest]) -> None:
+        requests = self._trainer.requests if self._trainer is not None else None
         with ExitStack() as stack:
-            for end in (asked, self._output, self._checking and self._checking.audit, self._judges.trainer):
+            for end in (asked, self._output, self._checking and self._checking.audit, requests):
                 stack.enter_context(end or nullcontext())
             async for message in asked:
-                if isinstance(message, Snapshot):
-                    parts = await run_sync(self._every.sync) if self._every is not None else None
-                    arrays = {DISAGREED: self.disagreed.copy()} | self._judges.arrays()
-                    message.put(arrays, decisions_written=parts)
+                if isinstance(message, SnapshotRequest):
+                    await self._send_part(message)
                     await self._output.send(message)
                     continue
                 queries = message.queries
-                windows = [await reply.wait_answered() for reply in message.replies]
-                own = [await reply.wait_answered() for reply in message.own]
+                windows = [] if message.windows is None else await self._table.take(message.windows)
+                own = [] if message.own is None else await self._table.take(message.own)
                 flagged = await self._flagged(queries, windows, own) if windows else []
                 await self._output.send(Results(queries.seq, flagged, queries.rejected, queries.through))
+
+    async def _send_part(self, request: SnapshotRequest) -> None:
+        written = await run_sync(self._every.sync) if self._every is not None else None
+        if self._parts is not None:
+            memory = self._judges.arrays()
+            await self._parts.send(CoordinatorPart(request.id, self.part, self.disagreed.copy(), memory, written))
 
     async def _flagged(self, queries: WindowQueries, windows: list[Windows], own: list[Windows]) -> list[Flagged]:
         wanted = self._log.wanted(queries)
@@ -205,7 +246,10 @@ class Coordinator:
             flagged, outcomes = await run_kernel(work, self._decide, queries, windows, own, wanted, checked)
         else:
             case = await run_sync(self._case, queries, windows, own)
-            judged = [await live.verdicts(case, self._judges.trainer) for _, live in self._judges.live_judges()]
+            requests = self._trainer.requests if self._trainer is not None else None
+            judged = [
+                await live.verdicts(case, who, requests, new=queries.new) for who, live in self._judges.live_judges()
+            ]
             flagged, outcomes = await run_sync(self._report, queries, case, judged, wanted, checked)
         if self._checking is not None and outcomes:
             await self._checking.audit.send(AuditDecisions(outcomes))

@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
 
-from peerwatch.actors.mailbox import Reply, Send, run_kernel
+from peerwatch.actors.mailbox import Send, run_kernel
 from peerwatch.actors.messages import AuditBatch, AuditMessage, Batch, GraphMessage, PurchaseBatch, ShardMessage, Share
-from peerwatch.actors.snapshot import Snapshot
+from peerwatch.actors.snapshot import DispatcherPart, SnapshotPart, SnapshotRequest
 from peerwatch.connectors.source import Block, Bookmark, Source
 from peerwatch.errors import StrictError
 from peerwatch.judging.state import NOTHING_DONE, Counts
@@ -55,6 +55,9 @@ class Recovery(msgspec.Struct):
 class Dispatcher:
     """The only actor that sees log text; the order in which it numbers events is the order of everything."""
 
+    part: Final = "dispatcher"
+    """What its part of a snapshot is called."""
+
     def __init__(
         self,
         decoder: Decoder,
@@ -65,14 +68,15 @@ class Dispatcher:
         *,
         strict: bool,
         done: Counts = NOTHING_DONE,
-        due_snapshot: Callable[[int, Any, bool], Snapshot | None] = lambda *_: None,
+        due_snapshot: Callable[[int, Any, bool], SnapshotRequest | None] = lambda *_: None,
         recovery: Recovery | None = None,
         wait_settled: Callable[[int], Awaitable[None]] | None = None,
         bookmarks: Sequence[Bookmark[Any]] = (),
+        parts: Send[SnapshotPart] | None = None,
         warn: Callable[[str], None] = lambda _: None,
         complain: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`due_snapshot` is asked for a snapshot to send along after each block: events, position, whether the last.
+        """`due_snapshot` is asked after each block for a request to send along: events, position, whether the last.
 
         `warn` is told of the first hole, `complain` of a log that holds next to no events.
         """
@@ -88,6 +92,7 @@ class Dispatcher:
         self._poison = dict(self._recovery.poison)
         self._wait_settled = wait_settled
         self._bookmarks = list(bookmarks)
+        self._parts = parts
         self._warn = warn
         self._complain = complain
         self._impression: Impression | None = None
@@ -97,18 +102,14 @@ class Dispatcher:
         self._reading = anyio.CancelScope()
         self.reached = done.bytes
         """Bytes of all logs that have been taken in hand."""
-        self._caught_up: int | None = None
-        """How many events there were when there was nothing left to read for the first time."""
+        self._caught_up = False
+        """Whether there has been nothing left to read: what comes then cannot have been there before the run began."""
         self.stopped_by: StrictError | None = None
         """The rejected line that ended a strict run."""
 
     def statistics(self) -> Counts:
         """How far it has come."""
         return self._done._replace(users=self._decoder.users)
-
-    def is_new(self, seq: int) -> bool:
-        """Whether an event that has been sent on cannot have been there before this run began."""
-        return self._caught_up is not None and seq > self._caught_up
 
     def stop(self) -> None:
         """Read no more; what has been read is still judged."""
@@ -131,8 +132,8 @@ class Dispatcher:
                         begun = True
                         await self._take(block, log)
                         self._mark(log, block.position)
-                    elif block.caught_up and self._caught_up is None:
-                        self._caught_up = self._done.events
+                    elif block.caught_up:
+                        self._caught_up = True
                     closing = log, block.position
                     await self._snapshot(*closing, last=False)
             await self._judge_impression(log, ended=True)
@@ -180,22 +181,21 @@ class Dispatcher:
         return None
 
     async def _snapshot(self, log: Source, position: Any, *, last: bool) -> None:
-        snapshot = self._due_snapshot(self._done.events, position, last)
-        if snapshot is not None:
-            arena, ends = self._decoder.interner.columns()
-            unseen = sorted(self._decoder.unseen)
-            snapshot.put(
-                {"arena": arena, "ends": ends},
-                progress=self.statistics(),
-                unseen=unseen,
-                bookmarks=list(self._bookmarks),
-                judged=log.judged,
-                position=position,
-            )
-            for shard in self._shards:
-                await shard.send(snapshot)
-            for graph in self._graphs:
-                await graph.send(snapshot)
+        request = self._due_snapshot(self._done.events, position, last)
+        if request is None:
+            return
+        if self._parts is not None:
+            unseen, bookmarks = sorted(self._decoder.unseen), list(self._bookmarks)
+            await self._parts.send(
+                DispatcherPart(
+                    request.id, self.part, self.statistics(), log.judged, position, bookmarks, unseen,
+                    *self._decoder.interner.columns(),
+                )
+            )  # fmt: skip
+        for shard in self._shards:
+            await shard.send(request)
+        for graph in self._graphs:
+            await graph.send(request)
 
     async def _take(self, block: Block, log: Source) -> None:
         self.reached = self._done.bytes + len(block.content)
@@ -275,14 +275,13 @@ class Dispatcher:
                 low=0 if log.judged else through + 1,
             )  # fmt: skip
             await shard.send(purchases)
-        batch = Batch(events, seq, content, log.name, log.judged, users, rejected)
+        batch = Batch(events, seq, content, log.name, log.judged, users, rejected, self._caught_up)
         if self._audit is not None:
             await self._audit.send(AuditBatch(batch, *self._decoder.interner.columns()))
         if log.judged and not self._shared:
             self._shared = True
-            share = Share([Reply() for _ in self._graphs[1:]])
             for graph in self._graphs:
-                await graph.send(share)
+                await graph.send(Share())
         for graph in self._graphs if log.judged else self._graphs[:1]:
             await graph.send(batch)
         self._done = self._done._replace(events=through)

@@ -1,14 +1,15 @@
 """One who judges, and the models that come to it while it does."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
+import anyio
 import numpy as np
 from anyio.to_thread import run_sync
 from numpy.typing import NDArray
 
-from peerwatch.actors.mailbox import Reply, Send
-from peerwatch.actors.trainer import TrainingRequest
+from peerwatch.actors.mailbox import Send
+from peerwatch.actors.messages import TrainedModel, TrainingRequest
 from peerwatch.detectors.base import Detector
 from peerwatch.judging.adaptation import Adaptation, Notice
 from peerwatch.judging.judge import BatchVerdicts, Case, Judge, joined
@@ -89,14 +90,36 @@ class ModelActivated(NamedTuple):
     version: int
 
 
+class PendingModel:
+    """A model that has been ordered from the trainer."""
+
+    def __init__(self) -> None:
+        self._trained = anyio.Event()
+
+    def put(self, model: Detector) -> None:
+        """It has been trained; whoever waits goes on."""
+        self._model = model
+        self._trained.set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has been trained."""
+        return self._trained.is_set()
+
+    async def wait_ready(self) -> Detector:
+        """The model, once it has been trained."""
+        await self._trained.wait()
+        return self._model
+
+
 class LiveJudge:
     """A judge, asked part by part if models or labels may come in between.
 
     With `waits` the flow of events waits for a model at the count at which it is expected, so that every run has it
     there; otherwise the model speaks from whatever event it is ready for. What has been written down holds either way.
 
-    With `holds` verdicts on the next events may have been read before, in a run that died: until `is_new` says that an
-    event cannot have been judged then, nothing changes at a moment of its own that is not written down.
+    With `holds` verdicts on the next events may have been read before, in a run that died: until events are new, which
+    cannot have been judged then, nothing changes at a moment of its own that is not written down.
     """
 
     def __init__(
@@ -109,13 +132,13 @@ class LiveJudge:
         holds: bool = False,
     ) -> None:
         self.judge = judge
-        self.is_new: Callable[[int], bool] = lambda _: False
-        """Whether an event cannot have been judged before."""
         self._holds = holds
-        self._models = models or NoModels()
+        self.models = models or NoModels()
+        """Where its models are kept."""
         self._labels = labels
         self._waits = waits
-        self._ordered: Reply[Detector] | None = None
+        self._ordered: dict[int, PendingModel] = {}
+        """What the trainer has been asked for, by version."""
         self._spoke: list[ModelActivated] = []
 
     @property
@@ -141,7 +164,7 @@ class LiveJudge:
         """
         self.judge.restore(arrays)
         if self.judge.learner is not None and self.judge.learner.version:
-            self.judge.detector = self._models.load(self.judge.learner.version, self.judge.detector)
+            self.judge.detector = self.models.load(self.judge.learner.version, self.judge.detector)
 
     def look(self) -> None:
         """See whether analysts have said more by now."""
@@ -157,9 +180,18 @@ class LiveJudge:
             self.judge.adaptation.notices.clear()
         return notices
 
-    async def verdicts(self, case: Case, trainer: Send[TrainingRequest] | None) -> BatchVerdicts:
-        """Judge purchases; those of a run come in order, each once. Who learns needs a trainer."""
-        judge = self.judge
+    def take(self, trained: TrainedModel) -> None:
+        """Take a model that was ordered; it judges from when it is activated."""
+        self._ordered[trained.version].put(trained.model)
+
+    async def verdicts(
+        self, case: Case, who: str, trainer: Send[TrainingRequest] | None, *, new: bool
+    ) -> BatchVerdicts:
+        """Judge purchases; those of a run come in order, each once. `trainer` knows who learns as `who`.
+
+        `new` ones cannot have been judged before.
+        """
+        judge, may_change = self.judge, new or not self._holds
         if not judge.stepwise:
             return await run_sync(judge.verdicts, case)
         parts: list[BatchVerdicts] = []
@@ -167,60 +199,57 @@ class LiveJudge:
         while begin < q:
             seq = int(case.seq[begin])
             if judge.learner is not None and trainer is not None:
-                await self._attend(judge, judge.learner, seq, trainer)
+                await self._attend(judge, judge.learner, seq, who, trainer, may_change=may_change)
             if judge.adaptation is not None and judge.adaptation.precision is not None:
-                await self._listen(judge.adaptation, seq)
+                await self._listen(judge.adaptation, seq, may_change=may_change)
             rest = case.part(begin, q)
             end = begin + min(judge.until(rest), self._until_written_down(judge, rest.seq))
             parts.append(await run_sync(judge.verdicts, case.part(begin, end)))
             begin = end
         return joined(parts)
 
-    async def _attend(self, judge: Judge, learner: Learner, seq: int, trainer: Send[TrainingRequest]) -> None:
+    async def _attend(
+        self, judge: Judge, learner: Learner, seq: int, who: str, trainer: Send[TrainingRequest], *, may_change: bool
+    ) -> None:
         """See that the lesson is being learned, and that its model is taken up, if it is to speak from event `seq`."""
         training_set = learner.training_set
         if training_set is None:
             return
-        since = self._models.since(training_set.version)
+        since = self.models.since(training_set.version)
         if since is not None:
             if seq < since:
                 return
-            model = await run_sync(self._models.load, training_set.version, judge.detector)
+            model = await run_sync(self.models.load, training_set.version, judge.detector)
         else:
-            if self._ordered is None:
-                self._ordered = Reply()
-                await trainer.send(TrainingRequest(judge.detector, training_set, self._models.keep, self._ordered))
-            if not (learner.due if self._waits else self._ordered.answered and self._may_change(seq)):
+            if training_set.version not in self._ordered:
+                self._ordered[training_set.version] = PendingModel()
+                await trainer.send(TrainingRequest(who, training_set))
+            pending = self._ordered[training_set.version]
+            if not (learner.due if self._waits else pending.ready and may_change):
                 return
-            model = await self._ordered.wait_answered()
-            await run_sync(self._models.speaks, training_set.version, seq)
-        self._ordered = None
+            model = await pending.wait_ready()
+            await run_sync(self.models.speaks, training_set.version, seq)
+            del self._ordered[training_set.version]
         judge.activate(model)
         self._spoke.append(ModelActivated(seq, training_set.version))
 
-    async def _listen(self, adaptation: Adaptation, seq: int) -> None:
+    async def _listen(self, adaptation: Adaptation, seq: int, *, may_change: bool) -> None:
         """Hear what analysts have said, if it is to be heard before event `seq`."""
         if self._labels is None:
             return
         since = self._labels.since(adaptation.heard)
-        while (
-            (seq >= since) if since is not None else (self._labels.has_more(adaptation.heard) and self._may_change(seq))
-        ):
+        while (seq >= since) if since is not None else (self._labels.has_more(adaptation.heard) and may_change):
             labels, through = await run_sync(self._labels.hear, seq, adaptation.heard)
             if through == adaptation.heard:
                 break
             adaptation.hear(seq, labels, through)
             since = self._labels.since(adaptation.heard)
 
-    def _may_change(self, seq: int) -> bool:
-        """Whether nobody can have read a verdict on event `seq` by what there was before."""
-        return not self._holds or self.is_new(seq)
-
     def _until_written_down(self, judge: Judge, seq: Int64s) -> int:
         """How many of the events `seq` come before the next thing that is written down."""
         known = []
         if judge.learner is not None and judge.learner.training_set is not None:
-            known.append(self._models.since(judge.learner.training_set.version))
+            known.append(self.models.since(judge.learner.training_set.version))
         if judge.adaptation is not None and self._labels is not None:
             known.append(self._labels.since(judge.adaptation.heard))
         next_ = min((since for since in known if since is not None and since > seq[0]), default=None)

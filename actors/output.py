@@ -1,10 +1,12 @@
 """Serialises results in order and hands them to the sinks."""
 
+from typing import Final
+
 import orjson
 
-from peerwatch.actors.mailbox import Receive
+from peerwatch.actors.mailbox import Receive, Send
 from peerwatch.actors.messages import OutputMessage, Results
-from peerwatch.actors.snapshot import Snapshot
+from peerwatch.actors.snapshot import OutputPart, SnapshotPart, SnapshotRequest
 from peerwatch.connectors.sink import Sink
 from peerwatch.judging.judge import Scoring
 from peerwatch.judging.severity import Level
@@ -14,6 +16,9 @@ from peerwatch.network.rejects import encode_reject
 
 class OutputActor:
     """Writes one batch's results in one piece, and keeps the hash of all verdicts and their ledger."""
+
+    part: Final = "output"
+    """What its part of a snapshot is called."""
 
     def __init__(
         self,
@@ -25,11 +30,13 @@ class OutputActor:
         verdicts: VerdictHash | None = None,
         written: int = 0,
         through: int = 0,
+        parts: Send[SnapshotPart] | None = None,
     ) -> None:
         self._inbox = inbox
         self._flagged = flagged
         self._rejects = rejects
         self._ledger = ledger
+        self._parts = parts
         self.verdicts = verdicts or VerdictHash()
         """What has been handed to the sinks so far, hashed."""
         self.written = written
@@ -41,21 +48,19 @@ class OutputActor:
         """Write until the mailbox ends."""
         with self._inbox:
             async for results in self._inbox:
-                if isinstance(results, Snapshot):
-                    await self._put(results)
+                if isinstance(results, SnapshotRequest):
+                    await self._send_part(results)
                 else:
                     await self._write(results)
             await self._record(self.verdicts.unended())  # behind every snapshot: a later run cuts it off
 
-    async def _put(self, snapshot: Snapshot) -> None:
-        snapshot.put(
-            {},
-            flagged_written=await self._flagged.sync(),
-            rejects_written=await self._rejects.sync(),
-            verdicts_written=await self._ledger.sync() if self._ledger is not None else None,
-            flagged=self.written,
-            verdicts=self.verdicts.copy(),
-        )
+    async def _send_part(self, request: SnapshotRequest) -> None:
+        flagged, rejects = await self._flagged.sync(), await self._rejects.sync()
+        verdicts = await self._ledger.sync() if self._ledger is not None else None
+        if self._parts is not None:
+            await self._parts.send(
+                OutputPart(request.id, self.part, flagged, rejects, verdicts, self.written, self.verdicts.copy())
+            )
 
     async def _write(self, results: Results) -> None:
         verdicts = [

@@ -34,7 +34,7 @@ TRAINING_ROWS: Final = 1000
 TRAINING_EVERY: Final = 50_000
 
 
-class _Saved(msgspec.Struct, frozen=True):
+class _SavedEngine(msgspec.Struct, frozen=True):
     """What a saved engine holds besides arrays. `detector` is a name of the registry, or `package.module:Class`."""
 
     format: str
@@ -145,7 +145,7 @@ class Engine:
         rows, every = self._training
         try:
             sealed = msgspec.json.encode(
-                _Saved(FORMAT, VERSION, self.D, self.T, str(self._k), name, parameters, rows, every, facts)
+                _SavedEngine(FORMAT, VERSION, self.D, self.T, str(self._k), name, parameters, rows, every, facts)
             )
         except TypeError as error:
             raise BadInput(f"{name} cannot be saved: {error}") from None
@@ -165,7 +165,7 @@ class Engine:
         try:
             with where.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = dict(archive)
-            saved = msgspec.json.decode(arrays.pop("facts").tobytes(), type=_Saved)
+            saved = msgspec.json.decode(arrays.pop("facts").tobytes(), type=_SavedEngine)
             if (saved.format, saved.version) != (FORMAT, VERSION):
                 raise ValueError(f"its version is {saved.version}, this peerwatch reads {VERSION}")  # noqa: TRY301
             engine = cls(
@@ -235,7 +235,7 @@ def _part(arrays: Arrays, prefix: str) -> dict[str, Any]:
     return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
 
 
-def _expected(saved: _Saved, given: Detector | None, path: Path) -> Detector:
+def _expected(saved: _SavedEngine, given: Detector | None, path: Path) -> Detector:
     """The detector of a saved engine, fresh."""
     name = saved.detector or ""
     if given is not None:

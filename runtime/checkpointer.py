@@ -1,24 +1,34 @@
 """Has checkpoints taken when they are due."""
 
 import time
-from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, TypeVar
 
-import anyio
 from anyio.to_thread import run_sync
+from numpy.typing import NDArray
 
-from peerwatch.actors.snapshot import Snapshot
+from peerwatch.actors.mailbox import Receive
+from peerwatch.actors.snapshot import (
+    CoordinatorPart,
+    DispatcherPart,
+    GraphPart,
+    OutputPart,
+    ShardPart,
+    SnapshotPart,
+    SnapshotRequest,
+)  # fmt: skip
 from peerwatch.connectors.output_file import Written
 from peerwatch.connectors.position import Position
 from peerwatch.connectors.seen import Seen
-from peerwatch.judging.state import NOTHING_DONE, Arrays, State
+from peerwatch.judging.state import DISAGREED, NOTHING_DONE, Arrays, State, arrays_of
 from peerwatch.judging.verdict_hash import VerdictHash
 from peerwatch.storage.checkpoints import VERSION, CheckpointEnvelope, Facts, Identity, StateDirectory
 
+Part = TypeVar("Part", bound=SnapshotPart)
+
 
 class Checkpointer:
-    """Has snapshots taken when they are due, and writes them while the events flow on."""
+    """Has snapshots taken when they are due, collects their parts, and writes them while the events flow on."""
 
     def __init__(
         self,
@@ -37,44 +47,37 @@ class Checkpointer:
         self._seen = seen
         self._seconds = seconds
         self._events = events
-        self._pending: deque[Snapshot] = deque()
-        self._closed = False
-        self._news = anyio.Event()
+        self._requests = 0
+        self._pending: dict[int, Seen] = {}
+        """What the stream log remembered when each snapshot was requested that is not written yet."""
         self._last_time = time.monotonic()
         self._last_events = state.progress.events
         self._last_position: Any = None
         self.written = 0.0
         """When the newest checkpoint was written, in seconds since 1970; 0 if none has been."""
 
-    def due(self, events: int, position: Any, last: bool) -> Snapshot | None:  # noqa: FBT001 (the dispatcher's question)
-        """A snapshot to send along if one is due: by time, by events, or behind the last block."""
+    def due(self, events: int, position: Any, last: bool) -> SnapshotRequest | None:  # noqa: FBT001 (the dispatcher's question)
+        """A request for a snapshot to send along if one is due: by time, by events, or behind the last block."""
         now = time.monotonic()
         is_due = now - self._last_time >= self._seconds or events - self._last_events >= self._events
         if not last and (self._pending or not is_due or position == self._last_position):
             return None
         self._last_time, self._last_events, self._last_position = now, events, position
-        snapshot = Snapshot(parts=4 + self._shards)
-        snapshot.facts["seen"] = self._seen()  # as of the position
-        self._pending.append(snapshot)
-        self._news.set()
-        return snapshot
+        self._requests += 1
+        self._pending[self._requests] = self._seen()  # as of the position
+        return SnapshotRequest(self._requests)
 
-    def close(self) -> None:
-        """No more snapshots come."""
-        self._closed = True
-        self._news.set()
-
-    async def run(self) -> None:
-        """Write each snapshot once it is complete, until `close`."""
-        while self._pending or not self._closed:
-            if self._pending:
-                snapshot = self._pending[0]
-                await snapshot.wait_complete()
-                await self._write(snapshot.arrays, snapshot.facts)
-                self._pending.popleft()  # only now may another be due
-            else:
-                await self._news.wait()
-                self._news = anyio.Event()
+    async def run(self, parts: Receive[SnapshotPart], expected: Collection[str]) -> None:
+        """Write each snapshot once all its `expected` parts are there, until the mailbox ends."""
+        held: dict[int, dict[str, SnapshotPart]] = {}
+        with parts:
+            async for part in parts:
+                snapshot = held.setdefault(part.id, {})
+                snapshot[part.part] = part
+                if snapshot.keys() == set(expected):
+                    arrays, facts = await run_sync(_assembled, held.pop(part.id).values())
+                    await self._write(arrays, facts | {"seen": self._pending[part.id]})
+                    del self._pending[part.id]  # only now may another be due
 
     async def write_beginning(self, judging: Arrays, written: dict[str, Written | None]) -> None:
         """Write down the fresh state, with what those who judge remember, and the outputs that are begun.
@@ -85,8 +88,44 @@ class Checkpointer:
         nothing |= {"verdicts": VerdictHash(), "unseen": [], "bookmarks": [], "seen": self._seen()} | written
         await self._write({**self._state.arrays(), **judging}, nothing)
 
-    async def _write(self, arrays: Arrays, facts: dict[str, Any]) -> None:
+    async def _write(self, arrays: Arrays, facts: Mapping[str, Any]) -> None:
         complete = Facts(**facts, shards=self._shards)
         envelope = CheckpointEnvelope(VERSION, self._identity, complete, time.time(), sorted(arrays))
         await run_sync(self._directory.write, arrays, envelope)
         self.written = envelope.taken
+
+
+def _assembled(parts: Collection[SnapshotPart]) -> tuple[Arrays, dict[str, Any]]:
+    """A snapshot's arrays and facts from its parts."""
+    dispatcher, graph = _one(DispatcherPart, parts), _one(GraphPart, parts)
+    coordinator, output = _one(CoordinatorPart, parts), _one(OutputPart, parts)
+    arrays: dict[str, NDArray[Any]] = {
+        "arena": dispatcher.arena,
+        "ends": dispatcher.ends,
+        "degree": graph.degree,
+        "friends": graph.friends,
+        DISAGREED: coordinator.disagreed,
+        **coordinator.judges,
+    }
+    for part in parts:
+        if isinstance(part, ShardPart):
+            arrays |= arrays_of(part.columns, part.number)
+    return arrays, {
+        "progress": dispatcher.progress,
+        "judged": dispatcher.judged,
+        "position": dispatcher.position,
+        "bookmarks": dispatcher.bookmarks,
+        "unseen": dispatcher.unseen,
+        "decisions_written": coordinator.decisions_written,
+        "flagged_written": output.flagged_written,
+        "rejects_written": output.rejects_written,
+        "verdicts_written": output.verdicts_written,
+        "flagged": output.flagged,
+        "verdicts": output.verdicts,
+    }
+
+
+def _one(kind: type[Part], parts: Iterable[SnapshotPart]) -> Part:
+    """The part of a kind of which there is one."""
+    (found,) = (part for part in parts if isinstance(part, kind))
+    return found

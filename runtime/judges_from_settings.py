@@ -70,7 +70,7 @@ def judges_of(
         if directory is not None and journal is not None:
             models, labels = ModelStore(directory, journal, who), LabelFeed(directory, journal, warn)
         live_judges[who] = LiveJudge(judge, models, labels, waits=not settings.follow, holds=holds)
-    bench = Judges(**live_judges)  # type: ignore[arg-type]
+    bench = Judges(**live_judges)
     if checkpoint is not None:
         bench.restore(checkpoint.arrays)
     return bench

@@ -143,7 +143,7 @@ class Supervisor:
         in_vain, furthest = 0, -1
         while True:
             try:
-                return await self._attempt()
+                await self._pipeline.run(self._logs)
             except PeerwatchError:
                 raise
             except Exception as error:
@@ -159,6 +159,8 @@ class Supervisor:
                 if in_vain >= RESTARTS or piped:
                     why = "a pipe cannot be read again" if piped else f"{self._restarts} restarts did not help"
                     raise RunError(f"{short or f'{type(error).__name__}: {error}'}; {why}") from error
+            else:
+                return
             await anyio.sleep(BACKOFF_SECONDS * 2**in_vain)
             await stack.aclose()
             checkpoint = await run_sync(self._directory.newest) if self._directory is not None else None
@@ -218,7 +220,7 @@ class Supervisor:
             every_decision=self._sinks.decisions,
             walkers=settings.walkers,
             strict=settings.strict,
-            due_snapshot=self._checkpointer.due if self._checkpointer is not None else lambda *_: None,
+            checkpointer=self._checkpointer,
             recovery=self._recovery,
             bookmarks=facts.bookmarks if facts is not None else (),
             auditing=await self._auditing(state, facts) if settings.audit else None,
@@ -232,14 +234,6 @@ class Supervisor:
         k, alarm = self._settings.detector.exact_k(), DifferenceLogger(self._logger).write
         audit = await self._audit_from(state, facts, self._layers, k, self._logger.warning)
         return Auditing(audit, self._settings.audit, alarm, self._tally)
-
-    async def _attempt(self) -> None:
-        async with task_group() as work:
-            if self._checkpointer is not None:
-                work.start_soon(self._checkpointer.run)
-            await self._pipeline.run(self._logs)
-            if self._checkpointer is not None:
-                self._checkpointer.close()
 
     def _blame(self, error: Exception) -> bool:
         """Say what the next attempt has to be careful about; whether a line has been found that is to blame.

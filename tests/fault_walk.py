@@ -25,7 +25,7 @@ from support import befriend, purchase
 
 from peerwatch import durable
 from peerwatch.actors.output import OutputActor
-from peerwatch.actors.snapshot import Snapshot
+from peerwatch.actors.snapshot import SnapshotRequest
 from peerwatch.cli.console import Console
 from peerwatch.connectors.follow import FollowedLog
 from peerwatch.connectors.log_file import LogFile
@@ -120,15 +120,15 @@ class Walker:
 def one_after_the_other() -> None:
     """Have blocks, and outputs, wait until a checkpoint that is due is written: every run makes the same calls."""
     begun: set[Checkpointer] = set()
-    due, put = Checkpointer.due, OutputActor._put  # noqa: SLF001
+    due, put = Checkpointer.due, OutputActor._send_part  # noqa: SLF001
 
-    def noted(writer: Checkpointer, events: int, position: Any, last: bool) -> Snapshot | None:
+    def noted(writer: Checkpointer, events: int, position: Any, last: bool) -> SnapshotRequest | None:
         begun.add(writer)
         return due(writer, events, position, last)
 
-    async def put_and_wait(output: OutputActor, snapshot: Snapshot) -> None:
-        await put(output, snapshot)
-        while any(snapshot in writer._pending for writer in begun):  # noqa: ASYNC110, SLF001 (there is no event for it)
+    async def put_and_wait(output: OutputActor, request: SnapshotRequest) -> None:
+        await put(output, request)
+        while any(request.id in writer._pending for writer in begun):  # noqa: ASYNC110, SLF001 (there is no event for it)
             await anyio.sleep(0.001)
 
     def waiting(blocks: Callable[[Any], AsyncGenerator[Block, None]]) -> Callable[[Any], AsyncGenerator[Block, None]]:
@@ -142,7 +142,7 @@ def one_after_the_other() -> None:
         return waited
 
     Checkpointer.due = noted  # type: ignore[method-assign, assignment]
-    OutputActor._put = put_and_wait  # type: ignore[method-assign, assignment]  # noqa: SLF001
+    OutputActor._send_part = put_and_wait  # type: ignore[method-assign, assignment]  # noqa: SLF001
     for source in SOURCES:
         source.blocks = waiting(source.blocks)  # type: ignore[method-assign, assignment]
 

@@ -494,7 +494,10 @@ def test_two_processes_on_one_state_are_refused_and_status_tells(logs: Path) -> 
         assert not (logs / "out2").exists()
         found = json.loads(peerwatch("status", "state", "--json").stdout)
         assert (found["running"], found["pid"], found["restarts"]) == (True, process.pid, 0)
-        assert set(found["mailboxes"]) == {"graph 0", "graph 1", "coordinator 0", "coordinator 1", "output", "shard 0"}
+        assert set(found["mailboxes"]) == {
+            "graph 0", "graph 1", "graph copy 1", "coordinator 0", "coordinator 1", "output", "shard 0", "replies",
+            "checkpointer",
+        }  # fmt: skip
         assert f"running, process {process.pid}" in peerwatch("status", "state").stdout
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 0

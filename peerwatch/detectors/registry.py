@@ -55,7 +55,7 @@ def find(name: str) -> type[Detector]:
     path = DETECTORS.get(name, name)
     module, colon, attribute = path.partition(":")
     if not colon:
-        raise BadInput(f'there is not a detector "{name}"; known are sigma, {known}')
+        raise BadInput(f'there is no detector "{name}"; known are sigma, {known}')
     try:
         kind = getattr(import_module(module), attribute)
     except (Exception, SystemExit) as error:

@@ -103,7 +103,7 @@ async def swept(
         settings, stream = grid.settings(), opened.logs[-1].name
         files = FlaggedFiles(output, settings) if output is not None else None
         if files is not None:
-            stack.push_async_callback(run_sync, files.discard)
+            stack.push_async_callback(_shielded, files.discard)
             await run_sync(partial(files.begin, force=force))
         going = Sweep(opened, grid, named, files)
         if progress is None:
@@ -118,6 +118,12 @@ async def swept(
         if files is not None:
             await run_sync(files.finish)
         return compared(settings, own, going.judged, going.shared, has_labels=labels is not None)
+
+
+async def _shielded(call: Callable[[], None]) -> None:
+    """Run a call on a thread even where the work around it has been cancelled."""
+    with anyio.CancelScope(shield=True):
+        await run_sync(call)
 
 
 async def _until_signal(work: Callable[[], Awaitable[None]], signals: AsyncIterator[Signals]) -> Signals | None:

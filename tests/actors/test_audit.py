@@ -7,7 +7,7 @@ import numpy as np
 from support import befriend, purchase
 
 from peerwatch.actors.audit import AuditActor, Auditing
-from peerwatch.actors.mailbox import mailbox
+from peerwatch.actors.mailbox import Mailbox
 from peerwatch.actors.messages import AuditBatch, AuditDecisions, AuditMessage, Batch
 from peerwatch.judging.audit import AuditedDecision, BruteForce, Difference
 from peerwatch.judging.sampling import sampled
@@ -39,12 +39,12 @@ async def compared(
 
     batch = Batch(events, 1, LOG, "log", judged, len(decoder.interner), [])
     auditing = Auditing(BruteForce(1, 5, Fraction(3)), share, alarm)
-    send, inbox = mailbox(AuditMessage, "audit", 100)
-    with send:
-        await send.send(AuditBatch(batch, *decoder.interner.columns()))
+    box = Mailbox[AuditMessage]("audit", 100)
+    with box.sender as audit:
+        await audit.send(AuditBatch(batch, *decoder.interner.columns()))
         for outcomes in said:
-            await send.send(AuditDecisions(outcomes))
-    actor = AuditActor(auditing, inbox)
+            await audit.send(AuditDecisions(outcomes))
+    actor = AuditActor(auditing, box.receiver)
     await actor.run()
     await actor.finish()
     assert actor.through == 6

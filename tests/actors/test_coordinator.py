@@ -11,8 +11,16 @@ from support import SilentLog, purchase
 
 from peerwatch.actors.coordinator import Coordinator, Judges
 from peerwatch.actors.judges import LiveJudge
-from peerwatch.actors.mailbox import mailbox
-from peerwatch.actors.messages import Results, ShardMessage, WindowQueries, WindowRequest
+from peerwatch.actors.mailbox import CAPACITY, Mailbox
+from peerwatch.actors.messages import (
+    CoordinatorMessage,
+    OutputMessage,
+    Results,
+    ShardMessage,
+    WindowQueries,
+    WindowReply,
+    WindowRequest,
+)
 from peerwatch.amounts import Amounts
 from peerwatch.judging.judge import Mask, Reasons, SigmaJudge
 from peerwatch.judging.sigma import Sigma
@@ -61,33 +69,44 @@ class Recorder(SilentLog):
 
 
 async def coordinate(asked: list[WindowQueries], shards: list[Any], log: Any = None) -> list[Results]:
-    """Run the coordinator against shards that are functions from a request to windows."""
-    inbox, outbox = mailbox(WindowQueries, "coordinator", 100), mailbox(Results, "output", 100)
-    boxes = [mailbox(ShardMessage, "shard", 100) for _ in shards]
+    """Run the coordinator against shards that are functions from a request to windows; every other one answers late.
 
-    async def serve(receive: Any, shard: Any) -> None:
-        async with receive:
-            async for request in receive:
+    Those answer nothing before everything has been asked, and the last request first.
+    """
+    inbox, outbox = Mailbox[CoordinatorMessage]("coordinator", 100), Mailbox[OutputMessage]("output", 100)
+    boxes = [Mailbox[ShardMessage]("shard", 100) for _ in shards]
+    replies = Mailbox[WindowReply]("replies", 1)
+    replying = [replies.sender, *(replies.sender.clone() for _ in shards[1:])]
+
+    async def serve(number: int) -> None:
+        late: list[WindowReply] = []
+        with boxes[number].receiver as requests, replying[number] as sender:
+            async for request in requests:
                 assert isinstance(request, WindowRequest)
-                request.reply.put(shard(request))
+                late.append(WindowReply(request.id, number, shards[number](request)))
+                if number % 2 == 0:
+                    await sender.send(late.pop())
+            for reply in reversed(late):
+                await sender.send(reply)
 
-    with inbox[0]:
+    with inbox.sender as graph:
         for message in asked:
-            await inbox[0].send(message)
+            await graph.send(message)
     coordinator = Coordinator(
         Judges(LiveJudge(SigmaJudge(Sigma(Fraction(3))))),
         2,
         log or SilentLog(),
-        [inbox[1]],
-        [send for send, _ in boxes],
-        outbox[0],
+        [inbox.receiver],
+        [box.sender for box in boxes],
+        replies.receiver,
+        outbox.sender,
     )
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(coordinator.run)
-        for (_, receive), shard in zip(boxes, shards, strict=True):
-            tasks.start_soon(serve, receive, shard)
-    async with outbox[1]:
-        return [message async for message in outbox[1]]
+        for number in range(len(shards)):
+            tasks.start_soon(serve, number)
+    async with outbox.receiver as results:
+        return [message async for message in results if isinstance(message, Results)]
 
 
 async def test_verdicts_come_from_the_merged_windows_in_order() -> None:
@@ -114,3 +133,35 @@ async def test_amounts_of_any_size_are_judged_by_what_the_shards_reply() -> None
     older, newer = partial(windows, 10**39, 7), partial(windows, 0, 0, 10**40, 10**41)
     (found,) = await coordinate([queries(["5", "1e36"], 1)], [older, newer])
     assert [flagged.statistics.S for flagged in found.flagged] == [10**40 + 10**41]
+
+
+async def test_replies_are_taken_while_the_output_waits() -> None:
+    """With an output that takes nothing, no shard is kept from answering, and asking stops as well."""
+    inbox, outbox = Mailbox[CoordinatorMessage]("coordinator", 100), Mailbox[OutputMessage]("output", 1)
+    shard, replies = Mailbox[ShardMessage]("shard", 100), Mailbox[WindowReply]("replies", 1)
+    answered = 0
+
+    async def serve() -> None:
+        nonlocal answered
+        with shard.receiver as requests, replies.sender as sender:
+            async for request in requests:
+                assert isinstance(request, WindowRequest)
+                await sender.send(WindowReply(request.id, 0, windows(7, request)))
+                answered += 1
+
+    with inbox.sender as graph:
+        for seq in range(1, 51):
+            await graph.send(queries(["1"], seq))
+    judges = Judges(LiveJudge(SigmaJudge(Sigma(Fraction(3)))))
+    coordinator = Coordinator(
+        judges, 2, SilentLog(), [inbox.receiver], [shard.sender], replies.receiver, outbox.sender
+    )  # fmt: skip
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(coordinator.run)
+        tasks.start_soon(serve)
+        await anyio.wait_all_tasks_blocked()
+        assert shard.sender.depth().now == replies.sender.depth().now == 0
+        assert CAPACITY < answered < 2 * CAPACITY + 1
+        with outbox.receiver as results:
+            assert [message.through async for message in results if isinstance(message, Results)] == [*range(1, 51)]
+    assert answered == 50

@@ -8,8 +8,8 @@ import numpy as np
 from support import MemoryLog, befriend, purchase
 
 from peerwatch.actors.dispatcher import Dispatcher, Recovery
-from peerwatch.actors.mailbox import mailbox
-from peerwatch.actors.messages import Batch, PurchaseBatch, ShardMessage
+from peerwatch.actors.mailbox import Mailbox
+from peerwatch.actors.messages import Batch, GraphMessage, PurchaseBatch, ShardMessage
 from peerwatch.judging.state import Counts
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.events import Kind
@@ -19,15 +19,19 @@ async def dispatched(
     *logs: MemoryLog, shards: int = 2, batch_cap: int = 100, strict: bool = False
 ) -> tuple[Dispatcher, list[Batch], list[list[PurchaseBatch]]]:
     """Everything the dispatcher sends for these logs."""
-    boxes = [mailbox(Any, "box", 1000) for _ in range(shards + 1)]
-    sends = [send for send, _ in boxes]
-    dispatcher = Dispatcher(Decoder(), sends[:1], sends[1:], batch_cap, strict=strict)
+    graph, boxes = (
+        Mailbox[GraphMessage]("graph", 1000),
+        [Mailbox[ShardMessage]("shard", 1000) for _ in range(shards)],
+    )
+    dispatcher = Dispatcher(Decoder(), [graph.sender], [box.sender for box in boxes], batch_cap, strict=strict)
     await dispatcher.run(logs)
     received = []
-    for _, receive in boxes:
-        async with receive:
-            received.append([message async for message in receive])  # ends only if the dispatcher has closed
-    return dispatcher, received[0], received[1:]
+    async with graph.receiver as messages:
+        batches = [message async for message in messages if isinstance(message, Batch)]
+    for box in boxes:
+        async with box.receiver as messages:  # ends only if the dispatcher has closed
+            received.append([message async for message in messages if isinstance(message, PurchaseBatch)])
+    return dispatcher, batches, received
 
 
 async def test_events_are_numbered_from_one_across_logs_and_batches() -> None:
@@ -79,12 +83,11 @@ async def test_strict_stops_at_the_first_bad_line_and_keeps_what_came_before() -
 async def said(*logs: MemoryLog, recovery: Recovery | None = None, **options: Any) -> tuple[list[str], list[str]]:
     """What the dispatcher warns of, and what it complains of."""
     warnings, complaints = list[str](), list[str]()
-    boxes = [mailbox(Any, "box", 1000) for _ in range(2)]
-    (graph, shard), inboxes = ([end] for end, _ in boxes), [inbox for _, inbox in boxes]
+    graph, shard = Mailbox[GraphMessage]("graph", 1000), Mailbox[ShardMessage]("shard", 1000)
     told = {"warn": warnings.append, "complain": complaints.append, "recovery": recovery}
-    await Dispatcher(Decoder(), graph, shard, 100, **({"strict": False} | told | options)).run(logs)
-    for inbox in inboxes:
-        inbox.close()
+    await Dispatcher(Decoder(), [graph.sender], [shard.sender], 100, **({"strict": False} | told | options)).run(logs)
+    for box in (graph, shard):
+        box.close()
     return warnings, complaints
 
 
@@ -163,8 +166,8 @@ async def test_events_are_new_behind_the_first_place_at_which_the_log_has_caught
                 yield block._replace(caught_up=caught_up)
 
     lines = purchase(1, "1"), b"", purchase(2, "2"), b"", purchase(3, "3"), b""
-    dispatcher, _, _ = await dispatched(Alive(*lines))
-    assert [dispatcher.is_new(seq) for seq in (1, 2, 3)] == [False, False, True]
+    _, batches, _ = await dispatched(Alive(*lines))
+    assert [(batch.seq, batch.new) for batch in batches] == [(1, False), (2, False), (3, True)]
 
 
 async def test_a_full_mailbox_holds_the_reading_back() -> None:
@@ -178,16 +181,15 @@ async def test_a_full_mailbox_holds_the_reading_back() -> None:
                 taken += 1
                 yield block
 
-    graph, shard = mailbox(Batch, "graph", 2), mailbox(ShardMessage, "shard", 100)
-    dispatcher = Dispatcher(Decoder(), [graph[0]], [shard[0]], 100, strict=False)
+    graph, shard = Mailbox[GraphMessage]("graph", 2), Mailbox[ShardMessage]("shard", 100)
+    dispatcher = Dispatcher(Decoder(), [graph.sender], [shard.sender], 100, strict=False)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(partial(dispatcher.run, [Endless()]))
         await anyio.wait_all_tasks_blocked()
         assert taken == 3
         tasks.cancel_scope.cancel()
-    for send, receive in (graph, shard):
-        send.close()
-        receive.close()
+    for box in (graph, shard):
+        box.close()
 
 
 async def test_stop_ends_a_read_that_waits() -> None:
@@ -198,21 +200,21 @@ async def test_stop_ends_a_read_that_waits() -> None:
             await anyio.sleep_forever()
             yield
 
-    boxes = [mailbox(Any, "box", 1) for _ in range(2)]
-    dispatcher = Dispatcher(Decoder(), [boxes[0][0]], [boxes[1][0]], 100, strict=False)
+    graph, shard = Mailbox[GraphMessage]("graph", 1), Mailbox[ShardMessage]("shard", 1)
+    dispatcher = Dispatcher(Decoder(), [graph.sender], [shard.sender], 100, strict=False)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(dispatcher.run, [Silent()])
         await anyio.wait_all_tasks_blocked()
         dispatcher.stop()
-    for _, receive in boxes:
-        receive.close()
+    for box in (graph, shard):
+        box.close()
 
 
 async def test_strict_stops_a_cautious_run_too() -> None:
     """After a failure lines go one by one; a bad one still ends the run there."""
-    graph, shard = mailbox(Batch, "graph", 100), mailbox(ShardMessage, "shard", 100)
+    graph, shard = Mailbox[GraphMessage]("graph", 100), Mailbox[ShardMessage]("shard", 100)
     recovery = Recovery(after=0, until=10**6)
-    dispatcher = Dispatcher(Decoder(), [graph[0]], [shard[0]], 100, strict=True, recovery=recovery)
+    dispatcher = Dispatcher(Decoder(), [graph.sender], [shard.sender], 100, strict=True, recovery=recovery)
     await dispatcher.run([MemoryLog(purchase(1, "1") + b"bad\n" + purchase(2, "2"))])
-    with graph[1], shard[1]:
-        assert sum([len(batch.events) async for batch in graph[1]]) == 1
+    with graph.receiver as messages, shard.receiver:
+        assert sum([len(batch.events) async for batch in messages if isinstance(batch, Batch)]) == 1

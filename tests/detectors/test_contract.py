@@ -75,7 +75,7 @@ def test_a_users_own_detector_is_found_by_its_import_path() -> None:
     """And by nothing that is none."""
     assert find(f"{__name__}:Above") is Above
     for name, sentence in (
-        ("z-score", 'there is not a detector "z-score"; known are'),
+        ("z-score", 'there is no detector "z-score"; known are'),
         ("nowhere.at_all:Rule", "cannot be imported"),
         ("peerwatch.detectors.rules:Nothing", "has no attribute 'Nothing'"),
         ("pathlib:Path", "is not a detector"),

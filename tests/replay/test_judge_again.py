@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from support import befriend, purchase
 from typical import Typical
 
-from peerwatch.actors.mailbox import Reply
+from peerwatch.actors.judges import PendingModel
 from peerwatch.cli.main import cli
 from peerwatch.detectors.base import Floats, columns_of
 from peerwatch.runtime import supervisor
@@ -207,11 +207,11 @@ def live(logs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run that follows has been stopped, killed and restarted; models were taken up at every seventh ask."""
     asked = [0]
 
-    def answered(_: Reply[Any]) -> bool:
+    def ready(_: PendingModel) -> bool:
         asked[0] += 1
         return asked[0] % 7 == 0
 
-    monkeypatch.setattr(Reply, "answered", property(answered))
+    monkeypatch.setattr(PendingModel, "ready", property(ready))
     cap_batches(monkeypatch, 5)
     configure(LEARNING, more="follow: true\nidle_exit: 0\n")
     for cut in (20000, 40000, len(STREAM)):

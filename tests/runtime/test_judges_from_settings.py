@@ -173,7 +173,7 @@ def test_what_a_users_own_detector_returns_is_looked_at(
 @pytest.mark.parametrize(
     ("detector", "options", "sentence"),
     [
-        ("{name: sigmoid}", [], 'c.yaml:1: there is not a detector "sigmoid"; known are sigma, zscore'),
+        ("{name: sigmoid}", [], 'c.yaml:1: there is no detector "sigmoid"; known are sigma, zscore'),
         ("{name: iqr, parameters: {kk: 1}}", [], 'c.yaml:1: iqr has no parameter "kk"; it has k'),
         ("{name: iqr, parameters: {k: -1}}", [], 'c.yaml:1: iqr: "k" is -1; expected a number above 0'),
         ("{name: iqr, parameters: {k: .nan}}", [], "take finite numbers"),

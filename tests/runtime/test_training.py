@@ -16,8 +16,7 @@ from typical import Typical
 
 from peerwatch import durable
 from peerwatch.actors.coordinator import Judges
-from peerwatch.actors.judges import LiveJudge
-from peerwatch.actors.mailbox import Reply
+from peerwatch.actors.judges import LiveJudge, PendingModel
 from peerwatch.cli.main import cli
 from peerwatch.judging.detector_judge import DetectorJudge
 from peerwatch.judging.judge import SigmaJudge
@@ -141,7 +140,7 @@ def test_a_live_run_says_the_same_after_a_crash(logs: Path, monkeypatch: pytest.
     """When a model was ready is written down, and it speaks there again when the events are judged anew."""
     expected = expected_of(logs)
     asks = count()
-    monkeypatch.setattr(Reply, "answered", property(lambda _: next(asks) % 3 == 2))  # ready at the third look
+    monkeypatch.setattr(PendingModel, "ready", property(lambda _: next(asks) % 3 == 2))  # ready at the third look
     for cut in (9000, 20000, len(STREAM)):
         (logs / "stream").write_bytes(until(cut))
         assert run("--state", "state", "--follow", "--idle-exit", "0").exit_code == 0
@@ -151,7 +150,7 @@ def test_a_live_run_says_the_same_after_a_crash(logs: Path, monkeypatch: pytest.
     checkpoints = sorted((logs / "state").glob("checkpoint-*.npz"))
     journal = (logs / "state" / "journal.jsonl").read_bytes()
     checkpoints[-1].unlink()  # as if the run had died before it was written
-    monkeypatch.setattr(Reply, "answered", property(lambda _: True))
+    monkeypatch.setattr(PendingModel, "ready", property(lambda _: True))
     assert run("--state", "state", "--follow", "--idle-exit", "0").exit_code == 0
     assert (logs / "out").read_bytes() == said
     again = (logs / "state" / "journal.jsonl").read_bytes()

@@ -452,7 +452,7 @@ def test_what_cannot_judge_is_named() -> None:
             "all.csv --label fraud",
             "all.csv: of the 100 rows that are judged (those behind the first 20) every one is labelled",
         ),
-        ("t.csv --method no", 'there is not a detector "no"; known are sigma, '),
+        ("t.csv --method no", 'there is no detector "no"; known are sigma, '),
         ("t.csv --method sigma", "sigma judges the windows of a run only; here are "),
         ("t.csv --method mad --set k=x", "mad: \"k\" is 'x'; expected a number above 0"),
         ("t.csv --set k=1", "--set is for one detector; name it with --method, and no other"),

@@ -80,7 +80,7 @@ def test_a_parameter_may_be_a_list() -> None:
     [
         (["t.csv", "--column", "price"], 't.csv:1: there is no column "price"; there are who, amount'),
         (["t.csv", "--column", "who"], 't.csv:2: "who" is "user, 0"; expected a finite number'),
-        (["t.csv", "--column", "amount", "--method", "zzz"], 'there is not a detector "zzz"'),
+        (["t.csv", "--column", "amount", "--method", "zzz"], 'there is no detector "zzz"'),
         (["t.csv", "--column", "amount", "--set", "k"], "--set k: expected NAME=VALUE"),
         (["t.csv", "--column", "amount", "--set", "k=x"], "iqr: \"k\" is 'x'; expected a number above 0"),
         (["t.csv", "--column", "amount", "--set", "q=1"], 'iqr has no parameter "q"; it has k'),
