@@ -8,10 +8,11 @@ Everything public is listed in `__all__`; each name is imported when it is first
 """
 
 from importlib import import_module
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # type checkers know the name; importing typing here would cost every start
 if TYPE_CHECKING:
+    from typing import Any
+
     from peerwatch.api import detector, explain, judge, judge_async, sweep
     from peerwatch.connectors.sink import Sink
     from peerwatch.connectors.source import Source
@@ -66,8 +67,10 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415 (slow to import)
+
         return version("peerwatch")
     if name in __all__:
         return getattr(import_module(f"peerwatch.{_MODULES.get(name, 'errors')}"), name)

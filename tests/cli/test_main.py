@@ -692,7 +692,7 @@ def test_a_tilde_is_home_in_every_path(logs: Path, way: str, monkeypatch: pytest
         (logs / name).rename(home / name)
     paths = {
         "input.batch": "batch", "input.stream": "stream", "output.flagged": "out", "output.rejects": "bad",
-        "output.verdicts": "ledger", "logs.file": "log", "state.directory": "state",
+        "output.verdicts": "ledger", "output.decisions": "all", "logs.file": "log", "state.directory": "state",
     }  # fmt: skip
     assert {*paths} == PATHS - {"input.rotated"}
     if way == "config":
@@ -705,7 +705,7 @@ def test_a_tilde_is_home_in_every_path(logs: Path, way: str, monkeypatch: pytest
     else:
         arguments = [
             "~/batch", "~/stream", "~/out", "--rejects=~/bad", "--verdicts=~/ledger", "--log-file=~/log",
-            "--state=~/state",
+            "--state=~/state", "--decisions-file=~/all",
         ]  # fmt: skip
     assert peerwatch("run", *arguments).exit_code == 0
     assert (home / "out").read_bytes() == FLAGGED
