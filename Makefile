@@ -1,6 +1,7 @@
 # make run      set up, generate a seeded log pair and judge it
-# make test     set up and run every test, two beside each other
-# make soak     100 kills and 40 rotations of a live run; LOGS=DIR for logs of your own
+# make test     set up and run every test, two beside each other; PROFILE=full for more examples of each property
+# make soak     100 kills and 40 rotations of a live run, death at each write, five times the examples of each property,
+#               fresh ones every time; LOGS=DIR for logs of your own
 # make bench    how fast everything is; ARGS='--cases load,stream --runs 3' for some of it
 # make evaluate  how well each detector finds the anomalies of each data set: writes docs/evaluation.md
 # make check    lint and types
@@ -10,16 +11,20 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= demo
+PROFILE ?= short
 
 run: $(VENV)/.run
 	$(VENV)/bin/peerwatch generate $(DEMO) --force
 	$(VENV)/bin/peerwatch run $(DEMO)/batch_log.json $(DEMO)/stream_log.json $(DEMO)/flagged_purchases.json
 
 test: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal --hypothesis-profile=$(PROFILE)
 
 soak: $(VENV)/.dev
 	$(VENV)/bin/python tests/soak.py $(if $(LOGS),--logs $(LOGS))
+	$(VENV)/bin/python tests/fault_walk.py --every
+	$(VENV)/bin/python tests/fault_walk.py --every --learned
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m hypothesis --hypothesis-profile=soak
 
 bench: $(VENV)/.dev
 	$(VENV)/bin/python benchmarks/bench.py $(ARGS)

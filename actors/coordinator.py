@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
-from itertools import cycle
+from itertools import count, cycle
 from typing import Any, Final, NamedTuple, Protocol
 
 import anyio
@@ -11,27 +11,33 @@ import numpy as np
 from anyio.to_thread import run_sync
 from numpy.typing import NDArray
 
-from peerwatch.actors.mailbox import INLINE_WORK, Receive, Reply, Send, mailbox, run_kernel
+from peerwatch.actors.judges import LiveJudge, ModelActivated
+from peerwatch.actors.mailbox import INLINE_WORK, Mailbox, Receive, Send, run_kernel
 from peerwatch.actors.messages import (
+    AuditDecisions,
+    AuditMessage,
     CoordinatorMessage,
     Flagged,
-    Outcomes,
     OutputMessage,
-    Questions,
     Results,
-    ShadowMessage,
     ShardMessage,
+    TrainedModel,
+    TrainingRequest,
+    WindowQueries,
+    WindowReply,
     WindowRequest,
 )  # fmt: skip
-from peerwatch.actors.seat import Seat, Spoke
-from peerwatch.actors.snapshot import Snapshot
-from peerwatch.actors.trainer import Training
-from peerwatch.detectors.adaptation import News, section
-from peerwatch.detectors.judge import Case, Decision, Judged, Mask
-from peerwatch.detectors.shadow import Outcome
+from peerwatch.actors.snapshot import CoordinatorPart, SnapshotPart, SnapshotRequest
+from peerwatch.actors.window_table import WindowTable
+from peerwatch.amounts import UNIT
+from peerwatch.connectors.parquet import DecisionRow, DecisionsFile
+from peerwatch.judging.adaptation import Notice, section
+from peerwatch.judging.audit import AuditedDecision
+from peerwatch.judging.judge import CHALLENGER, CHAMPION, BatchVerdicts, Case, Mask, Reasons
+from peerwatch.judging.sampling import sampled
+from peerwatch.kernels import Int64s
+from peerwatch.network.events import parse_event
 from peerwatch.network.graph import Networks, alone
-from peerwatch.network.kernels import Int64s
-from peerwatch.network.sampling import sampled
 from peerwatch.network.windows import Windows, merged
 
 
@@ -41,58 +47,58 @@ class DecisionLog(Protocol):
     flagged: bool
     """Whether flagged decisions are logged whoever bought."""
 
-    def wanted(self, questions: Questions) -> Mask:
+    def wanted(self, queries: WindowQueries) -> Mask:
         """Which of the purchases are logged whatever their verdict, shape [q]."""
 
-    def write(self, questions: Questions, decisions: Sequence[Decision]) -> None:
+    def write(self, queries: WindowQueries, decisions: Sequence[Reasons]) -> None:
         """Write one record a decision."""
 
-    def disagree(self, questions: Questions, pairs: Sequence[tuple[Decision, Decision]]) -> None:
+    def disagree(self, queries: WindowQueries, pairs: Sequence[tuple[Reasons, Reasons]]) -> None:
         """Write one record a purchase on which champion and challenger disagree, from their decisions."""
 
-    def tell(self, who: str, news: Sequence[News | Spoke]) -> None:
+    def tell(self, who: str, notices: Sequence[Notice | ModelActivated]) -> None:
         """Write one record of each thing that has happened to the "champion" or the "challenger"."""
 
 
-class Asked(NamedTuple):
-    """Questions whose window requests are on their way, and where the shards' replies will come."""
+class PendingQueries(NamedTuple):
+    """Questions whose window requests are on their way, by the requests' ids: None where nothing has been requested."""
 
-    questions: Questions
-    replies: list[Reply[Windows]]
-    own: list[Reply[Windows]]
+    queries: WindowQueries
+    windows: int | None
+    own: int | None
     """For the buyers' own purchases, if a judge wants them."""
 
 
-class Checking(NamedTuple):
+class AuditSample(NamedTuple):
     """Which share of the decisions is recomputed, and who does it."""
 
     share: float
-    shadow: Send[ShadowMessage]
+    audit: Send[AuditMessage]
 
 
-CHAMPION: Final = "champion"
-CHALLENGER: Final = "challenger"
-DISAGREED: Final = "disagreed"
+class TrainerLink(NamedTuple):
+    """Where models are ordered from the trainer, and where they come."""
+
+    requests: Send[TrainingRequest]
+    trained: Receive[TrainedModel]
 
 
-class Bench(NamedTuple):
-    """Who judges: the champion, whose verdicts count, and perhaps a challenger, whose verdicts are compared with them.
+class Judges(NamedTuple):
+    """Who judges: the champion, whose verdicts count, and perhaps a challenger, who is compared with it."""
 
-    `trainer` is there if one of them learns.
-    """
+    champion: LiveJudge
+    challenger: LiveJudge | None = None
 
-    champion: Seat
-    challenger: Seat | None = None
-    trainer: Send[Training] | None = None
-
-    def seats(self) -> list[tuple[str, Seat]]:
+    def live_judges(self) -> list[tuple[str, LiveJudge]]:
         """Those who are there, by name."""
         both = ((CHAMPION, self.champion), (CHALLENGER, self.challenger))
-        return [(name, seat) for name, seat in both if seat is not None]
+        return [(name, live) for name, live in both if live is not None]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All that they remember, as `champion.name`. Copies."""
-        return {f"{who}.{name}": array for who, seat in self.seats() for name, array in seat.judge.arrays().items()}
+        return {
+            f"{who}.{name}": array for who, live in self.live_judges() for name, array in live.judge.arrays().items()
+        }
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Remember what `arrays` held, and let those models speak that spoke then.
@@ -100,8 +106,8 @@ class Bench(NamedTuple):
         Raises:
             RunError: one is not there any more, or damaged.
         """
-        for who, seat in self.seats():
-            seat.restore(section(arrays, who))
+        for who, live in self.live_judges():
+            live.restore(section(arrays, who))
 
 
 class Coordinator:
@@ -110,38 +116,57 @@ class Coordinator:
     There is one inbox for each graph actor; they answer the batches in turn.
     """
 
+    part: Final = "coordinator"
+    """What its part of a snapshot is called."""
+
     def __init__(
         self,
-        bench: Bench,
+        judges: Judges,
         T: int,
         log: DecisionLog,
         inboxes: Sequence[Receive[CoordinatorMessage]],
         shards: Sequence[Send[ShardMessage]],
+        replies: Receive[WindowReply],
         output: Send[OutputMessage],
-        checking: Checking | None = None,
+        checking: AuditSample | None = None,
         disagreed: Sequence[int] = (0, 0),
+        every: DecisionsFile | None = None,
+        parts: Send[SnapshotPart] | None = None,
+        trainer: TrainerLink | None = None,
     ) -> None:
-        """`disagreed` counts from what was judged before."""
-        self._bench = bench
+        """`disagreed` counts from what was judged before; `every` takes every decision.
+
+        There is a `trainer` if one of the judges learns.
+        """
+        self._judges = judges
         self._T = T
         self._log = log
         self._inboxes = inboxes
         self._shards = shards
+        self._replies = replies
+        self._requests = count(1)
+        self._table = WindowTable(len(shards))
         self._output = output
         self._checking = checking
-        self._wants_context = any(seat.wants_context for _, seat in bench.seats())
-        self._at_once = bench.challenger is None and not bench.champion.stepwise
+        self._every = every
+        self._parts = parts
+        self._trainer = trainer
+        self._wants_context = any(live.wants_context for _, live in judges.live_judges())
+        self._at_once = judges.challenger is None and not judges.champion.stepwise
         self.disagreed: Int64s = np.array(disagreed, np.int64)
         """Purchases that the champion alone has flagged so far, and that the challenger alone has."""
 
     async def run(self) -> None:
-        """Serve until the mailbox ends and every reply has been judged."""
-        ask, asked = mailbox(Asked, "asked")
+        """Serve until the mailboxes end and every reply has been judged."""
+        asked = Mailbox[PendingQueries | SnapshotRequest]("asked")
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._ask, ask)
-            tasks.start_soon(self._judge_all, asked)
+            tasks.start_soon(self._ask, asked.sender)
+            tasks.start_soon(self._collect)
+            tasks.start_soon(self._judge_all, asked.receiver)
+            if self._trainer is not None:
+                tasks.start_soon(self._take_models, self._trainer.trained)
 
-    async def _ask(self, asked: Send[Asked | Snapshot]) -> None:
+    async def _ask(self, asked: Send[PendingQueries | SnapshotRequest]) -> None:
         with ExitStack() as stack:
             stack.enter_context(asked)
             for inbox in self._inboxes:
@@ -153,98 +178,131 @@ class Coordinator:
         for shard in self._shards:
             shard.close()
 
-    async def _ask_one(self, message: CoordinatorMessage, asked: Send[Asked | Snapshot]) -> bool:
+    async def _ask_one(self, message: CoordinatorMessage, asked: Send[PendingQueries | SnapshotRequest]) -> bool:
         """Ask what one message wants to know; returns whether the next graph actor has the word."""
-        if isinstance(message, Snapshot):
+        if isinstance(message, SnapshotRequest):
             await asked.send(message)
             return False
-        replies, own = [], []
+        windows, own = None, None
         if len(message.seq):
-            replies = await self._request(message.seq, message.networks)
+            windows = await self._request(message.seq, message.networks)
             if self._wants_context:
                 own = await self._request(message.seq, alone(message.events.user))
         message = msgspec.structs.replace(message, networks=message.networks.unfound())  # the first shard has it
-        await asked.send(Asked(message, replies, own))
+        await asked.send(PendingQueries(message, windows, own))
         return message.next
 
-    async def _request(self, seq: Int64s, networks: Networks) -> list[Reply[Windows]]:
-        replies: list[Reply[Windows]] = []
+    async def _request(self, seq: Int64s, networks: Networks) -> int:
+        """Send a request to all shards; returns its id."""
+        request = next(self._requests)
+        self._table.expect(request)
         for shard in self._shards:
-            replies.append(Reply())
-            await shard.send(WindowRequest(seq, networks, int(seq[0]), replies[-1]))
+            await shard.send(WindowRequest(request, seq, networks, int(seq[0])))
             networks = networks.unfound()
-        return replies
+        return request
 
-    async def _judge_all(self, asked: Receive[Asked | Snapshot]) -> None:
+    async def _collect(self) -> None:
+        """Take the shards' replies as they come, whatever else there is to wait for: no shard waits for the output."""
+        with self._replies:
+            async for reply in self._replies:
+                self._table.put(reply)
+
+    async def _take_models(self, trained: Receive[TrainedModel]) -> None:
+        """Hand models to those they were trained for, until the trainer has ended."""
+        live_judges = dict(self._judges.live_judges())
+        with trained:
+            async for model in trained:
+                live_judges[model.who].take(model)
+
+    async def _judge_all(self, asked: Receive[PendingQueries | SnapshotRequest]) -> None:
+        requests = self._trainer.requests if self._trainer is not None else None
         with ExitStack() as stack:
-            for end in (asked, self._output, self._checking and self._checking.shadow, self._bench.trainer):
+            for end in (asked, self._output, self._checking and self._checking.audit, requests):
                 stack.enter_context(end or nullcontext())
             async for message in asked:
-                if isinstance(message, Snapshot):
-                    message.put({DISAGREED: self.disagreed.copy()} | self._bench.arrays())
+                if isinstance(message, SnapshotRequest):
+                    await self._send_part(message)
                     await self._output.send(message)
                     continue
-                questions = message.questions
-                windows = [await reply.wait_answered() for reply in message.replies]
-                own = [await reply.wait_answered() for reply in message.own]
-                flagged = await self._flagged(questions, windows, own) if windows else []
-                await self._output.send(Results(questions.seq, flagged, questions.rejected, questions.through))
+                queries = message.queries
+                windows = [] if message.windows is None else await self._table.take(message.windows)
+                own = [] if message.own is None else await self._table.take(message.own)
+                flagged = await self._flagged(queries, windows, own) if windows else []
+                await self._output.send(Results(queries.seq, flagged, queries.rejected, queries.through))
 
-    async def _flagged(self, questions: Questions, windows: list[Windows], own: list[Windows]) -> list[Flagged]:
-        wanted = self._log.wanted(questions)
-        checked = None if self._checking is None else sampled(questions.seq, self._checking.share)
+    async def _send_part(self, request: SnapshotRequest) -> None:
+        written = await run_sync(self._every.sync) if self._every is not None else None
+        if self._parts is not None:
+            memory = self._judges.arrays()
+            await self._parts.send(CoordinatorPart(request.id, self.part, self.disagreed.copy(), memory, written))
+
+    async def _flagged(self, queries: WindowQueries, windows: list[Windows], own: list[Windows]) -> list[Flagged]:
+        wanted = self._log.wanted(queries)
+        checked = None if self._checking is None else sampled(queries.seq, self._checking.share)
         if self._at_once:
             work = 8 * sum(len(part.seq) for part in (*windows, *own))
-            if self._log.flagged or wanted.any():
+            if self._log.flagged or wanted.any() or self._every is not None:
                 work += INLINE_WORK  # a log may be a file: it is written from a thread
-            flagged, outcomes = await run_kernel(work, self._decide, questions, windows, own, wanted, checked)
+            flagged, outcomes = await run_kernel(work, self._decide, queries, windows, own, wanted, checked)
         else:
-            case = await run_sync(self._case, questions, windows, own)
-            judged = [await seat.verdicts(case, self._bench.trainer) for _, seat in self._bench.seats()]
-            flagged, outcomes = await run_sync(self._report, questions, case, judged, wanted, checked)
+            case = await run_sync(self._case, queries, windows, own)
+            requests = self._trainer.requests if self._trainer is not None else None
+            judged = [
+                await live.verdicts(case, who, requests, new=queries.new) for who, live in self._judges.live_judges()
+            ]
+            flagged, outcomes = await run_sync(self._report, queries, case, judged, wanted, checked)
         if self._checking is not None and outcomes:
-            await self._checking.shadow.send(Outcomes(outcomes))
+            await self._checking.audit.send(AuditDecisions(outcomes))
         return flagged
 
     def _decide(
-        self, questions: Questions, windows: list[Windows], own: list[Windows], wanted: Mask, checked: Mask | None
-    ) -> tuple[list[Flagged], list[Outcome]]:
-        case = self._case(questions, windows, own)
-        return self._report(questions, case, [self._bench.champion.judge.verdicts(case)], wanted, checked)
+        self, queries: WindowQueries, windows: list[Windows], own: list[Windows], wanted: Mask, checked: Mask | None
+    ) -> tuple[list[Flagged], list[AuditedDecision]]:
+        case = self._case(queries, windows, own)
+        return self._report(queries, case, [self._judges.champion.judge.verdicts(case)], wanted, checked)
 
-    def _case(self, questions: Questions, windows: list[Windows], own: list[Windows]) -> Case:
-        events = questions.events
+    def _case(self, queries: WindowQueries, windows: list[Windows], own: list[Windows]) -> Case:
+        events = queries.events
         return Case(
-            merged(windows, self._T), questions.seq, events.line, events.amount, events.timestamp,
-            questions.networks.size, merged(own, self._T) if own else None,
+            merged(windows, self._T), queries.seq, events.line, events.amount, events.timestamp,
+            queries.networks.size, merged(own, self._T) if own else None,
         )  # fmt: skip
 
     def _report(
-        self, questions: Questions, case: Case, judged: list[Judged], wanted: Mask, checked: Mask | None
-    ) -> tuple[list[Flagged], list[Outcome]]:
+        self, queries: WindowQueries, case: Case, judged: list[BatchVerdicts], wanted: Mask, checked: Mask | None
+    ) -> tuple[list[Flagged], list[AuditedDecision]]:
         """What is flagged, and what was decided on the purchases that are `checked`; the rest is logged."""
         champion = judged[0]
         which = champion.flagged | wanted
         if checked is not None:
             which |= checked
-        if self._bench.challenger is not None:
+        if self._every is not None:
+            which = np.ones(len(case.seq), np.bool_)
+        if self._judges.challenger is not None:
             which |= judged[1].flagged
-        decisions = self._bench.champion.judge.decisions(case, champion, which)
-        for who, seat in self._bench.seats():
-            if news := seat.news():
-                self._log.tell(who, news)
+        decisions = self._judges.champion.judge.decisions(case, champion, which)
+        for who, live in self._judges.live_judges():
+            if notices := live.notices():
+                self._log.tell(who, notices)
         logged = [one for one in decisions if wanted[one.place] or (one.flagged and self._log.flagged)]
         if logged:
-            self._log.write(questions, logged)
-        if self._bench.challenger is not None:
-            self._compare(questions, case, decisions, self._bench.challenger, judged[1])
-        flagged = [_flagged(questions, decision) for decision in decisions if decision.flagged]
+            self._log.write(queries, logged)
+        if self._judges.challenger is not None:
+            self._compare(queries, case, decisions, self._judges.challenger, judged[1])
+        if self._every is not None:
+            self._every.add([_row(queries, decision) for decision in decisions])
+        flagged = [_flagged(queries, decision) for decision in decisions if decision.flagged]
         if checked is None:
             return flagged, []
-        return flagged, [_outcome(questions, decision) for decision in decisions if checked[decision.place]]
+        return flagged, [_outcome(queries, decision) for decision in decisions if checked[decision.place]]
 
     def _compare(
-        self, questions: Questions, case: Case, decisions: list[Decision], challenger: Seat, judged: Judged
+        self,
+        queries: WindowQueries,
+        case: Case,
+        decisions: list[Reasons],
+        challenger: LiveJudge,
+        judged: BatchVerdicts,
     ) -> None:
         """Count and log where the challenger's verdict is another than the champion's."""
         differing = [one for one in decisions if one.flagged != judged.flagged[one.place]]
@@ -254,22 +312,46 @@ class Coordinator:
             which = np.zeros(len(case.seq), np.bool_)
             which[[one.place for one in differing]] = True
             others = challenger.judge.decisions(case, judged, which)
-            self._log.disagree(questions, list(zip(differing, others, strict=True)))
+            self._log.disagree(queries, list(zip(differing, others, strict=True)))
 
 
-def _flagged(questions: Questions, decision: Decision) -> Flagged:
-    events, place = questions.events, decision.place
-    text = questions.content[events.start[place] : events.end[place]]
+def _flagged(queries: WindowQueries, decision: Reasons) -> Flagged:
+    events, place = queries.events, decision.place
+    text = queries.content[events.start[place] : events.end[place]]
     return Flagged(
-        int(questions.seq[place]),
+        int(queries.seq[place]),
         int(events.line[place]),
         text,
         decision.statistics,
-        decision.spoken,
+        decision.scoring,
         decision.severity,
     )
 
 
-def _outcome(questions: Questions, decision: Decision) -> Outcome:
-    seq, line = int(questions.seq[decision.place]), int(questions.events.line[decision.place])
-    return Outcome(seq, questions.file, line, decision.statistics, decision.flagged)
+def _outcome(queries: WindowQueries, decision: Reasons) -> AuditedDecision:
+    seq, line = int(queries.seq[decision.place]), int(queries.events.line[decision.place])
+    return AuditedDecision(seq, queries.file, line, decision.statistics, decision.flagged)
+
+
+def _row(queries: WindowQueries, decision: Reasons) -> DecisionRow:
+    events, place, statistics, scoring = queries.events, decision.place, decision.statistics, decision.scoring
+    line = queries.content[events.start[place] : events.end[place]].removesuffix(b"\r")
+    size = int(queries.networks.size[place])
+    known = statistics.n > 0
+    return DecisionRow(
+        seq=int(queries.seq[place]),
+        file=queries.file,
+        line=int(events.line[place]),
+        user=parse_event(line).user.decode(),
+        timestamp=int(events.timestamp[place]),
+        amount=decision.amount / UNIT,
+        flagged=decision.flagged,
+        window_size=statistics.n,
+        mean=float(statistics.mean()) if known else None,
+        sd=float(statistics.sd()) if known else None,
+        network_size=size if size >= 0 else None,
+        score=scoring.score if scoring is not None else None,
+        threshold=scoring.threshold if scoring is not None else None,
+        model=scoring.model if scoring is not None else None,
+        severity=decision.severity,
+    )

@@ -1,80 +1,33 @@
 """Decodes, numbers and deals out the events; rejects the lines that are none."""
 
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple
 
 import anyio
 import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
 
-from peerwatch.actors.mailbox import Reply, Send, run_kernel
-from peerwatch.actors.messages import Batch, Followed, GraphMessage, Purchases, ShadowMessage, ShardMessage, Share
-from peerwatch.actors.snapshot import Snapshot
+from peerwatch.actors.mailbox import Send, run_kernel
+from peerwatch.actors.messages import AuditBatch, AuditMessage, Batch, GraphMessage, PurchaseBatch, ShardMessage, Share
+from peerwatch.actors.snapshot import DispatcherPart, SnapshotPart, SnapshotRequest
+from peerwatch.connectors.source import Block, Bookmark, Source
+from peerwatch.errors import StrictError
+from peerwatch.judging.state import NOTHING_DONE, Counts
 from peerwatch.network.decoder import SMALLEST_HOLE, Decoder, Events, Rejected
-from peerwatch.network.errors import StrictError
 from peerwatch.network.events import Kind, begin_of_line
 from peerwatch.network.likeness import Impression
 from peerwatch.network.rejects import RejectedLine
 
-
-class Block(NamedTuple):
-    """Whole lines of a log, of which only the last may lack its line feed; none if the log only shows it is alive.
-
-    `offset` is the first byte's place in the file, `line` the first line's number, from 1. `position` is where reading
-    goes on behind the block, in the log's own words. `caught_up` says of a block without lines that nothing older than
-    itself is left to read. `hole` counts the NUL bytes before the first line that the log has skipped.
-    """
-
-    content: bytes
-    offset: int
-    line: int
-    position: Any
-    caught_up: bool = False
-    hole: int = 0
-
-
-class Log(Protocol):
-    """A source of lines: its name, whether its purchases are judged, and its blocks."""
-
-    name: str
-    judged: bool
-
-    def blocks(self) -> AsyncGenerator[Block, None]:
-        """The lines, as they come."""
-
-
-class Progress(NamedTuple):
-    """How far the dispatcher has come. `bytes` counts what has been read of all logs."""
-
-    bytes: int = 0
-    events: int = 0
-    judged: int = 0
-    rejected: int = 0
-    users: int = 0
-
-
-NOTHING_DONE: Final = Progress()
 MARK_EVENTS: Final = 1 << 16
 """Events between two marks at least..."""
 MARK_SHARE: Final = 128
 """...and this part of all events so far: the number of marks grows with the logarithm."""
 
 
-Where = TypeVar("Where")
-
-
-class Mark(NamedTuple, Generic[Where]):
-    """A place at which reading can begin again: behind how many events, in which log, and its own word for where."""
-
-    events: int
-    judged: bool
-    position: Where
-
-
-class Place(NamedTuple):
+class LinePlace(NamedTuple):
     """Which line it is: of the judged log or the other, its number, its first byte's offset, and what it says."""
 
     judged: bool
@@ -83,7 +36,7 @@ class Place(NamedTuple):
     content: bytes
 
 
-class Caution(msgspec.Struct):
+class Recovery(msgspec.Struct):
     """What a run knows of the failures before it.
 
     Lines up to `until` (bytes read of all logs) and behind event `after` go one by one, each awaited, so that a failure
@@ -93,14 +46,17 @@ class Caution(msgspec.Struct):
 
     after: int = 0
     until: int = 0
-    current: Place | None = None
-    failures: Counter[Place] = msgspec.field(default_factory=Counter)
-    poison: dict[Place, str] = msgspec.field(default_factory=dict)
+    current: LinePlace | None = None
+    failures: Counter[LinePlace] = msgspec.field(default_factory=Counter)
+    poison: dict[LinePlace, str] = msgspec.field(default_factory=dict)
     said: set[str] = msgspec.field(default_factory=set)
 
 
 class Dispatcher:
     """The only actor that sees log text; the order in which it numbers events is the order of everything."""
+
+    part: Final = "dispatcher"
+    """What its part of a snapshot is called."""
 
     def __init__(
         self,
@@ -108,18 +64,19 @@ class Dispatcher:
         graphs: Sequence[Send[GraphMessage]],
         shards: Sequence[Send[ShardMessage]],
         batch_cap: int,
-        shadow: Send[ShadowMessage] | None = None,
+        audit: Send[AuditMessage] | None = None,
         *,
         strict: bool,
-        done: Progress = NOTHING_DONE,
-        due_snapshot: Callable[[int, Any, bool], Snapshot | None] = lambda *_: None,
-        caution: Caution | None = None,
+        done: Counts = NOTHING_DONE,
+        due_snapshot: Callable[[int, Any, bool], SnapshotRequest | None] = lambda *_: None,
+        recovery: Recovery | None = None,
         wait_settled: Callable[[int], Awaitable[None]] | None = None,
-        marks: Sequence[Mark[Any]] = (),
+        bookmarks: Sequence[Bookmark[Any]] = (),
+        parts: Send[SnapshotPart] | None = None,
         warn: Callable[[str], None] = lambda _: None,
         complain: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`due_snapshot` is asked for a snapshot to send along after each block: events, position, whether the last.
+        """`due_snapshot` is asked after each block for a request to send along: events, position, whether the last.
 
         `warn` is told of the first hole, `complain` of a log that holds next to no events.
         """
@@ -127,14 +84,15 @@ class Dispatcher:
         self._graphs = graphs
         self._shards = shards
         self._batch_cap = batch_cap
-        self._shadow = shadow
+        self._audit = audit
         self._strict = strict
         self._done = done
         self._due_snapshot = due_snapshot
-        self._caution = caution or Caution()
-        self._poison = dict(self._caution.poison)
+        self._recovery = recovery or Recovery()
+        self._poison = dict(self._recovery.poison)
         self._wait_settled = wait_settled
-        self._marks = list(marks)
+        self._bookmarks = list(bookmarks)
+        self._parts = parts
         self._warn = warn
         self._complain = complain
         self._impression: Impression | None = None
@@ -144,26 +102,22 @@ class Dispatcher:
         self._reading = anyio.CancelScope()
         self.reached = done.bytes
         """Bytes of all logs that have been taken in hand."""
-        self._caught_up: int | None = None
-        """How many events there were when there was nothing left to read for the first time."""
+        self._caught_up = False
+        """Whether there has been nothing left to read: what comes then cannot have been there before the run began."""
         self.stopped_by: StrictError | None = None
         """The rejected line that ended a strict run."""
 
-    def statistics(self) -> Progress:
+    def statistics(self) -> Counts:
         """How far it has come."""
         return self._done._replace(users=self._decoder.users)
-
-    def is_new(self, seq: int) -> bool:
-        """Whether an event that has been sent on cannot have been there before this run began."""
-        return self._caught_up is not None and seq > self._caught_up
 
     def stop(self) -> None:
         """Read no more; what has been read is still judged."""
         self._reading.cancel()
 
-    async def run(self, logs: Sequence[Log]) -> None:
+    async def run(self, logs: Sequence[Source]) -> None:
         """Read the logs one after the other and close the mailboxes behind the last event."""
-        closing: tuple[Log, Any] | None = None
+        closing: tuple[Source, Any] | None = None
         for log in logs:
             begun, self._impression = False, None
             async with aclosing(log.blocks()) as blocks:
@@ -178,8 +132,8 @@ class Dispatcher:
                         begun = True
                         await self._take(block, log)
                         self._mark(log, block.position)
-                    elif block.caught_up and self._caught_up is None:
-                        self._caught_up = self._done.events
+                    elif block.caught_up:
+                        self._caught_up = True
                     closing = log, block.position
                     await self._snapshot(*closing, last=False)
             await self._judge_impression(log, ended=True)
@@ -191,22 +145,22 @@ class Dispatcher:
             graph.close()
         for shard in self._shards:
             shard.close()
-        if self._shadow is not None:
-            self._shadow.close()
+        if self._audit is not None:
+            self._audit.close()
 
-    def _mark(self, log: Log, position: Any) -> None:
+    def _mark(self, log: Source, position: Any) -> None:
         """Remember how far it has come, now and then."""
         events = self._done.events
-        if not self._marks or events - self._marks[-1].events >= max(MARK_EVENTS, events // MARK_SHARE):
-            self._marks.append(Mark(events, log.judged, position))
+        if not self._bookmarks or events - self._bookmarks[-1].events >= max(MARK_EVENTS, events // MARK_SHARE):
+            self._bookmarks.append(Bookmark(events, log.judged, position))
 
-    async def _say_hole(self, log: Log, line: int, size: int) -> None:
+    async def _say_hole(self, log: Source, line: int, size: int) -> None:
         """Tell of NUL bytes that have been skipped, once."""
         nuls = f"{size:,} NUL byte{'s' * (size > 1)}"
         text = f"{log.name}:{line}: a truncation has left {nuls} before the line; such holes are skipped"
         await self._say(self._warn, "hole", text)
 
-    async def _judge_impression(self, log: Log, *, ended: bool) -> None:
+    async def _judge_impression(self, log: Source, *, ended: bool) -> None:
         """Tell of a log that holds next to no events, once."""
         if self._impression is None:
             return
@@ -216,8 +170,8 @@ class Dispatcher:
             await self._say(self._complain, log.name, text)
 
     async def _say(self, say: Callable[[str], None], what: str, text: str) -> None:
-        if what not in self._caution.said:
-            self._caution.said.add(what)
+        if what not in self._recovery.said:
+            self._recovery.said.add(what)
             await run_sync(say, text)
 
     async def _next(self, blocks: AsyncIterator[Block]) -> Block | None:
@@ -226,29 +180,28 @@ class Dispatcher:
                 return await anext(blocks, None)
         return None
 
-    async def _snapshot(self, log: Log, position: Any, *, last: bool) -> None:
-        snapshot = self._due_snapshot(self._done.events, position, last)
-        if snapshot is not None:
-            arena, ends = self._decoder.interner.columns()
-            unseen = sorted(self._decoder.unseen)
-            snapshot.put(
-                {"arena": arena, "ends": ends},
-                progress=self.statistics(),
-                unseen=unseen,
-                marks=list(self._marks),
-                judged=log.judged,
-                position=position,
-            )
-            for shard in self._shards:
-                await shard.send(snapshot)
-            for graph in self._graphs:
-                await graph.send(snapshot)
+    async def _snapshot(self, log: Source, position: Any, *, last: bool) -> None:
+        request = self._due_snapshot(self._done.events, position, last)
+        if request is None:
+            return
+        if self._parts is not None:
+            unseen, bookmarks = sorted(self._decoder.unseen), list(self._bookmarks)
+            await self._parts.send(
+                DispatcherPart(
+                    request.id, self.part, self.statistics(), log.judged, position, bookmarks, unseen,
+                    *self._decoder.interner.columns(),
+                )
+            )  # fmt: skip
+        for shard in self._shards:
+            await shard.send(request)
+        for graph in self._graphs:
+            await graph.send(request)
 
-    async def _take(self, block: Block, log: Log) -> None:
+    async def _take(self, block: Block, log: Source) -> None:
         self.reached = self._done.bytes + len(block.content)
         careful = (
-            self._done.bytes < self._caution.until
-            and self._done.events + block.content.count(b"\n") + 1 > self._caution.after
+            self._done.bytes < self._recovery.until
+            and self._done.events + block.content.count(b"\n") + 1 > self._recovery.after
         )
         poisoned = any(
             log.judged == judged and 0 <= place - block.offset < len(block.content)
@@ -261,19 +214,21 @@ class Dispatcher:
         for number, content in enumerate(_lines(block.content)):
             begin = begin_of_line(content)  # how much of a hole is in the block depends on where it was read
             single = Block(content[begin:], block.offset + offset + begin, block.line + number, block.position)
-            self._caution.current = Place(log.judged, single.line, single.offset, single.content)
+            self._recovery.current = LinePlace(log.judged, single.line, single.offset, single.content)
             await self._deal_out(single, log)
             if self._wait_settled is not None:
                 await self._wait_settled(self._done.events)
             offset += len(content)
             if self.stopped_by is not None:
                 break
-        self._caution.current = None
+        self._recovery.current = None
 
-    async def _deal_out(self, block: Block, log: Log) -> None:
+    async def _deal_out(self, block: Block, log: Source) -> None:
         """Decode, and send the events in batches."""
         why = (
-            self._poison.pop(Place(log.judged, block.line, block.offset, block.content), None) if self._poison else None
+            self._poison.pop(LinePlace(log.judged, block.line, block.offset, block.content), None)
+            if self._poison
+            else None
         )
         if why is not None:
             events, bad = (
@@ -306,7 +261,7 @@ class Dispatcher:
             rejected=self._done.rejected + len(bad),
         )
 
-    async def _send(self, events: Events, content: bytes, log: Log, rejected: list[RejectedLine]) -> None:
+    async def _send(self, events: Events, content: bytes, log: Source, rejected: list[RejectedLine]) -> None:
         """One batch: to the shards first, so that no question about it can be waiting for its purchases."""
         seq = self._done.events + 1
         through = self._done.events + len(events)
@@ -315,19 +270,18 @@ class Dispatcher:
         buyers = events.user[bought]
         for number, shard in enumerate(self._shards):
             mine = bought[buyers % len(self._shards) == number]
-            purchases = Purchases(
+            purchases = PurchaseBatch(
                 seq + mine, events.user[mine], events.timestamp[mine], events.amount[mine], through, users,
                 low=0 if log.judged else through + 1,
             )  # fmt: skip
             await shard.send(purchases)
-        batch = Batch(events, seq, content, log.name, log.judged, users, rejected)
-        if self._shadow is not None:
-            await self._shadow.send(Followed(batch, *self._decoder.interner.columns()))
+        batch = Batch(events, seq, content, log.name, log.judged, users, rejected, self._caught_up)
+        if self._audit is not None:
+            await self._audit.send(AuditBatch(batch, *self._decoder.interner.columns()))
         if log.judged and not self._shared:
             self._shared = True
-            share = Share([Reply() for _ in self._graphs[1:]])
             for graph in self._graphs:
-                await graph.send(share)
+                await graph.send(Share())
         for graph in self._graphs if log.judged else self._graphs[:1]:
             await graph.send(batch)
         self._done = self._done._replace(events=through)

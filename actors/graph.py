@@ -4,18 +4,19 @@ Walking is most of the work in large networks. So there can be several graph act
 apply all friendship changes, and they answer the judged batches in turn (state machine replication, Lamport 1978).
 """
 
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from typing import Final
 
 import numpy as np
 
 from peerwatch.actors.mailbox import Receive, Send, run_kernel
-from peerwatch.actors.messages import Batch, CoordinatorMessage, GraphMessage, Questions, Share
-from peerwatch.actors.snapshot import Snapshot
+from peerwatch.actors.messages import Batch, CoordinatorMessage, GraphCopy, GraphMessage, Share, WindowQueries
+from peerwatch.actors.snapshot import GraphPart, SnapshotPart, SnapshotRequest
+from peerwatch.judging.engine import walked
 from peerwatch.network.events import Kind
 from peerwatch.network.graph import FriendGraph
 
-MOST_PLACES: Final = 1 << 20
-"""Members or purchases after which an answer is sent on before the next network is walked: 4 MiB or 24 a message."""
 EVENT_WORK: Final = 32
 """Nanoseconds an event costs besides its network."""
 
@@ -23,8 +24,12 @@ EVENT_WORK: Final = 32
 class GraphActor:
     """Walks each batch in order, and answers every `count`-th of the judged ones, from the one with its `number` on.
 
-    The first one owns `graph`; the others copy it when they are told to.
+    The first one owns `graph`; when it is told to share it, it sends each of the others a copy, which these wait for
+    before they take another message.
     """
+
+    part: Final = "graph"
+    """What their part of a snapshot is called: one of them is enough."""
 
     def __init__(
         self,
@@ -34,7 +39,11 @@ class GraphActor:
         most: int,
         number: int = 0,
         count: int = 1,
+        parts: Send[SnapshotPart] | None = None,
+        copies: Sequence[Send[GraphCopy]] = (),
+        copy: Receive[GraphCopy] | None = None,
     ) -> None:
+        """The first one sends `copies` to the others, each of which gets its `copy`."""
         self._number, self._count = number, count
         self._turn = number
         """Batches until it answers."""
@@ -42,19 +51,23 @@ class GraphActor:
         self._inbox = inbox
         self._coordinator = coordinator
         self._most = most
+        self._parts = parts
+        self._copies = copies
+        self._copy = copy
         self._mean_work = 0.0
 
     async def run(self) -> None:
         """Answer batches until the mailbox ends."""
-        with self._inbox, self._coordinator:
+        with ExitStack() as stack:
+            for end in (self._inbox, self._coordinator, *self._copies, self._copy):
+                stack.enter_context(end or nullcontext())
             async for message in self._inbox:
-                if isinstance(message, Snapshot):
+                if isinstance(message, SnapshotRequest):
                     if self._turn == 0:  # one is enough: the one that answers next
-                        degree, friends = await run_kernel(len(self._graph.pool), self._graph.columns)
-                        message.put({"degree": degree, "friends": friends})
+                        await self._send_part(message)
                         await self._coordinator.send(message)
                 elif isinstance(message, Share):
-                    await self._share(message)
+                    await self._share()
                 elif self._turn:
                     await self._follow(message)
                     self._turn -= 1
@@ -62,47 +75,45 @@ class GraphActor:
                     await self._answer(message)
                     self._turn = self._count - 1 if message.judged else 0
 
-    async def _share(self, share: Share) -> None:
-        if self._number == 0:
-            for other in share.copies:
-                other.put(await run_kernel(len(self._graph.pool), self._graph.copy))
-        else:
-            self._graph = await share.copies[self._number - 1].wait_answered()
+    async def _send_part(self, request: SnapshotRequest) -> None:
+        if self._parts is not None:
+            degree, friends = await run_kernel(len(self._graph.pool), self._graph.columns)
+            await self._parts.send(GraphPart(request.id, self.part, degree, friends))
+
+    async def _share(self) -> None:
+        for other in self._copies:
+            await other.send(GraphCopy(await run_kernel(len(self._graph.pool), self._graph.copy)))
+        if self._copy is not None:
+            self._graph = (await self._copy.receive()).graph
 
     async def _follow(self, batch: Batch) -> None:
         """Apply what another graph actor answers."""
         self._graph.reserve(batch.users)
         events = batch.events
-        await run_kernel(
-            EVENT_WORK * len(events), self._graph.walk, events.kind, events.user, events.friend, events.timestamp,
-            events.amount, batch.seq, 0, 0,
-        )  # fmt: skip
+        answers = walked(self._graph, events, batch.seq, 0, judged=False)
+        await run_kernel(EVENT_WORK * len(events), next, answers)
 
     async def _answer(self, batch: Batch) -> None:
         self._graph.reserve(batch.users)
         events = batch.events
-        asked = np.flatnonzero(events.kind == Kind.PURCHASE) if batch.judged else np.zeros(0, np.int64)
-        gone, answered, rejected = 0, 0, batch.rejected
+        asked = int(np.count_nonzero(events.kind == Kind.PURCHASE)) if batch.judged else 0
+        answers = walked(self._graph, events, batch.seq, self._most, judged=batch.judged)
+        gone, rejected = 0, batch.rejected
         while True:
-            most = min(self._most, len(asked) - answered)
-            rest, spent = slice(gone, None), self._graph.spent
-            done, networks = await run_kernel(
-                EVENT_WORK * (len(events) - gone) + int(most * self._mean_work), self._graph.walk, events.kind[rest],
-                events.user[rest], events.friend[rest], events.timestamp[rest], events.amount[rest], batch.seq + gone,
-                most, MOST_PLACES,
-            )  # fmt: skip
-            new = slice(answered, answered + len(networks.plan))
-            gone, answered = gone + done, new.stop
+            spent = self._graph.spent
+            work = EVENT_WORK * (len(events) - gone) + int(min(self._most, asked) * self._mean_work)
+            places, networks, gone = await run_kernel(work, next, answers)
+            asked -= len(places)
             last = gone == len(events)
             through = batch.seq - 1 + (gone if last else 0)
             await self._coordinator.send(
-                Questions(
-                    batch.seq + asked[new], events[asked[new]], networks, batch.content, batch.file, rejected,
-                    through, last and batch.judged,
+                WindowQueries(
+                    batch.seq + places, events[places], networks, batch.content, batch.file, rejected, through,
+                    last and batch.judged, batch.new,
                 )
             )  # fmt: skip
             rejected = []
-            if len(networks.plan):
-                self._mean_work = (self._graph.spent - spent) / len(networks.plan)
+            if len(places):
+                self._mean_work = (self._graph.spent - spent) / len(places)
             if last:
                 return

@@ -1,7 +1,7 @@
 """The bounded mailboxes between actors, and where kernels run."""
 
 from collections.abc import Callable
-from typing import Any, Final, Generic, NamedTuple, Self, TypeVar, TypeVarTuple
+from typing import Final, Generic, NamedTuple, Self, TypeVar, TypeVarTuple
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -59,32 +59,18 @@ class Send(Generic[Message]):
 Receive = MemoryObjectReceiveStream
 
 
-def mailbox(_: Any, name: str, capacity: int = CAPACITY) -> tuple[Send[Any], Receive[Any]]:
+class Mailbox(Generic[Message]):
     """A bounded mailbox for one type of message: its two ends."""
-    send, receive = anyio.create_memory_object_stream[Any](capacity)
-    return Send(name, send, [0]), receive
 
+    def __init__(self, name: str, capacity: int = CAPACITY) -> None:
+        stream, receiver = anyio.create_memory_object_stream[Message](capacity)
+        self.sender = Send(name, stream, [0])
+        self.receiver: Receive[Message] = receiver
 
-class Reply(Generic[Result]):
-    """Where the answer to one request is put, once, and awaited."""
-
-    def __init__(self) -> None:
-        self._answered = anyio.Event()
-
-    def put(self, answer: Result) -> None:
-        """Give the answer; whoever waits goes on."""
-        self._answer = answer
-        self._answered.set()
-
-    @property
-    def answered(self) -> bool:
-        """Whether the answer is there."""
-        return self._answered.is_set()
-
-    async def wait_answered(self) -> Result:
-        """The answer, once it is there."""
-        await self._answered.wait()
-        return self._answer
+    def close(self) -> None:
+        """Close both ends."""
+        self.sender.close()
+        self.receiver.close()
 
 
 async def run_kernel(work: int, call: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:

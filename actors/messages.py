@@ -4,15 +4,16 @@ from typing import TypeAlias
 
 import msgspec
 
-from peerwatch.actors.mailbox import Reply
-from peerwatch.actors.snapshot import Snapshot
-from peerwatch.detectors.judge import Spoken
-from peerwatch.detectors.severity import Level
-from peerwatch.detectors.shadow import Outcome
-from peerwatch.network.amounts import Amounts
+from peerwatch.actors.snapshot import SnapshotRequest
+from peerwatch.amounts import Amounts
+from peerwatch.detectors.base import Detector
+from peerwatch.judging.audit import AuditedDecision
+from peerwatch.judging.judge import Scoring
+from peerwatch.judging.severity import Level
+from peerwatch.judging.training import TrainingSet
+from peerwatch.kernels import Bytes, Int32s, Int64s
 from peerwatch.network.decoder import Events
 from peerwatch.network.graph import FriendGraph, Networks
-from peerwatch.network.kernels import Bytes, Int32s, Int64s
 from peerwatch.network.rejects import RejectedLine
 from peerwatch.network.statistics import Statistics
 from peerwatch.network.windows import Windows
@@ -22,7 +23,8 @@ class Batch(msgspec.Struct, frozen=True):
     """Dispatcher to graph: events in log order, the first of them number `seq`.
 
     `content` is the text their `start` and `end` point into, `file` its name. Purchases are judged if `judged`.
-    Dense users are below `users`. `rejected` are the lines among its own that are not events.
+    Dense users are below `users`. `rejected` are the lines among its own that are not events. `new` says that no event
+    can have been there before this run began.
     """
 
     events: Events
@@ -32,9 +34,10 @@ class Batch(msgspec.Struct, frozen=True):
     judged: bool
     users: int
     rejected: list[RejectedLine]
+    new: bool = False
 
 
-class Purchases(msgspec.Struct, frozen=True):
+class PurchaseBatch(msgspec.Struct, frozen=True):
     """Dispatcher to a shard: its users' purchases among all up to `through`.
 
     `low` is the shard's new low watermark: no later question is about an event before it.
@@ -49,11 +52,11 @@ class Purchases(msgspec.Struct, frozen=True):
     low: int
 
 
-class Questions(msgspec.Struct, frozen=True):
+class WindowQueries(msgspec.Struct, frozen=True):
     """Graph to coordinator: purchases to be judged, with what answers for their buyers' networks as of each of them.
 
     Every batch gives at least one message, be it empty; the last of a batch says how far the events have come. `next`
-    says that the following message comes from the next graph actor.
+    says that the following message comes from the next graph actor, `new` is the batch's.
     """
 
     seq: Int64s
@@ -64,6 +67,7 @@ class Questions(msgspec.Struct, frozen=True):
     rejected: list[RejectedLine]
     through: int
     next: bool
+    new: bool = False
 
 
 class WindowRequest(msgspec.Struct, frozen=True):
@@ -74,10 +78,18 @@ class WindowRequest(msgspec.Struct, frozen=True):
     later question is about an event before it.
     """
 
+    id: int
     seq: Int64s
     networks: Networks
     low: int
-    reply: Reply[Windows]
+
+
+class WindowReply(msgspec.Struct, frozen=True):
+    """A shard to the coordinator: the windows that request `id` asked for, of the purchases of this shard's users."""
+
+    id: int
+    shard: int
+    windows: Windows
 
 
 class Share(msgspec.Struct, frozen=True):
@@ -86,25 +98,29 @@ class Share(msgspec.Struct, frozen=True):
     Until then only the first one gets batches.
     """
 
-    copies: list[Reply[FriendGraph]]
+
+class GraphCopy(msgspec.Struct, frozen=True):
+    """The first graph actor to another: its graph as of `Share`. It is the receiver's own."""
+
+    graph: FriendGraph
 
 
-GraphMessage: TypeAlias = Batch | Share | Snapshot
-ShardMessage: TypeAlias = Purchases | WindowRequest | Snapshot
-CoordinatorMessage: TypeAlias = Questions | Snapshot
+GraphMessage: TypeAlias = Batch | Share | SnapshotRequest
+ShardMessage: TypeAlias = PurchaseBatch | WindowRequest | SnapshotRequest
+CoordinatorMessage: TypeAlias = WindowQueries | SnapshotRequest
 
 
 class Flagged(msgspec.Struct, frozen=True):
     """Coordinator to output: one flagged purchase: its number, its line and that line's own text, its window.
 
-    `spoken` is what a detector other than sigma had to say, `severity` how bad it is, if levels are set.
+    `scoring` is what a detector other than sigma had to say, `severity` how bad it is, if levels are set.
     """
 
     seq: int
     line: int
     text: bytes
     statistics: Statistics
-    spoken: Spoken | None = None
+    scoring: Scoring | None = None
     severity: Level | None = None
 
 
@@ -120,21 +136,36 @@ class Results(msgspec.Struct, frozen=True):
     through: int
 
 
-OutputMessage: TypeAlias = Results | Snapshot
+class TrainingRequest(msgspec.Struct, frozen=True):
+    """Coordinator to trainer: a model is to be trained for `who`, "champion" or "challenger"."""
+
+    who: str
+    training_set: TrainingSet
 
 
-class Followed(msgspec.Struct, frozen=True):
-    """Dispatcher to shadow: a batch as the graph actors get it, with the columns of all ids that it may name."""
+class TrainedModel(msgspec.Struct, frozen=True):
+    """Trainer to coordinator: model number `version` of `who`, which is kept by now. It is the receiver's own."""
+
+    who: str
+    version: int
+    model: Detector
+
+
+OutputMessage: TypeAlias = Results | SnapshotRequest
+
+
+class AuditBatch(msgspec.Struct, frozen=True):
+    """Dispatcher to audit: a batch as the graph actors get it, with the columns of all ids that it may name."""
 
     batch: Batch
     arena: Bytes
     ends: Int64s
 
 
-class Outcomes(msgspec.Struct, frozen=True):
-    """Coordinator to shadow: what was decided on the purchases that are recomputed, in order."""
+class AuditDecisions(msgspec.Struct, frozen=True):
+    """Coordinator to audit: what was decided on the purchases that are recomputed, in order."""
 
-    outcomes: list[Outcome]
+    outcomes: list[AuditedDecision]
 
 
-ShadowMessage: TypeAlias = Followed | Outcomes
+AuditMessage: TypeAlias = AuditBatch | AuditDecisions

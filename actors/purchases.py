@@ -1,20 +1,11 @@
 """Owns the purchase histories of the users of one shard."""
 
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from peerwatch.actors.mailbox import Receive, run_kernel
-from peerwatch.actors.messages import Purchases, ShardMessage, WindowRequest
-from peerwatch.actors.snapshot import Arrays
-from peerwatch.network.amounts import Amounts
-from peerwatch.network.history import PurchaseColumns, PurchaseHistory
-
-COLUMNS: Final = ("held", "seq", "timestamp", "amount")
-"""The columns of a history, as a snapshot names them, each followed by the shard's number."""
-LARGE: Final = "large"
-"""Beside them the large amounts in the order of their names, one a line, in ASCII."""
+from peerwatch.actors.mailbox import Receive, Send, run_kernel
+from peerwatch.actors.messages import PurchaseBatch, ShardMessage, WindowReply, WindowRequest
+from peerwatch.actors.snapshot import ShardPart, SnapshotPart, SnapshotRequest
+from peerwatch.network.history import PurchaseHistory
 
 LINK_WORK: Final = 64
 MEMBER_WORK: Final = 8
@@ -22,48 +13,44 @@ COPY_WORK: Final = 2
 """Nanoseconds it takes to link a purchase, to look at a member, and to take over a purchase that a scan has found."""
 
 
-def arrays_of(columns: PurchaseColumns, number: int) -> dict[str, NDArray[Any]]:
-    """A shard's part of a snapshot."""
-    amount = columns.amount
-    text = "\n".join(str(amount.large[name]) for name in amount.named())
-    arrays = (columns.held, columns.seq, columns.timestamp, amount.held)
-    named = {f"{name}{number}": array for name, array in zip(COLUMNS, arrays, strict=True)}
-    return {**named, f"{LARGE}{number}": np.frombuffer(text.encode(), np.uint8)}
-
-
-def columns_from(arrays: Arrays, number: int) -> PurchaseColumns:
-    """The columns whose part of a snapshot this is."""
-    held, seq, timestamp, amount = (arrays[f"{name}{number}"] for name in COLUMNS)
-    amounts = map(int, arrays[f"{LARGE}{number}"].tobytes().split())
-    names = np.unique(amount[amount < 0]).tolist()
-    return PurchaseColumns(held, seq, timestamp, Amounts(amount, dict(zip(names, amounts, strict=True))))
-
-
 class PurchaseShard:
     """Appends purchases and answers window requests as of their event, in whatever order the two arrive."""
 
-    def __init__(self, number: int, history: PurchaseHistory, inbox: Receive[ShardMessage]) -> None:
+    def __init__(
+        self,
+        number: int,
+        history: PurchaseHistory,
+        inbox: Receive[ShardMessage],
+        replies: Send[WindowReply],
+        parts: Send[SnapshotPart] | None = None,
+    ) -> None:
+        self.part = f"shard {number}"
+        """What its part of a snapshot is called."""
         self._number = number
         self._history = history
         self._inbox = inbox
+        self._replies = replies
+        self._parts = parts
         self._parked: list[WindowRequest] = []
 
     async def run(self) -> None:
         """Serve until the mailbox ends."""
-        with self._inbox:
+        with self._inbox, self._replies:
             async for message in self._inbox:
-                if isinstance(message, Purchases):
+                if isinstance(message, PurchaseBatch):
                     await self._append(message)
                 elif isinstance(message, WindowRequest):
                     self._parked.append(message)
                 else:
-                    message.put(await run_kernel(self._history.bought, self._arrays))
+                    await self._send_part(message)
                 await self._answer_parked()
 
-    def _arrays(self) -> dict[str, NDArray[Any]]:
-        return arrays_of(self._history.columns(), self._number)
+    async def _send_part(self, request: SnapshotRequest) -> None:
+        if self._parts is not None:
+            columns = await run_kernel(self._history.bought, self._history.columns)
+            await self._parts.send(ShardPart(request.id, self.part, self._number, columns))
 
-    async def _append(self, new: Purchases) -> None:
+    async def _append(self, new: PurchaseBatch) -> None:
         history = self._history
         history.reserve(new.users)
         history.append(new.seq, new.user, new.timestamp, new.amount, new.through)
@@ -84,4 +71,4 @@ class PurchaseShard:
                 MEMBER_WORK * len(networks.members) + LINK_WORK * len(request.seq) + COPY_WORK * len(networks.found.seq)
             )
             windows = await run_kernel(work, self._history.windows, request.seq, request.networks)
-            request.reply.put(windows)
+            await self._replies.send(WindowReply(request.id, self._number, windows))

@@ -1,35 +1,83 @@
-"""A snapshot of all actors at one moment of the log."""
+"""A snapshot of all actors at one moment of the log.
 
-from collections.abc import Mapping
+A request travels behind the last event that belongs to the snapshot. Each actor that it passes sends its own part to
+the checkpointer, and passes the request on. As it keeps its place in every mailbox, the parts belong together and
+nothing has to stop for it: the aligned barrier of Carbone et al., "Lightweight Asynchronous Snapshots for Distributed
+Dataflows" (2015).
+
+Arrays in a part are copies: nobody changes them any more.
+"""
+
 from typing import Any
 
-import anyio
+import msgspec
 from numpy.typing import NDArray
 
-Arrays = Mapping[str, NDArray[Any]]
+from peerwatch.connectors.source import Bookmark
+from peerwatch.judging.state import Counts
+from peerwatch.judging.verdict_hash import VerdictHash
+from peerwatch.kernels import Bytes, Int32s, Int64s
+from peerwatch.network.history import PurchaseColumns
 
 
-class Snapshot:
-    """Travels behind the last event that belongs to it; each actor it passes puts its own part in.
+class SnapshotRequest(msgspec.Struct, frozen=True):
+    """Dispatcher to all who have a part in a snapshot, along the way of the events."""
 
-    As it keeps its place in every mailbox, the parts belong together and nothing has to stop for it: the aligned
-    barrier of Carbone et al., "Lightweight Asynchronous Snapshots for Distributed Dataflows" (2015).
+    id: int
+
+
+class SnapshotPart(msgspec.Struct, frozen=True):
+    """An actor to the collector: its part of the snapshot with request `id`. `part` is what that part is called."""
+
+    id: int
+    part: str
+
+
+class DispatcherPart(SnapshotPart, frozen=True):
+    """How far the logs have been read, and all ids: their bytes, and where each ends.
+
+    `position` is in the log that is `judged` or in the other; `unseen` are the named users that no event has named yet.
     """
 
-    def __init__(self, parts: int) -> None:
-        self.arrays: dict[str, NDArray[Any]] = {}
-        self.facts: dict[str, Any] = {}
-        self._missing = parts
-        self._complete = anyio.Event()
+    progress: Counts
+    judged: bool
+    position: Any
+    bookmarks: list[Bookmark[Any]]
+    unseen: list[int]
+    arena: Bytes
+    ends: Int64s
 
-    def put(self, arrays: Arrays, **facts: Any) -> None:
-        """Add one actor's part. The arrays are the snapshot's own: nobody changes them any more."""
-        self.arrays.update(arrays)
-        self.facts.update(facts)
-        self._missing -= 1
-        if self._missing == 0:
-            self._complete.set()
 
-    async def wait_complete(self) -> None:
-        """Until every actor has put its part in."""
-        await self._complete.wait()
+class GraphPart(SnapshotPart, frozen=True):
+    """The friend graph's columns."""
+
+    degree: Int32s
+    friends: Int32s
+
+
+class ShardPart(SnapshotPart, frozen=True):
+    """The purchase histories of one shard."""
+
+    number: int
+    columns: PurchaseColumns
+
+
+class CoordinatorPart(SnapshotPart, frozen=True):
+    """What the judges remember, and on how many purchases they have disagreed.
+
+    `decisions_written` are the complete parts of the decisions file, None if there is no such file.
+    """
+
+    disagreed: Int64s
+    judges: dict[str, NDArray[Any]]
+    decisions_written: int | None
+
+
+class OutputPart(SnapshotPart, frozen=True):
+    """How far each sink has been written, in its own words, how many purchases are flagged, and all verdicts' hash."""
+
+    flagged_written: Any
+    rejects_written: Any
+    verdicts_written: Any
+    flagged: int
+    verdicts: VerdictHash

@@ -1,48 +1,44 @@
 """Trains models away from the flow of events."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import NamedTuple
 
-import msgspec
 from anyio.to_thread import run_sync
 
-from peerwatch.actors.mailbox import Receive, Reply
+from peerwatch.actors.judges import Models
+from peerwatch.actors.mailbox import Receive, Send
+from peerwatch.actors.messages import TrainedModel, TrainingRequest
 from peerwatch.detectors.base import Detector
-from peerwatch.detectors.learning import Lesson
-from peerwatch.network.errors import RunError
+from peerwatch.judging.training import TrainingSet, fitted
 
 
-class Training(msgspec.Struct, frozen=True):
-    """Coordinator to trainer: `detector`, which is left as it is, is to learn a lesson.
-
-    `keep` is called with the lesson's version and its model before that is handed over: it has to be there again after
-    a crash.
-    """
+class Trainee(NamedTuple):
+    """Whose models are trained: a detector with their parameters, which is left as it is, and where they are kept."""
 
     detector: Detector
-    lesson: Lesson
-    keep: Callable[[int, Detector], None]
-    reply: Reply[Detector]
+    models: Models
 
 
 class Trainer:
     """Trains one model after the other, each on a thread."""
 
-    def __init__(self, inbox: Receive[Training]) -> None:
+    def __init__(
+        self, trainees: Mapping[str, Trainee], inbox: Receive[TrainingRequest], trained: Send[TrainedModel]
+    ) -> None:
+        """`trainees` are the judges that learn, by name."""
+        self._trainees = trainees
         self._inbox = inbox
+        self._trained = trained
 
     async def run(self) -> None:
         """Train until the mailbox ends."""
-        with self._inbox:
-            async for training in self._inbox:
-                training.reply.put(await run_sync(_train, training))
+        with self._inbox, self._trained:
+            async for request in self._inbox:
+                model = await run_sync(_train, self._trainees[request.who], request.training_set)
+                await self._trained.send(TrainedModel(request.who, request.training_set.version, model))
 
 
-def _train(training: Training) -> Detector:
-    detector, lesson = training.detector, training.lesson
-    try:
-        model = type(detector)(**detector.get_params()).fit(lesson.rows)
-    except Exception as error:  # a user's own code, or a lesson that nothing can be learned from
-        what = f"{type(error).__name__}: {error}"
-        raise RunError(f"the detector {detector.name} could not be trained (model {lesson.version}): {what}") from error
-    training.keep(lesson.version, model)
+def _train(trainee: Trainee, training_set: TrainingSet) -> Detector:
+    model = fitted(trainee.detector, training_set)
+    trainee.models.keep(training_set.version, model)  # before it is handed over: it has to be there after a crash
     return model

@@ -14,7 +14,7 @@ from typing import Final
 from cases import CASES, Case
 from throughput import COMMAND, cost_of, run_of
 
-from peerwatch.runtime.generate import Recipe
+from peerwatch.studies.generate import Recipe
 
 START: Final = Case("start", 1, 50, Recipe(users=3, batch_events=3, stream_events=3, mean_degree=1, D=1, T=50))
 """A log of six lines: start-up and nothing else."""
@@ -49,7 +49,11 @@ def line(case: Case, other: Path, runs: int, root: Path) -> str:
     ]
     for command in commands:
         cost_of(command)  # kernels may have to be compiled
-    pairs = [[cost_of(command) for command in commands] for _ in range(runs * TIMES if case is START else runs)]
+    pairs = []
+    for number in range(runs * TIMES if case is START else runs):
+        order = commands if number % 2 else commands[::-1]  # whoever is first may find another machine
+        costs = [cost_of(command) for command in order]
+        pairs.append(costs if number % 2 else costs[::-1])
     same = "same" if here.read_bytes() == there.read_bytes() else "DIFFERENT"
     shown = []
     for name in ("cpu", "wall", "memory"):

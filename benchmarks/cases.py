@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from peerwatch.runtime.generate import Recipe, write_logs
+from peerwatch.studies.generate import Recipe, write_logs
 
 SHARED = Path(__file__).parents[2] / "shared"
 """Where the real data and the C++ yardstick lie on the machines that have them: beside the checkout."""

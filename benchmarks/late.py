@@ -11,7 +11,7 @@ from cases import Case
 from numpy.typing import NDArray
 from throughput import judging_cost
 
-from peerwatch.runtime.generate import NAMES, Recipe, as_logs, draw, write_files
+from peerwatch.studies.generate import NAMES, Recipe, as_logs, draw, write_files
 
 NAME: Final = "late"
 RECIPE: Final = Recipe(users=1000, batch_events=2_000_000, stream_events=400_000, mean_degree=20, friend_share=0.0, D=2)

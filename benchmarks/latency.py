@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from peerwatch.runtime.generate import Recipe, write_logs
+from peerwatch.studies.generate import Recipe, write_logs
 
 PERCENTILES = (50.0, 99.0, 99.9)
 LOOK_SECONDS = 0.0005

@@ -12,14 +12,21 @@ from typing import TypeVar
 
 import numpy as np
 
-from peerwatch.actors.dispatcher import Progress
-from peerwatch.detectors.verdicts import VerdictHash
-from peerwatch.runtime.checkpoints import VERSION, Envelope, Identity, Place, StateDirectory, read_checkpoint
-from peerwatch.runtime.generate import Recipe, write_logs
-from peerwatch.runtime.output_file import Written
-from peerwatch.runtime.position import Position
-from peerwatch.runtime.seen import Seen
-from peerwatch.runtime.state import Facts, State
+from peerwatch.connectors.output_file import Written
+from peerwatch.connectors.position import Position
+from peerwatch.connectors.seen import Seen
+from peerwatch.judging.state import Counts, State
+from peerwatch.judging.verdict_hash import VerdictHash
+from peerwatch.storage.checkpoints import (
+    VERSION,
+    CheckpointEnvelope,
+    Facts,
+    FilePlace,
+    Identity,
+    StateDirectory,
+    read_checkpoint,
+)
+from peerwatch.studies.generate import Recipe, write_logs
 
 COMMAND = [sys.executable, "-m", "peerwatch", "run", "--quiet"]
 Result = TypeVar("Result")
@@ -99,18 +106,23 @@ def checkpoint_seconds(
         "large0": np.zeros(0, np.uint8),
         "disagreed": np.zeros(2, np.int64),
     }
-    progress = Progress(0, purchases, 0, 0, users)
+    progress = Counts(0, purchases, 0, 0, users)
     facts = Facts(
         progress, judged=True, position=Position(), flagged=0, flagged_written=Written(), rejects_written=Written(),
-        verdicts=VerdictHash(), verdicts_written=None, shards=1, unseen=[], marks=[], seen=Seen(),
+        verdicts=VerdictHash(), verdicts_written=None, decisions_written=None, shards=1, unseen=[],
+        bookmarks=[], seen=Seen(),
     )  # fmt: skip
     state = State.restored(2, 50, 1, [], arrays, facts)
     began = time.perf_counter()
     taken = state.arrays()
     took = time.perf_counter() - began
     began = time.perf_counter()
-    envelope = Envelope(
-        VERSION, Identity(2, 50, {}, Place("", ""), Place("", ""), Place("", ""), None), facts, 0.0, sorted(taken)
+    envelope = CheckpointEnvelope(
+        VERSION,
+        Identity(2, 50, {}, FilePlace("", ""), FilePlace("", ""), FilePlace("", ""), None),
+        facts,
+        0.0,
+        sorted(taken),
     )
     StateDirectory(directory, print).write(taken, envelope)
     wrote = time.perf_counter() - began

@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Begin with as little as can be, so that whatever else is missing can be said."""
     try:
-        from peerwatch.runtime.cli import main as begin  # noqa: PLC0415 (it may fail)
+        from peerwatch.cli.main import main as begin  # noqa: PLC0415 (it may fail)
     except MemoryError:
         sys.exit("peerwatch: there is not enough memory; allow more (ulimit -v)")
     begin()

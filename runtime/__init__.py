@@ -1,4 +1,1 @@
-"""The running process: command line, settings, wiring, sources, sinks and logs.
-
-Only this room opens files or reads settings.
-"""
+"""The running process: from settings to actors, supervision, preflight checks, the decision log."""

@@ -6,7 +6,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, NoReturn, Self
 
-from peerwatch.runtime.console import Console
+from peerwatch.progress import Progress
 
 EXIT_STOPPED: Final = 1
 WORDS_SECONDS: Final = 0.5
@@ -20,7 +20,7 @@ class Deadline:
     own waits. Leaving the context calls it off.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Progress) -> None:
         self._console = console
         self._left = threading.Event()
         self._begun = False

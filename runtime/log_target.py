@@ -15,9 +15,9 @@ from typing import Any
 import anyio
 from anyio.to_thread import run_sync
 
-from peerwatch.network.errors import UsageError
-from peerwatch.runtime.descriptors import descriptor_of, name_of
-from peerwatch.runtime.names import shown, why_unwritable
+from peerwatch.connectors.descriptors import descriptor_of, name_of
+from peerwatch.errors import UsageError
+from peerwatch.readable import shown, why_unwritable
 
 
 class LogTarget:

@@ -6,37 +6,50 @@ from typing import Any, Final, NamedTuple
 
 import anyio
 from anyio.abc import TaskGroup
+from anyio.to_thread import run_sync
 
-from peerwatch.actors.coordinator import Bench, Checking, Coordinator, DecisionLog
-from peerwatch.actors.dispatcher import Caution, Dispatcher, Log, Progress
+from peerwatch.actors.audit import AuditActor, Auditing, AuditTally
+from peerwatch.actors.coordinator import AuditSample, Coordinator, DecisionLog, Judges, TrainerLink
+from peerwatch.actors.dispatcher import Dispatcher, Recovery
 from peerwatch.actors.graph import GraphActor
-from peerwatch.actors.mailbox import Depth, Receive, Send, mailbox
-from peerwatch.actors.messages import CoordinatorMessage, GraphMessage, OutputMessage, ShadowMessage, ShardMessage
-from peerwatch.actors.output import OutputActor, Sink
+from peerwatch.actors.mailbox import Depth, Mailbox, Send
+from peerwatch.actors.messages import (
+    AuditMessage,
+    CoordinatorMessage,
+    GraphCopy,
+    GraphMessage,
+    OutputMessage,
+    ShardMessage,
+    TrainedModel,
+    TrainingRequest,
+    WindowReply,
+)
+from peerwatch.actors.output import OutputActor
 from peerwatch.actors.purchases import PurchaseShard
-from peerwatch.actors.shadow import ShadowActor, Shadowing, Tally
-from peerwatch.actors.snapshot import Snapshot
-from peerwatch.actors.trainer import Trainer, Training
-from peerwatch.network.errors import PeerwatchError
-from peerwatch.runtime.state import State
+from peerwatch.actors.snapshot import SnapshotPart
+from peerwatch.actors.trainer import Trainee, Trainer
+from peerwatch.connectors.parquet import DecisionsFile
+from peerwatch.connectors.sink import Sink
+from peerwatch.connectors.source import Bookmark, Source
+from peerwatch.errors import PeerwatchError
+from peerwatch.judging.engine import BATCH_CAP, windows_at_once
+from peerwatch.judging.state import Counts, State
+from peerwatch.network.graph import FriendGraph
+from peerwatch.runtime.checkpointer import Checkpointer
 
-BATCH_CAP: Final = 4096
-"""Events a batch holds at most."""
 SETTLE_SECONDS: Final = 0.001
 """How often a cautious run looks whether its one event is through."""
-WINDOW_PURCHASES: Final = 1 << 20
-"""Window purchases a message holds at most: the larger T and the more shards, the fewer decisions share one."""
 
 
 class Totals(NamedTuple):
     """What a run has done so far.
 
-    `verdicts` is the hash of the `decisions` that are written; `recomputed` counts those that a shadow made again, and
+    `verdicts` is the hash of the `decisions` that are written; `recomputed` counts those that an audit made again, and
     `differences` those of them that came out differently. `champion_alone` and `challenger_alone` count the purchases
     that only one of the two has flagged.
     """
 
-    progress: Progress
+    progress: Counts
     flagged: int
     friendships: int
     decisions: int
@@ -46,6 +59,10 @@ class Totals(NamedTuple):
     champion_alone: int = 0
     challenger_alone: int = 0
 
+    def shown(self) -> str:
+        """The counts that matter while a run goes on."""
+        return f"{self.progress.events:,} events, {self.flagged:,} flagged"
+
 
 class Pipeline:
     """All actors of one run around its state."""
@@ -53,90 +70,127 @@ class Pipeline:
     def __init__(
         self,
         state: State,
-        bench: Bench,
+        judges: Judges,
         *,
         decisions: DecisionLog,
         flagged: Sink,
         rejects: Sink,
         ledger: Sink | None = None,
+        every_decision: DecisionsFile | None = None,
         walkers: int = 1,
         strict: bool = False,
         batch_cap: int = BATCH_CAP,
-        due_snapshot: Callable[[int, Any, bool], Snapshot | None] = lambda *_: None,
-        caution: Caution | None = None,
-        shadowing: Shadowing | None = None,
+        checkpointer: Checkpointer | None = None,
+        recovery: Recovery | None = None,
+        bookmarks: Sequence[Bookmark[Any]] = (),
+        auditing: Auditing | None = None,
         warn: Callable[[str], None] = lambda _: None,
         complain: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`warn` and `complain` are the dispatcher's."""
-        graphs = [mailbox(GraphMessage, f"graph {number}") for number in range(walkers)]
-        answers = [mailbox(CoordinatorMessage, f"coordinator {number}") for number in range(walkers)]
-        to_output, output_inbox = mailbox(OutputMessage, "output")
-        boxes = [mailbox(ShardMessage, f"shard {number}") for number in range(len(state.histories))]
-        asking = [send.clone() for send, _ in boxes]
-        shadowed = [mailbox(ShadowMessage, "shadow")] if shadowing is not None else []
-        seats = [seat for _, seat in bench.seats()]
-        training = [mailbox(Training, "trainer")] if any(seat.learns for seat in seats) else []
-        for send, _ in training:
-            bench = bench._replace(trainer=send)
+        graphs = [Mailbox[GraphMessage](f"graph {number}") for number in range(walkers)]
+        copies = [Mailbox[GraphCopy](f"graph copy {number}", 1) for number in range(1, walkers)]
+        answers = [Mailbox[CoordinatorMessage](f"coordinator {number}") for number in range(walkers)]
+        to_output = Mailbox[OutputMessage]("output")
+        shards = [Mailbox[ShardMessage](f"shard {number}") for number in range(len(state.histories))]
+        replies = Mailbox[WindowReply]("replies")
+        asking = [box.sender.clone() for box in shards]
+        replying = [replies.sender, *(replies.sender.clone() for _ in shards[1:])]
+        audited = Mailbox[AuditMessage]("audit") if auditing is not None else None
+        live_judges = [live for _, live in judges.live_judges()]
+        trainees = {who: Trainee(live.judge.detector, live.models) for who, live in judges.live_judges() if live.learns}
+        training = Mailbox[TrainingRequest]("trainer") if trainees else None
+        trained = Mailbox[TrainedModel]("models") if trainees else None
+        trainer, link = None, None
+        if training is not None and trained is not None:
+            trainer = Trainer(trainees, training.receiver, trained.sender)
+            link = TrainerLink(training.sender, trained.receiver)
         # a record names the network's size, and it is a part of the context
-        state.graph.sizes = decisions.flagged or any(seat.wants_context for seat in seats)
+        counted = every_decision is not None or decisions.flagged
+        state.graph.sizes = counted or any(live.wants_context for live in live_judges)
         self._state = state
-        mailboxes = (*graphs, *answers, (to_output, output_inbox), *boxes, *shadowed, *training)
-        self._senders = [send for send, _ in mailboxes]
-        inboxes = [inbox for _, inbox in mailboxes]
-        self._ends: list[Send[Any] | Receive[Any]] = [*self._senders, *asking, *inboxes]
-        self._shadow: ShadowActor | None = None
-        to_shadow, checking = None, None
-        if shadowing is not None:
-            ((to_shadow, shadow_inbox),) = shadowed
-            checking = Checking(shadowing.share, to_shadow.clone())
-            self._ends.append(checking.shadow)
-            self._shadow = ShadowActor(shadowing, shadow_inbox, through=state.progress.events)
+        self._every = every_decision
+        self._parts = Mailbox[SnapshotPart]("checkpointer") if checkpointer is not None else None
+        parts = self._parts.sender if self._parts is not None else None
+        optional = [box for box in (audited, training, trained, self._parts) if box is not None]
+        self._mailboxes: list[Mailbox[Any]] = [*graphs, *copies, *answers, to_output, *shards, replies, *optional]
+        self._clones: list[Send[Any]] = [*asking, *replying]
+        self._audit: AuditActor | None = None
+        checking = None
+        if auditing is not None and audited is not None:
+            checking = AuditSample(auditing.share, audited.sender.clone())
+            self._clones.append(checking.audit)
+            self._audit = AuditActor(auditing, audited.receiver, through=state.progress.events)
         self._dispatcher = Dispatcher(
             state.decoder,
-            [send for send, _ in graphs],
-            [send for send, _ in boxes],
+            [box.sender for box in graphs],
+            [box.sender for box in shards],
             batch_cap,
-            to_shadow,
+            audited.sender if audited is not None else None,
             strict=strict,
             done=state.progress,
-            due_snapshot=due_snapshot,
-            caution=caution,
+            due_snapshot=checkpointer.due if checkpointer is not None else lambda *_: None,
+            recovery=recovery,
             wait_settled=self._wait_settled,
-            marks=state.facts.marks if state.facts is not None else (),
+            bookmarks=bookmarks,
+            parts=parts,
             warn=warn,
             complain=complain,
         )
-        for seat in seats:
-            seat.is_new = self._dispatcher.is_new
         self._output = OutputActor(
-            output_inbox,
+            to_output.receiver,
             flagged,
             rejects,
             ledger,
             verdicts=state.verdicts,
             written=state.flagged,
             through=state.progress.events,
+            parts=parts,
         )
-        most = max(1, WINDOW_PURCHASES // (state.T * len(boxes)))
-        inboxes_of_graphs = [inbox for _, inbox in answers]
+        most = windows_at_once(state.T, len(shards))
         self._coordinator = Coordinator(
-            bench, state.T, decisions, inboxes_of_graphs, asking, to_output, checking, state.disagreed
+            judges,
+            state.T,
+            decisions,
+            [box.receiver for box in answers],
+            asking,
+            replies.receiver,
+            to_output.sender,
+            checking,
+            state.disagreed,
+            every_decision,
+            parts,
+            link,
         )
-        self._actors: list[GraphActor | Coordinator | OutputActor | PurchaseShard | ShadowActor | Trainer] = [
+        in_snapshots: list[GraphActor | Coordinator | OutputActor | PurchaseShard] = [
             *(
-                GraphActor(state.graph, inbox, answer, most, number, walkers)
-                for number, ((_, inbox), (answer, _)) in enumerate(zip(graphs, answers, strict=True))
+                GraphActor(
+                    state.graph if number == 0 else FriendGraph(state.D, state.T),
+                    box.receiver,
+                    answer.sender,
+                    most,
+                    number,
+                    walkers,
+                    parts,
+                    copies=[copy.sender for copy in copies] if number == 0 else (),
+                    copy=copies[number - 1].receiver if number else None,
+                )
+                for number, (box, answer) in enumerate(zip(graphs, answers, strict=True))
             ),
             self._coordinator,
             self._output,
             *(
-                PurchaseShard(number, history, inbox)
-                for number, (history, (_, inbox)) in enumerate(zip(state.histories, boxes, strict=True))
+                PurchaseShard(number, history, box.receiver, reply, parts)
+                for number, (history, box, reply) in enumerate(zip(state.histories, shards, replying, strict=True))
             ),
-            *([self._shadow] if self._shadow is not None else []),
-            *(Trainer(inbox) for _, inbox in training),
+        ]
+        self._checkpointer = checkpointer
+        self._expected = {self._dispatcher.part, *(actor.part for actor in in_snapshots)}
+        """What the parts of a snapshot are called."""
+        self._actors: list[GraphActor | Coordinator | OutputActor | PurchaseShard | AuditActor | Trainer] = [
+            *in_snapshots,
+            *([self._audit] if self._audit is not None else []),
+            *([trainer] if trainer is not None else []),
         ]
 
     @property
@@ -147,12 +201,12 @@ class Pipeline:
     @property
     def through(self) -> int:
         """All events up to this sequence number are in every actor's state, and what they gave is written."""
-        shadow = [self._shadow.through] if self._shadow is not None else []
-        return min(self._output.through, *(history.applied for history in self._state.histories), *shadow)
+        audit = [self._audit.through] if self._audit is not None else []
+        return min(self._output.through, *(history.applied for history in self._state.histories), *audit)
 
     def mailboxes(self) -> dict[str, Depth]:
         """How full each mailbox is, and how full it has been."""
-        return {send.name: send.depth() for send in self._senders}
+        return {box.sender.name: box.sender.depth() for box in self._mailboxes}
 
     async def _wait_settled(self, seq: int) -> None:
         while self.through < seq:  # noqa: ASYNC110 (only after a failure; an event would burden every batch)
@@ -161,7 +215,7 @@ class Pipeline:
     def statistics(self) -> Totals:
         """What has been done so far."""
         verdicts = self._output.verdicts
-        tally = self._shadow.tally if self._shadow is not None else Tally()
+        tally = self._audit.tally if self._audit is not None else AuditTally()
         return Totals(
             self._dispatcher.statistics(),
             self._output.written,
@@ -177,22 +231,31 @@ class Pipeline:
         """Read no more; what has been read is still judged and written."""
         self._dispatcher.stop()
 
-    async def run(self, logs: Sequence[Log]) -> Totals:
+    async def run(self, logs: Sequence[Source]) -> Totals:
         """Judge the logs, one after the other, to their ends.
 
         Raises:
             PeerwatchError: a log, a sink or a strict rule ended the run.
         """
         try:
-            async with task_group() as tasks:
-                for actor in self._actors:
-                    tasks.start_soon(actor.run)
-                tasks.start_soon(self._dispatcher.run, logs)
+            async with task_group() as collecting:
+                if self._checkpointer is not None and self._parts is not None:
+                    collecting.start_soon(self._checkpointer.run, self._parts.receiver, self._expected)
+                async with task_group() as tasks:
+                    for actor in self._actors:
+                        tasks.start_soon(actor.run)
+                    tasks.start_soon(self._dispatcher.run, logs)
+                if self._parts is not None:
+                    self._parts.sender.close()  # no more parts come; what is there is still written
         finally:
-            for end in self._ends:
-                end.close()  # an actor that failed or was cancelled may have left its own open
-        if self._shadow is not None:
-            await self._shadow.finish()
+            for box in self._mailboxes:
+                box.close()  # an actor that failed or was cancelled may have left its own end open
+            for clone in self._clones:
+                clone.close()
+        if self._audit is not None:
+            await self._audit.finish()
+        if self._every is not None:
+            await run_sync(self._every.finish)
         if self._dispatcher.stopped_by is not None:
             raise self._dispatcher.stopped_by
         return self.statistics()

@@ -6,7 +6,7 @@ import os
 from contextlib import ExitStack
 from typing import Final
 
-from peerwatch.network.errors import RunError
+from peerwatch.errors import RunError
 
 FILES: Final = 24
 """Open files that any command gets along with."""

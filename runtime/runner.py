@@ -9,15 +9,21 @@ from typing import NamedTuple
 
 from anyio.to_thread import run_sync
 
-from peerwatch.detectors.shadow import Difference
-from peerwatch.network.errors import UsageError
-from peerwatch.runtime.console import Console
+from peerwatch.connectors.file_sink import FileSink
+from peerwatch.connectors.parquet import DecisionsFile
+from peerwatch.connectors.seen import Lost
+from peerwatch.connectors.tail import Beginning, look_at
+from peerwatch.errors import UsageError
+from peerwatch.judging.audit import Difference
+from peerwatch.progress import Progress
 from peerwatch.runtime.deadline import Deadline
-from peerwatch.runtime.detecting import bench_of
+from peerwatch.runtime.decision_log import Logger
+from peerwatch.runtime.judges_from_settings import judges_of
 from peerwatch.runtime.log_target import open_log_target
-from peerwatch.runtime.logs import Logger
-from peerwatch.runtime.opening import (
+from peerwatch.runtime.pipeline import Totals
+from peerwatch.runtime.preflight import (
     NOT_SET,
+    Outputs,
     check_distinct,
     check_replayable,
     check_stream,
@@ -30,13 +36,10 @@ from peerwatch.runtime.opening import (
     required,
     take_header,
 )  # fmt: skip
-from peerwatch.runtime.pipeline import Totals
-from peerwatch.runtime.seen import Lost
-from peerwatch.runtime.settings import Layer, Settings, resolve
-from peerwatch.runtime.sinks import FileSink, Sinks, is_flagged_line, is_ledger_line, is_reject_line
-from peerwatch.runtime.supervisor import Supervisor
-from peerwatch.runtime.tail import Beginning, look_at
+from peerwatch.runtime.sinks import Sinks, is_flagged_line, is_ledger_line, is_reject_line
+from peerwatch.runtime.supervisor import AuditFrom, Supervisor
 from peerwatch.runtime.unkept import UnkeptRejects
+from peerwatch.settings.model import Layer, Settings, resolve
 
 
 class Report(NamedTuple):
@@ -59,8 +62,9 @@ class Report(NamedTuple):
 
 async def run(
     layers: Sequence[Layer],
-    console: Console,
+    console: Progress,
     deadline: Deadline,
+    audit_from: AuditFrom,
     *,
     config: Path | None = None,
     reset: bool = False,
@@ -96,8 +100,8 @@ async def run(
             header = await known_header(settings)
             settings, origins = resolve(*layers, header, Layer({"D": known.D, "T": known.T}, {}))
         D, T = required(settings)
-        make_bench = partial(bench_of, settings, origins, logger.warning)
-        await run_sync(make_bench)  # a mistake shows before anything is written
+        make_judges = partial(judges_of, settings, origins, logger.warning)
+        await run_sync(make_judges)  # a mistake shows before anything is written
         identity = await run_sync(identity_of, settings, D, T, paths)
         if checkpoint is not None:
             check_unchanged(checkpoint.envelope.identity, identity, origins, settings)
@@ -106,19 +110,25 @@ async def run(
         unkept = UnkeptRejects(console, strict=settings.strict)
         rejects = FileSink(paths.rejects, logger.warning) if paths.rejects is not None else unkept
         ledger = FileSink(paths.verdicts, logger.warning) if paths.verdicts is not None else None
-        sinks = Sinks(FileSink(paths.flagged, logger.warning), rejects, ledger)
-        for sink, is_own in zip(sinks, (is_flagged_line, is_reject_line, is_ledger_line), strict=True):
+        decisions = await run_sync(_decisions_file, paths, settings)
+        sinks = Sinks(FileSink(paths.flagged, logger.warning), rejects, ledger, decisions)
+        own = (is_flagged_line, is_reject_line, is_ledger_line)
+        for sink, is_own in zip((sinks.flagged, sinks.rejects, sinks.ledger), own, strict=True):
             if sink is None:
                 continue
             await sink.open(stack)
             if checkpoint is None and not force and isinstance(sink, FileSink):
                 await sink.check_own(is_own)
+        if decisions is not None:
+            stack.push_async_callback(run_sync, decisions.discard)
+            if checkpoint is None:
+                await run_sync(partial(decisions.check, force=force))
         supervisor = Supervisor(
             layers,
             settings,
             D,
             T,
-            make_bench,
+            make_judges,
             directory,
             identity,
             sinks,
@@ -126,6 +136,7 @@ async def run(
             console,
             deadline,
             beginning,
+            audit_from,
             force=force,
         )
         detector = settings.detector.described()
@@ -145,3 +156,9 @@ async def run(
             supervisor.lost,
             checkpoint.envelope.facts.progress.events if checkpoint is not None else 0,
         )
+
+
+def _decisions_file(paths: Outputs, settings: Settings) -> DecisionsFile | None:
+    if paths.decisions is None:
+        return None
+    return DecisionsFile(paths.decisions, parts=settings.follow or settings.state.directory is not None)

@@ -1,159 +1,16 @@
-"""The files that results are written to."""
+"""The sinks of one run."""
 
-import os
-import stat
-from collections.abc import Callable
-from contextlib import AsyncExitStack
-from functools import partial
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-import aiofiles
 import msgspec
-from anyio.to_thread import run_sync
 
-from peerwatch.detectors.verdicts import decode_entry
-from peerwatch.network.errors import BadEvent, SinkError, UsageError
+from peerwatch.connectors.file_sink import FileSink
+from peerwatch.connectors.parquet import DecisionsFile
+from peerwatch.errors import BadEvent
+from peerwatch.judging.verdict_hash import decode_entry
 from peerwatch.network.events import parse_object
 from peerwatch.network.rejects import decode_reject
-from peerwatch.runtime.descriptors import descriptor_of, name_of
-from peerwatch.runtime.names import shown, why_unwritable
-from peerwatch.runtime.output_file import OutputFile, Written, open_output
 from peerwatch.runtime.unkept import UnkeptRejects
-
-LONGEST_LINE: Final = 1 << 20
-"""Bytes of an old output's first line that are looked at."""
-
-
-class FileSink:
-    """One output file, locked against a second writer; `-` is standard output, and /dev/fd/N what it is.
-
-    Nothing that is in the file is touched before `start`.
-    """
-
-    def __init__(self, path: str, warn: Callable[[str], None] = lambda _: None) -> None:
-        self._given = descriptor_of(path, 1)
-        """The descriptor that the process was given to write to, None for a file of its own."""
-        self.name = name_of(self._given) if self._given is not None else shown(path)
-        self._path = path
-        self._warn = warn
-        self._stream: Any = None
-        self._file: OutputFile | None = None
-        self._started = False
-
-    async def open(self, stack: AsyncExitStack) -> None:
-        """Open and lock the file; it is closed with the stack. If `start` never comes, a file made here goes again.
-
-        Raises:
-            UsageError: it cannot be written, or another process is writing it.
-        """
-        descriptor = self._given if self._given is not None else await run_sync(self._open, stack)
-        if self._given is None and stat.S_ISREG(os.fstat(descriptor).st_mode):
-            self._file = OutputFile(Path(self._path), descriptor, self._warn)
-            stack.callback(self._file.close)
-        else:
-            self._stream = await stack.enter_async_context(
-                aiofiles.open(descriptor, "wb", buffering=0, closefd=self._given is None)
-            )
-
-    async def check_own(self, is_own: Callable[[bytes], bool]) -> None:
-        """See that what is in the file is no loss: white space, or lines like those that are to be written.
-
-        Raises:
-            UsageError: the first line is none of peerwatch's.
-        """
-        if self._file is not None and not is_own(await run_sync(self._first_line)):
-            raise UsageError(
-                f"{self.name} holds something that peerwatch has not written; name another file, or add --force"
-            )
-
-    def _first_line(self) -> bytes:
-        """The first line that is not blank, as far as is looked; nothing if there is none."""
-        with Path(self._path).open("rb") as file:
-            head = file.read(LONGEST_LINE)
-        begun = head.lstrip()
-        return begun.partition(b"\n")[0] if begun or len(head) < LONGEST_LINE else head
-
-    async def has_more(self, written: Written) -> bool:
-        """Whether there is something behind what had been written, which somebody may have read."""
-        return self._file is not None and await run_sync(self._file.has_more, written)
-
-    async def start(self, written: Written | None = None, *, force: bool = False) -> None:
-        """Go on behind what had been written at a checkpoint, or begin anew.
-
-        Raises:
-            UsageError: what had been written is not there. With `force` a new file is begun then.
-        """
-        if self._file is not None:
-            await run_sync(partial(self._file.begin, written, force=force))
-        self._started = True
-
-    async def write(self, data: bytes) -> None:
-        """Append all of `data`.
-
-        Raises:
-            SinkError: it could not be written.
-        """
-        try:
-            if self._file is not None:
-                await run_sync(self._file.write, data)
-                return
-            rest = memoryview(data)
-            while rest:
-                rest = rest[await self._stream.write(rest) :]
-        except BrokenPipeError:
-            raise SinkError(f"cannot write {self.name}: its reader has gone") from None
-        except OSError as error:
-            raise self._failed(error) from None
-
-    async def look(self) -> None:
-        """See whether somebody has moved the file away, deleted or emptied it.
-
-        Raises:
-            SinkError: it is gone, and no new one can be made.
-        """
-        if self._file is not None and self._started:
-            try:
-                await run_sync(self._file.look)
-            except OSError as error:
-                raise self._failed(error) from None
-
-    async def sync(self) -> Written:
-        """Make everything written so far survive a power failure; returns how far that is.
-
-        Raises:
-            SinkError: it could not be done.
-        """
-        if self._file is None:
-            return Written()
-        try:
-            return await run_sync(self._file.sync)
-        except OSError as error:
-            raise self._failed(error) from None
-
-    async def written(self) -> Written:
-        """How far it has been written."""
-        return await run_sync(self._file.written) if self._file is not None else Written()
-
-    def _failed(self, error: OSError) -> SinkError:
-        return SinkError(f"cannot write {self.name}: {error.strerror}; mend that and run again")
-
-    def _open(self, stack: AsyncExitStack) -> int:
-        path = Path(self._path)
-        try:
-            existed, made = path.exists(), path.resolve()
-            descriptor = open_output(path)
-        except BlockingIOError:
-            raise UsageError(f"{self.name} is being written by another peerwatch; name another file") from None
-        except OSError as error:
-            raise UsageError(f"cannot write {self.name}: {why_unwritable(path, error)}") from None
-        if not existed:
-            stack.push_async_callback(run_sync, self._remove_unstarted, made)
-        return descriptor
-
-    def _remove_unstarted(self, made: Path) -> None:
-        if not self._started:
-            made.unlink(missing_ok=True)
 
 
 class Sinks(NamedTuple):
@@ -162,6 +19,7 @@ class Sinks(NamedTuple):
     flagged: FileSink
     rejects: FileSink | UnkeptRejects
     ledger: FileSink | None
+    decisions: DecisionsFile | None = None
 
     async def look(self) -> None:
         """See whether somebody has moved one of them away, deleted or emptied it.
@@ -169,17 +27,18 @@ class Sinks(NamedTuple):
         Raises:
             SinkError: one is gone, and no new one can be made.
         """
-        for sink in self:
+        for sink in (self.flagged, self.rejects, self.ledger):
             if sink is not None:
                 await sink.look()
 
-    async def written(self) -> dict[str, Written | None]:
-        """How far they have been written, as a checkpoint has it."""
-        flagged, rejects, ledger = self
+    async def written(self) -> dict[str, Any]:
+        """How far they have been written when nothing has been judged yet, as a checkpoint has it."""
+        flagged, rejects, ledger, decisions = self
         return {
             "flagged_written": await flagged.written(),
             "rejects_written": await rejects.written(),
             "verdicts_written": await ledger.written() if ledger is not None else None,
+            "decisions_written": 0 if decisions is not None else None,
         }
 
 

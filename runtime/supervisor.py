@@ -5,8 +5,9 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -15,27 +16,27 @@ from typing import Any, Final
 import anyio
 from anyio.to_thread import run_sync
 
-from peerwatch.actors.coordinator import Bench
-from peerwatch.actors.dispatcher import Caution
-from peerwatch.actors.shadow import Shadowing, Tally
-from peerwatch.detectors.shadow import Difference
-from peerwatch.network.errors import PeerwatchError, RunError
-from peerwatch.runtime.checkpoints import Checkpoint, Checkpointer, Identity, StateDirectory
-from peerwatch.runtime.console import Console
+from peerwatch.actors.audit import Auditing, AuditTally
+from peerwatch.actors.coordinator import Judges
+from peerwatch.actors.dispatcher import Recovery
+from peerwatch.connectors.follow import FollowedLog
+from peerwatch.connectors.log_file import LogFile
+from peerwatch.connectors.seen import Lost, Seen
+from peerwatch.connectors.tail import Beginning
+from peerwatch.errors import PeerwatchError, RunError
+from peerwatch.judging.audit import BruteForce, Difference
+from peerwatch.judging.state import State
+from peerwatch.progress import Progress
+from peerwatch.runtime.checkpointer import Checkpointer
 from peerwatch.runtime.deadline import Deadline
-from peerwatch.runtime.follow import FollowedLog
-from peerwatch.runtime.logs import DecisionLogger, DifferenceLogger
-from peerwatch.runtime.opening import AnyLog, open_logs, take_header
+from peerwatch.runtime.decision_log import DecisionLogger, DifferenceLogger
 from peerwatch.runtime.pipeline import Pipeline, Totals, task_group
+from peerwatch.runtime.preflight import AnyLog, open_logs, take_header
 from peerwatch.runtime.room import shortage
-from peerwatch.runtime.seen import Lost, Seen
-from peerwatch.runtime.settings import Layer, Settings
-from peerwatch.runtime.shadowing import shadow_of
 from peerwatch.runtime.sinks import Sinks
-from peerwatch.runtime.sources import LogFile
-from peerwatch.runtime.state import State
-from peerwatch.runtime.status import STATUS_SECONDS, Status, look_at_log, write_status
-from peerwatch.runtime.tail import Beginning
+from peerwatch.settings.model import Layer, Settings
+from peerwatch.storage.checkpoints import VERSION, Checkpoint, Facts, Identity, StateDirectory
+from peerwatch.storage.status import STATUS_SECONDS, Status, look_at_log, write_status
 
 PROGRESS_SECONDS: Final = 0.1
 LOOK_SECONDS: Final = 1.0
@@ -53,6 +54,10 @@ RESTARTS: Final = 5
 """Restarts in a row that may bring nothing before the run gives up."""
 
 
+AuditFrom = Callable[[State, Facts | None, Sequence[Layer], Fraction, Callable[[str], None]], Awaitable[BruteForce]]
+"""What makes the audit of a run: from its state, what its checkpoint held, the settings, k, and who is warned."""
+
+
 class Supervisor:
     """Keeps a pipeline running: restores it from the last checkpoint when an actor fails, and stops it on a signal."""
 
@@ -62,34 +67,36 @@ class Supervisor:
         settings: Settings,
         D: int,
         T: int,
-        make_bench: Callable[[Path | None, Checkpoint | None, bool], Bench],
+        make_judges: Callable[[Path | None, Checkpoint | None, bool], Judges],
         directory: StateDirectory | None,
         identity: Identity,
         sinks: Sinks,
         logger: Any,
-        console: Console,
+        console: Progress,
         deadline: Deadline,
         beginning: Beginning,
+        audit_from: AuditFrom,
         *,
         force: bool,
     ) -> None:
         self._layers = layers
         self._settings = settings
         self._D, self._T = D, T
-        self._make_bench = make_bench
+        self._make_judges = make_judges
         self._directory = directory
         self._identity = identity
         self._sinks = sinks
         self._logger = logger
         self._console = console
         self._deadline = deadline
-        self._caution = Caution()
+        self._recovery = Recovery()
         self._beginning = beginning
+        self._audit_from = audit_from
         self._force = force
         self._hangup = anyio.Event()
         """Set by SIGHUP."""
         self._restarts = 0
-        self._tally = Tally()
+        self._tally = AuditTally()
         self.interrupted_by: signal.Signals | None = None
 
     @property
@@ -124,15 +131,19 @@ class Supervisor:
             except RunError as error:
                 self._deadline.begin(STOP_SECONDS, f"peerwatch: {error}")  # what was being written may not answer
                 raise
-            self._console.progressed(self._pipeline.statistics())
+            self._show_progress()
         await self._write_status(running=False)
         return self._pipeline.statistics()
+
+    def _show_progress(self) -> None:
+        totals = self._pipeline.statistics()
+        self._console.moved(totals.progress.bytes, totals.shown())
 
     async def _run_until_done(self, stack: AsyncExitStack) -> None:
         in_vain, furthest = 0, -1
         while True:
             try:
-                return await self._attempt()
+                await self._pipeline.run(self._logs)
             except PeerwatchError:
                 raise
             except Exception as error:
@@ -148,6 +159,8 @@ class Supervisor:
                 if in_vain >= RESTARTS or piped:
                     why = "a pipe cannot be read again" if piped else f"{self._restarts} restarts did not help"
                     raise RunError(f"{short or f'{type(error).__name__}: {error}'}; {why}") from error
+            else:
+                return
             await anyio.sleep(BACKOFF_SECONDS * 2**in_vain)
             await stack.aclose()
             checkpoint = await run_sync(self._directory.newest) if self._directory is not None else None
@@ -166,11 +179,17 @@ class Supervisor:
             await run_sync(self._directory.reset)  # perhaps an earlier one was killed half-way
         read = facts is not None and await self._sinks.flagged.has_more(facts.flagged_written)
         directory = self._directory.path if self._directory is not None else None
-        bench = self._bench = await run_sync(self._make_bench, directory, checkpoint, read)
+        judges = self._judges = await run_sync(self._make_judges, directory, checkpoint, read)
         written = (facts.flagged_written, facts.rejects_written, facts.verdicts_written) if facts else (None,) * 3
-        for sink, how_far in zip(self._sinks, written, strict=True):
+        if self._sinks.decisions is not None:
+            parts = facts.decisions_written if facts is not None else None
+            await run_sync(self._sinks.decisions.start, parts)
+        for sink, how_far in zip((self._sinks.flagged, self._sinks.rejects, self._sinks.ledger), written, strict=True):
             if sink is not None:
                 await sink.start(how_far, force=self._force)
+        if checkpoint is not None and self._directory is not None and checkpoint.written_as != VERSION:
+            # from now on files are known by what they hold, whoever rotates them before the next checkpoint
+            await run_sync(self._directory.write, checkpoint.arrays, checkpoint.envelope)
         if checkpoint is None or facts is None:
             state = State.fresh(self._D, self._T, settings.shards, named)
         else:
@@ -188,55 +207,49 @@ class Supervisor:
                 partial(_seen_of, logs[-1], facts.seen if facts is not None else self._beginning.seen),
             )
             if checkpoint is None:
-                await self._checkpointer.write_beginning(bench.arrays(), await self._sinks.written())
+                await self._checkpointer.write_beginning(judges.arrays(), await self._sinks.written())
         self._pipeline = Pipeline(
             state,
-            bench,
+            judges,
             decisions=DecisionLogger(
                 self._logger, settings.logs, settings.detector, state.decoder.named, settings.challenger
             ),
             flagged=self._sinks.flagged,
             rejects=self._sinks.rejects,
             ledger=self._sinks.ledger,
+            every_decision=self._sinks.decisions,
             walkers=settings.walkers,
             strict=settings.strict,
-            due_snapshot=self._checkpointer.due if self._checkpointer is not None else lambda *_: None,
-            caution=self._caution,
-            shadowing=await self._shadowing(state) if settings.shadow else None,
+            checkpointer=self._checkpointer,
+            recovery=self._recovery,
+            bookmarks=facts.bookmarks if facts is not None else (),
+            auditing=await self._auditing(state, facts) if settings.audit else None,
             warn=self._logger.warning,
             complain=self._console.urgent,
         )
         if self.interrupted_by is not None:
             self._pipeline.stop()
 
-    async def _shadowing(self, state: State) -> Shadowing:
+    async def _auditing(self, state: State, facts: Facts | None) -> Auditing:
         k, alarm = self._settings.detector.exact_k(), DifferenceLogger(self._logger).write
-        shadow = await shadow_of(state, self._layers, k, self._logger.warning)
-        return Shadowing(shadow, self._settings.shadow, alarm, self._tally)
-
-    async def _attempt(self) -> None:
-        async with task_group() as work:
-            if self._checkpointer is not None:
-                work.start_soon(self._checkpointer.run)
-            await self._pipeline.run(self._logs)
-            if self._checkpointer is not None:
-                self._checkpointer.close()
+        audit = await self._audit_from(state, facts, self._layers, k, self._logger.warning)
+        return Auditing(audit, self._settings.audit, alarm, self._tally)
 
     def _blame(self, error: Exception) -> bool:
         """Say what the next attempt has to be careful about; whether a line has been found that is to blame.
 
         A line is to blame if it fails twice on its own; what is the machine's fault is no line's.
         """
-        caution, place = self._caution, self._caution.current
-        caution.current = None
+        recovery, place = self._recovery, self._recovery.current
+        recovery.current = None
         if place is None or isinstance(error, OSError) or shortage(error) is not None:
-            caution.after, caution.until = self._pipeline.through, self._pipeline.reached
+            recovery.after, recovery.until = self._pipeline.through, self._pipeline.reached
             return False
-        caution.failures[place] += 1
-        if caution.failures[place] < 2:
+        recovery.failures[place] += 1
+        if recovery.failures[place] < 2:
             return False
         where = "".join(traceback.format_exception(error)).strip()
-        caution.poison[place] = f"brought the run down twice: {type(error).__name__}: {error}\n{where}"
+        recovery.poison[place] = f"brought the run down twice: {type(error).__name__}: {error}\n{where}"
         return True
 
     def _report_failure(self, error: Exception) -> None:
@@ -293,10 +306,10 @@ class Supervisor:
         every = PROGRESS_SECONDS if self._console.has_bar else STATUS_SECONDS
         since_status = STATUS_SECONDS
         while True:
-            self._console.progressed(self._pipeline.statistics())
+            self._show_progress()
             if since_status >= STATUS_SECONDS:
                 await self._write_status(running=True)
-                await run_sync(self._bench.champion.look)
+                await run_sync(self._judges.champion.look)
                 since_status = 0.0
             await anyio.sleep(every)
             since_status += every

@@ -5,9 +5,9 @@ from typing import Final
 
 from anyio.to_thread import run_sync
 
+from peerwatch.connectors.output_file import Written
 from peerwatch.network.rejects import decode_reject
-from peerwatch.runtime.console import Console
-from peerwatch.runtime.output_file import Written
+from peerwatch.progress import Progress
 
 TOLD: Final = 3
 """Rejected lines that are told one by one."""
@@ -16,7 +16,7 @@ TOLD: Final = 3
 class UnkeptRejects:
     """Tells the first rejected lines where they stand and why, then how many there are; keeps none."""
 
-    def __init__(self, console: Console, *, strict: bool) -> None:
+    def __init__(self, console: Progress, *, strict: bool) -> None:
         """A `strict` run ends with the first one, and says so itself."""
         self._console = console
         self._strict = strict
@@ -57,4 +57,4 @@ class UnkeptRejects:
     def _tell_number(self) -> None:
         if self._count and not self._strict:
             lines = "1 line was rejected and is" if self._count == 1 else f"{self._count:,} lines were rejected and are"
-            self._console.urgent(f"{lines} kept in no file; --rejects FILE keeps them")
+            self._console.urgent(f"{lines} not kept in a file; --rejects FILE keeps them")

@@ -9,8 +9,10 @@ import pytest
 import pytest_asyncio
 from blockbuster import blockbuster_ctx
 from hypothesis import HealthCheck, settings
+from hypothesis.database import DirectoryBasedExampleDatabase
+from support import ROOT
 
-from peerwatch.network import kernels
+from peerwatch import kernels
 from peerwatch.runtime import runner
 
 assert runner  # imports everything that has kernels
@@ -22,10 +24,15 @@ for number in (
 ):  # whoever starts the tests may ignore them, as nohup does
     signal.signal(number, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
-settings.register_profile(  # timing never decides; same cases every run
-    "peerwatch", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("peerwatch")
+ALWAYS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # timing never decides
+settings.register_profile("bounds", ALWAYS, derandomize=True, max_examples=5)  # the same cases every run
+settings.register_profile("short", ALWAYS, derandomize=True, max_examples=20)
+settings.register_profile("full", ALWAYS, derandomize=True, max_examples=100)
+settings.register_profile(  # other cases every run; those that failed are kept, and tried first in the next one
+    "soak", ALWAYS, derandomize=False, max_examples=500, print_blob=True,
+    database=DirectoryBasedExampleDatabase(ROOT / ".hypothesis" / "examples"),
+)  # fmt: skip
+settings.load_profile("short")  # `--hypothesis-profile` names another
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rotations import COMPRESS, Log, decompressed
 
-from peerwatch.runtime.generate import Recipe, generate
+from peerwatch.studies.generate import Recipe, generate
 
 COMMAND = [sys.executable, "-m", "peerwatch", "run"]
 CONFIG = """

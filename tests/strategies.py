@@ -6,6 +6,12 @@ from hypothesis import strategies as st
 COMMANDS = settings(phases=(Phase.explicit, Phase.generate))
 """Of tests that run whole commands: what fails is shown as it was found, to shrink it may take minutes."""
 
+
+def examples(full: int) -> int:
+    """How many examples of a property are tried: in the profile `full` as many, in others their share of it."""
+    return max(5, full * settings().max_examples // 100)
+
+
 USERS = ["1", "2", "3", "4", "5", "6", "7", "8", "anna", "ü"]
 IDS = st.sampled_from([*(f'"{user}"' for user in USERS), "1", "2", "3", '"\\u0034"', '"\\u00fc"'])
 AMOUNTS = st.one_of(

@@ -14,24 +14,38 @@ from typing import Any, NamedTuple
 import anyio
 import numpy as np
 
-from peerwatch.actors.coordinator import Bench
-from peerwatch.actors.dispatcher import Block
-from peerwatch.actors.messages import Questions
-from peerwatch.actors.seat import Seat, Spoke
-from peerwatch.actors.shadow import Shadowing
-from peerwatch.detectors.adaptation import News
-from peerwatch.detectors.judge import Decision, Judge, Mask
-from peerwatch.detectors.shadow import Difference, Shadow
-from peerwatch.detectors.sigma import Sigma
+from peerwatch.actors.audit import Auditing
+from peerwatch.actors.coordinator import Judges
+from peerwatch.actors.judges import LiveJudge, ModelActivated
+from peerwatch.actors.messages import WindowQueries
+from peerwatch.connectors.file_sink import FileSink
+from peerwatch.connectors.log_file import LogFile
+from peerwatch.connectors.source import Block
+from peerwatch.judging.adaptation import Notice
+from peerwatch.judging.audit import BruteForce, Difference
+from peerwatch.judging.judge import Mask, Reasons, SigmaJudge
+from peerwatch.judging.sigma import Sigma
+from peerwatch.judging.state import State
 from peerwatch.network.graph import Plan
 from peerwatch.network.rejects import RejectedLine, decode_reject
 from peerwatch.runtime.pipeline import Pipeline, Totals
-from peerwatch.runtime.sinks import FileSink
-from peerwatch.runtime.sources import LogFile
-from peerwatch.runtime.state import State
+
+ROOT = Path(__file__).parents[1]
 
 FORCED = {Plan.PARTITION: (1, 10**6, 10**6, 0), Plan.SCAN: (0, 10**6, 0, 10**6), Plan.MEMBERSHIP: (10**6, 0, 0, 10**6)}
 """Costs that make the planner prefer one plan."""
+
+
+def tracked() -> list[str]:
+    """The files that git would hand out, were all that is here committed."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
+    return [name for name in listed if name and ((ROOT / name).exists() or (ROOT / name).is_symlink())]
+
+
+def copy_tracked(directory: Path) -> None:
+    """Copy the files that git would hand out into a directory; links stay links."""
+    subprocess.run(["cp", "--parents", "--no-dereference", *tracked(), str(directory)], cwd=ROOT, check=True)
 
 
 def purchase(user: str | int, amount: str, stamp: str = "2017-06-13 11:33:01") -> bytes:
@@ -98,20 +112,20 @@ class SilentLog:
 
     flagged = False
 
-    def wanted(self, questions: Questions) -> Mask:
+    def wanted(self, queries: WindowQueries) -> Mask:
         """None."""
-        return np.zeros(len(questions.seq), np.bool_)
+        return np.zeros(len(queries.seq), np.bool_)
 
-    def write(self, questions: Questions, decisions: Sequence[Decision]) -> None:
+    def write(self, queries: WindowQueries, decisions: Sequence[Reasons]) -> None:
         """Never called."""
-        raise AssertionError(questions, decisions)
+        raise AssertionError(queries, decisions)
 
-    def tell(self, who: str, news: Sequence[News | Spoke]) -> None:
+    def tell(self, who: str, notices: Sequence[Notice | ModelActivated]) -> None:
         """Nothing."""
 
-    def disagree(self, questions: Questions, pairs: Sequence[tuple[Decision, Decision]]) -> None:
+    def disagree(self, queries: WindowQueries, pairs: Sequence[tuple[Reasons, Reasons]]) -> None:
         """Never called."""
-        raise AssertionError(questions, pairs)
+        raise AssertionError(queries, pairs)
 
 
 class Result(NamedTuple):
@@ -134,12 +148,12 @@ def judge_files(
     chunk: int = 1 << 18,
     k: Fraction = Fraction(3),
     strict: bool = False,
-    shadow: float = 0.0,
-    bench: Bench | None = None,
+    audit: float = 0.0,
+    bench: Judges | None = None,
 ) -> Result:
     """Run the actors over real files that hold the logs (without a header line).
 
-    A share of the decisions is recomputed by a `shadow`; all have to come out the same. Without a `bench` sigma judges.
+    A share of the decisions is recomputed by a `audit`; all have to come out the same. Without a `bench` sigma judges.
     """
 
     def differ(differences: Sequence[Difference]) -> None:
@@ -158,9 +172,9 @@ def judge_files(
                 await sink.open(stack)
                 await sink.start()
             pipeline = Pipeline(
-                State.fresh(D, T, shards), bench or Bench(Seat(Judge(Sigma(k)))), decisions=SilentLog(),
+                State.fresh(D, T, shards), bench or Judges(LiveJudge(SigmaJudge(Sigma(k)))), decisions=SilentLog(),
                 flagged=sinks[0], rejects=sinks[1], strict=strict, batch_cap=batch_cap, walkers=walkers,
-                shadowing=Shadowing(Shadow(D, T, k), shadow, differ) if shadow else None,
+                auditing=Auditing(BruteForce(D, T, k), audit, differ) if audit else None,
             )  # fmt: skip
             totals = await pipeline.run(logs)
         assert asyncio.all_tasks() == {asyncio.current_task()}, "a task was left behind"

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from peerwatch.cli.main import cli
 from peerwatch.network.rejects import decode_reject
-from peerwatch.runtime.cli import cli
-from peerwatch.runtime.generate import Recipe, generate
+from peerwatch.studies.generate import Recipe, generate
 
 BAD_LINES = 10_000
 RECIPE = Recipe(users=300, batch_events=6000, stream_events=6000, T=20)

@@ -3,16 +3,18 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-TESTS = Path(__file__).parent
+from support import ROOT
 
 
 def test_no_kernel_reaches_beyond_its_arrays() -> None:
-    """The properties of the kernels and of the whole hold with every index checked."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    """The properties of the kernels and of the whole hold with every index checked; each kernel is called by them."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "every_kernel"]
+    tests = ["network", "judging/test_judge.py", "runtime/test_large_amounts.py", "test_exactness.py"]
+    sources = os.pathsep.join([str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
     result = subprocess.run(
-        [*command, str(TESTS / "network"), str(TESTS / "test_exactness.py")],
-        env=os.environ | {"NUMBA_BOUNDSCHECK": "1"}, capture_output=True, text=True, check=False,
+        [*command, "--hypothesis-profile", "bounds", *tests], cwd=ROOT / "tests",
+        env=os.environ | {"NUMBA_BOUNDSCHECK": "1", "PYTHONPATH": sources}, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert result.returncode == 0, result.stdout
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "every kernel has been called" in result.stdout

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from reference import judge, own_part
-from strategies import logs
+from strategies import examples, logs
 from support import befriend, judge_files, purchase
 
 from peerwatch.actors import mailbox
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     batch=st.one_of(st.none(), logs()),
     stream=logs(max_size=120),
@@ -74,7 +74,7 @@ def written(micros: int) -> str:
     return f"{micros // 10**6}.{micros % 10**6:06}"
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     amounts=st.lists(st.integers(0, 10**20), min_size=1, max_size=40),
     seed=st.integers(0, 10**30),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from peerwatch.runtime.cli import cli
+from peerwatch.cli.main import cli
 
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -15,20 +15,21 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import event_of, judge, network_of, verdict_of
+from strategies import examples
 from strategies import logs as any_logs
 from support import befriend, judge_files, purchase
 
-from peerwatch.detectors import verdicts
-from peerwatch.detectors.verdicts import NOTHING
-from peerwatch.network import kernels
-from peerwatch.network.amounts import Amounts
+from peerwatch import kernels
+from peerwatch.amounts import Amounts
+from peerwatch.cli.main import cli
+from peerwatch.judging import verdict_hash as verdicts
+from peerwatch.judging.verdict_hash import NOTHING
+from peerwatch.kernels import Int32s, Int64s
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import PurchaseHistory
 from peerwatch.network.interner import ids_of
-from peerwatch.network.kernels import Int32s, Int64s
 from peerwatch.runtime import supervisor
-from peerwatch.runtime.checkpoints import read_checkpoint
-from peerwatch.runtime.cli import cli
+from peerwatch.storage.checkpoints import read_checkpoint
 
 D, T, K = 2, 4, 1
 
@@ -168,18 +169,18 @@ def flagged_in(found: list[tuple[int, int, int, str | None]]) -> list[tuple[int,
 def test_a_corrupted_state_is_caught_and_the_first_wrong_decision_named(
     logs: Path, change: Callable[[dict[str, Any]], None]
 ) -> None:
-    """The shadow reports it with exit code 1, `bisect` names the first wrong verdict, `verify` the first wrong line."""
+    """The audit reports it with exit code 1, `bisect` names the first wrong verdict, `verify` the first wrong line."""
     assert peerwatch("run", "batch", "stream", "clean", "--verdicts", "clean.ledger").exit_code == 0
     (logs / "stream").write_bytes(b"".join(STREAM[:HALF]))
-    assert live("--verdicts", "ledger", "--shadow", "1").exit_code == 0
+    assert live("--verdicts", "ledger", "--audit", "1").exit_code == 0
     tamper(change)
     (logs / "stream").write_bytes(b"".join(STREAM))
-    result = live("--verdicts", "ledger", "--shadow", "1", "--log-format", "json", "--log-file", "log")
+    result = live("--verdicts", "ledger", "--audit", "1", "--log-format", "json", "--log-file", "log")
     wrong = wrong_decisions(change)
     differing = [seq for seq, pair in enumerate(zip(RIGHT, wrong, strict=True), 1) if pair[0] != pair[1]]
     records = [json.loads(line) for line in (logs / "log").read_bytes().splitlines()]
     assert [record["seq"] for record in records] == differing != []
-    assert {record["event"] for record in records} == {"shadow difference"}
+    assert {record["event"] for record in records} == {"audit difference"}
     for key, decided in (("judged", wrong), ("recomputed", RIGHT)):
         n, S, Q, fields = decided[differing[0] - 1]
         said = {"verdict": "normal" if fields is None else "flagged", "n": n, "S": str(S), "Q": str(Q)}
@@ -200,7 +201,7 @@ def test_a_corrupted_state_is_caught_and_the_first_wrong_decision_named(
 
     due, written = flagged_in(RIGHT), flagged_in(wrong)
     place = next(place for place, pair in enumerate(zip_longest(due, written)) if pair[0] != pair[1])
-    result = peerwatch("verify", "batch", "stream", "out", "--shadow", "1")
+    result = peerwatch("verify", "batch", "stream", "out", "--audit", "1")
     assert result.exit_code == 1
     seq = due[place][0]
     assert f"out:{place + 1} differs; it should be event {seq}, stream line {seq - len(BATCH)}, " in result.stdout
@@ -218,8 +219,8 @@ def test_a_state_that_goes_wrong_in_memory_is_caught(logs: Path, monkeypatch: py
         original(history, seq, user, timestamp, Amounts(amount.held + (seq == wrong)), *rest)
 
     monkeypatch.setattr(PurchaseHistory, "append", append)
-    assert peerwatch("run", "batch", "stream", "out", "--shadow", "0").exit_code == 0
-    result = peerwatch("run", "batch", "stream", "out", "--shadow", "1")
+    assert peerwatch("run", "batch", "stream", "out", "--audit", "0").exit_code == 0
+    result = peerwatch("run", "batch", "stream", "out", "--audit", "1")
     assert result.exit_code == 1
     line = STREAM[wrong - 1 - len(BATCH)]
     other = re.sub(rb'"amount": "([^"]*)"', rb'"amount": "\g<1>0001"', line)
@@ -234,13 +235,13 @@ def test_the_hash_tells_in_one_line_whether_two_runs_agree(logs: Path) -> None:
     whole = peerwatch("run", "batch", "stream", "whole", "--verdicts", "whole.ledger")
     for number, cut in enumerate((100, 101, 250, 400)):
         (logs / "stream").write_bytes(b"".join(STREAM[:cut]))
-        result = live("--verdicts", "ledger", "--shards", str(1 + number), "--shadow", "1")
+        result = live("--verdicts", "ledger", "--shards", str(1 + number), "--audit", "1")
         assert result.exit_code == 0
-        assert "every one the same" in result.stderr
+        assert "all the same" in result.stderr
         assert "trusts the checkpoint" not in result.stderr
         with (logs / "ledger").open("ab") as file:
             file.write(b'{"through": 1')  # as a kill may leave it
-    assert live("--verdicts", "ledger", "--log-user", "nobody", "--shadow", "1").exit_code == 0
+    assert live("--verdicts", "ledger", "--log-user", "nobody", "--audit", "1").exit_code == 0
     assert hash_in(whole) == hash_in(result) == hash_in(peerwatch("status", "state"))
     assert (logs / "ledger").read_bytes() == (logs / "whole.ledger").read_bytes() != b""
     found = peerwatch("bisect", "ledger", "whole.ledger")
@@ -253,14 +254,12 @@ def test_the_hash_tells_in_one_line_whether_two_runs_agree(logs: Path) -> None:
     walkers=st.integers(1, 2), cap=st.integers(1, 30), chunk=st.integers(1, 400),
     k=st.sampled_from([Fraction(3), Fraction(1, 2), Fraction(0)]),
 )  # fmt: skip
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_recomputing_finds_nothing_in_clean_logs(
     batch: bytes, stream: bytes, D: int, T: int, shards: int, walkers: int, cap: int, chunk: int, k: Fraction
 ) -> None:
     """Late arrivals, unfriends, huge amounts, bad lines: each decision comes out the same; so does the hash."""
-    found = judge_files(
-        batch, stream, D, T, shards=shards, walkers=walkers, batch_cap=cap, chunk=chunk, k=k, shadow=1.0
-    )
+    found = judge_files(batch, stream, D, T, shards=shards, walkers=walkers, batch_cap=cap, chunk=chunk, k=k, audit=1.0)
     totals = found.totals
     assert totals.recomputed == totals.decisions == totals.progress.judged
     assert found.flagged == judge(batch, stream, D, T, k).flagged
@@ -269,14 +268,14 @@ def test_recomputing_finds_nothing_in_clean_logs(
     assert (totals.verdicts == NOTHING) == (totals.decisions == 0)
 
 
-def test_the_shadow_reads_rotated_logs_again(logs: Path) -> None:
+def test_the_audit_reads_rotated_logs_again(logs: Path) -> None:
     """What a checkpoint is to be checked against may lie in several files by now."""
     (logs / "stream").write_bytes(b"".join(STREAM[:HALF]))
-    assert live("--shadow", "1").exit_code == 0
+    assert live("--audit", "1").exit_code == 0
     (logs / "stream").rename(logs / "stream.1")
     (logs / "stream").write_bytes(b"".join(STREAM[HALF:]))
     tamper(change_an_amount)
-    result = live("--shadow", "1")
+    result = live("--audit", "1")
     assert result.exit_code == 1
     assert "trusts the checkpoint" not in result.stderr
 
@@ -293,20 +292,20 @@ def test_verify_follows_rotations(logs: Path) -> None:
     assert (logs / "out").read_bytes() == EXPECTED.flagged
 
 
-def test_a_shadow_that_cannot_read_the_beginning_says_so(logs: Path) -> None:
+def test_a_audit_that_cannot_read_the_beginning_says_so(logs: Path) -> None:
     """It goes on from the checkpoint with a warning, and everything behind it is still checked."""
     (logs / "stream").write_bytes(b"".join(STREAM[:HALF]))
     assert live().exit_code == 0
     (logs / "stream").write_bytes(b"".join(STREAM))
     (logs / "batch").write_bytes(b"".join(BATCH[:-1]))
-    result = live("--shadow", "1")
+    result = live("--audit", "1")
     assert result.exit_code == 0
-    assert "the shadow trusts the checkpoint and can only find what goes wrong behind it: " in result.stderr
+    assert "the audit trusts the checkpoint and can only find what goes wrong behind it: " in result.stderr
     assert (logs / "out").read_bytes() == EXPECTED.flagged
 
 
-def test_a_restart_begins_a_new_shadow(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a failure the pipeline is built anew, and its shadow with it, from the logs."""
+def test_a_restart_begins_a_new_audit(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failure the pipeline is built anew, and its audit with it, from the logs."""
     original, left = FriendGraph.walk, [1]
 
     def walk(graph: FriendGraph, *arguments: Any) -> Any:
@@ -319,22 +318,22 @@ def test_a_restart_begins_a_new_shadow(logs: Path, monkeypatch: pytest.MonkeyPat
     assert live().exit_code == 0
     (logs / "stream").write_bytes(b"".join(STREAM))
     monkeypatch.setattr(FriendGraph, "walk", walk)
-    result = live("--shadow", "1")
+    result = live("--audit", "1")
     assert (result.exit_code, left) == (0, [0])
     assert "broken for the test" in result.stderr
-    assert "every one the same" in result.stderr
+    assert "all the same" in result.stderr
     assert (logs / "out").read_bytes() == EXPECTED.flagged
 
 
-def test_a_shadow_begins_behind_holes_as_well(logs: Path) -> None:
+def test_a_audit_begins_behind_holes_as_well(logs: Path) -> None:
     """NUL bytes that a truncation has left count as read, though no event is in them."""
     hole = bytes(5000)
     (logs / "stream").write_bytes(hole + b"".join(STREAM[:HALF]))
     assert live().exit_code == 0
     (logs / "stream").write_bytes(hole + b"".join(STREAM))
-    result = live("--shadow", "1")
+    result = live("--audit", "1")
     assert result.exit_code == 0
-    assert "every one the same" in result.stderr
+    assert "all the same" in result.stderr
     assert "trusts the checkpoint" not in result.stderr
 
 
@@ -343,7 +342,7 @@ def test_verify_names_the_first_line_that_is_wrong(logs: Path) -> None:
     whole = peerwatch("run", "batch", "stream", "out")
     right = (logs / "out").read_bytes()
     lines = right.splitlines(keepends=True)
-    result = peerwatch("verify", "batch", "stream", "out", "--shadow", "0.5")
+    result = peerwatch("verify", "batch", "stream", "out", "--audit", "0.5")
     assert result.exit_code == 0
     assert "every one as in out\n" in result.stdout
     assert hash_in(result) == hash_in(whole)
@@ -365,7 +364,7 @@ def test_verify_names_the_first_line_that_is_wrong(logs: Path) -> None:
     assert result.stdout.endswith(", and is\n  (a blank line)\n")
     for more, shown in ((lines[0], "{"), (b"\n", "(a blank line)\n")):
         (logs / "out").write_bytes(right + more)
-        result = peerwatch("verify", "batch", "stream", "out", "--shadow", "0")
+        result = peerwatch("verify", "batch", "stream", "out", "--audit", "0")
         assert result.exit_code == 1
         assert f"out:{len(lines) + 1} should not be there; nothing more is flagged:\n  {shown}" in result.stdout
     (logs / "out").unlink()
@@ -392,7 +391,7 @@ def test_bisect_tells_a_beginning_from_a_difference(logs: Path) -> None:
     for name, lines in (("a", STREAM), ("b", STREAM[:HALF]), ("c", STREAM[2:])):
         (logs / "stream").write_bytes(b"".join(lines))
         assert peerwatch("run", "batch", "stream", "out", "--verdicts", name).exit_code == 0
-    ends = f"b ends with event {len(HELD)}, and a goes on; up to there they say the same.\n"
+    ends = f"b ends with event {len(HELD)}, and a goes on; up to there they agree.\n"
     for order in (("a", "b"), ("b", "a")):
         result = peerwatch("bisect", *order)
         assert (result.exit_code, result.stdout) == (1, ends)
@@ -400,7 +399,7 @@ def test_bisect_tells_a_beginning_from_a_difference(logs: Path) -> None:
     (logs / "d").write_bytes(re.sub(rb'"digest":"....', b'"digest":"0000', (logs / "a").read_bytes()))
     result = peerwatch("bisect", "a", "d")
     assert (result.exit_code, result.stderr) == (
-        2, "peerwatch: a:1 and d:1 say the same, but their digests differ: one of the files has been altered\n",
+        2, "peerwatch: a:1 and d:1 agree, but their digests differ: one of the files has been altered\n",
     )  # fmt: skip
     (logs / "e").write_bytes(b"")
     assert "e ends with event 0, and a goes on" in peerwatch("bisect", "a", "e").stdout

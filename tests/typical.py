@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from peerwatch.detectors.base import Context, Detector, Floats, Verdicts, columns_of
 from peerwatch.detectors.features import features
-from peerwatch.network.errors import BadInput
-from peerwatch.network.kernels import Int64s
+from peerwatch.errors import BadInput
+from peerwatch.kernels import Int64s
 
 
 class Typical(Detector):

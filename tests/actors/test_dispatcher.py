@@ -7,26 +7,31 @@ import anyio
 import numpy as np
 from support import MemoryLog, befriend, purchase
 
-from peerwatch.actors.dispatcher import Caution, Dispatcher, Progress
-from peerwatch.actors.mailbox import mailbox
-from peerwatch.actors.messages import Batch, Purchases, ShardMessage
+from peerwatch.actors.dispatcher import Dispatcher, Recovery
+from peerwatch.actors.mailbox import Mailbox
+from peerwatch.actors.messages import Batch, GraphMessage, PurchaseBatch, ShardMessage
+from peerwatch.judging.state import Counts
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.events import Kind
 
 
 async def dispatched(
     *logs: MemoryLog, shards: int = 2, batch_cap: int = 100, strict: bool = False
-) -> tuple[Dispatcher, list[Batch], list[list[Purchases]]]:
+) -> tuple[Dispatcher, list[Batch], list[list[PurchaseBatch]]]:
     """Everything the dispatcher sends for these logs."""
-    boxes = [mailbox(Any, "box", 1000) for _ in range(shards + 1)]
-    sends = [send for send, _ in boxes]
-    dispatcher = Dispatcher(Decoder(), sends[:1], sends[1:], batch_cap, strict=strict)
+    graph, boxes = (
+        Mailbox[GraphMessage]("graph", 1000),
+        [Mailbox[ShardMessage]("shard", 1000) for _ in range(shards)],
+    )
+    dispatcher = Dispatcher(Decoder(), [graph.sender], [box.sender for box in boxes], batch_cap, strict=strict)
     await dispatcher.run(logs)
     received = []
-    for _, receive in boxes:
-        async with receive:
-            received.append([message async for message in receive])  # ends only if the dispatcher has closed
-    return dispatcher, received[0], received[1:]
+    async with graph.receiver as messages:
+        batches = [message async for message in messages if isinstance(message, Batch)]
+    for box in boxes:
+        async with box.receiver as messages:  # ends only if the dispatcher has closed
+            received.append([message async for message in messages if isinstance(message, PurchaseBatch)])
+    return dispatcher, batches, received
 
 
 async def test_events_are_numbered_from_one_across_logs_and_batches() -> None:
@@ -75,15 +80,14 @@ async def test_strict_stops_at_the_first_bad_line_and_keeps_what_came_before() -
     assert str(dispatcher.stopped_by) == "stream:3: not valid JSON: invalid character (byte 0)"
 
 
-async def said(*logs: MemoryLog, caution: Caution | None = None, **options: Any) -> tuple[list[str], list[str]]:
+async def said(*logs: MemoryLog, recovery: Recovery | None = None, **options: Any) -> tuple[list[str], list[str]]:
     """What the dispatcher warns of, and what it complains of."""
     warnings, complaints = list[str](), list[str]()
-    boxes = [mailbox(Any, "box", 1000) for _ in range(2)]
-    (graph, shard), inboxes = ([end] for end, _ in boxes), [inbox for _, inbox in boxes]
-    told = {"warn": warnings.append, "complain": complaints.append, "caution": caution}
-    await Dispatcher(Decoder(), graph, shard, 100, **({"strict": False} | told | options)).run(logs)
-    for inbox in inboxes:
-        inbox.close()
+    graph, shard = Mailbox[GraphMessage]("graph", 1000), Mailbox[ShardMessage]("shard", 1000)
+    told = {"warn": warnings.append, "complain": complaints.append, "recovery": recovery}
+    await Dispatcher(Decoder(), [graph.sender], [shard.sender], 100, **({"strict": False} | told | options)).run(logs)
+    for box in (graph, shard):
+        box.close()
     return warnings, complaints
 
 
@@ -102,9 +106,9 @@ async def test_a_hole_is_told_once() -> None:
     inside = MemoryLog(event + b"\0" * 7 + event + b"\0" * 9 + event, b"\0" + event)
     assert await said(inside) == ([f"stream:2: {text.format('7 NUL bytes')}"], [])
     assert await said(MemoryLog(b"\0" + event)) == ([f"stream:1: {text.format('1 NUL byte')}"], [])
-    caution = Caution()
+    recovery = Recovery()
     for expected in ([f"stream:1: {text.format('5,000 NUL bytes')}"], []):
-        assert await said(Holes(event, event), inside, caution=caution) == (expected, [])
+        assert await said(Holes(event, event), inside, recovery=recovery) == (expected, [])
     dispatcher, _, _ = await dispatched(Holes(event, event))
     assert dispatcher.statistics().bytes == 2 * (5000 + len(event))
     assert await said(MemoryLog(b"\0junk\n" + b"\0\0\0junk\n" + event)) == ([], [])  # as in UTF-16 and UTF-32
@@ -114,17 +118,17 @@ async def test_a_hole_is_told_once() -> None:
 async def test_a_log_without_events_is_complained_of_once() -> None:
     """Each log by itself, when enough of it has come or at its end; not one of which only the rest is read."""
     junk = MemoryLog(*[b"[1]\n"] * 150, name="junk")
-    text = "of the {} lines read from junk is an event; the first that is none: not a JSON object"
+    text = "of the {} lines read from junk is an event; the first bad line: not a JSON object"
     assert (await said(junk))[1] == [f"none {text.format(100)}"]
     assert (await said(MemoryLog(*[b"[1]\n"] * 30, name="junk", judged=False), MemoryLog(purchase(1, "1"))))[1] == [
         f"none {text.format(30)}"
     ]
     assert (await said(MemoryLog(purchase(1, "1") + b"[1]\n" * 8)))[1] == []
     assert (await said(MemoryLog(purchase(1, "1"), *[b"[1]\n"] * 9, name="junk")))[1] == [f"only 1 {text.format(10)}"]
-    caution = Caution()
-    assert len((await said(junk, caution=caution))[1]) == 1
-    assert (await said(junk, caution=caution))[1] == []
-    assert (await said(Rest(*[b"[1]\n"] * 150), done=Progress(events=5, rejected=1)))[1] == []
+    recovery = Recovery()
+    assert len((await said(junk, recovery=recovery))[1]) == 1
+    assert (await said(junk, recovery=recovery))[1] == []
+    assert (await said(Rest(*[b"[1]\n"] * 150), done=Counts(events=5, rejected=1)))[1] == []
     assert len((await said(Rest(*[b"[1]\n"] * 150)))[1]) == 1  # behind a header
 
 
@@ -162,8 +166,8 @@ async def test_events_are_new_behind_the_first_place_at_which_the_log_has_caught
                 yield block._replace(caught_up=caught_up)
 
     lines = purchase(1, "1"), b"", purchase(2, "2"), b"", purchase(3, "3"), b""
-    dispatcher, _, _ = await dispatched(Alive(*lines))
-    assert [dispatcher.is_new(seq) for seq in (1, 2, 3)] == [False, False, True]
+    _, batches, _ = await dispatched(Alive(*lines))
+    assert [(batch.seq, batch.new) for batch in batches] == [(1, False), (2, False), (3, True)]
 
 
 async def test_a_full_mailbox_holds_the_reading_back() -> None:
@@ -177,16 +181,15 @@ async def test_a_full_mailbox_holds_the_reading_back() -> None:
                 taken += 1
                 yield block
 
-    graph, shard = mailbox(Batch, "graph", 2), mailbox(ShardMessage, "shard", 100)
-    dispatcher = Dispatcher(Decoder(), [graph[0]], [shard[0]], 100, strict=False)
+    graph, shard = Mailbox[GraphMessage]("graph", 2), Mailbox[ShardMessage]("shard", 100)
+    dispatcher = Dispatcher(Decoder(), [graph.sender], [shard.sender], 100, strict=False)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(partial(dispatcher.run, [Endless()]))
         await anyio.wait_all_tasks_blocked()
         assert taken == 3
         tasks.cancel_scope.cancel()
-    for send, receive in (graph, shard):
-        send.close()
-        receive.close()
+    for box in (graph, shard):
+        box.close()
 
 
 async def test_stop_ends_a_read_that_waits() -> None:
@@ -197,21 +200,21 @@ async def test_stop_ends_a_read_that_waits() -> None:
             await anyio.sleep_forever()
             yield
 
-    boxes = [mailbox(Any, "box", 1) for _ in range(2)]
-    dispatcher = Dispatcher(Decoder(), [boxes[0][0]], [boxes[1][0]], 100, strict=False)
+    graph, shard = Mailbox[GraphMessage]("graph", 1), Mailbox[ShardMessage]("shard", 1)
+    dispatcher = Dispatcher(Decoder(), [graph.sender], [shard.sender], 100, strict=False)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(dispatcher.run, [Silent()])
         await anyio.wait_all_tasks_blocked()
         dispatcher.stop()
-    for _, receive in boxes:
-        receive.close()
+    for box in (graph, shard):
+        box.close()
 
 
 async def test_strict_stops_a_cautious_run_too() -> None:
     """After a failure lines go one by one; a bad one still ends the run there."""
-    graph, shard = mailbox(Batch, "graph", 100), mailbox(ShardMessage, "shard", 100)
-    caution = Caution(after=0, until=10**6)
-    dispatcher = Dispatcher(Decoder(), [graph[0]], [shard[0]], 100, strict=True, caution=caution)
+    graph, shard = Mailbox[GraphMessage]("graph", 100), Mailbox[ShardMessage]("shard", 100)
+    recovery = Recovery(after=0, until=10**6)
+    dispatcher = Dispatcher(Decoder(), [graph.sender], [shard.sender], 100, strict=True, recovery=recovery)
     await dispatcher.run([MemoryLog(purchase(1, "1") + b"bad\n" + purchase(2, "2"))])
-    with graph[1], shard[1]:
-        assert sum([len(batch.events) async for batch in graph[1]]) == 1
+    with graph.receiver as messages, shard.receiver:
+        assert sum([len(batch.events) async for batch in messages if isinstance(batch, Batch)]) == 1

@@ -1,30 +1,36 @@
 """The graph actor's contract: one or more bounded answers a batch, in order."""
 
+import anyio
 import numpy as np
 import pytest
 from support import befriend, purchase
 
-from peerwatch.actors import graph as graph_module
 from peerwatch.actors.graph import GraphActor
-from peerwatch.actors.mailbox import Reply, mailbox
-from peerwatch.actors.messages import Batch, Questions, Share
+from peerwatch.actors.mailbox import Mailbox
+from peerwatch.actors.messages import Batch, CoordinatorMessage, GraphCopy, GraphMessage, Share, WindowQueries
+from peerwatch.judging import engine
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.graph import FriendGraph
 
 
-async def answers(*batches: Batch, D: int = 2, most: int = 100, number: int = 0, count: int = 1) -> list[Questions]:
+async def answers(*batches: Batch, D: int = 2, most: int = 100, number: int = 0, count: int = 1) -> list[WindowQueries]:
     """What the actor sends to the coordinator."""
-    inbox, outbox = mailbox(Batch, "graph", 100), mailbox(Questions, "coordinator", 100)
-    share = Share([Reply() for _ in range(1, count)])
-    for copy in share.copies:
-        copy.put(FriendGraph(D, 50))
-    with inbox[0]:
-        await inbox[0].send(share if number else Share([]))
+    inbox, outbox = Mailbox[GraphMessage]("graph", 100), Mailbox[CoordinatorMessage]("coordinator", 100)
+    copies = [Mailbox[GraphCopy]("graph copy", 1)] if number else []
+    with inbox.sender as dispatcher:
+        await dispatcher.send(Share())
         for batch in batches:
-            await inbox[0].send(batch)
-    await GraphActor(FriendGraph(D, 50, costs=(0, 9, 9, 0)), inbox[1], outbox[0], most, number, count).run()
-    with outbox[1]:
-        return [message async for message in outbox[1]]
+            await dispatcher.send(batch)
+    for copy in copies:
+        with copy.sender as first:
+            await first.send(GraphCopy(FriendGraph(D, 50)))
+    actor = GraphActor(
+        FriendGraph(D, 50, costs=(0, 9, 9, 0)), inbox.receiver, outbox.sender, most, number, count,
+        copy=copies[0].receiver if copies else None,
+    )  # fmt: skip
+    await actor.run()
+    with outbox.receiver as answered:
+        return [message async for message in answered if isinstance(message, WindowQueries)]
 
 
 def batch_of(content: bytes, seq: int = 1, *, judged: bool = True) -> Batch:
@@ -45,7 +51,7 @@ async def test_each_purchase_gets_its_network_as_of_its_moment(
     most: int, members: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However small the answers, together they hold every purchase once, in order, with its network."""
-    monkeypatch.setattr(graph_module, "MOST_PLACES", members)
+    monkeypatch.setattr(engine, "MOST_PLACES", members)
     found = await answers(batch_of(LOG, seq=11), most=most)
     networks = [
         sorted(part.networks.members[a:b].tolist())
@@ -77,3 +83,40 @@ async def test_several_answer_in_turn_what_one_would(count: int) -> None:
     for one, other in zip(found, expected, strict=True):
         assert (one.seq.tolist(), one.next) == (other.seq.tolist(), True)
         assert one.networks.size.tolist() == other.networks.size.tolist()
+
+
+async def test_an_actor_takes_no_batch_before_its_copy_is_there() -> None:
+    """The first one's graph as of its `Share` is copied; what comes behind that changes each one's own."""
+    begun = batch_of(befriend(0, 1) + befriend(1, 2) + befriend(2, 3) + befriend(0, 3), judged=False)
+    judged = [batch_of(LOG, seq=5), batch_of(LOG, seq=14)]
+    _, *expected = await answers(begun, *judged)
+    boxes = [Mailbox[GraphMessage](f"graph {number}", 100) for number in range(2)]
+    answered = [Mailbox[CoordinatorMessage](f"coordinator {number}", 100) for number in range(2)]
+    copy = Mailbox[GraphCopy]("graph copy 1", 1)
+    first, second = FriendGraph(2, 50, costs=(0, 9, 9, 0)), FriendGraph(2, 50)
+    actors = [
+        GraphActor(first, boxes[0].receiver, answered[0].sender, 100, 0, 2, copies=[copy.sender]),
+        GraphActor(second, boxes[1].receiver, answered[1].sender, 100, 1, 2, copy=copy.receiver),
+    ]
+    with boxes[1].sender as dispatcher:
+        await dispatcher.send(Share())
+        for batch in judged:
+            await dispatcher.send(batch)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(actors[1].run)
+        await anyio.wait_all_tasks_blocked()
+        assert boxes[1].sender.depth().now == len(judged)
+        with boxes[0].sender as dispatcher:
+            await dispatcher.send(begun)
+            await dispatcher.send(Share())
+            for batch in judged:
+                await dispatcher.send(batch)
+        tasks.start_soon(actors[0].run)
+    found = []
+    for box in answered:
+        with box.receiver as messages:
+            found.append([message async for message in messages if isinstance(message, WindowQueries)])
+    assert [found[0][1].networks.members.tolist(), found[1][0].networks.members.tolist()] == [
+        each.networks.members.tolist() for each in expected
+    ]
+    assert [found[0][1].through, found[1][0].through] == [13, 22]

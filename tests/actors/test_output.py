@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from support import MemorySink
 
-from peerwatch.actors.mailbox import mailbox
-from peerwatch.actors.messages import Flagged, Results
+from peerwatch.actors.mailbox import Mailbox
+from peerwatch.actors.messages import Flagged, OutputMessage, Results
 from peerwatch.actors.output import OutputActor, flagged_line
-from peerwatch.network.errors import SinkError
+from peerwatch.errors import SinkError
 from peerwatch.network.rejects import RejectedLine, decode_reject
 from peerwatch.network.statistics import Statistics
 
@@ -31,11 +31,11 @@ def test_a_flagged_line_keeps_its_own_text(line: bytes, written: bytes) -> None:
 
 async def run_actor(results: list[Results], flagged: Any, rejects: Any) -> OutputActor:
     """Run the actor over these results."""
-    inbox = mailbox(Results, "output", 100)
-    with inbox[0]:
+    inbox = Mailbox[OutputMessage]("output", 100)
+    with inbox.sender as coordinator:
         for message in results:
-            await inbox[0].send(message)
-    actor = OutputActor(inbox[1], flagged, rejects)
+            await coordinator.send(message)
+    actor = OutputActor(inbox.receiver, flagged, rejects)
     await actor.run()
     return actor
 

@@ -3,19 +3,19 @@
 import numpy as np
 from msgspec.structs import replace
 
-from peerwatch.actors.mailbox import Reply, mailbox
-from peerwatch.actors.messages import Purchases, ShardMessage, WindowRequest
+from peerwatch.actors.mailbox import Mailbox
+from peerwatch.actors.messages import PurchaseBatch, ShardMessage, WindowReply, WindowRequest
 from peerwatch.actors.purchases import PurchaseShard
-from peerwatch.network.amounts import Amounts
+from peerwatch.amounts import Amounts
 from peerwatch.network.graph import Networks, Plan
 from peerwatch.network.history import LINKED, PurchaseHistory
 from peerwatch.network.windows import Windows
 
 
-def bought(first: int, last: int) -> Purchases:
+def bought(first: int, last: int) -> PurchaseBatch:
     """User seq % 3 buys for seq millionths at second seq, for each sequence number from first to last."""
     seq = np.arange(first, last + 1)
-    return Purchases(seq, (seq % 3).astype(np.int32), seq, Amounts(seq), last, 3, 0)
+    return PurchaseBatch(seq, (seq % 3).astype(np.int32), seq, Amounts(seq), last, 3, 0)
 
 
 def asked(seq: int, members: list[int]) -> WindowRequest:
@@ -29,17 +29,20 @@ def asked(seq: int, members: list[int]) -> WindowRequest:
         np.zeros((1, 4), np.int64),
         Windows.empty(1),
     )
-    return WindowRequest(np.array([seq]), networks, 0, Reply())
+    return WindowRequest(seq, np.array([seq]), networks, 0)
 
 
 async def replies(messages: list[ShardMessage], requests: list[WindowRequest], T: int = 2) -> list[list[int]]:
     """The shard's replies to these requests, sent among these messages: the amounts in each window."""
-    inbox = mailbox(ShardMessage, "shard", 100)
-    with inbox[0]:
+    outbox = Mailbox[WindowReply]("replies", 100)
+    inbox = Mailbox[ShardMessage]("shard", 100)
+    with inbox.sender as sender:
         for message in messages:
-            await inbox[0].send(message)
-    await PurchaseShard(0, PurchaseHistory(T), inbox[1]).run()
-    return [sorted((await request.reply.wait_answered()).amount.tolist()) for request in requests]
+            await sender.send(message)
+    await PurchaseShard(0, PurchaseHistory(T), inbox.receiver, outbox.sender).run()
+    with outbox.receiver as replied:
+        windows = {reply.id: reply.windows async for reply in replied}
+    return [sorted(windows[request.id].amount.tolist()) for request in requests]
 
 
 async def test_a_reply_sees_what_came_before_and_nothing_later() -> None:
@@ -63,9 +66,11 @@ async def test_a_request_exactly_at_the_watermark_is_answered() -> None:
 
 async def test_purchases_nobody_will_ask_about_join_their_histories_at_once() -> None:
     """The batch log is settled as it comes, so that nothing waits for the first question."""
-    history, inbox = PurchaseHistory(2), mailbox(ShardMessage, "shard", 100)
-    with inbox[0]:
-        await inbox[0].send(replace(bought(1, 9), low=10))
-        await inbox[0].send(bought(10, 12))
-    await PurchaseShard(0, history, inbox[1]).run()
+    history, inbox = PurchaseHistory(2), Mailbox[ShardMessage]("shard", 100)
+    with inbox.sender as dispatcher:
+        await dispatcher.send(replace(bought(1, 9), low=10))
+        await dispatcher.send(bought(10, 12))
+    replies = Mailbox[WindowReply]("replies")
+    await PurchaseShard(0, history, inbox.receiver, replies.sender).run()
+    replies.close()
     assert (history.low, history.applied, history.tally[LINKED]) == (10, 12, 9)

@@ -10,7 +10,7 @@ from peerwatch.detectors.charts import CHARTS
 from peerwatch.detectors.checks import checks, keeps_the_contract
 from peerwatch.detectors.registry import DETECTORS, find, make
 from peerwatch.detectors.seasonal import METHODS
-from peerwatch.network.errors import BadInput
+from peerwatch.errors import BadInput
 
 SMALLER = {"isolation_forest": {"trees": 20}, "autoencoder": {"epochs": 60}}
 """What a promise takes as well, in less time; the defaults are evaluated."""
@@ -78,7 +78,7 @@ def test_a_users_own_detector_is_found_by_its_import_path() -> None:
         ("z-score", 'there is no detector "z-score"; known are'),
         ("nowhere.at_all:Rule", "cannot be imported"),
         ("peerwatch.detectors.rules:Nothing", "has no attribute 'Nothing'"),
-        ("pathlib:Path", "is no detector"),
+        ("pathlib:Path", "is not a detector"),
     ):
         with pytest.raises(BadInput, match=sentence):
             find(name)

@@ -10,8 +10,8 @@ from peerwatch.detectors.base import Floats
 from peerwatch.detectors.checks import context, keeps_the_contract, ready, windows
 from peerwatch.detectors.ensemble import Ensemble
 from peerwatch.detectors.registry import make
-from peerwatch.network.errors import BadInput
-from peerwatch.network.kernels import Int64s
+from peerwatch.errors import BadInput
+from peerwatch.kernels import Int64s
 
 THREE: list[dict[str, Any]] = [
     {"name": "zscore", "parameters": {"k": 2.0}},

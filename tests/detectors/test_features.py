@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from peerwatch.detectors.base import Context, Floats
 from peerwatch.detectors.features import FEATURES, features
-from peerwatch.network.errors import BadInput
-from peerwatch.network.kernels import Int64s
+from peerwatch.errors import BadInput
+from peerwatch.kernels import Int64s
 
 ANY = st.floats(allow_nan=False, allow_infinity=False)
 MONEY = st.one_of(st.just(0.0), st.floats(1e-6, 1e15), st.floats(-1e15, -1e-6), ANY)

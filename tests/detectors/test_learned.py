@@ -16,6 +16,7 @@ from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import OneClassSVM
+from strategies import examples
 
 from peerwatch.detectors.base import Detector, Floats
 from peerwatch.detectors.features import FEATURES, features
@@ -27,7 +28,7 @@ from peerwatch.detectors.learned import (
     OneClassSvm,
 )
 from peerwatch.detectors.registry import make
-from peerwatch.network.errors import BadInput
+from peerwatch.errors import BadInput
 
 SMALL: dict[str, dict[str, Any]] = {
     "isolation_forest": {"trees": 10},
@@ -121,7 +122,7 @@ NUMBERS = st.one_of(
 
 
 @pytest.mark.parametrize(("name", "parameters"), SMALL.items())
-@effort(max_examples=25)
+@effort(max_examples=examples(25))
 @given(train=arrays(np.float64, st.tuples(st.integers(2, 30), st.just(2)), elements=NUMBERS), data=st.data())
 def test_any_finite_rows_can_be_learned_and_scored(
     name: str, parameters: dict[str, Any], train: Floats, data: st.DataObject

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from reference import own_part
-from strategies import BEFORE, LINES, logs
+from strategies import BEFORE, LINES, examples, logs
 from support import befriend, purchase
 
+from peerwatch.errors import BadEvent
 from peerwatch.network.decoder import Decoder
-from peerwatch.network.errors import BadEvent
 from peerwatch.network.events import Event, Kind, parse_event
 
 
@@ -52,7 +52,7 @@ def mutants(draw: st.DrawFn) -> bytes:
     return text.replace("\n", " ").encode()
 
 
-@settings(max_examples=2000)
+@settings(max_examples=examples(2000))
 @given(st.one_of(LINES, mutants()))
 @example(b'{"event_type":"purchase", "timestamp":"2017-06-13 11:33:01", "id": "", "id": "1", "amount": "1"}')
 @example(b'{"event_type":"purchase", "timestamp":"2017-06-13 11:33:01", "id": 9223372036854775808, "amount": "1"}')
@@ -92,7 +92,7 @@ def mangled(draw: st.DrawFn) -> bytes:
     return b"".join(lines) + text.encode()
 
 
-@settings(max_examples=3000)
+@settings(max_examples=examples(3000))
 @given(mangled())
 @example(purchase(1, "5") + purchase(1, "5", "2017-06-13 11:3\n:01"))
 @example(purchase(1, "5") + purchase(1, "5", "2017-06-13 11:33:\n1"))
@@ -118,7 +118,7 @@ def test_lines_keep_their_places(content: bytes) -> None:
     assert holes == [(10 + place, nuls) for place, nuls in enumerate(before) if nuls >= least.get(place, 1)]
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.lists(st.tuples(BEFORE, LINES), max_size=20))
 def test_what_stands_before_lines_changes_nothing_else(lines: list[tuple[bytes, bytes]]) -> None:
     """With holes and byte-order marks before them, lines are the same events and rejected lines, byte for byte."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from peerwatch.network.errors import BadEvent
+from peerwatch.errors import BadEvent
 from peerwatch.network.events import Event, Kind, parse_event, parse_micros
 
 STAMP = '"timestamp":"2017-06-13 11:33:01"'

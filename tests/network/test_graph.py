@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import network_of
+from strategies import examples
 from support import FORCED
 
+from peerwatch.amounts import Amounts
+from peerwatch.errors import RunError
 from peerwatch.network import graph as graph_module
-from peerwatch.network.amounts import Amounts
-from peerwatch.network.errors import RunError
 from peerwatch.network.events import Kind
 from peerwatch.network.graph import COSTS, FriendGraph, Networks, Plan
 
@@ -83,7 +84,7 @@ def expected_of(events: list[EventTuple], D: int, T: int, seq: int = 1) -> list[
     return expected
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(
     events=EVENTS, D=st.integers(1, 5), T=st.integers(1, 8), most=st.integers(1, 200), members=st.integers(1, 60),
     recent=st.sampled_from((4, 16, 1024)), costs=st.sampled_from((COSTS, *FORCED.values())), sizes=st.booleans(),
@@ -132,7 +133,7 @@ def test_the_planner_follows_its_costs(plan: Plan) -> None:
     assert [a.places for a in answers_of(graph, events[30:], 200, 1 << 20, 300)]  # it goes on from there
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(
     events=EVENTS, later=EVENTS, D=st.integers(1, 3), T=st.integers(1, 8), costs=st.sampled_from(list(FORCED.values()))
 )

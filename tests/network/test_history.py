@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import examples
 
-from peerwatch.network.amounts import Amounts
+from peerwatch.amounts import Amounts
 from peerwatch.network.graph import Networks, Plan
 from peerwatch.network.history import HELD, PurchaseHistory
 from peerwatch.network.latest import kth_largest
@@ -79,7 +80,7 @@ def filled(
     return history
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(
     purchases=PURCHASES, networks=NETWORKS, T=LENGTHS, cuts=st.lists(st.integers(0, 200), max_size=3),
     seqs=st.lists(st.integers(0, 260), min_size=12, max_size=12), ordered=st.booleans(),
@@ -101,7 +102,7 @@ def test_windows_are_the_latest_as_of_any_event(
         assert rows_of(windows, i) == expected(purchases, seq, network, T)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(purchases=PURCHASES, networks=NETWORKS, T=st.integers(1, 6), asked=st.integers(0, 240), cut=st.integers(0, 120))
 def test_what_is_forgotten_is_never_missed(
     purchases: list[tuple[int, int]], networks: list[set[int]], T: int, asked: int, cut: int
@@ -166,7 +167,7 @@ def test_the_windows_of_a_view_cut_shorter_are_those_of_the_smaller_T(
             assert rows_of(windows, i) == expected(purchases, seq, network, most)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(values=st.lists(st.integers(-5, 5) | st.integers(-(2**62), 2**62), min_size=1, max_size=200), data=st.data())
 def test_kth_largest(values: list[int], data: st.DataObject) -> None:
     """Selection finds what sorting finds."""

@@ -76,12 +76,12 @@ def test_it_is_said_at_the_end_or_when_enough_has_been_seen() -> None:
     assert impression(*bad).complaint("log", ended=False) is None
     assert (
         impression(*bad).complaint("log", ended=True)
-        == "the only line read from log is no event; the first that is none: not valid JSON"
+        == "the only line read from log is not an event; the first bad line: not valid JSON"
     )
-    said = "none of the 100 lines read from log is an event; the first that is none: not valid JSON"
+    said = "none of the 100 lines read from log is an event; the first bad line: not valid JSON"
     assert impression(*bad * ENOUGH).complaint("log", ended=False) == said
     few = impression(*bad * 10, (b"{}\n", "")).complaint("log", ended=True)
-    assert few == "only 1 of the 11 lines read from log is an event; the first that is none: not valid JSON"
+    assert few == "only 1 of the 11 lines read from log is an event; the first bad line: not valid JSON"
     array = [(line, "not a JSON object") for line in ARRAY.splitlines()[:3]]
     said = "only 1 of the 4 lines read from log is an event: it looks like a JSON array; write one object a line"
     assert impression(*array, (b"{}\n", "")).complaint("log", ended=True) == f"{said}, as with jq -c '.[]'"

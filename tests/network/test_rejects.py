@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peerwatch.network.errors import BadEvent
+from peerwatch.errors import BadEvent
 from peerwatch.network.rejects import RejectedLine, decode_reject, encode_reject
 
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import network_of
+from strategies import examples
 from support import FORCED
 
-from peerwatch.network.amounts import Amounts
+from peerwatch.amounts import Amounts
 from peerwatch.network.events import Kind
 from peerwatch.network.graph import COSTS, FriendGraph, Plan
 from peerwatch.network.history import PurchaseHistory
@@ -109,7 +110,7 @@ def judged(run: Run, events: list[Happened], seq: int, most: int, places: int) -
     return found
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(
     events=happenings(), D=st.integers(1, 4), T=st.integers(1, 9), shards=st.integers(1, 3),
     recent=st.sampled_from([1, 2, 4, 16, 1024]), costs=st.sampled_from([COSTS, DEAR, *FORCED.values()]),

@@ -3,8 +3,9 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import examples
 
-from peerwatch.network.amounts import Amounts
+from peerwatch.amounts import Amounts
 from peerwatch.network.timeline import END, FORGOTTEN, LATE, ORDERED, REMEMBERED, ROOM, Timeline, put_all
 
 Row = tuple[int, int, int]
@@ -44,7 +45,7 @@ def needed(rows: list[Row], T: int) -> list[Row]:
     return sorted(row for user in range(USERS) for row in sorted(row for row in rows if row[2] == user)[-T:])
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(
     purchases=PURCHASES, T=st.integers(1, 12), most=st.sampled_from([1, 2, 4, 8, 1024]), ordered=st.integers(0, 2),
     again=st.none() | st.integers(0, 250), grows=st.none() | st.integers(0, 250),

@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 from support import befriend, purchase
 
+from peerwatch.cli.main import cli
 from peerwatch.runtime import supervisor
-from peerwatch.runtime.cli import cli
 
 USERS = 6
 BATCH = b"".join(befriend(a, b) for a in range(USERS) for b in range(a)) + purchase(1, "50") + purchase(2, "60")
@@ -59,7 +59,7 @@ def in_pieces(logs: Path, content: bytes, detector: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "learning", ["", "name: half_space_trees, parameters: {trees: 5}, learning: {rows: 200, every: 500}, "]
+    "learning", ["", "name: half_space_trees, parameters: {trees: 5}, training: {rows: 200, every: 500}, "]
 )
 def test_a_flag_rate_is_held_through_restarts(logs: Path, learning: str) -> None:
     """From the 1,024th purchase on by another threshold, the same bytes in one run and in many."""
@@ -81,7 +81,7 @@ def test_drift_is_told_and_hurries_the_next_model(logs: Path) -> None:
     content = stream(8000, 4000)
     (logs / "stream").write_bytes(content)
     options = ("--log-file", "log", "--log-level", "info", "--log-format", "json", "--decisions", "none")
-    detector = "{name: half_space_trees, parameters: {trees: 5}, learning: {rows: 200, every: 5000}, drift: true}"
+    detector = "{name: half_space_trees, parameters: {trees: 5}, training: {rows: 200, every: 5000}, drift: true}"
     assert run(detector, *options).exit_code == 0
     expected = (logs / "out").read_bytes()
     records = [json.loads(line) for line in (logs / "log").read_bytes().splitlines()]
@@ -158,8 +158,8 @@ def test_levels_are_written_with_what_is_flagged(logs: Path) -> None:
         ("{name: lof, adapt: {precision: 0.9}}", "lof has no threshold that stays the same; take a rule"),
         ("{severity: {critical: 5}}", 'set both "critical" and "emergency"'),
         ("{severity: {critical: 5, emergency: 4}}", 'severity: "critical" is 5.0; expected at most 4.0'),
-        ("{name: mad, learning: {rows: 3}}", '"detector.learning.rows" is 3; expected'),
-        ("{name: lof, learning: {every: 300}}", '"detector.learning.every" is 300; expected at least 1000'),
+        ("{name: mad, training: {rows: 3}}", '"detector.training.rows" is 3; expected'),
+        ("{name: lof, training: {every: 300}}", '"detector.training.every" is 300; expected at least 1000'),
         ("{name: mad}\nchallenger: {k: 2}", 'c.yaml:2: "challenger.k" is set, but no challenger; name one'),
     ],
 )

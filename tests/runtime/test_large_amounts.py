@@ -13,19 +13,19 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import judge
-from strategies import COMMANDS
+from strategies import COMMANDS, examples
 from support import MemoryLog, MemorySink, SilentLog, befriend, judge_files, purchase
 
-from peerwatch.actors.coordinator import Bench
-from peerwatch.actors.seat import Seat
-from peerwatch.detectors.judge import Judge
-from peerwatch.detectors.sigma import Sigma
-from peerwatch.network import amounts as amounts_module
+from peerwatch import amounts as amounts_module
+from peerwatch.actors.coordinator import Judges
+from peerwatch.actors.judges import LiveJudge
+from peerwatch.cli.main import cli
+from peerwatch.judging.judge import SigmaJudge
+from peerwatch.judging.sigma import Sigma
+from peerwatch.judging.state import State
 from peerwatch.network.statistics import Statistics
-from peerwatch.runtime.checkpoints import read_checkpoint
-from peerwatch.runtime.cli import cli
 from peerwatch.runtime.pipeline import Pipeline
-from peerwatch.runtime.state import State
+from peerwatch.storage.checkpoints import read_checkpoint
 
 HUGE = st.one_of(
     st.integers(2**62 - 1, 2**62 + 2), st.integers(10**199, 10**200), st.sampled_from([10**200, 2 * 10**200, 0])
@@ -59,14 +59,14 @@ def forgetful() -> Iterator[None]:
         yield
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(
     batch=LOG, stream=LOG, D=st.integers(1, 3), T=st.integers(2, 5), shards=st.integers(1, 4),
     walkers=st.integers(1, 3), batch_cap=st.integers(1, 9) | st.just(4096),
-    k=st.sampled_from([Fraction(3), Fraction(1, 2), Fraction(0)]), shadow=st.sampled_from([0.0, 1.0]),
+    k=st.sampled_from([Fraction(3), Fraction(1, 2), Fraction(0)]), audit=st.sampled_from([0.0, 1.0]),
 )  # fmt: skip
 def test_any_log_of_huge_amounts_gives_the_reference_bytes(
-    batch: bytes, stream: bytes, D: int, T: int, shards: int, walkers: int, batch_cap: int, k: Fraction, shadow: float
+    batch: bytes, stream: bytes, D: int, T: int, shards: int, walkers: int, batch_cap: int, k: Fraction, audit: float
 ) -> None:
     """However many shards own them and however soon they are let go of; recomputed by brute force as well."""
     result = judge_files(
@@ -79,12 +79,12 @@ def test_any_log_of_huge_amounts_gives_the_reference_bytes(
         batch_cap=batch_cap,
         chunk=500,
         k=k,
-        shadow=shadow,
+        audit=audit,
     )
     assert result.flagged == judge(FRIENDS + batch, stream, D, T, k).flagged
 
 
-@settings(COMMANDS, max_examples=30)
+@settings(COMMANDS, max_examples=examples(30))
 @given(
     batch=LOG, stream=st.lists(PURCHASE, min_size=5, max_size=100), cuts=st.lists(st.integers(0, 99), max_size=3),
     T=st.integers(2, 4), first=st.integers(1, 3), later=st.integers(1, 3),
@@ -124,16 +124,17 @@ def test_what_no_window_can_hold_is_held_by_nobody(
     shards: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of thousands of huge purchases by 20 users a run, and a checkpoint, hold what these users' T latest need."""
-    users, T, count, cap = 20, 8, 9000, 5
+    users, T, count, cap = 20, 8, 3000, 5
     most = users * (T + T // 4 + 5)
-    stream = [purchase(i % users, f"{i}e190", f"2017-06-13 11:{i // 60 % 60:02}:{i % 60:02}") for i in range(3000)] * 3
-    batch = b"".join(befriend(a, (a + 1) % users) for a in range(users)) + b"".join(stream[:2000])
+    stream = [purchase(i % users, f"{i}e190", f"2017-06-13 11:{i // 60 % 60:02}:{i % 60:02}") for i in range(1000)] * 3
+    batch = b"".join(befriend(a, (a + 1) % users) for a in range(users)) + b"".join(stream[:700])
     state, sink = State.fresh(2, T, shards), MemorySink()
     blocks = [b"".join(stream[begin : begin + 100]) for begin in range(0, count, 100)]
 
     async def run() -> None:
         pipeline = Pipeline(
-            state, Bench(Seat(Judge(Sigma(Fraction(3))))), decisions=SilentLog(), flagged=sink, rejects=MemorySink(),
+            state, Judges(LiveJudge(SigmaJudge(Sigma(Fraction(3))))), decisions=SilentLog(), flagged=sink,
+            rejects=MemorySink(),
             batch_cap=cap,
         )  # fmt: skip
         await pipeline.run([MemoryLog(batch, judged=False), MemoryLog(*blocks)])

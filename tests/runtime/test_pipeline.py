@@ -11,19 +11,19 @@ from reference import judge
 from support import MemoryLog, MemorySink, SilentLog, befriend, purchase
 
 from peerwatch.actors import mailbox
-from peerwatch.actors.coordinator import Bench
-from peerwatch.actors.dispatcher import Block
-from peerwatch.actors.seat import Seat
-from peerwatch.actors.shadow import Shadowing
-from peerwatch.detectors.judge import Judge
-from peerwatch.detectors.shadow import Difference, Shadow
-from peerwatch.detectors.sigma import Sigma
+from peerwatch.actors.audit import Auditing
+from peerwatch.actors.coordinator import Judges
+from peerwatch.actors.judges import LiveJudge
+from peerwatch.connectors.source import Block
+from peerwatch.errors import SinkError, SourceError
+from peerwatch.judging.audit import BruteForce, Difference
+from peerwatch.judging.judge import SigmaJudge
+from peerwatch.judging.sigma import Sigma
+from peerwatch.judging.state import State
 from peerwatch.network.decoder import Decoder
-from peerwatch.network.errors import SinkError, SourceError
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import PurchaseHistory
 from peerwatch.runtime.pipeline import Pipeline
-from peerwatch.runtime.state import State
 
 STREAM = befriend(1, 2) + b"".join(purchase(1 + i % 2, str(i % 7)) for i in range(50)) + purchase(1, "99")
 
@@ -33,20 +33,21 @@ def pipeline_of(flagged: Any = None, rejects: Any = None, **options: Any) -> tup
     flagged = flagged or MemorySink()
     return (
         Pipeline(
-            State.fresh(1, 3, 2), Bench(Seat(Judge(Sigma(Fraction(3))))), decisions=SilentLog(), flagged=flagged,
+            State.fresh(1, 3, 2), Judges(LiveJudge(SigmaJudge(Sigma(Fraction(3))))), decisions=SilentLog(),
+            flagged=flagged,
             rejects=rejects or MemorySink(), **options,
         ),
         flagged,
     )  # fmt: skip
 
 
-def shadowing() -> Shadowing:
-    """A shadow that recomputes every decision; none may differ, nor be missed when a run fails or is cancelled."""
+def auditing() -> Auditing:
+    """An audit that recomputes every decision; none may differ, nor be missed when a run fails or is cancelled."""
 
     def differ(differences: Sequence[Difference]) -> None:
         raise AssertionError(differences)
 
-    return Shadowing(Shadow(1, 3, Fraction(3)), 1.0, differ)
+    return Auditing(BruteForce(1, 3, Fraction(3)), 1.0, differ)
 
 
 async def test_it_judges_to_the_end_and_counts() -> None:
@@ -95,7 +96,7 @@ async def test_a_failing_log_ends_the_run_with_its_own_error() -> None:
         (PurchaseHistory, "append"),
         (PurchaseHistory, "windows"),
         (Sigma, "screen"),
-        (Shadow, "follow"),
+        (BruteForce, "follow"),
     ],
 )
 async def test_a_bug_in_any_actor_surfaces_and_nothing_hangs(
@@ -107,7 +108,7 @@ async def test_a_bug_in_any_actor_surfaces_and_nothing_hangs(
         raise ZeroDivisionError(method)
 
     monkeypatch.setattr(owner, method, broken)
-    pipeline, _ = pipeline_of(batch_cap=3, shadowing=shadowing())
+    pipeline, _ = pipeline_of(batch_cap=3, auditing=auditing())
     with pytest.raises(ZeroDivisionError, match=method):
         await pipeline.run([MemoryLog(*[STREAM] * 50)])
 
@@ -123,7 +124,7 @@ async def test_it_can_be_cancelled_at_any_await() -> None:
 
     for batch_cap in (1, 2, 7, 1000):
         with anyio.CancelScope() as scope:
-            pipeline, sink = pipeline_of(flagged=Cancelling(), batch_cap=batch_cap, shadowing=shadowing())
+            pipeline, sink = pipeline_of(flagged=Cancelling(), batch_cap=batch_cap, auditing=auditing())
             await pipeline.run([MemoryLog(*[STREAM] * 20)])
         assert scope.cancelled_caught
         assert sink.data

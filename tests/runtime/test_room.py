@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 from support import befriend, purchase
 
-from peerwatch.network import kernels
+from peerwatch import kernels
+from peerwatch.cli.main import cli
 from peerwatch.network.graph import FriendGraph
 from peerwatch.runtime import room, supervisor
-from peerwatch.runtime.cli import cli
 
 COMMAND = [sys.executable, "-m", "peerwatch"]
 FILES = "peerwatch: too many files are open; allow more (ulimit -n)\n"
@@ -114,7 +114,7 @@ def test_a_library_that_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatc
     def fail() -> None:
         raise ImportError("\nIMPORTANT: ...") from ImportError("libx.so: failed to map segment\nmore")
 
-    monkeypatch.setattr("peerwatch.runtime.cli.check_room", fail)
+    monkeypatch.setattr("peerwatch.cli.main.check_room", fail)
     result = peerwatch("status", "x")
     said = "peerwatch: cannot load a library: libx.so: failed to map segment\n"
     assert (result.exit_code, result.stderr) == (1, said)
@@ -122,7 +122,7 @@ def test_a_library_that_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatc
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only errors of the kinds above become sentences."""
-    monkeypatch.setattr("peerwatch.runtime.cli.check_room", lambda: [].__getitem__(1))
+    monkeypatch.setattr("peerwatch.cli.main.check_room", lambda: [].__getitem__(1))
     assert isinstance(peerwatch("status", "x").exception, IndexError)
     assert room.shortage(RuntimeError("something else")) is None
 
@@ -143,6 +143,7 @@ def test_a_full_disk_behind_the_kernel_cache_is_told_and_leaves_nothing(
     cache = logs / "cache"
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(cache))
     told: list[tuple[str, str]] = []
+    compiled = {"kernel": (b"code", b"entry")}
 
     def full(path: Path, data: bytes) -> None:
         with path.open("wb") as file:
@@ -151,14 +152,14 @@ def test_a_full_disk_behind_the_kernel_cache_is_told_and_leaves_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        kernels.write_cache({}, lambda *words: told.append(words))
+        kernels.write_cache(compiled, lambda *words: told.append(words))
     assert told == [(f"{cache}/peerwatch", "No space left on device")]
     assert [*(cache / "peerwatch").iterdir()] == []
-    kernels.write_cache({}, lambda *words: told.append(words))
-    assert [*(cache / "peerwatch").iterdir()] == [kernels.cache_file()]
+    kernels.write_cache(compiled, lambda *words: told.append(words))
+    assert [*(cache / "peerwatch").iterdir()] == [kernels.cache_directory() / "kernel"]
     cache.joinpath("peerwatch").rename(logs / "gone")
     (cache / "peerwatch").write_bytes(b"a file")
-    kernels.write_cache({}, lambda *words: told.append(words))
+    kernels.write_cache(compiled, lambda *words: told.append(words))
     assert told[1:] == [(f"{cache}/peerwatch", "File exists")]
 
 

@@ -1,0 +1,99 @@
+"""Recomputes a share of the decisions by brute force while they are made, and compares."""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+import numpy as np
+from anyio.to_thread import run_sync
+
+from peerwatch.actors.mailbox import Receive, run_kernel
+from peerwatch.actors.messages import AuditBatch, AuditDecisions, AuditMessage
+from peerwatch.judging.audit import AuditedDecision, BruteForce, Difference
+from peerwatch.judging.judge import Mask
+from peerwatch.judging.sampling import sampled
+from peerwatch.network.events import Kind
+from peerwatch.network.interner import ids_of
+
+EVENT_WORK: Final = 2_000
+DECISION_WORK: Final = 50_000
+ID_WORK: Final = 200
+"""Nanoseconds it takes to follow an event, to recompute a decision, and to learn a user's id."""
+
+
+class AuditTally(msgspec.Struct):
+    """How many decisions have been recomputed, how many of them differ, and the first that does."""
+
+    recomputed: int = 0
+    differences: int = 0
+    first: Difference | None = None
+
+
+class Auditing(msgspec.Struct, frozen=True):
+    """What a run with an audit has in addition.
+
+    The audit itself as of the run's first event; the share of the decisions that is recomputed; where differences are
+    written; the tally, which outlives a restart.
+    """
+
+    audit: BruteForce
+    share: float
+    alarm: Callable[[Sequence[Difference]], None]
+    tally: AuditTally = msgspec.field(default_factory=AuditTally)
+
+
+class AuditActor:
+    """Gets each batch from the dispatcher before anybody judges it, and later what the coordinator made of it."""
+
+    def __init__(self, auditing: Auditing, inbox: Receive[AuditMessage], *, through: int = 0) -> None:
+        self._audit = auditing.audit
+        self._share = auditing.share
+        self._alarm = auditing.alarm
+        self.tally = auditing.tally
+        self._inbox = inbox
+        self._names: list[bytes] = []
+        self._awaited: dict[int, AuditedDecision] = {}
+        self.through = through
+        """All events up to this sequence number are in its state."""
+
+    async def run(self) -> None:
+        """Compare until the mailbox ends."""
+        with self._inbox:
+            async for message in self._inbox:
+                if isinstance(message, AuditBatch):
+                    await self._follow(message)
+                else:
+                    await self._compare(message)
+
+    async def finish(self) -> None:
+        """Report decisions that never came; to be called when everybody has come to the end."""
+        await self._report([Difference(None, outcome) for outcome in self._awaited.values()])
+        self._awaited.clear()
+
+    async def _follow(self, message: AuditBatch) -> None:
+        batch = message.batch
+        chosen = np.zeros(len(batch.events), np.bool_)
+        if batch.judged:
+            seq = batch.seq + np.arange(len(batch.events))
+            chosen = sampled(seq, self._share) & (batch.events.kind == Kind.PURCHASE)
+        count = int(np.count_nonzero(chosen))
+        work = EVENT_WORK * len(batch.events) + DECISION_WORK * count + ID_WORK * (batch.users - len(self._names))
+        outcomes = await run_kernel(work, self._recompute, message, chosen)
+        self._awaited |= {outcome.seq: outcome for outcome in outcomes}
+        self.tally.recomputed += count
+        self.through = batch.seq + len(batch.events) - 1
+
+    def _recompute(self, message: AuditBatch, chosen: Mask) -> list[AuditedDecision]:
+        batch = message.batch
+        self._names += ids_of(message.arena, message.ends, len(self._names))
+        return self._audit.follow(batch.events, batch.seq, batch.file, self._names, chosen)
+
+    async def _compare(self, message: AuditDecisions) -> None:
+        pairs = (Difference(judged, self._awaited.pop(judged.seq, None)) for judged in message.outcomes)
+        await self._report([pair for pair in pairs if pair.judged != pair.recomputed])
+
+    async def _report(self, differences: list[Difference]) -> None:
+        if differences:
+            self.tally.first = self.tally.first or differences[0]
+            self.tally.differences += len(differences)
+            await run_sync(self._alarm, differences)

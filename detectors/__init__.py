@@ -1,1 +1,0 @@
-"""Rules that judge a purchase against a window of amounts."""

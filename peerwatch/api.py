@@ -1,0 +1,259 @@
+"""The Python API: what `import peerwatch` offers, beside the engine."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
+
+import anyio
+from anyio.to_thread import run_sync
+
+from peerwatch import kernels
+from peerwatch.connectors.log_file import CHUNK, header_of
+from peerwatch.decisions import Decision, Decisions
+from peerwatch.detectors.base import Detector
+from peerwatch.detectors.registry import DETECTORS, make
+from peerwatch.engine import Engine, text_of
+from peerwatch.errors import SourceError, UsageError
+from peerwatch.readable import shown
+from peerwatch.settings.model import Layer
+
+if TYPE_CHECKING:
+    from peerwatch.replay.explain import ExplanationRecord
+    from peerwatch.studies.sweep_table import SweepRecord
+
+AnyLog = str | os.PathLike[str] | IO[bytes] | IO[str] | Iterable[bytes | str]
+"""A log: a path, an open file, or lines."""
+LINES: Final = 1024
+"""Lines of an iterable that are judged together."""
+Result = TypeVar("Result")
+
+
+def detector(name: str, **parameters: Any) -> Detector:
+    """A detector by its name, or a class of your own by `package.module:Class`, for `judge`, `Engine` or plain tables.
+
+    Raises:
+        BadInput: there is no such detector, or it does not take these parameters.
+    """
+    return make(name, parameters)
+
+
+def judge(
+    batch: AnyLog | None,
+    stream: AnyLog,
+    *,
+    D: int | None = None,
+    T: int | None = None,
+    k: float = 3.0,
+    detector: Detector | None = None,
+    lines: int = LINES,
+) -> Decisions:
+    """Judge the purchases of a stream log behind a batch log; `D` and `T` come from its header unless they are given.
+
+    Lazy: what has been read is judged before more is read. Of an iterable that is no list or tuple, so many `lines` are
+    taken at once; with 1 each decision comes as soon as its line has.
+
+    Raises:
+        UsageError: a log cannot be read, or D or T is neither given nor in a header.
+        BadInput: a parameter is impossible.
+        RunError: a log could not be read any further, or the detector failed; while it is gone through.
+    """
+    engine, before = _begun(batch, D, T, k, detector, lines)
+    return Decisions(_decided(engine, before, _texts(stream, lines)), engine.rejected, engine.D, engine.T)
+
+
+async def judge_async(
+    batch: AnyLog | None,
+    stream: AnyLog | AsyncIterable[bytes | str],
+    *,
+    D: int | None = None,
+    T: int | None = None,
+    k: float = 3.0,
+    detector: Detector | None = None,
+    lines: int = LINES,
+) -> AsyncIterator[Decision]:
+    """The same inside an event loop (asyncio, or trio through anyio): reading and judging run on a thread.
+
+    The stream may also be an asynchronous iterable of lines; then each decision comes as soon as its line has.
+
+    Raises:
+        UsageError, BadInput, RunError: as `judge`.
+    """
+    engine, before = await run_sync(_begun, batch, D, T, k, detector, lines)
+    if isinstance(stream, AsyncIterable):
+        await run_sync(_learn, engine, before)
+        async for line in stream:
+            for decision in await run_sync(engine.feed, [line]):
+                yield decision
+        return
+    decisions = _decided(engine, before, _texts(stream, lines))
+    while some := await run_sync(_some, decisions, lines):
+        for decision in some:
+            yield decision
+
+
+def explain(
+    batch: str | os.PathLike[str] | None,
+    stream: str | os.PathLike[str],
+    *,
+    seq: int | None = None,
+    line: int | None = None,
+    user: str | None = None,
+    at: str | None = None,
+    D: int | None = None,
+    T: int | None = None,
+    k: float | None = None,
+    detector: Detector | None = None,
+) -> "ExplanationRecord":
+    """Explain one decision: the buyer's network with its paths, the window, the exact inequality, what would change it.
+
+    The purchase is named by its event number, by its line in the stream log, or by its user and time. The logs are
+    files: they are read again up to it.
+
+    Raises:
+        UsageError: a log cannot be read, or no such purchase was judged.
+    """
+    from peerwatch.replay.explain import explained  # noqa: PLC0415 (whoever only judges does not pay for it)
+
+    layers = [_layer(batch, stream, D=D, T=T, k=k, detector=detector)]
+    kernels.load()
+    return _run(partial(explained, layers, seq=seq, line=line, user=user, at=at))
+
+
+def sweep(
+    batch: str | os.PathLike[str] | None,
+    stream: str | os.PathLike[str],
+    *,
+    D: Sequence[int] = (),
+    T: Sequence[int] = (),
+    k: Sequence[float] = (),
+    labels: str | os.PathLike[str] | None = None,
+) -> "SweepRecord":
+    """Judge the stream log with every combination of some D, T and k in one pass, and compare what they flag.
+
+    What is not given comes from the batch log's header, and k is 3. `labels` is a file that names lines of the stream.
+
+    Raises:
+        UsageError: a log cannot be read, there is nothing to judge, or a value is impossible.
+    """
+    from peerwatch.studies.sweep import swept  # noqa: PLC0415 (whoever only judges does not pay for it)
+    from peerwatch.studies.sweep_table import SettingGrid  # noqa: PLC0415
+
+    wanted = SettingGrid(sorted({*D}), sorted({*T}), sorted({*map(float, k)}))
+    kernels.load()
+    return _run(partial(swept, [_layer(batch, stream)], wanted, labels=Path(labels) if labels is not None else None))
+
+
+def _begun(
+    batch: AnyLog | None, D: int | None, T: int | None, k: float, detector: Detector | None, lines: int
+) -> tuple[Engine, Iterator[bytes]]:
+    """An engine that has seen nothing, and the texts of the batch log behind its header."""
+    texts = _texts(batch, lines) if batch is not None else iter(())
+    first, name = next(texts, b""), _name_of(batch)
+    header, size = header_of(first, name) if batch is not None else ({}, 0)
+    D, T = (header.get(key) if given is None else given for key, given in (("D", D), ("T", T)))
+    if D is None or T is None:
+        missing = "D" if D is None else "T"
+        where = (
+            f'{name} has no header with "{missing}"'
+            if batch is not None
+            else f"there is no batch log to name {missing}"
+        )
+        raise UsageError(f"{where}; give {missing}")
+    engine = Engine(D, T, k=k, detector=detector)
+    engine.begin_log(name, line=1 + first.count(b"\n", 0, size))
+    return engine, chain([first[size:]], texts)
+
+
+def _learn(engine: Engine, batch: Iterator[bytes]) -> None:
+    for text in batch:
+        engine.learn(text)
+    engine.begin_log("the stream")
+
+
+def _decided(engine: Engine, batch: Iterator[bytes], stream: Iterator[bytes]) -> Iterator[Decision]:
+    _learn(engine, batch)
+    for text in stream:
+        yield from engine.feed(text)
+
+
+def _some(decisions: Iterator[Decision], count: int) -> list[Decision]:
+    return [*islice(decisions, count)]
+
+
+def _texts(log: AnyLog, lines: int) -> Iterator[bytes]:
+    """A log's lines, many at a time; a file is opened here and now.
+
+    Raises:
+        UsageError: it cannot be opened.
+    """
+    if isinstance(log, str | os.PathLike):
+        try:
+            return _read(Path(log).open("rb"), _name_of(log))
+        except OSError as error:
+            raise UsageError(f"cannot read the log {_name_of(log)}: {error.strerror}") from None
+    if hasattr(log, "read"):
+        return _read(log, _name_of(log))
+    return map(text_of, _slices(iter(log), max(lines, LINES) if isinstance(log, list | tuple) else max(lines, 1)))
+
+
+def _slices(log: Iterator[bytes | str], count: int) -> Iterator[list[bytes | str]]:
+    while some := [*islice(log, count)]:
+        yield some
+
+
+def _read(file: Any, name: str) -> Iterator[bytes]:
+    held = b""
+    with file:
+        while True:
+            try:
+                chunk = file.read(CHUNK)
+            except OSError as error:
+                raise SourceError(f"cannot read {name} any further: {error.strerror}") from None
+            if not chunk:
+                break
+            held += chunk.encode() if isinstance(chunk, str) else chunk
+            whole = held.rfind(b"\n") + 1
+            if whole:
+                yield held[:whole]
+                held = held[whole:]
+    if held:
+        yield held
+
+
+def _name_of(log: Any) -> str:
+    path = log if isinstance(log, str | os.PathLike) else getattr(log, "name", "the log")
+    return shown(path) if isinstance(path, str | os.PathLike) else "the log"
+
+
+def _layer(
+    batch: str | os.PathLike[str] | None,
+    stream: str | os.PathLike[str],
+    *,
+    detector: Detector | None = None,
+    k: float | None = None,
+    **values: Any,
+) -> Layer:
+    """The settings that these arguments are."""
+    values |= {"input.batch": os.fspath(batch) if batch is not None else None, "input.stream": os.fspath(stream)}
+    if detector is not None:
+        kind = f"{type(detector).__module__}:{type(detector).__qualname__}"
+        values["detector.name"] = next((name for name, path in DETECTORS.items() if path == kind), kind)
+        values["detector.parameters"] = detector.get_params()
+    values["detector.k"] = float(k) if k is not None else None
+    given = {key: value for key, value in values.items() if value is not None}
+    return Layer(given, {key: f"argument {key.rpartition('.')[2]}" for key in given})
+
+
+def _run(call: Callable[[], Awaitable[Result]]) -> Result:
+    """Run asynchronous work to its end, on a thread of its own where an event loop runs already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return anyio.run(call)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(anyio.run, call).result()

@@ -1,0 +1,1 @@
+"""The command line: options, the console, one file a command."""

@@ -1,0 +1,42 @@
+"""`peerwatch generate`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from peerwatch.cli.options import DIRECTORY
+
+
+@click.command()
+@click.argument("directory", type=DIRECTORY)
+@click.option("--users", type=click.IntRange(2), default=10_000, show_default=True, help="Number of users.")
+@click.option(
+    "--batch-events", type=click.IntRange(0), default=200_000, show_default=True, help="Events in the batch log."
+)
+@click.option(
+    "--stream-events", type=click.IntRange(0), default=20_000, show_default=True, help="Events in the stream log."
+)
+@click.option(
+    "--mean-degree", type=click.FloatRange(0), default=10.0, show_default=True, help="Mean number of friends."
+)
+@click.option("--friend-share", type=click.FloatRange(0, 1), default=0.1, show_default=True,
+              help="Share of stream events that make or end friendships.")  # fmt: skip
+@click.option("--D", "D", type=click.IntRange(1), default=2, show_default=True, help="D in the header line.")
+@click.option("--T", "T", type=click.IntRange(2), default=50, show_default=True, help="T in the header line.")
+@click.option("--ties", type=click.FloatRange(0, 1), default=0.2, show_default=True,
+              help="Share of events with the same timestamp as the one before.")  # fmt: skip
+@click.option("--anomalies", type=click.FloatRange(0, 1), default=0.01, show_default=True,
+              help="Share of stream purchases made 10 to 50 times too large, named in labels.json.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Same seed, same bytes.")
+@click.option("--force", is_flag=True, help="Overwrite existing logs.")
+def generate(directory: Path, *, force: bool, **options: Any) -> None:
+    """Write a synthetic batch_log.json, stream_log.json and labels.json into DIRECTORY.
+
+    The number of friends has a heavy tail: a few users have very many. labels.json names the stream lines whose amounts
+    were made too large, one JSON object a line.
+    """
+    from peerwatch.studies.generate import Recipe, write_logs  # noqa: PLC0415 (numpy is slow to import)
+
+    for path in write_logs(directory, Recipe(**options), force=force):
+        click.echo(path)

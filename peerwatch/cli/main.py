@@ -1,0 +1,135 @@
+"""The group of all commands, and how errors become exit codes."""
+
+import errno
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+from typing import Any, Final, NoReturn
+
+import click
+
+from peerwatch.cli.commands.bisect import bisect
+from peerwatch.cli.commands.config import config
+from peerwatch.cli.commands.datasets import datasets
+from peerwatch.cli.commands.detect import detect
+from peerwatch.cli.commands.evaluate import evaluate
+from peerwatch.cli.commands.explain import explain
+from peerwatch.cli.commands.feedback import feedback
+from peerwatch.cli.commands.generate import generate
+from peerwatch.cli.commands.rejects import rejects
+from peerwatch.cli.commands.run import run
+from peerwatch.cli.commands.state import state
+from peerwatch.cli.commands.status import status
+from peerwatch.cli.commands.sweep import sweep
+from peerwatch.cli.commands.verify import verify
+from peerwatch.connectors.descriptors import fill
+from peerwatch.errors import PeerwatchError, UsageError
+from peerwatch.readable import shown
+from peerwatch.runtime.room import SHORT, check_room, shortage
+
+EXIT_STOPPED: Final = 1
+EXIT_USAGE: Final = 2
+FULL: Final = {errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPIPE}
+"""The errors of a write that the user is not to blame for. An error without a file name is standard output's."""
+
+
+class Group(click.Group):
+    """A group of commands that turns errors into one sentence and an exit code."""
+
+    def main(self, *arguments: Any, **named: Any) -> NoReturn:
+        """Run the command and exit."""
+        try:
+            code = super().main(*arguments, **(named | {"standalone_mode": False}))
+        except click.ClickException as error:
+            code = error.exit_code
+            with suppress(OSError):
+                error.show()
+        except click.Abort:
+            code = EXIT_STOPPED
+        except (PeerwatchError, OSError, MemoryError, ImportError, RuntimeError) as error:
+            told = _told(error)
+            if told is None:
+                raise
+            sentence, code = told
+            with suppress(OSError):
+                click.echo(f"peerwatch: {sentence}", err=True)
+            if isinstance(error, OSError) and error.filename is None:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would complain again while it exits
+        raise SystemExit(code or 0)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Check that there is room for files and memory before a command begins."""
+        check_room()
+        return super().invoke(ctx)
+
+
+def _told(error: Exception) -> tuple[str, int] | None:
+    """The message and exit code for an error; None if it is a bug."""
+    if isinstance(error, PeerwatchError):
+        is_usage = isinstance(error, UsageError) and not _is_failing(error.__context__)
+        return str(error), EXIT_USAGE if is_usage else EXIT_STOPPED
+    if (short := shortage(error)) is not None:
+        return short, EXIT_STOPPED
+    if isinstance(error, OSError):
+        return _of_system(error)
+    if isinstance(error, ImportError):
+        why: BaseException = error
+        while why.__cause__ is not None:
+            why = why.__cause__
+        return f"cannot load a library: {_first_line(why)}", EXIT_STOPPED
+    return None
+
+
+def _of_system(error: OSError) -> tuple[str, int]:
+    code = EXIT_STOPPED if _is_failing(error) else EXIT_USAGE
+    words = error.strerror or _first_line(error)
+    if error.filename is not None:
+        return f"{shown(error.filename)}: {words}", code
+    if error.errno == errno.EBADF:
+        return "cannot write standard output: it is closed", EXIT_USAGE
+    return f"cannot write standard output: {words}" if error.errno in FULL else words, code
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _is_failing(error: BaseException | None) -> bool:
+    """Whether the machine fails, rather than something that the user has named being wrong."""
+    return isinstance(error, OSError) and error.errno in FULL | SHORT
+
+
+def main() -> None:
+    """The entry point of the command `peerwatch`.
+
+    Until a run handles signals itself, Ctrl-C ends the process as it ends any other, wherever it is: in an import, or
+    in opening a pipe that has no other end.
+    """
+    fill()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        cli(prog_name="peerwatch")
+    except SystemExit as end:
+        if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+            sys.stdout.flush()
+            os._exit(end.code if isinstance(end.code, int) else 0)  # it may be stuck, and Python would wait for it
+        raise
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="peerwatch")
+def cli() -> None:
+    """Flag purchases far above what the buyer's own network has been spending.
+
+    peerwatch reads a log of purchases, befriendings and unfriendings and flags each purchase that is more than k
+    standard deviations above the mean of the last T purchases by the buyer's friends up to D hops away. Verdicts are
+    exact: integers decide, and the same logs give the same bytes at any number of shards.
+    """
+
+
+for command in (
+    run, status, feedback, explain, state, sweep, verify, bisect, detect, evaluate, rejects, config, generate, datasets,
+):  # fmt: skip
+    cli.add_command(command)

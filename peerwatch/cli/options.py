@@ -1,0 +1,223 @@
+"""The arguments and options of the commands that work on settings."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import click
+import msgspec
+
+from peerwatch.errors import UsageError
+from peerwatch.readable import path_of
+from peerwatch.settings.model import (
+    Decisions,
+    Deviations,
+    Hops,
+    Layer,
+    LogFormat,
+    LogLevel,
+    WindowSize,
+    expected,
+)  # fmt: skip
+
+OPTION_KEYS: Final = {
+    "D": "D", "T": "T", "k": "detector.k", "shards": "shards", "walkers": "walkers",
+    "rejects": "output.rejects", "verdicts": "output.verdicts",
+    "decisions_file": "output.decisions", "strict": "strict", "quiet": "quiet",
+    "log_format": "logs.format", "log_level": "logs.level", "log_file": "logs.file",
+    "decisions": "logs.decisions", "log_user": "logs.users", "log_sample": "logs.sample",
+    "follow": "follow", "idle_exit": "idle_exit", "state": "state.directory",
+    "audit": "audit",
+}  # fmt: skip
+"""Which setting each option sets."""
+
+
+def numbers(hint: Any) -> Callable[[click.Context, click.Parameter, str | None], list[Any]]:
+    """A callback that reads comma-separated values of the type `hint`: sorted, each once; none if not given.
+
+    Raises:
+        click.BadParameter: one of them is no number, or an impossible one.
+    """
+
+    def read(ctx: click.Context, param: click.Parameter, value: str | None) -> list[Any]:
+        found = set()
+        for text in map(str.strip, value.split(",") if value is not None else ()):
+            try:
+                found.add(msgspec.convert(text, hint, strict=False))
+            except msgspec.ValidationError as error:
+                why = f"{text!r} in {value!r}: expected {expected(error)}, and commas between them"
+                raise click.BadParameter(why, ctx, param) from None
+        return sorted(found)
+
+    return read
+
+
+class NamedPath(click.ParamType):  # type: ignore[type-arg] # older versions of click have no argument there
+    """The path of a file, or of a directory, that must not be empty; `~` is a home."""
+
+    name = "path"
+
+    def __init__(self, *, directory: bool = False) -> None:
+        self._directory = directory
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path that `value` names."""
+        try:
+            return Path(path_of(str(value), directory=self._directory))
+        except ValueError as error:
+            self.fail(f"{str(value)!r} {error}", param, ctx)
+
+
+FILE: Final = NamedPath()
+DIRECTORY: Final = NamedPath(directory=True)
+CONFIG: Final = click.option("-c", "--config", type=FILE, metavar="FILE", help="Read settings from a YAML file.")
+WINDOWS: Final = (
+    click.option("--D", "D", type=click.IntRange(1), help="Hops a user's network reaches. Default: the header's."),
+    click.option("--T", "T", type=click.IntRange(2), help="Purchases in a window. Default: the header's."),
+)
+"""The options that windows depend on."""
+SETTINGS: Final = (
+    CONFIG,
+    *WINDOWS,
+    click.option("--k", type=float, help="Standard deviations above the mean that are still normal. Default: 3."),
+)
+"""The options that verdicts depend on."""
+
+
+def renamed(old: str, new: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A hidden option with the name of an earlier version; it is refused with its present name."""
+
+    def refuse(ctx: click.Context, param: click.Parameter, value: str | None) -> None:  # noqa: ARG001
+        if value is not None:
+            raise UsageError(f"{old} is now called {new}")
+
+    return click.option(old, hidden=True, expose_value=False, callback=refuse)
+
+
+AUDIT: Final = click.option(
+    "--audit", type=click.FloatRange(0, 1), metavar="SHARE", help="Recompute this share of decisions by brute force."
+)
+GRID: Final = (
+    click.option("--D", "D", callback=numbers(Hops), metavar="D,...", help="Hops to try. Default: the header's D."),
+    click.option(
+        "--T", "T", callback=numbers(WindowSize), metavar="T,...", help="Windows to try. Default: the header's T."
+    ),
+    click.option("--k", callback=numbers(Deviations), metavar="K,...", help="Standard deviations to try. Default: 3."),
+)
+"""The options that take several values of what verdicts depend on."""
+RUNNING: Final = (
+    click.option("--shards", type=click.IntRange(1), help="Purchase shards that work in parallel. Default: 1."),
+    click.option("--walkers", type=click.IntRange(1), help="Friend graphs that work in parallel. Default: 2."),
+    click.option("-f", "--follow", is_flag=True, default=None, help="Judge STREAM as it grows, through rotations."),
+    click.option("--idle-exit", type=click.FloatRange(0), metavar="SECONDS",
+                 help="End a follow after SECONDS without anything new."),
+    click.option("--state", metavar="DIR", help="Keep checkpoints in DIR, and continue from the last one."),
+    click.option("--rejects", metavar="FILE", help="Where rejected lines go. Default: beside OUTPUT."),
+    click.option("--verdicts", metavar="FILE", help="Write a ledger that `peerwatch bisect` compares."),
+    click.option("--decisions-file", metavar="FILE", help="Write every decision as Parquet; a folder with --state."),
+    AUDIT,
+    renamed("--shadow", "--audit"),
+    click.option("--strict", is_flag=True, default=None, help="Stop at the first rejected line with exit code 1."),
+    click.option("-q", "--quiet", is_flag=True, default=None, help="No progress and no summary."),
+    click.option("--log-format", type=click.Choice(get_args(LogFormat)), help="Format of logs. Default: console."),
+    click.option("--log-level", type=click.Choice(get_args(LogLevel)), help="Decisions are info. Default: warning."),
+    click.option("--log-file", metavar="FILE", help="Append logs to a file. Default: standard error."),
+    click.option("--decisions", type=click.Choice(get_args(Decisions)), help="Which are logged. Default: flagged."),
+    click.option("--log-user", multiple=True, metavar="ID", help="Log this user's decisions too; repeatable."),
+    click.option("--log-sample", type=click.FloatRange(0, 1), help="Log this share of all decisions too."),
+)  # fmt: skip
+REPLAY_STATE: Final = click.option(
+    "--state", metavar="DIR", help="Begin at the nearest checkpoint in DIR; a run may be using it."
+)
+ROTATED: Final = click.option(
+    "-f", "--follow", is_flag=True, default=None, help="Read STREAM through its rotations to its end."
+)
+METHOD_SETTINGS: Final = click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter of the detector; repeatable."
+)
+VERIFY: Final = (
+    AUDIT,
+    renamed("--shadow", "--audit"),
+    ROTATED,
+    click.option("--state", metavar="DIR", help="The run's state directory, with its models and labels."),
+    click.option("-q", "--quiet", is_flag=True, default=None, help="No progress."),
+)
+
+
+def settings_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The arguments and options that every command on a run's settings takes."""
+    return _with(command, click.argument("paths", nargs=-1, metavar="[BATCH] STREAM OUTPUT"), *SETTINGS, *RUNNING)
+
+
+def replay_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The arguments and options of the commands that read a run's logs again."""
+    return _with(command, click.argument("paths", nargs=-1, metavar="[BATCH] STREAM"), *SETTINGS, ROTATED, REPLAY_STATE)
+
+
+def verify_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The arguments and options of the command that judges a run's logs again."""
+    paths = click.argument("paths", nargs=-1, metavar="[BATCH] STREAM OUTPUT")
+    return _with(command, paths, *SETTINGS, *VERIFY)
+
+
+def sweep_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The arguments and options of the command that tries many settings."""
+    return _with(command, click.argument("paths", nargs=-1, metavar="[BATCH] STREAM"), CONFIG, *GRID)
+
+
+def window_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a command that looks at windows."""
+    return _with(command, *WINDOWS)
+
+
+def parameters_of(settings: Sequence[str]) -> dict[str, Any]:
+    """The parameters that `--set NAME=VALUE` names; a value is read as JSON, or as text if it is not JSON.
+
+    Raises:
+        UsageError: one is not of that form.
+    """
+    parameters: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--set {setting}: expected NAME=VALUE")
+        try:
+            parameters[name] = msgspec.json.decode(value, type=int | float | list | dict)
+        except msgspec.DecodeError:
+            parameters[name] = value
+    return parameters
+
+
+def _with(command: Callable[..., None], *options: Callable[..., Any]) -> Callable[..., None]:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def layers_of(
+    paths: tuple[str, ...], config: Path | None, options: dict[str, Any], *, output: bool = True
+) -> list[Layer]:
+    """The command line's settings, then the config's; the last path is an `output` or a stream.
+
+    Raises:
+        UsageError: there are too few or too many paths, or the config is bad.
+    """
+    names = ["input.batch", "input.stream", *(["output.flagged"] if output else [])]
+    if len(paths) not in {0, len(names) - 1, len(names)}:
+        end = " OUTPUT" * output
+        raise UsageError(
+            f"name BATCH STREAM{end}, or STREAM{end} without a batch log, or none with --config; got {len(paths)}"
+        )
+    values: dict[str, Any] = dict(zip(names[len(names) - len(paths) :], paths, strict=True))
+    origins = dict.fromkeys(values, "command line")
+    for name, value in options.items():
+        if value is not None and value != ():
+            key = OPTION_KEYS[name]
+            values[key] = list(value) if isinstance(value, tuple) else value
+            origins[key] = f"--{name.replace('_', '-')}"
+    layers = [Layer(values, origins)]
+    if config is not None:
+        from peerwatch.settings.yaml_file import read_config  # noqa: PLC0415 (YAML is slow to import)
+
+        layers.append(read_config(config))
+    return layers

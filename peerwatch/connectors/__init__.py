@@ -1,0 +1,1 @@
+"""Where events come from and verdicts go to: sources and sinks, one file a system."""

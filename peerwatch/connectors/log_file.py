@@ -1,0 +1,278 @@
+"""The logs as sources of whole lines."""
+
+import os
+import stat
+from collections.abc import AsyncGenerator, Callable
+from collections.abc import Set as AbstractSet
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import aiofiles
+import anyio
+import msgspec
+from anyio.to_thread import run_sync
+
+from peerwatch.connectors.generation import found_again, without_hole
+from peerwatch.connectors.position import Fingerprint, Position, Prefix
+from peerwatch.connectors.source import Block
+from peerwatch.connectors.stored_file import PlainFile
+from peerwatch.errors import BadEvent, SourceError, UsageError
+from peerwatch.network.decoder import line_feeds
+from peerwatch.network.events import begin_of_line, parse_object
+from peerwatch.network.likeness import LOOKED_AT, looks_like
+from peerwatch.readable import shown
+from peerwatch.settings.model import Layer
+
+CHUNK: Final = 1 << 20
+"""Bytes a read asks for: large enough that reading costs next to nothing, small enough for a batch."""
+LONGEST_HEADER: Final = 1 << 20
+"""Bytes in which a header line must have ended; what is longer is no header."""
+NEW_LINE: Final = b"\n"
+BLANK: Final = b" \t\r\n"
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+
+class LogFile:
+    """One log that ends, opened once, so that a pipe works as well as a file. Reading begins at `position`.
+
+    Where a later run is to go on behind its end (`resumable`), a last line that has no line feed counts only if it is a
+    whole JSON object.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        judged: bool,
+        chunk: int = CHUNK,
+        position: Position | None = None,
+        resumable: bool = False,
+        warn: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.name = "standard input" if path == "-" else shown(path)
+        self.judged = judged
+        self.size: int | None = None
+        """Size in bytes, None for a pipe."""
+        self._path = path
+        self._chunk = chunk
+        self._begun = position
+        self._offset = position.offset if position else 0
+        self._line = position.line if position else 1
+        self._ahead = bytearray()
+        self._hole = 0
+        """NUL bytes that have been skipped before the next block."""
+        self._resumable = resumable
+        self._warn = warn
+        self._prefix = Prefix()
+        self._file: Any = None
+        self._waits = False
+
+    @property
+    def file(self) -> str:
+        """The file that is being read."""
+        return self.name
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open the log; it is closed with the stack.
+
+        Raises:
+            UsageError: there is no such log, it cannot be read, or it is not the one that `position` is in.
+        """
+        try:
+            if self._path != "-" and await anyio.Path(self._path).is_dir():
+                raise UsageError(f"{self.name} is a directory; name the log file in it")
+            opened = (
+                aiofiles.open(0, "rb", buffering=0, closefd=False)
+                if self._path == "-"
+                else aiofiles.open(self._path, "rb", buffering=0)
+            )
+            self._file = await stack.enter_async_context(opened)
+        except OSError as error:
+            raise UsageError(f"cannot read the log {self.name}: {error.strerror}") from None
+        except ValueError as error:
+            raise UsageError(f"cannot read the log {self.name}: {error}") from None
+        self._status = os.fstat(self._file.fileno())
+        mode = self._status.st_mode
+        if stat.S_ISREG(mode):
+            self.size = self._status.st_size
+            if self._begun is not None:
+                await run_sync(self._seek, self._begun)
+        self._waits = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(self._file.fileno())
+
+    async def read_ahead(self) -> None:
+        """Read to the end of the first line that is not blank, where a header may stand.
+
+        Raises:
+            SourceError: the log could not be read any further.
+        """
+        while not self._has_first_line() and (more := await self._read()):
+            self._ahead += more if self._ahead else self._skip_hole(more)
+
+    def take_header(self, needed: AbstractSet[str]) -> Layer:
+        """The settings D and T from the header line, which is then no longer among the lines.
+
+        The header is the first line that is not blank; it is none if it names an event type or neither D nor T. Call
+        `read_ahead` first.
+
+        Raises:
+            UsageError: a value is impossible, or what is `needed` is not there.
+        """
+        begin = begin_of_line(self._ahead)
+        while begin < len(self._ahead) and self._ahead[begin] in BLANK:
+            begin = begin_of_line(self._ahead, begin + 1)
+        end = self._ahead.find(b"\n", begin)
+        end = end if end >= 0 else len(self._ahead)
+        line = bytes(self._ahead[begin:end]).strip()
+        number = self._line + self._ahead.count(b"\n", 0, begin)
+        origin = f"{self.name}:{number}"
+        try:
+            fields = parse_object(line)
+        except BadEvent as error:
+            fields, problem = {}, str(error)
+        else:
+            problem = "the line is an event" if "event_type" in fields else "it names neither D nor T"
+        names = {"D", "T"} & fields.keys() if "event_type" not in fields else set()
+        missing = sorted(needed - names)
+        if names and missing:
+            raise UsageError(f'{origin}: the header has no "{missing[0]}"; add it, or give --{missing[0]}')
+        if names:
+            values = {name: _parameter(fields[name], name, origin) for name in sorted(names)}
+            self._offset += min(end + 1, len(self._ahead))
+            self._line = number + 1
+            if self._resumable:
+                self._prefix.add(bytes(self._ahead[: end + 1]))
+            del self._ahead[: end + 1]
+            return Layer(values, dict.fromkeys(values, origin))
+        if not needed:
+            return Layer({}, {})
+        likeness = looks_like(bytes(self._ahead[:LOOKED_AT])) if not fields else None
+        if likeness is not None:
+            raise UsageError(f"{self.name} looks like {likeness.what}, not like a log; {likeness.way_out}")
+        problem = problem if line else "the log is empty"
+        raise UsageError(
+            f'{origin}: no header like {{"D":"3", "T":"50"}} ({problem}); add one, or set D and T elsewhere'
+        )
+
+    async def blocks(self) -> AsyncGenerator[Block, None]:
+        """The lines, as they come.
+
+        Raises:
+            SourceError: the log could not be read any further.
+        """
+        held: list[bytes] = []
+        chunk = bytes(self._ahead)
+        self._ahead.clear()
+        while chunk or (chunk := await self._read()):
+            if not held:
+                chunk = self._skip_hole(chunk)
+            whole = chunk.rfind(b"\n") + 1
+            if whole:
+                yield self._block(b"".join([*held, chunk[:whole]]))
+                held.clear()
+            if rest := chunk[whole:] if held else self._skip_hole(chunk[whole:]):
+                held.append(rest)
+            chunk = b""
+        last = b"".join(held)
+        open_ended = self._resumable and self.judged and self.size is not None
+        if last and open_ended and last_line_waits(last, self.name, self._offset, self._warn):
+            last = b""
+        if last or self._hole:
+            yield self._block(last)
+
+    def _skip_hole(self, data: bytes) -> bytes:
+        """Skip a hole: the bytes at a line's start without leading NUL bytes."""
+        rest, size = without_hole(data)
+        if self._resumable:
+            self._prefix.add(data[:size])
+        self._offset += size
+        self._hole += size
+        return rest
+
+    def _block(self, content: bytes) -> Block:
+        if self._resumable:
+            self._prefix.add(content)
+        start, line = self._offset, self._line
+        if start == 0 and content.startswith(BYTE_ORDER_MARK):
+            content = content.removeprefix(BYTE_ORDER_MARK)
+            start = len(BYTE_ORDER_MARK)
+        self._offset = start + len(content)
+        self._line += line_feeds(content)
+        hole, self._hole = self._hole, 0
+        return Block(content, start, line, self._position() if self.size is not None else Position(), hole=hole)
+
+    def _position(self) -> Position:
+        content = self._prefix.fingerprint() if self._resumable else Fingerprint(self._offset, whole=None)
+        generation = self._begun.generation if self._begun is not None else 0
+        return Position(content, self._line, generation, self._status.st_dev, self._status.st_ino)
+
+    def _seek(self, position: Position) -> None:
+        """Go on where the checkpoint was taken, in the same file."""
+        found = found_again(PlainFile(Path(self._path)), position)
+        if found is None:
+            raise UsageError(
+                f"{self.name} is not the file that the checkpoint was taken in, or has been changed before byte"
+                f" {position.offset:,}; bring it back, add --follow if it has been rotated, or begin anew with --reset"
+            )
+        self._prefix = found.prefix
+        found.close()
+        os.lseek(self._file.fileno(), position.offset, os.SEEK_SET)
+
+    async def _read(self) -> bytes:
+        """The next bytes, empty at the end. A pipe is waited for without holding a thread."""
+        try:
+            if self._waits:
+                await anyio.wait_readable(self._file.fileno())
+            chunk: bytes = await self._file.read(self._chunk)
+        except OSError as error:
+            raise SourceError(f"cannot read {self.name} any further: {error.strerror}") from None
+        return chunk
+
+    def _has_first_line(self) -> bool:
+        """Whether a line that is not blank is complete in what has been read ahead, or is too long for a header."""
+        if len(self._ahead) > LONGEST_HEADER:
+            return True
+        end = self._ahead.rfind(b"\n")
+        return end >= 0 and len(self._ahead[:end].removeprefix(BYTE_ORDER_MARK).strip(BLANK)) > 0
+
+
+def last_line_waits(line: bytes, file: str, offset: int, warn: Callable[[str], None]) -> bool:
+    """Whether a last line without a line feed, at byte `offset` of the file, is unfinished."""
+    if not line.strip():
+        return False
+    try:
+        parse_object(line[begin_of_line(line) :])
+    except BadEvent:
+        warn(
+            f"{file}: the last line, {len(line):,} bytes after byte {offset:,}, is not finished; the next run reads on"
+        )
+        return True
+    return False
+
+
+def _parameter(raw: msgspec.Raw, name: str, origin: str) -> int:
+    """The value of D or T in a header: an integer, or a string that holds one."""
+    text = bytes(raw).decode().strip('"')
+    if text.isascii() and text.isdigit() and len(text) < 20:
+        return int(text)
+    written = bytes(raw).decode()[:40]
+    raise UsageError(f'{origin}: the header\'s "{name}" is {written}; expected an integer like "50"')
+
+
+def header_of(text: bytes, name: str) -> tuple[dict[str, int], int]:
+    """D and T from the header at the start of a log's text, as far as it names them, and how many bytes it takes.
+
+    Raises:
+        UsageError: a value is no integer.
+    """
+    begin = begin_of_line(text)
+    while begin < len(text) and text[begin] in BLANK:
+        begin = begin_of_line(text, begin + 1)
+    end = text.find(b"\n", begin) + 1 or len(text)
+    try:
+        fields = parse_object(text[begin:end].strip())
+    except BadEvent:
+        return {}, 0
+    names = {"D", "T"} & fields.keys() if "event_type" not in fields else set()
+    origin = f"{name}:{1 + text.count(NEW_LINE, 0, begin)}"
+    return {key: _parameter(fields[key], key, origin) for key in sorted(names)}, end if names else 0

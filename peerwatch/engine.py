@@ -1,0 +1,248 @@
+"""`peerwatch.Engine`: events in, decisions out, in your own program."""
+
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from peerwatch import kernels
+from peerwatch.decisions import Decision, decisions_of
+from peerwatch.detectors.base import Detector
+from peerwatch.detectors.registry import make
+from peerwatch.durable import replace_file
+from peerwatch.errors import BadInput, UsageError
+from peerwatch.judging.detector_judge import DetectorJudge
+from peerwatch.judging.engine import JudgingEngine
+from peerwatch.judging.judge import Judge, SigmaJudge
+from peerwatch.judging.sigma import Sigma
+from peerwatch.judging.state import Arrays, State, StateFacts
+from peerwatch.judging.training import Learner
+from peerwatch.network.decoder import Events
+from peerwatch.network.interner import ids_of
+from peerwatch.network.rejects import RejectedLine
+from peerwatch.readable import shown, why_damaged
+
+Lines = bytes | str | Mapping[str, Any] | Iterable[bytes | str | Mapping[str, Any]]
+"""Events: the text of a log (whole lines), one event as a mapping, or any number of lines and mappings."""
+FORMAT: Final = "peerwatch engine"
+VERSION: Final = 1
+_encoder = msgspec.json.Encoder(decimal_format="number")
+TRAINING_ROWS: Final = 1000
+TRAINING_EVERY: Final = 50_000
+
+
+class _SavedEngine(msgspec.Struct, frozen=True):
+    """What a saved engine holds besides arrays. `detector` is a name of the registry, or `package.module:Class`."""
+
+    format: str
+    version: int
+    D: int
+    T: int
+    k: str
+    detector: str | None
+    parameters: dict[str, Any]
+    rows: int
+    every: int
+    facts: StateFacts
+
+
+class Engine:
+    """Judges purchases in the order in which it is fed events, exactly as `peerwatch run` does.
+
+    Networks reach `D` hops (at least 1), windows hold `T` purchases (at least 2). The default rule flags an amount
+    above mean + `k` standard deviations of its window; another `detector` comes from `peerwatch.detector`. One that is
+    trained learns from `training_rows` purchases, and anew every `training_every`. Lines that are no events are left
+    out and gathered in `rejected`.
+
+    Raises:
+        BadInput: a parameter is impossible.
+    """
+
+    def __init__(
+        self,
+        D: int,
+        T: int,
+        *,
+        k: float = 3.0,
+        detector: Detector | None = None,
+        training_rows: int = TRAINING_ROWS,
+        training_every: int = TRAINING_EVERY,
+    ) -> None:
+        if D < 1 or T < 2:
+            raise BadInput(f"D is {D} and T is {T}; expected D >= 1 and T >= 2")
+        if not 0 <= k <= 1_000_000:
+            raise BadInput(f"k is {k}; expected a number from 0 to 1,000,000")
+        if not 2 <= training_rows <= training_every:
+            raise BadInput(
+                f"training_rows is {training_rows} and training_every is {training_every}; expected 2 <= rows <= every"
+            )
+        self.D = D
+        self.T = T
+        self._k = Fraction(repr(k))
+        self._training = training_rows, training_every
+        self.rejected: list[RejectedLine] = []
+        """Lines that were no events, in order."""
+        self._line = 1
+        self._log = "the events"
+        self._names: list[str] = []
+        kernels.load()
+        self._open(State.fresh(D, T, 1), detector)
+
+    def _open(self, state: State, detector: Detector | None) -> None:
+        state.graph.sizes = True  # a decision tells the network's size
+        self._detector = detector
+        judge: Judge = SigmaJudge(Sigma(self._k))
+        if detector is not None:
+            judge = DetectorJudge(detector, Learner(*self._training) if detector.trains else None)
+        self._core = JudgingEngine(state, judge)
+
+    @property
+    def events(self) -> int:
+        """How many events it has been fed: the number of the last one."""
+        return self._core.state.progress.events
+
+    def begin_log(self, name: str, line: int = 1) -> None:
+        """Number the lines anew, as those of a log with this name; the events are numbered on."""
+        self._log, self._line = name, line
+
+    def learn(self, events: Lines) -> None:
+        """Take events that are not judged: the history before the first decision.
+
+        Raises:
+            BadInput: a mapping cannot be an event.
+        """
+        self._core.apply(self._decoded(events))
+
+    def feed(self, events: Lines) -> list[Decision]:
+        """Take events; returns the decision on each purchase among them, in order.
+
+        Raises:
+            BadInput: a mapping cannot be an event.
+            RunError: the detector failed.
+        """
+        found = self._decoded(events)
+        return [each for judged in self._core.decide(found) for each in decisions_of(judged, self._name)]
+
+    def save(self, path: str | Path) -> None:
+        """Write its whole state to a file, as a whole or not at all: plain arrays and JSON, nothing that is run.
+
+        Raises:
+            BadInput: the detector cannot be saved.
+            OSError: the file cannot be written; what was there still is.
+        """
+        state, judge = self._core.state, self._core.judge
+        facts = StateFacts(state.progress, state.flagged, state.verdicts, 1, sorted(state.decoder.unseen))
+        name, parameters = None, {}
+        model: Mapping[str, Any] = {}
+        if self._detector is not None:
+            name = f"{type(self._detector).__module__}:{type(self._detector).__qualname__}"
+            parameters = self._detector.get_params()
+            if judge.learner is not None and judge.learner.version:
+                model = judge.detector.arrays()
+        rows, every = self._training
+        try:
+            sealed = msgspec.json.encode(
+                _SavedEngine(FORMAT, VERSION, self.D, self.T, str(self._k), name, parameters, rows, every, facts)
+            )
+        except TypeError as error:
+            raise BadInput(f"{name} cannot be saved: {error}") from None
+        arrays = {"facts": np.frombuffer(sealed, np.uint8)}
+        for prefix, part in (("state", state.arrays()), ("judge", judge.arrays()), ("model", model)):
+            arrays |= {f"{prefix}.{key}": np.asarray(array) for key, array in part.items()}
+        replace_file(Path(path), lambda file: np.savez(file, allow_pickle=False, **arrays))
+
+    @classmethod
+    def load(cls, path: str | Path, *, detector: Detector | None = None) -> "Engine":
+        """The engine that was saved: fed the same, it decides the same. A detector class of your own has to be given.
+
+        Raises:
+            UsageError: it cannot be read, is damaged, of another version, or the detector is another.
+        """
+        where = Path(path)
+        try:
+            with where.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                arrays = dict(archive)
+            saved = msgspec.json.decode(arrays.pop("facts").tobytes(), type=_SavedEngine)
+            if (saved.format, saved.version) != (FORMAT, VERSION):
+                raise ValueError(f"its version is {saved.version}, this peerwatch reads {VERSION}")  # noqa: TRY301
+            engine = cls(
+                saved.D, saved.T, k=float(Fraction(saved.k)), training_rows=saved.rows, training_every=saved.every
+            )
+            state = State.restored(saved.D, saved.T, 1, [], _part(arrays, "state"), saved.facts)
+        except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+            raise UsageError(f"cannot read the engine {shown(where)}: {error.strerror}") from None
+        except Exception as error:  # whatever numpy, zipfile and msgspec say of what is no such file, or damaged
+            raise UsageError(f"{shown(where)} is no saved engine, or damaged ({why_damaged(error)})") from error
+        if saved.detector is not None:
+            detector = _expected(saved, detector, where)
+        engine._open(state, detector)
+        judge = engine._core.judge
+        judge.restore(_part(arrays, "judge"))
+        if judge.learner is not None and judge.learner.version and detector is not None:
+            judge.detector = type(detector)(**detector.get_params()).restore(_part(arrays, "model"))
+        return engine
+
+    def _decoded(self, events: Lines) -> Events:
+        content = text_of(events)
+        decoder = self._core.state.decoder
+        decoded = decoder.decode(content, self._line)
+        self.rejected += [RejectedLine(self._log, line, start, why, raw) for line, start, why, raw in decoded.rejected]
+        self._line += content.count(b"\n") + (not content.endswith(b"\n") and bool(content))
+        return decoded.events
+
+    def _name(self, user: int) -> str:
+        if user >= len(self._names):
+            columns = self._core.state.decoder.interner.columns()
+            self._names += [each.decode() for each in ids_of(*columns, len(self._names))]
+        return self._names[user]
+
+
+def text_of(events: Lines) -> bytes:
+    """Events as the text of a log.
+
+    Raises:
+        BadInput: something among them is neither a line nor a mapping that JSON can hold.
+    """
+    if isinstance(events, bytes):
+        return events
+    if isinstance(events, str):
+        return events.encode()
+    if isinstance(events, Mapping):
+        return _line_of(events)
+    return b"".join(map(_line_of, events))
+
+
+def _line_of(event: bytes | str | Mapping[str, Any]) -> bytes:
+    if isinstance(event, Mapping):
+        try:
+            text = _encoder.encode(dict(event))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise BadInput(f"the event {dict(event)!r} cannot be written as JSON: {error}") from None
+    elif isinstance(event, str):
+        text = event.encode()
+    elif isinstance(event, bytes):
+        text = event
+    else:
+        raise BadInput(f"an event is a line (str or bytes) or a mapping; got {type(event).__name__}")
+    return text if text.endswith(b"\n") else text + b"\n"
+
+
+def _part(arrays: Arrays, prefix: str) -> dict[str, Any]:
+    start = f"{prefix}."
+    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
+
+
+def _expected(saved: _SavedEngine, given: Detector | None, path: Path) -> Detector:
+    """The detector of a saved engine, fresh."""
+    name = saved.detector or ""
+    if given is not None:
+        own = f"{type(given).__module__}:{type(given).__qualname__}"
+        if own != name or msgspec.to_builtins(given.get_params()) != saved.parameters:
+            raise UsageError(f"{shown(path)} was saved with {name} and {saved.parameters}; give that detector")
+        return given
+    if not name.startswith("peerwatch.detectors."):
+        raise UsageError(f"{shown(path)} was saved with {name}, which is not peerwatch's own; give it as `detector`")
+    return make(name, saved.parameters)

@@ -1,0 +1,107 @@
+"""Decisions recomputed by brute force: the same events, and nothing else in common with what judges them.
+
+Dictionaries, sets and sorted lists of Python integers, of users by their ids: far slower than the kernels, and simple
+enough to be believed.
+"""
+
+from bisect import insort
+from collections import defaultdict
+from collections.abc import Sequence
+from fractions import Fraction
+from heapq import merge
+from itertools import islice
+from typing import NamedTuple
+
+from peerwatch.judging.judge import Mask
+from peerwatch.network.decoder import Events
+from peerwatch.network.events import Kind
+from peerwatch.network.statistics import Statistics
+
+
+class AuditedDecision(NamedTuple):
+    """What was decided on one purchase, which stands in a line of a file."""
+
+    seq: int
+    file: str
+    line: int
+    statistics: Statistics
+    flagged: bool
+
+
+class Difference(NamedTuple):
+    """One decision as the run made it and as it was recomputed; None where one of them has none."""
+
+    judged: AuditedDecision | None
+    recomputed: AuditedDecision | None
+
+    @property
+    def where(self) -> str:
+        """Which event it is, and where it stands."""
+        known = self.recomputed or self.judged
+        return f"event {known.seq:,} ({known.file}:{known.line})" if known is not None else "no event"
+
+
+class BruteForce:
+    """The friendships and everybody's T latest purchases as of an event.
+
+    A purchase is (timestamp, sequence number, amount), which orders it as well.
+    """
+
+    def __init__(self, D: int, T: int, k: Fraction) -> None:
+        self.D, self.T, self.k = D, T, k
+        self.friends: dict[bytes, set[bytes]] = defaultdict(set)
+        self.bought: dict[bytes, list[tuple[int, int, int]]] = defaultdict(list)
+
+    def follow(
+        self, events: Events, seq: int, file: str, names: Sequence[bytes], chosen: Mask
+    ) -> list[AuditedDecision]:
+        """Go through events of `file` in order, the first of them number `seq`; decide anew on the `chosen` ones.
+
+        `names[user]` is the id of a dense user.
+        """
+        outcomes = []
+        columns = (events.kind, events.user, events.friend, events.amount, events.timestamp, events.line, chosen)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        for number, (kind, user, friend, amount, timestamp, line, is_chosen) in enumerate(rows, seq):
+            if kind == Kind.BEFRIEND:
+                self.befriend(names[user], names[friend])
+            elif kind == Kind.UNFRIEND:
+                self.unfriend(names[user], names[friend])
+            else:
+                if is_chosen:
+                    outcomes.append(AuditedDecision(number, file, line, *self.decide(names[user], amount)))
+                self.buy(names[user], timestamp, number, amount)
+        return outcomes
+
+    def befriend(self, a: bytes, b: bytes) -> None:
+        """From now on they are friends."""
+        self.friends[a].add(b)
+        self.friends[b].add(a)
+
+    def unfriend(self, a: bytes, b: bytes) -> None:
+        """From now on they are not."""
+        self.friends[a].discard(b)
+        self.friends[b].discard(a)
+
+    def buy(self, user: bytes, timestamp: int, seq: int, amount: int) -> None:
+        """Put a purchase in its place; no window can hold more than the T latest of one user."""
+        bought = self.bought[user]
+        insort(bought, (timestamp, seq, amount))
+        del bought[: -self.T]
+
+    def decide(self, user: bytes, amount: int) -> tuple[Statistics, bool]:
+        """The window of a purchase that `user` makes now, and whether it is flagged."""
+        latest_first = (reversed(self.bought.get(member, [])) for member in self.network(user))
+        window = islice(merge(*latest_first, reverse=True), self.T)
+        statistics = Statistics.of([paid for _, _, paid in window])
+        return statistics, statistics.exceeded_by(amount, self.k)
+
+    def network(self, user: bytes) -> set[bytes]:
+        """Everyone within D hops, without the user."""
+        reached, frontier = {user}, {user}
+        for _ in range(self.D):
+            frontier = {friend for member in frontier for friend in self.friends.get(member, ())} - reached
+            if not frontier:
+                break
+            reached |= frontier
+        return reached - {user}

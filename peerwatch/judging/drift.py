@@ -1,0 +1,187 @@
+"""Tells when judged purchases are no longer what they were: ADWIN and Page-Hinkley on their scores and their flag rate.
+
+Both are river's. ADWIN (Bifet and Gavalda, 2007) compares every older part of its window with the newer one;
+Page-Hinkley (Page, 1954) adds up how far values lie beyond their mean. Both find changes in either direction.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from math import isnan
+from typing import Any, ClassVar, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peerwatch.detectors.base import Floats, Mask, ratio
+from peerwatch.errors import BadInput
+
+BLOCK: Final = 64
+"""Purchases in one value: their mean is near enough to normal, and costs a 64th."""
+CAP: Final = 10.0
+"""Times its threshold that a score counts at most: one purchase shall not move a mean by much."""
+MOST: Final = 16_384
+"""Values that a detector sees at most before it starts afresh: what a checkpoint has to hold, 2^20 purchases."""
+SCORE: Final = "score"
+FLAG_RATE: Final = "flag rate"
+PAGE_HINKLEY: Final = {SCORE: (0.05, 5.0), FLAG_RATE: (0.01, 1.0)}
+"""Of each series: the distance from the mean that is still normal, and the sum of what lies beyond that is a change.
+
+Half of a change that matters is the usual distance: a tenth of the threshold, 2 points of the flag rate. With values of
+variance v a false alarm takes about v / (2 d^2) * exp(2 d s / v) values (Wald's approximation for a random walk with
+drift d): with these sums a million and more while the values of scores have a deviation of up to 0.2, and flag rates
+are up to 0.1.
+"""
+
+
+class Change(NamedTuple):
+    """Behind `judged` purchases the detector `by` finds that the mean of a series was `before`, and is `after`.
+
+    The series is "score", in multiples of the threshold, or "flag rate".
+    """
+
+    judged: int
+    series: str
+    by: str
+    before: float
+    after: float
+
+
+class Drift:
+    """Watches the purchases of a run in order. It does not matter how they are cut into calls."""
+
+    def __init__(self) -> None:
+        """Watch from the first purchase on.
+
+        Raises:
+            BadInput: river is not installed.
+        """
+        try:
+            import river.drift  # noqa: F401, PLC0415 (an extra, and slow to import)
+        except ImportError:
+            raise BadInput('drift needs river, which is not installed: pip install "peerwatch[learn]"') from None
+        self._judged = 0
+        self._waiting = [_Series(np.zeros(0), np.zeros(0, np.bool_), np.zeros(0))]
+        self._watches = [kind(series) for series in (SCORE, FLAG_RATE) for kind in (_Adwin, _PageHinkley)]
+
+    def observe(self, score: Floats, flagged: Mask, threshold: Floats) -> list[Change]:
+        """The changes that the next n purchases bring to light. Shapes [n].
+
+        A score counts as a multiple of its threshold, from 0 to CAP; not at all where it is NaN, or where the threshold
+        is not above 0.
+        """
+        if not len(score):
+            return []
+        self._waiting.append(_Series(score, flagged, threshold))
+        whole = (self._judged % BLOCK + len(score)) // BLOCK * BLOCK
+        done, self._judged = self._judged // BLOCK * BLOCK, self._judged + len(score)
+        if not whole:
+            return []
+        judged = self._joined()
+        self._waiting = [judged.part(whole, len(judged.score))]
+        return list(self._changes(judged.part(0, whole), done))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All that it knows, as arrays without objects: enough for `restore`."""
+        values = {watch.key: np.array(watch.values, np.float64) for watch in self._watches}
+        return {"judged": np.array(self._judged)} | self._joined()._asdict() | values
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """As new: go on as the one whose `arrays` these are would."""
+        self._judged = int(arrays["judged"])
+        self._waiting = [_Series(arrays["score"], arrays["flagged"], arrays["threshold"])]
+        for watch in self._watches:
+            for value in arrays[watch.key].tolist():
+                watch.update(value)
+
+    def _joined(self) -> "_Series":
+        return _Series(*map(np.concatenate, zip(*self._waiting, strict=True)))
+
+    def _changes(self, judged: "_Series", done: int) -> Iterator[Change]:
+        """The changes that whole blocks bring to light, behind `done` purchases."""
+        score, threshold = judged.score.reshape(-1, BLOCK), judged.threshold.reshape(-1, BLOCK)
+        multiple = np.where(np.isposinf(score), CAP, np.clip(ratio(score, threshold), 0.0, CAP))
+        known = ~np.isnan(multiple) & (threshold > 0)
+        with np.errstate(invalid="ignore"):  # a block in which no score is known has no mean
+            scores = np.where(known, multiple, 0.0).sum(axis=1) / known.sum(axis=1)
+        flags = judged.flagged.reshape(-1, BLOCK).mean(axis=1)
+        for place, means in enumerate(zip(scores.tolist(), flags.tolist(), strict=True), 1):
+            for watch in self._watches:
+                mean = means[watch.series == FLAG_RATE]
+                found = None if isnan(mean) else watch.update(mean)
+                if found is not None:
+                    yield Change(done + place * BLOCK, watch.series, watch.by, *found)
+
+
+class _Series(NamedTuple):
+    """Purchases in order. Shapes [n]."""
+
+    score: Floats
+    flagged: Mask
+    threshold: Floats
+
+    def part(self, begin: int, end: int) -> "_Series":
+        """Some of them."""
+        return _Series(self.score[begin:end], self.flagged[begin:end], self.threshold[begin:end])
+
+
+class _Watch(ABC):
+    """One detector on one series. What it has seen since it last started is kept: fed again, it is the same."""
+
+    by: ClassVar[str]
+
+    def __init__(self, series: str) -> None:
+        self.series = series
+        self._start()
+
+    @property
+    def key(self) -> str:
+        """Its name among arrays."""
+        return f"{self.series} {self.by}".replace(" ", "_")
+
+    def update(self, value: float) -> tuple[float, float] | None:
+        """The means before and after the change that is found with this value; it starts afresh then."""
+        if len(self.values) == MOST:
+            self._start()
+        self.values.append(value)
+        self._detector.update(value)
+        if not self._detector.drift_detected:
+            return None
+        values = np.array(self.values)
+        turn = _turn(values)
+        self._start()
+        return float(values[:turn].mean()), float(values[turn:].mean())
+
+    def _start(self) -> None:
+        self.values: list[float] = []
+        self._detector = self._made()
+
+    @abstractmethod
+    def _made(self) -> Any:
+        """River's detector, as new."""
+
+
+class _Adwin(_Watch):
+    by: ClassVar[str] = "adwin"
+
+    def _made(self) -> Any:
+        from river.drift import ADWIN  # noqa: PLC0415
+
+        return ADWIN(clock=4)  # type: ignore[no-untyped-call]  # looks at every fourth value
+
+
+class _PageHinkley(_Watch):
+    by: ClassVar[str] = "page_hinkley"
+
+    def _made(self) -> Any:
+        from river.drift import PageHinkley  # noqa: PLC0415
+
+        normal, most = PAGE_HINKLEY[self.series]
+        # alpha 1 forgets nothing: with river's 0.9999 the sums of 10,000 values and more wander beyond any threshold
+        return PageHinkley(delta=normal, threshold=most, alpha=1.0, mode="both")
+
+
+def _turn(values: Floats) -> int:
+    """How many values lie before a change of their mean: where two means fit best, by least squares (Hinkley, 1970)."""
+    count, before = len(values), np.arange(1, len(values))
+    beyond = np.cumsum(values - values.mean())[:-1]
+    return int(np.argmax(beyond**2 / (before * (count - before)))) + 1

@@ -1,0 +1,215 @@
+"""Why a verdict is what it is, and what would have made it another."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peerwatch.amounts import Amounts
+from peerwatch.detectors.features import FEATURES, features
+from peerwatch.judging.detector_input import detector_input
+from peerwatch.judging.judge import Case
+from peerwatch.kernels import Int64s
+from peerwatch.network.events import Kind
+from peerwatch.network.graph import FriendGraph
+from peerwatch.network.history import PurchaseColumns
+from peerwatch.network.neighbourhood import Member, members_of, path_to
+from peerwatch.network.statistics import Statistics
+from peerwatch.network.windows import Windows
+
+PARTITION_ONLY: Final = (0, 1 << 20, 1 << 20, 0)
+"""Planner costs with which every network is walked to its members."""
+MOST_MEMBERS: Final = 1 << 22
+"""Members of networks without one friendship that are held at once."""
+
+
+@dataclass(frozen=True)
+class Bought:
+    """A purchase held: its sequence number, dense buyer, timestamp (microseconds) and amount (millionths)."""
+
+    seq: int
+    user: int
+    timestamp: int
+    amount: int
+
+
+@dataclass(frozen=True)
+class Without:
+    """What the verdict would rest on without one friendship (two dense users) or one purchase (its number)."""
+
+    friendship: tuple[int, int] | None
+    purchase: int | None
+    statistics: Statistics
+
+
+@dataclass(frozen=True)
+class Grounds:
+    """What any verdict on `amount` (millionths) of dense `user` rests on.
+
+    `window` holds the T latest purchases of the network, the newest first.
+    """
+
+    user: int
+    amount: int
+    members: dict[int, Member]
+    window: list[Bought]
+    statistics: Statistics
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Sigma's verdict with its `grounds`, and what would have made it another.
+
+    `flips_at` is the nearest amount with the other verdict: None if none has it. `flipped_by` are the single
+    friendships and purchases whose absence gives the other verdict.
+    """
+
+    grounds: Grounds
+    k: Fraction
+    flagged: bool
+    flips_at: int | None
+    flipped_by: list[Without]
+
+    @property
+    def d(self) -> int:
+        """N times the amount, less S."""
+        return self.grounds.statistics.n * self.grounds.amount - self.grounds.statistics.S
+
+
+def grounds_of(
+    graph: FriendGraph, held: PurchaseColumns, user: int, amount: int, T: int, key: Callable[[int], tuple[int, bytes]]
+) -> Grounds:
+    """What a purchase is judged by as of the state given, found by the plainest means.
+
+    Nothing of the selection's machinery is used: whoever is in the network is found by breadth-first search, the window
+    by sorting all the network's purchases. `key` orders users.
+    """
+    members = members_of(graph, user, graph.D, key)
+    window = latest_of(held, members, T)
+    return Grounds(user, amount, members, window, Statistics.of([bought.amount for bought in window]))
+
+
+def explain(graph: FriendGraph, held: PurchaseColumns, grounds: Grounds, T: int, k: Fraction) -> Explanation:
+    """Judge a purchase by sigma, and look for what its verdict hangs on.
+
+    `held` has at least T + 1 purchases of whoever bought as many. The graph's timeline is spoilt.
+    """
+    purchases, statistics = _latest_first(held, grounds.members), grounds.statistics
+    flagged = statistics.exceeded_by(grounds.amount, k)
+    alternatives = [
+        *_without_purchases(grounds.window, purchases.top(T + 1)),
+        *_without_friendships(graph, grounds, purchases, T),
+    ]
+    flipped_by = [other for other in alternatives if other.statistics.exceeded_by(grounds.amount, k) != flagged]
+    flips_at = flip_amount(statistics, flagged=flagged, k=k)
+    return Explanation(grounds, k, flagged, flips_at, flipped_by)
+
+
+def features_of(grounds: Grounds, timestamp: int, own: Sequence[Bought] | None) -> dict[str, float]:
+    """What a learned detector sees of a purchase at `timestamp` (microseconds), by name.
+
+    `own` are the buyer's own latest purchases, the newest first; None if the detector wants no context.
+    """
+    case = Case(
+        _windows(grounds.window), np.zeros(1, np.int64), np.zeros(1, np.int64), Amounts.of([grounds.amount]),
+        np.array([timestamp]), np.array([len(grounds.members)]), None if own is None else _windows(own),
+    )  # fmt: skip
+    return dict(zip(FEATURES, features(*detector_input(case))[0].tolist(), strict=True))
+
+
+def _windows(bought: Sequence[Bought]) -> Windows:
+    """One window, held as a run holds it."""
+    seq, timestamp = (np.array([getattr(one, name) for one in bought], np.int64) for name in ("seq", "timestamp"))
+    return Windows(np.array([0, len(bought)]), seq, timestamp, Amounts.of([one.amount for one in bought]))
+
+
+def latest_of(held: PurchaseColumns, users: Collection[int], count: int) -> list[Bought]:
+    """The `count` latest purchases by some users, the newest first."""
+    return _latest_first(held, users).top(count)
+
+
+def flip_amount(statistics: Statistics, *, flagged: bool, k: Fraction) -> int | None:
+    """The amount nearest to the boundary that has the other verdict, None if there is none."""
+    if statistics.n < 2:
+        return None
+    highest = statistics.highest_normal(k)
+    if not flagged:
+        return highest + 1
+    return highest if highest >= 0 else None
+
+
+@dataclass(frozen=True)
+class _Purchases:
+    """A network's purchases, the latest first. All arrays have shape [n]."""
+
+    seq: Int64s
+    user: Int64s
+    timestamp: Int64s
+    amount: Amounts
+
+    def top(self, count: int, lost: NDArray[np.bool_] | None = None) -> list[Bought]:
+        """The `count` latest, without those of users that are `lost` (shape [users])."""
+        which = np.arange(min(count, len(self.seq))) if lost is None else np.flatnonzero(~lost[self.user])[:count]
+        columns = (column[which].tolist() for column in (self.seq, self.user, self.timestamp, self.amount))
+        return [Bought(seq, user, timestamp, amount) for seq, user, timestamp, amount in zip(*columns, strict=True)]
+
+
+def _latest_first(held: PurchaseColumns, members: Collection[int]) -> _Purchases:
+    member = np.zeros(len(held.held), np.bool_)
+    inside = np.array([user for user in members if user < len(member)], np.int64)
+    member[inside] = True
+    user = np.repeat(np.arange(len(held.held)), held.held)
+    rows = np.flatnonzero(member[user])
+    rows = rows[np.lexsort((held.seq[rows], held.timestamp[rows]))[::-1]]
+    return _Purchases(held.seq[rows], user[rows], held.timestamp[rows], held.amount[rows])
+
+
+def _without_purchases(window: list[Bought], latest: list[Bought]) -> list[Without]:
+    """Without each of the window's: the one behind the window, if there is one, takes its place."""
+    return [
+        Without(None, gone.seq, Statistics.of([bought.amount for bought in latest if bought.seq != gone.seq]))
+        for gone in window
+    ]
+
+
+def _without_friendships(graph: FriendGraph, grounds: Grounds, purchases: _Purchases, T: int) -> list[Without]:
+    """Without each friendship that the window can hang on.
+
+    The absence of a friendship changes the window only if it takes a buyer of it out of the network; then it is on
+    every path to that buyer, so also on the one shown.
+    """
+    members = grounds.members
+    buyers = dict.fromkeys(bought.user for bought in grounds.window)
+    edges = list(
+        dict.fromkeys(edge for buyer in buyers for path in (path_to(buyer, members),) for edge in pairwise(path))
+    )
+    found = []
+    for edge, rest in zip(edges, _networks_without(graph, grounds.user, edges), strict=True):
+        lost = np.ones(graph.users, np.bool_)
+        lost[rest] = False
+        if any(lost[buyer] for buyer in buyers):
+            latest = purchases.top(T, lost)
+            found.append(Without(edge, None, Statistics.of([bought.amount for bought in latest])))
+    return found
+
+
+def _networks_without(graph: FriendGraph, user: int, edges: list[tuple[int, int]]) -> list[NDArray[np.int32]]:
+    """The members of a user's network without each of some friendships: ended, asked, made again."""
+    graph.costs = np.array(PARTITION_ONLY, np.int64)
+    kind = np.tile(np.array([Kind.UNFRIEND, Kind.PURCHASE, Kind.BEFRIEND], np.int8), len(edges))
+    a = np.array([(one, user, one) for one, _ in edges], np.int32).reshape(-1)
+    b = np.array([(other, user, other) for _, other in edges], np.int32).reshape(-1)
+    networks: list[NDArray[np.int32]] = []
+    nothing, gone = np.zeros(len(kind), np.int64), 0
+    while gone < len(kind):
+        done, found = graph.walk(
+            kind[gone:], a[gone:], b[gone:], nothing[gone:], Amounts(nothing[gone:]), 0, len(edges) - len(networks),
+            MOST_MEMBERS,
+        )  # fmt: skip
+        gone += done
+        networks.extend(found.members[begin:end] for begin, end in pairwise(found.offsets.tolist()))
+    return networks

@@ -1,0 +1,37 @@
+"""Judging the same purchases with many T and k at once."""
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+
+from peerwatch.amounts import Amounts
+from peerwatch.judging.judge import Mask, SigmaJudge
+from peerwatch.judging.sigma import Sigma
+from peerwatch.network.statistics import Statistics
+from peerwatch.network.windows import Windows, shortened
+
+
+class GridVerdicts(NamedTuple):
+    """What one T gives: which of q purchases each k flags, shape [ks, q], and the windows' statistics of those."""
+
+    flagged: Mask
+    statistics: dict[int, Statistics]
+
+
+def judge_grid(
+    windows: Windows, amount: Amounts, T: Sequence[int], k: Sequence[Fraction], *, reasons: bool
+) -> Iterator[GridVerdicts]:
+    """Judge q purchases with each T, the largest first, and each k, from their windows of the largest T.
+
+    The T latest purchases of a network are the latest of any larger window of it: the windows are cut shorter and
+    shorter, in their memory. `amount` has shape [q]. Statistics are left out without `reasons`: they take longer than
+    the verdicts.
+    """
+    judges = [SigmaJudge(Sigma(each)) for each in k]
+    for most in T:
+        windows = shortened(windows, most)
+        flagged = np.stack([judge.flags(windows, amount) for judge in judges])
+        places = np.flatnonzero(flagged.any(axis=0)).tolist() if reasons else []
+        yield GridVerdicts(flagged, {place: judges[0].statistics(windows, place) for place in places})

@@ -1,0 +1,130 @@
+"""The state of a run at one sequence number: what the actors own, fresh or from a snapshot."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from peerwatch.amounts import Amounts
+from peerwatch.judging.verdict_hash import VerdictHash
+from peerwatch.network.decoder import Decoder
+from peerwatch.network.graph import FriendGraph
+from peerwatch.network.history import PurchaseColumns, PurchaseHistory
+from peerwatch.network.interner import Interner
+
+Arrays = Mapping[str, NDArray[Any]]
+COLUMNS: Final = ("held", "seq", "timestamp", "amount")
+"""The columns of a history, as a snapshot names them, each followed by the shard's number."""
+LARGE: Final = "large"
+"""Beside them the large amounts in the order of their names, one a line, in ASCII."""
+
+DISAGREED: Final = "disagreed"
+"""In a snapshot: how many purchases the champion alone has flagged, and how many the challenger alone."""
+
+
+class Counts(NamedTuple):
+    """How far the dispatcher has come. `bytes` counts what has been read of all logs."""
+
+    bytes: int = 0
+    events: int = 0
+    judged: int = 0
+    rejected: int = 0
+    users: int = 0
+
+
+NOTHING_DONE: Final = Counts()
+
+
+class StateFacts(msgspec.Struct, frozen=True):
+    """What a snapshot holds of a state besides arrays.
+
+    `shards` is the number of histories, `unseen` are the named users that no event has named yet.
+    """
+
+    progress: Counts
+    flagged: int
+    verdicts: VerdictHash
+    shards: int
+    unseen: list[int]
+
+
+@dataclass
+class State:
+    """All actors' state at one sequence number."""
+
+    D: int
+    T: int
+    decoder: Decoder
+    graph: FriendGraph
+    histories: list[PurchaseHistory]
+    progress: Counts = NOTHING_DONE
+    flagged: int = 0
+    verdicts: VerdictHash = field(default_factory=VerdictHash)
+    disagreed: Sequence[int] = (0, 0)
+
+    @classmethod
+    def fresh(cls, D: int, T: int, shards: int, named: list[bytes] | None = None) -> "State":
+        """Nobody, nothing bought."""
+        return cls(D, T, Decoder(named or []), FriendGraph(D, T), [PurchaseHistory(T) for _ in range(shards)])
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What a snapshot of this state holds."""
+        arena, ends = self.decoder.interner.columns()
+        degree, friends = self.graph.columns()
+        arrays: dict[str, NDArray[Any]] = {"arena": arena, "ends": ends, "degree": degree, "friends": friends}
+        arrays[DISAGREED] = np.array(self.disagreed)
+        for number, history in enumerate(self.histories):
+            arrays |= arrays_of(history.columns(), number)
+        return arrays
+
+    @classmethod
+    def restored(cls, D: int, T: int, shards: int, named: list[bytes], arrays: Arrays, facts: StateFacts) -> "State":
+        """As a snapshot found it; the number of shards may have changed since."""
+        parts = [columns_from(arrays, number) for number in range(facts.shards)]
+        large = max(-int(part.amount.held.min(initial=0)) for part in parts)
+        decoder = Decoder(named, Interner.from_columns(arrays["arena"], arrays["ends"]), large, facts.unseen)
+        graph = FriendGraph.from_columns(D, T, arrays["degree"], arrays["friends"])
+        parts = parts if len(parts) == shards else _dealt(parts, len(decoder.interner), shards)
+        histories = [PurchaseHistory.from_columns(T, part, facts.progress.events) for part in parts]
+        user = np.concatenate([np.repeat(np.arange(len(part.held), dtype=np.int32), part.held) for part in parts])
+        seq, timestamp = (np.concatenate([getattr(part, name) for part in parts]) for name in ("seq", "timestamp"))
+        graph.timeline.remember(seq, user, timestamp, Amounts.joined([part.amount for part in parts]))
+        verdicts = facts.verdicts.copy()
+        state = cls(D, T, decoder, graph, histories, facts.progress, facts.flagged, verdicts)
+        state.disagreed = arrays[DISAGREED].tolist()
+        return state
+
+
+def _dealt(parts: list[PurchaseColumns], users: int, shards: int) -> list[PurchaseColumns]:
+    """The purchases of some shards, dealt out anew to `shards` shards; each user's stay together and in order."""
+    owner = [np.repeat(np.arange(len(part.held)), part.held) for part in parts]
+    user = np.concatenate(owner)
+    columns = [np.concatenate([getattr(part, name) for part in parts]) for name in ("seq", "timestamp")]
+    amounts = Amounts.joined([part.amount for part in parts])
+    order = np.argsort(user, kind="stable")
+    dealt = []
+    for number in range(shards):
+        mine = order[user[order] % shards == number]
+        seq, timestamp = (column[mine] for column in columns)
+        dealt.append(PurchaseColumns(np.bincount(user[mine], minlength=users), seq, timestamp, amounts[mine]))
+    return dealt
+
+
+def arrays_of(columns: PurchaseColumns, number: int) -> dict[str, NDArray[Any]]:
+    """A shard's part of a snapshot."""
+    amount = columns.amount
+    text = "\n".join(str(amount.large[name]) for name in amount.named())
+    arrays = (columns.held, columns.seq, columns.timestamp, amount.held)
+    named = {f"{name}{number}": array for name, array in zip(COLUMNS, arrays, strict=True)}
+    return {**named, f"{LARGE}{number}": np.frombuffer(text.encode(), np.uint8)}
+
+
+def columns_from(arrays: Arrays, number: int) -> PurchaseColumns:
+    """The columns whose part of a snapshot this is."""
+    held, seq, timestamp, amount = (arrays[f"{name}{number}"] for name in COLUMNS)
+    amounts = map(int, arrays[f"{LARGE}{number}"].tobytes().split())
+    names = np.unique(amount[amount < 0]).tolist()
+    return PurchaseColumns(held, seq, timestamp, Amounts(amount, dict(zip(names, amounts, strict=True))))

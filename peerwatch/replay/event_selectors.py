@@ -1,0 +1,163 @@
+"""The ways to name an event: by number, line, time, or user and time."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from peerwatch.connectors.generation import holds
+from peerwatch.errors import BadEvent, UsageError
+from peerwatch.network.decoder import line_feeds
+from peerwatch.network.events import Kind, parse_timestamp
+from peerwatch.readable import readable
+from peerwatch.replay.replay import Part
+from peerwatch.runtime.decision_log import moment
+from peerwatch.storage.checkpoints import Facts
+
+NEAREST = 3
+"""The number of nearby purchases that an error lists."""
+
+
+class BySeq:
+    """Event number `seq`; the first that is not there yet may be asked for as well if `end`."""
+
+    def __init__(self, seq: int, *, end: bool = False) -> None:
+        self._seq = seq
+        self._end = end
+
+    def suits(self, facts: Facts) -> bool:
+        """Whether a checkpoint was taken before the event."""
+        return facts.progress.events < self._seq
+
+    def place(self, part: Part) -> int | None:
+        """The place of the event in the part, None if it is not there."""
+        place = self._seq - part.seq
+        return place if place < len(part.events) else None
+
+    def missed(self, events: int) -> UsageError | None:
+        """The error: the logs are too short."""
+        if self._end and self._seq == events + 1:
+            return None
+        return UsageError(f"there is no event {self._seq - self._end:,}: the logs end with event {events:,}")
+
+
+class ByLine:
+    """The event in line `line` of the stream log's file `file`."""
+
+    def __init__(self, line: int, file: str) -> None:
+        self._line = line
+        self._file = file
+        self._last = 0
+
+    def suits(self, facts: Facts) -> bool:
+        """Whether a checkpoint is in the batch log, or before the line in the same file."""
+        position = facts.position
+        return not facts.judged or (position.line <= self._line and holds(Path(self._file), position))
+
+    def place(self, part: Part) -> int | None:
+        """The place of the event, if the part has the line."""
+        if not part.judged or part.file != self._file:
+            return None
+        block = part.block
+        self._last = block.line + line_feeds(block.content) - block.content.endswith(b"\n")
+        if self._line < block.line or self._line > self._last:
+            return None
+        found = np.flatnonzero(part.events.line == self._line)
+        if len(found):
+            return int(found[0])
+        for rejected in part.rejected:
+            if rejected.line == self._line:
+                raise UsageError(f"{self._file}:{self._line} was rejected, not judged: {rejected.reason}")
+        raise UsageError(f"{self._file}:{self._line} is blank; name the line of a purchase")
+
+    def missed(self, _: int) -> UsageError:
+        """The error: the file is too short."""
+        return UsageError(f"{self._file} has no line {self._line:,}: it has {self._last:,}")
+
+
+class ByTime:
+    """The first event later than `time` (microseconds): the state before it is that of the moment."""
+
+    def __init__(self, time: int) -> None:
+        self._time = time
+
+    def suits(self, _: Facts) -> bool:
+        """False: no checkpoint says how late its events are."""
+        return False
+
+    def place(self, part: Part) -> int | None:
+        """The place of the event in the part, None if it is not there."""
+        later = np.flatnonzero(part.events.timestamp > self._time)
+        return int(later[0]) if len(later) else None
+
+    def missed(self, _: int) -> None:
+        """No error: if nothing is later, the moment is the end of the logs."""
+
+
+class ByUserAndTime:
+    """The stream purchases of one user at one time: gathers them from all parts, as sequence numbers and lines."""
+
+    def __init__(self, user: str, time: int) -> None:
+        self._user = user
+        self._time = time
+        self._found: list[tuple[int, int, str, int]] = []
+
+    def look(self, part: Part, user: int) -> None:
+        """Collect the purchases of the dense `user` in a part."""
+        if not part.judged:
+            return
+        events = part.events
+        for place in np.flatnonzero((events.user == user) & (events.kind == Kind.PURCHASE)).tolist():
+            distance = abs(int(events.timestamp[place]) - self._time)
+            self._found.append((distance, part.seq + place, part.file, int(events.line[place])))
+
+    def seq(self) -> int:
+        """The sequence number of the purchase that is meant.
+
+        Raises:
+            UsageError: there is none, or more than one.
+        """
+        exact = [found for found in self._found if found[0] == 0]
+        if len(exact) == 1:
+            return exact[0][1]
+        when = moment(self._time)
+        if exact:
+            raise UsageError(
+                f"user {readable(self._user)} bought {len(exact)} times at {when}; name one: {_listed(exact)}"
+            )
+        if not self._found:
+            raise UsageError(f"user {readable(self._user)} has no purchase in the stream log")
+        nearest = sorted(sorted(self._found)[:NEAREST], key=lambda found: found[1])
+        raise UsageError(f"user {readable(self._user)} bought nothing at {when}; the nearest are {_listed(nearest)}")
+
+
+def _listed(found: Sequence[tuple[int, int, str, int]]) -> str:
+    return ", ".join(f"--seq {seq} ({file}:{line})" for _, seq, file, line in found)
+
+
+def time_of(text: str) -> int:
+    """A timestamp, written as in the logs, in microseconds.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        return parse_timestamp({"timestamp": msgspec.Raw(msgspec.json.encode(text))})
+    except (BadEvent, UnicodeEncodeError) as error:
+        raise UsageError(str(error)) from None
+
+
+def id_of(text: str) -> bytes:
+    """A user's id, as the bytes that the logs hold.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        user = text.encode()
+    except UnicodeEncodeError:
+        raise UsageError("the user's id is not UTF-8") from None
+    if not user:
+        raise UsageError("the user's id is empty")
+    return user

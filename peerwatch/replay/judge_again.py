@@ -1,0 +1,196 @@
+"""Judges the logs again with the code of a run, and with the models and labels of its history."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from anyio.to_thread import run_sync
+
+from peerwatch.actors.coordinator import Judges
+from peerwatch.actors.judges import LiveJudge, ModelActivated
+from peerwatch.actors.messages import WindowQueries
+from peerwatch.connectors.source import Block, Source
+from peerwatch.detectors.registry import DETECTORS
+from peerwatch.errors import UsageError
+from peerwatch.judging.adaptation import Notice, section
+from peerwatch.judging.judge import CHAMPION, Mask, Reasons, Scoring
+from peerwatch.judging.state import State
+from peerwatch.replay.replay import Opened, Past, reopened
+from peerwatch.runtime.judges_from_settings import champion_of
+from peerwatch.runtime.pipeline import Pipeline
+from peerwatch.runtime.preflight import rules_of
+from peerwatch.settings.model import DEFAULT, SIGMA
+from peerwatch.storage.checkpoints import Checkpoint
+from peerwatch.storage.models import is_known
+from peerwatch.storage.run_history import RunHistory, read_record
+
+
+class JudgedAgain(NamedTuple):
+    """A decision that the judge `live` has made again.
+
+    `since` is the event from which on its model speaks, None if there is no model.
+    """
+
+    decision: Reasons
+    scoring: Scoring
+    since: int | None
+    live: LiveJudge
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The detector's parameters, as JSON has them."""
+        found = msgspec.json.encode(self.live.judge.parameters, enc_hook=repr)
+        kept: dict[str, Any] = msgspec.json.decode(found)
+        return kept
+
+
+class NoSink:
+    """A sink that drops what it is given."""
+
+    async def write(self, data: bytes) -> None:
+        """Drop the data."""
+
+    async def sync(self) -> None:
+        """Do nothing."""
+
+
+async def judged_again(opened: Opened, then: Past) -> JudgedAgain:
+    """The decision of another detector than sigma on the event that comes after `then`.
+
+    Everything behind the checkpoint is judged up to it.
+
+    Raises:
+        UsageError: it cannot be known which model spoke, or that model is not there any more.
+        RunError: a log could not be read any further, or the detector failed.
+    """
+    record = await run_sync(record_of, opened)
+    live = await run_sync(live_judge_of, opened, record, then.seq)
+    checkpoint, walkers = opened.checkpoint if record is not None else None, opened.settings.walkers
+    found, sink = OneDecision(then.seq), NoSink()
+    async with AsyncExitStack() as stack:
+        logs = await reopened(opened, checkpoint, stack)
+        state = await run_sync(_begun, opened, checkpoint, live)
+        pipeline = Pipeline(state, Judges(live), decisions=found, flagged=sink, rejects=sink, walkers=walkers)
+        await pipeline.run(first_bytes(logs, then.size - state.progress.bytes))
+    if found.decision is None or found.decision.scoring is None:
+        raise UsageError(f"event {then.seq:,} is not in the logs any more; they have changed while they were read")
+    scoring, since = found.decision.scoring, None
+    if scoring.model:
+        since = found.spoke.get(scoring.model)
+        if since is None and record is not None:
+            since = record.journal.since(CHAMPION, scoring.model)
+    return JudgedAgain(found.decision, scoring, since, live)
+
+
+def record_of(opened: Opened) -> RunHistory | None:
+    """The history of the run with these settings; None if there is none.
+
+    Raises:
+        UsageError: it is damaged.
+    """
+    directory, newest, settings = opened.settings.state.directory, opened.newest, opened.settings
+    if directory is None or newest is None:
+        return None
+    own, identity = rules_of(settings, "detector."), newest.identity
+    if (opened.D, opened.T) != (identity.D, identity.T) or not own.items() <= identity.rules.items():
+        return None
+    return read_record(Path(directory))
+
+
+def live_judge_of(opened: Opened, record: RunHistory | None, seq: int | None = None) -> LiveJudge:
+    """A judge that decides as the run's champion did, up to event `seq` or as far as the run has come.
+
+    Raises:
+        UsageError: it cannot be known which model speaks, or which labels count; or nobody but a state directory names
+            the code that judges.
+    """
+    _check_known(opened)
+    settings = opened.settings
+    live = LiveJudge(champion_of(settings.detector, opened.origins))
+    labelled, clocked = settings.detector.adapt.precision is not None, settings.follow and live.learns
+    if record is None:
+        if labelled or clocked:
+            what = "which labels had been read" if labelled else "when each of its models became active"
+            raise UsageError(
+                f"only the state directory of this run knows {what}; name it, with the settings of the run"
+            )
+        return live
+    complete = seq is None or seq <= record.through
+    if seq is not None and not complete and (labelled or clocked):
+        raise UsageError(
+            f"the run on {record.directory} has come to event {record.through:,}; how it will judge event {seq:,} is"
+            " not known yet"
+        )
+    return LiveJudge(live.judge, record.models(complete=complete), record.labels())
+
+
+def _begun(opened: Opened, checkpoint: Checkpoint | None, live: LiveJudge) -> State:
+    """The state at the checkpoint or at the beginning, with everything that the judge remembers."""
+    D, T, shards = opened.D, opened.T, opened.settings.shards
+    if checkpoint is None:
+        return State.fresh(D, T, shards)
+    live.restore(section(checkpoint.arrays, CHAMPION))
+    return State.restored(D, T, shards, [], checkpoint.arrays, checkpoint.envelope.facts)
+
+
+def _check_known(opened: Opened) -> None:
+    """Check that no code is imported only because a state directory names it."""
+    name, parameters = opened.settings.detector.name, opened.settings.detector.parameters
+    key = "detector.parameters" if name in DETECTORS else "detector.name"
+    if name != SIGMA and opened.origins[key] == DEFAULT and not is_known({"name": name, "parameters": parameters}):
+        raise UsageError(
+            f'the state in {opened.settings.state.directory} was built with code of your own: set "{key}" in the config'
+            " as the run did"
+        )
+
+
+class OneDecision:
+    """A decision log that remembers one decision, and from which events on models were active."""
+
+    flagged = False
+
+    def __init__(self, seq: int) -> None:
+        self._seq = seq
+        self.decision: Reasons | None = None
+        self.spoke: dict[int, int] = {}
+
+    def wanted(self, queries: WindowQueries) -> Mask:
+        """The mask of the one decision that is wanted."""
+        wanted: Mask = queries.seq == self._seq
+        return wanted
+
+    def write(self, queries: WindowQueries, decisions: Sequence[Reasons]) -> None:  # noqa: ARG002
+        """Remember it."""
+        self.decision = decisions[0]
+
+    def disagree(self, queries: WindowQueries, pairs: Sequence[tuple[Reasons, Reasons]]) -> None:
+        """Never called: there is no challenger."""
+
+    def tell(self, who: str, notices: Sequence[Notice | ModelActivated]) -> None:  # noqa: ARG002
+        """Remember when models became active."""
+        self.spoke |= {one.version: one.seq for one in notices if isinstance(one, ModelActivated)}
+
+
+def first_bytes(logs: Sequence[Source], size: int) -> list[Source]:
+    """The logs as far as the block with which `size` bytes of them all have been read."""
+    left = [size]
+    return [_Beginning(log, left) for log in logs]
+
+
+class _Beginning:
+    def __init__(self, log: Source, left: list[int]) -> None:
+        self.name, self.judged = log.name, log.judged
+        self._log = log
+        self._left = left
+
+    async def blocks(self) -> AsyncGenerator[Block, Any]:
+        if self._left[0] <= 0:
+            return
+        async with aclosing(self._log.blocks()) as blocks:
+            async for block in blocks:
+                yield block
+                self._left[0] -= len(block.content)
+                if self._left[0] <= 0:
+                    return

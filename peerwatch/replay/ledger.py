@@ -1,0 +1,116 @@
+"""`peerwatch bisect`: the first decision on which two runs differ, from their ledgers."""
+
+from pathlib import Path
+
+import msgspec
+
+from peerwatch.errors import UsageError
+from peerwatch.judging.verdict_hash import FlaggedVerdict, LedgerEntry, decode_entry
+from peerwatch.readable import shown
+
+
+class Ledger:
+    """The entries of a ledger, decoded when they are used."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file.
+
+        Raises:
+            UsageError: it cannot be read.
+        """
+        self.name = shown(path)
+        try:
+            self._lines = path.read_bytes().splitlines()
+        except OSError as error:
+            raise UsageError(f"cannot read the ledger {self.name}: {error.strerror}") from None
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def entry(self, place: int) -> LedgerEntry:
+        """The entry in line `place` + 1.
+
+        Raises:
+            UsageError: the line is none.
+        """
+        try:
+            return decode_entry(self._lines[place])
+        except msgspec.MsgspecError as error:
+            raise UsageError(
+                f"{self.name}:{place + 1}: not a ledger's line ({error}); name files that --verdicts has written"
+            ) from None
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """Whether two ledgers agree, and the sentence about it."""
+
+    same: bool
+    text: str
+
+
+def compare(a: Ledger, b: Ledger) -> Comparison:
+    """Find the first decision that differs.
+
+    An entry's digest is that of everything up to it, so the first entry that differs is found by bisection.
+
+    Raises:
+        UsageError: a line that is looked at is no entry, or has been altered.
+    """
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high) // 2
+        if a.entry(middle).digest == b.entry(middle).digest:
+            low = middle + 1
+        else:
+            high = middle
+    if low < min(len(a), len(b)):
+        return _within(a, b, low)
+    if len(a) != len(b):
+        return _ends(*((a, b) if len(a) < len(b) else (b, a)))
+    if low == 0:
+        return Comparison(same=True, text="Both are empty: nothing was judged.")
+    last = a.entry(low - 1)
+    return Comparison(same=True, text=f"Every verdict is the same through event {last.through:,}: hash {last.digest}")
+
+
+def _within(a: Ledger, b: Ledger, place: int) -> Comparison:
+    """The first difference within the first entries that differ."""
+    entries = one, other = a.entry(place), b.entry(place)
+    if one.group != other.group:
+        early, late, entry = (a, b, one) if one.group < other.group else (b, a, other)
+        text = f"{early.name} has decisions up to event {entry.through:,} where {late.name} has none:"
+        return Comparison(same=False, text=f"{text} they do not come from the same logs.")
+    said = [{verdict.seq: verdict for verdict in entry.flagged} for entry in entries]
+    reached = min(one.through, other.through)
+    for seq in sorted(said[0].keys() | said[1].keys()):
+        found = [verdicts.get(seq) for verdicts in said]
+        if seq <= reached and _shown(found[0]) != _shown(found[1]):
+            line = next(verdict.line for verdict in found if verdict is not None)
+            width = max(len(a.name), len(b.name))
+            text = f"The first decision that differs is that on event {seq:,}, line {line:,}:"
+            for ledger, verdict in zip((a, b), found, strict=True):
+                text += f"\n  {ledger.name:<{width}}  {_shown(verdict)}"
+            return Comparison(same=False, text=text)
+    if one.through != other.through:
+        return _ends(*((a, b) if one.through < other.through else (b, a)))
+    if one.judged != other.judged:
+        text = (
+            f"Up to event {one.through:,} the same purchases are flagged, but {one.judged:,} and {other.judged:,} were"
+            " judged:"
+        )
+        return Comparison(same=False, text=f"{text} they do not come from the same logs.")
+    raise UsageError(
+        f"{a.name}:{place + 1} and {b.name}:{place + 1} agree, but their digests differ: one of the files has"
+        " been altered"
+    )
+
+
+def _shown(verdict: FlaggedVerdict | None) -> str:
+    return f"flagged, mean {verdict.mean}, sd {verdict.sd}" if verdict is not None else "normal"
+
+
+def _ends(shorter: Ledger, longer: Ledger) -> Comparison:
+    """The result for a ledger that is the beginning of the other."""
+    reached = shorter.entry(len(shorter) - 1).through if len(shorter) else 0
+    text = f"{shorter.name} ends with event {reached:,}, and {longer.name} goes on; up to there they agree."
+    return Comparison(same=False, text=text)

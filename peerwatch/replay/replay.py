@@ -1,0 +1,372 @@
+"""Reads the logs again without judging: the state as of any event, and the line of each event."""
+
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+from anyio.to_thread import run_sync
+
+from peerwatch.connectors.generation import holds
+from peerwatch.connectors.position import Position
+from peerwatch.connectors.source import Block, Bookmark
+from peerwatch.connectors.tail import Beginning, look_at
+from peerwatch.errors import UsageError
+from peerwatch.judging.engine import apply
+from peerwatch.judging.state import State
+from peerwatch.kernels import Int64s
+from peerwatch.network.decoder import Decoder, Events, Rejected
+from peerwatch.network.events import Kind
+from peerwatch.network.history import PurchaseHistory
+from peerwatch.readable import shown
+from peerwatch.runtime.preflight import NOT_SET, AnyLog, open_logs, required, take_header
+from peerwatch.settings.model import NOTHING_SET, Layer, Settings, resolve
+from peerwatch.storage.checkpoints import Checkpoint, CheckpointEnvelope, Facts, envelopes, files_in, read_checkpoint
+
+
+class Part(NamedTuple):
+    """Events of one log in order, the first of them number `seq`, as they were read from `file` in one block."""
+
+    file: str
+    judged: bool
+    seq: int
+    events: Events
+    rejected: list[Rejected]
+    block: Block
+
+
+class Target(Protocol):
+    """The event to stop before."""
+
+    def suits(self, facts: Facts) -> bool:
+        """Whether a checkpoint was certainly taken before the event."""
+
+    def place(self, part: Part) -> int | None:
+        """The event's place among those of the part, None if it is not there.
+
+        Raises:
+            UsageError: the part shows that there is no such event.
+        """
+
+    def missed(self, events: int) -> UsageError | None:
+        """The error if the logs end after `events` events without the target; None if their end will do."""
+
+
+class Where(NamedTuple):
+    """The file of an event, and its line there, from 1."""
+
+    file: str
+    line: int
+
+
+class LineIndex:
+    """The lines of the events that have been read, 4 bytes each."""
+
+    def __init__(self) -> None:
+        self._first: list[int] = []
+        self._files: list[str] = []
+        self._lines: list[np.ndarray[tuple[int], np.dtype[np.int32]]] = []
+
+    def add(self, part: Part) -> None:
+        """Add the next part."""
+        if len(part.events):
+            self._first.append(part.seq)
+            self._files.append(part.file)
+            self._lines.append(part.events.line.astype(np.int32))
+
+    def where(self, seq: int) -> Where | None:
+        """The place of an event, None if it has not been read."""
+        place = bisect_right(self._first, seq) - 1
+        if place < 0 or seq - self._first[place] >= len(self._lines[place]):
+            return None
+        return Where(self._files[place], int(self._lines[place][seq - self._first[place]]))
+
+
+class Opened(NamedTuple):
+    """Opened logs: the settings in full, the checkpoint to begin at, and the logs after it."""
+
+    settings: Settings
+    D: int
+    T: int
+    checkpoint: Checkpoint | None
+    logs: list[AnyLog]
+    beginning: Beginning
+    newest: CheckpointEnvelope | None
+    """The facts of the state directory's newest checkpoint."""
+    origins: dict[str, str]
+    """The origin of each setting."""
+
+    @property
+    def bookmarks(self) -> list[Bookmark[Position]]:
+        """The bookmarks at which reading can begin."""
+        if self.newest is None:
+            return []
+        facts = self.newest.facts
+        return [*facts.bookmarks, Bookmark(facts.progress.events, facts.judged, facts.position)]
+
+
+class Past(NamedTuple):
+    """The state before event `seq`, and the event's `place` in `part`; both may be missing.
+
+    `state` has one shard, whose history keeps one purchase of each user more than a window needs. `size` counts the
+    bytes of all logs up to the end of the part.
+    """
+
+    state: State
+    seq: int
+    lines: LineIndex
+    part: Part | None
+    place: int
+    unseen: frozenset[int]
+    """Named users that do not exist yet."""
+    size: int
+
+    @property
+    def found(self) -> Part:
+        """The part in which event `seq` is, at `place`.
+
+        Raises:
+            LookupError: the logs end before it.
+        """
+        if self.part is None:
+            raise LookupError(self.seq)
+        return self.part
+
+    @property
+    def history(self) -> PurchaseHistory:
+        """The purchase history."""
+        return self.state.histories[0]
+
+    def name(self, user: int) -> bytes:
+        """The id of a dense user."""
+        arena, ends = self.state.decoder.interner.columns()
+        return arena[ends[user - 1] if user else 0 : ends[user]].tobytes()
+
+    def key(self, user: int) -> tuple[int, bytes]:
+        """The sort key of a user; ids that are numbers sort as numbers."""
+        name = self.name(user)
+        return len(name), name
+
+
+async def open_replay(
+    layers: Sequence[Layer],
+    suits: Callable[[Facts], bool],
+    stack: AsyncExitStack,
+    *,
+    fallback: Layer = NOTHING_SET,
+) -> Opened:
+    """Open the logs of these settings to read them again, from the newest checkpoint that `suits` or from the start.
+
+    A state directory is only looked at: it may be that of a run that is going on. What neither the layers nor that
+    state nor the header set, `fallback` does; with another D or T than the state's its checkpoints are left alone.
+
+    Raises:
+        UsageError: something is missing or cannot be read. A log that has lost something raises it while it is read.
+    """
+    layers = [Layer({"idle_exit": 0.0}, {}), *layers]
+    settings, origins = resolve(*layers)
+    if settings.input.stream is None:
+        raise UsageError(NOT_SET.format(key="input.stream", what="the stream log", option="STREAM"))
+    await run_sync(_check_readable_again, settings)
+    must = origins["state.directory"].startswith("--")  # a config may name one that no run has made yet
+    envelope, checkpoint = await run_sync(_choose, settings, suits, must)
+    beginning, built = Beginning(), NOTHING_SET
+    if envelope is None and settings.follow:
+        beginning = await run_sync(look_at, Path(settings.input.stream), settings.input.rotated)
+    if envelope is not None:
+        beginning, known = Beginning(seen=envelope.facts.seen, again=True), envelope.identity
+        built = Layer({"D": known.D, "T": known.T} | known.rules, {})
+        if settings.D not in {None, known.D} or settings.T not in {None, known.T}:
+            checkpoint = None
+    logs = await open_logs(settings, checkpoint, beginning, _refuse, stack)
+    begun = checkpoint is not None and checkpoint.envelope.facts.position.offset > 0
+    header = take_header(logs, resolve(*layers, built, fallback)[0], begun=begun)
+    settings, origins = resolve(*layers, built, header, fallback)
+    D, T = required(settings)
+    return Opened(settings, D, T, checkpoint, logs, beginning, envelope, origins)
+
+
+def _refuse(lost: str) -> None:
+    raise UsageError(f"the logs cannot be read again: {lost}")
+
+
+def _check_readable_again(settings: Settings) -> None:
+    for name in (settings.input.batch, settings.input.stream):
+        path = Path(name or ".")
+        if name == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
+            raise UsageError(f"{shown(path)} cannot be read again; name a log that is a file")
+
+
+def _choose(
+    settings: Settings,
+    suits: Callable[[Facts], bool],
+    must: bool,  # noqa: FBT001 (run_sync has no keywords)
+) -> tuple[CheckpointEnvelope | None, Checkpoint | None]:
+    """The envelope of any checkpoint, for what they have in common, and the newest checkpoint that suits."""
+    if settings.state.directory is None:
+        return None, None
+    directory, newest = Path(settings.state.directory), None
+    if must and not files_in(directory):
+        raise UsageError(f"no checkpoints in the state directory {directory}; name the one the run was given")
+    for path, envelope in envelopes(directory, settings.input):
+        newest = newest or envelope
+        if suits(envelope.facts):
+            try:
+                return newest, read_checkpoint(path, settings.input)
+            except FileNotFoundError:
+                continue  # a run that is going on has let go of it
+    return newest, None
+
+
+async def parts(
+    logs: Sequence[AnyLog], decoder: Decoder, events: int, bookmarks: Sequence[Bookmark[Position]] = ()
+) -> AsyncGenerator[Part, None]:
+    """The logs' events after the first `events`, decoded, in order.
+
+    Raises:
+        UsageError: a mark shows that they are not numbered as they were: something is missing.
+        SourceError: a log could not be read any further.
+    """
+    seq = events + 1
+    for log in logs:
+        async with aclosing(log.blocks()) as blocks:
+            async for block in blocks:
+                if block.content:
+                    decoded = await run_sync(decoder.decode, block.content, block.line)
+                    part = Part(log.file, log.judged, seq, decoded.events, decoded.rejected, block)
+                    _check_numbers(part, bookmarks)
+                    yield part
+                    seq += len(decoded.events)
+
+
+def _check_numbers(part: Part, bookmarks: Sequence[Bookmark[Position]]) -> None:
+    """Check that each bookmark in the part has as many events before it as when it was made."""
+    begin, end = part.block.offset, part.block.position
+    for mark in bookmarks:
+        there = mark.position
+        is_here = there.generation == end.generation and begin < there.offset <= end.offset
+        if mark.judged == part.judged and is_here:
+            before = part.seq - 1 + int(np.count_nonzero(part.events.start < there.offset - begin))
+            if before != mark.events:
+                raise UsageError(
+                    f"{part.file}, byte {there.offset:,}: {before:,} events stand before it, but {mark.events:,} did"
+                    " when the run read it; what stood before has been changed or is gone"
+                )
+
+
+async def past(opened: Opened, target: Target, named: Sequence[bytes] = ()) -> Past:
+    """Read the logs up to the target, and return the state there.
+
+    Raises:
+        UsageError: there is no such event.
+        SourceError: a log could not be read any further.
+    """
+    state, events = _begun(opened, named)
+    lines, unseen = LineIndex(), frozenset(state.decoder.unseen)
+    size = opened.checkpoint.envelope.facts.progress.bytes if opened.checkpoint is not None else 0
+    async with aclosing(parts(opened.logs, state.decoder, events, opened.bookmarks)) as found:
+        async for part in found:
+            place = target.place(part)
+            lines.add(part)
+            size += len(part.block.content)
+            gone = part.events if place is None else part.events[:place]
+            await run_sync(apply, state, gone, part.seq)
+            if place is not None:
+                unseen -= frozenset(_named(gone))
+                return Past(state, part.seq + place, lines, part, place, unseen, size)
+            unseen = frozenset(state.decoder.unseen)
+            events = part.seq + len(part.events) - 1
+    error = target.missed(events)
+    if error is not None:
+        raise error
+    return Past(state, events + 1, lines, None, 0, unseen, size)
+
+
+def _named(events: Events) -> list[int]:
+    befriended = events.friend[events.kind != Kind.PURCHASE]
+    return [*events.user.tolist(), *befriended.tolist()]
+
+
+def _begun(opened: Opened, named: Sequence[bytes]) -> tuple[State, int]:
+    D, T, checkpoint = opened.D, opened.T + 1, opened.checkpoint
+    if checkpoint is None:
+        return State.fresh(D, T, 1, list(named)), 0
+    facts = checkpoint.envelope.facts
+    return State.restored(D, T, 1, list(named), checkpoint.arrays, facts), facts.progress.events
+
+
+async def places_of(opened: Opened, seqs: Int64s, lines: LineIndex) -> dict[int, Where]:
+    """The places of events; those that `lines` does not know are looked for between the bookmarks around them.
+
+    Raises:
+        UsageError: the logs are not those that the state directory was built from.
+        SourceError: a log could not be read any further.
+    """
+    found = {seq: where for seq in seqs.tolist() if (where := lines.where(seq)) is not None}
+    missing = sorted(set(seqs.tolist()) - found.keys())
+    while missing:
+        mark = next((mark for mark in reversed(opened.bookmarks) if mark.events < missing[0]), None)
+        behind = next((mark for mark in opened.bookmarks if mark.events >= missing[0]), None)
+        through = behind.events if behind is not None else missing[-1]
+        here = [seq for seq in missing if seq <= through]
+        missing = missing[len(here) :]
+        known = await run_sync(_counted, opened, mark, behind, here)
+        found |= known or await _read(opened, mark, here)
+    return found
+
+
+def _counted(
+    opened: Opened, mark: Bookmark[Position] | None, behind: Bookmark[Position] | None, seqs: Sequence[int]
+) -> dict[int, Where]:
+    """The places of events between two bookmarks if every line there is an event; otherwise nothing."""
+    if mark is None or behind is None or mark.judged != behind.judged:
+        return {}
+    begin, end, settings = mark.position, behind.position, opened.settings
+    path = (settings.input.stream if mark.judged else settings.input.batch) or ""
+    same = begin.generation == end.generation and holds(Path(path), end)
+    if not same or end.line - begin.line != behind.events - mark.events:
+        return {}
+    return {seq: Where(shown(path), begin.line + seq - mark.events - 1) for seq in seqs}
+
+
+async def _read(opened: Opened, mark: Bookmark[Position] | None, seqs: Sequence[int]) -> dict[int, Where]:
+    """The places of events after a bookmark, by reading on from there."""
+    lines = LineIndex()
+    async with AsyncExitStack() as stack:
+        logs = await _open_at(opened, mark, stack)
+        begun = mark.events if mark is not None else 0
+        async with aclosing(parts(logs, Decoder(), begun, opened.bookmarks)) as read:
+            async for part in read:
+                lines.add(part)
+                if part.seq + len(part.events) > seqs[-1]:
+                    break
+    found = {seq: where for seq in seqs if (where := lines.where(seq)) is not None}
+    if len(found) < len(seqs):
+        raise UsageError(
+            f"event {seqs[-1]:,} is not in the logs; they are not those that the state in"
+            f" {opened.settings.state.directory} was built from"
+        )
+    return found
+
+
+async def reopened(opened: Opened, checkpoint: Checkpoint | None, stack: AsyncExitStack) -> list[AnyLog]:
+    """The logs, opened again after a checkpoint or from their beginning.
+
+    Raises:
+        UsageError: one of them cannot be read any more.
+    """
+    logs = await open_logs(opened.settings, checkpoint, opened.beginning, _refuse, stack)
+    take_header(logs, opened.settings, begun=checkpoint is not None and checkpoint.envelope.facts.position.offset > 0)
+    return logs
+
+
+async def _open_at(opened: Opened, mark: Bookmark[Position] | None, stack: AsyncExitStack) -> list[AnyLog]:
+    """The logs from a bookmark on, or from their beginning."""
+    if opened.newest is not None and mark is not None:
+        facts = msgspec.structs.replace(opened.newest.facts, judged=mark.judged, position=mark.position)
+        there = Checkpoint({}, msgspec.structs.replace(opened.newest, facts=facts))
+        return await reopened(opened, there, stack)
+    return await reopened(opened, None, stack)

@@ -1,0 +1,108 @@
+"""`peerwatch rejects requeue`: feeds corrected lines back."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from time import sleep
+from typing import Final
+
+from peerwatch.errors import BadEvent, RunError, UsageError
+from peerwatch.network.events import begin_of_line, parse_event, parse_object
+from peerwatch.readable import shown
+
+LOOKS: Final = 20
+LOOK_SECONDS: Final = 0.05
+"""How many times, and how many seconds apart, to look whether somebody finishes the log's last line."""
+CHUNK: Final = 1 << 16
+
+
+def append_events(content: bytes, name: str, stream: Path) -> int:
+    """Append the lines of `content`, found in the file `name`, to the log; returns how many there are.
+
+    A writer may be in the middle of a line: that is waited for, and not for long. Nothing is put into a line that
+    somebody has begun.
+
+    Raises:
+        UsageError: a line is not an event, the log cannot be opened, or it ends within a line; nothing has been
+            appended.
+        RunError: the log could not be written, or somebody has begun a line in the very moment.
+    """
+    events = _events(content, name)
+    try:
+        descriptor = os.open(stream, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+    except OSError as error:
+        raise UsageError(f"cannot append to {shown(stream)}: {error.strerror}") from None
+    try:
+        _append(descriptor, b"".join(line + b"\n" for line in events), shown(stream))
+    except OSError as error:
+        raise RunError(f"cannot append to {shown(stream)}: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
+    return len(events)
+
+
+def _events(content: bytes, name: str) -> Sequence[bytes]:
+    """The lines to append, checked.
+
+    Raises:
+        UsageError: one is not an event.
+    """
+    events = []
+    for number, line in enumerate(content.split(b"\n"), 1):
+        own = line[begin_of_line(line) :].removesuffix(b"\r")
+        if own.strip():
+            try:
+                parse_event(own)
+            except BadEvent as error:
+                raise UsageError(f"{name}:{number}: {error}; nothing has been appended") from None
+            events.append(own)
+    return events
+
+
+def _append(descriptor: int, lines: bytes, name: str) -> None:
+    last = _last_line(descriptor)
+    for _ in range(LOOKS):
+        if not _is_begun(last):
+            break
+        sleep(LOOK_SECONDS)
+        last = _last_line(descriptor)
+    if _is_begun(last):
+        raise UsageError(
+            f"{name} ends within a line, which its writer has yet to finish; try again, or end the line with a line"
+            " feed if nobody writes it any more; nothing has been appended"
+        )
+    data = b"\n" * bool(last) + lines
+    if os.write(descriptor, data) < len(data):
+        raise RunError(f"{name} took only a part of the lines: the disk is full; free it and look at its end")
+    begin = os.lseek(descriptor, 0, os.SEEK_CUR) - len(data)
+    if not last and begin > 0 and os.pread(descriptor, 1, begin - 1) != b"\n":
+        raise RunError(
+            f"{name} got the lines at byte {begin:,}, where its writer had begun a line at the same moment; check the"
+            " log there"
+        )
+
+
+def _last_line(descriptor: int) -> bytes:
+    """The bytes after the last line feed."""
+    end = os.fstat(descriptor).st_size
+    parts: list[bytes] = []
+    while end > 0:
+        begin = max(0, end - CHUNK)
+        _, feed, last = os.pread(descriptor, end - begin, begin).rpartition(b"\n")
+        parts.append(last)
+        if feed:
+            break
+        end = begin
+    return b"".join(reversed(parts))
+
+
+def _is_begun(line: bytes) -> bool:
+    """Whether a last line is neither blank nor whole: JSON that only lacks its line feed is."""
+    own = line[begin_of_line(line) :].strip()
+    if not own:
+        return False
+    try:
+        parse_object(own)
+    except BadEvent:
+        return True
+    return False

@@ -1,0 +1,207 @@
+"""`peerwatch verify`: judges the logs again, and compares the result with the output of a run."""
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from io import BytesIO
+from typing import Any, Final, NamedTuple
+
+import aiofiles
+import anyio
+from anyio.to_thread import run_sync
+
+from peerwatch.actors.audit import Auditing, AuditTally
+from peerwatch.actors.coordinator import Judges
+from peerwatch.errors import SourceError, UsageError
+from peerwatch.judging.audit import BruteForce, Difference
+from peerwatch.judging.state import State
+from peerwatch.judging.verdict_hash import FlaggedVerdict, decode_entry
+from peerwatch.progress import Progress
+from peerwatch.readable import shown
+from peerwatch.replay.judge_again import NoSink, OneDecision, live_judge_of, record_of
+from peerwatch.replay.replay import Opened, open_replay
+from peerwatch.runtime.decision_log import DifferenceLogger, Logger
+from peerwatch.runtime.judges_from_settings import check_audit
+from peerwatch.runtime.log_target import standard_error
+from peerwatch.runtime.pipeline import Pipeline, Totals, task_group
+from peerwatch.runtime.preflight import NOT_SET
+from peerwatch.settings.model import DEFAULT, SIGMA, Layer, LogSettings, resolve
+from peerwatch.storage.run_history import NEVER
+
+PROGRESS_SECONDS: Final = 0.1
+
+
+class Verified(NamedTuple):
+    """The result of judging again: `wrong` says where the file OUTPUT first differs; None if it does not."""
+
+    totals: Totals
+    output: str
+    wrong: str | None
+    first_difference: Difference | None
+
+
+class ComparingSink:
+    """A sink that compares what would be written with a file, and remembers the first line that differs."""
+
+    def __init__(self, path: str) -> None:
+        self.name = shown(path)
+        self._path = path
+        self._file: Any = None
+        self.same = 0
+        """The number of lines that are as they should be."""
+        self.differs = False
+        self.found = b""
+        """What the file has where it differs: a line, or nothing at its end."""
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open the file; it is closed with the stack.
+
+        Raises:
+            UsageError: it cannot be read.
+        """
+        try:
+            self._file = await stack.enter_async_context(aiofiles.open(self._path, "rb"))
+        except OSError as error:
+            raise UsageError(f"cannot read the output {self.name}: {error.strerror}") from None
+
+    async def write(self, data: bytes) -> None:
+        """Compare, up to the first difference."""
+        if not self.differs:
+            await self._compare(data)
+
+    async def finish(self) -> None:
+        """Check that the file ends here, because nothing more is to be written."""
+        if not self.differs and (found := await self._read(1)):
+            self.differs, self.found = True, found + await self._line()
+
+    async def sync(self) -> None:
+        """Do nothing."""
+
+    async def _compare(self, data: bytes) -> None:
+        found = await self._read(len(data))
+        if found == data:
+            self.same += data.count(b"\n")
+            return
+        self.differs = True
+        lines, due = BytesIO(found).readlines(), BytesIO(data).readlines()
+        same = next(place for place, line in enumerate(due) if lines[place : place + 1] != [line])
+        self.same += same
+        self.found = lines[same] if same < len(lines) else b""
+        if self.found and not self.found.endswith(b"\n"):
+            self.found += await self._line()
+
+    async def _read(self, size: int) -> bytes:
+        try:
+            data: bytes = await self._file.read(size)
+        except OSError as error:
+            raise SourceError(f"cannot read {self.name} any further: {error.strerror}") from None
+        return data
+
+    async def _line(self) -> bytes:
+        line: bytes = await self._file.readline()
+        return line
+
+
+class FlaggedPlace:
+    """A ledger that remembers only the flagged purchase at which the output differs."""
+
+    def __init__(self, output: ComparingSink) -> None:
+        self._output = output
+        self._gone = 0
+        self.verdict: FlaggedVerdict | None = None
+
+    async def write(self, data: bytes) -> None:
+        """Look for the purchase in the next entries."""
+        for line in data.splitlines():
+            flagged = decode_entry(line).flagged
+            place = self._output.same - self._gone
+            if self._output.differs and 0 <= place < len(flagged):
+                self.verdict = flagged[place]
+            self._gone += len(flagged)
+
+    async def sync(self) -> None:
+        """Do nothing."""
+
+
+async def verified(layers: Sequence[Layer], console: Progress) -> Verified:
+    """Judge the logs that the settings name from their beginning, and compare with the output that they name.
+
+    Raises:
+        UsageError: something is missing or cannot be read.
+        RunError: a log or the output could not be read any further.
+    """
+    async with AsyncExitStack() as stack:
+        settings, _ = resolve(*layers)
+        if settings.output.flagged is None:
+            raise UsageError(NOT_SET.format(key="output.flagged", what="the output", option="OUTPUT"))
+        opened = await open_replay(layers, lambda _: False, stack)
+        k, share = opened.settings.detector.exact_k(), _audit_share(opened)
+        live = await run_sync(live_judge_of, opened, await run_sync(record_of, opened))
+        output = ComparingSink(settings.output.flagged)
+        await output.open(stack)
+        ledger, tally = FlaggedPlace(output), AuditTally()
+        alarm = DifferenceLogger(Logger(LogSettings(), standard_error())).write
+        state = State.fresh(opened.D, opened.T, settings.shards)
+        pipeline = Pipeline(
+            state,
+            Judges(live),
+            decisions=OneDecision(NEVER),
+            flagged=output,
+            rejects=NoSink(),
+            ledger=ledger,
+            walkers=settings.walkers,
+            auditing=Auditing(BruteForce(opened.D, opened.T, k), share, alarm, tally) if share else None,
+        )
+        sizes = [log.size for log in opened.logs]
+        with console.progress(None if None in sizes else sum(size or 0 for size in sizes)):
+            async with task_group() as watchers:
+                watchers.start_soon(_show, pipeline, console)
+                totals = await pipeline.run(opened.logs)
+                watchers.cancel_scope.cancel()
+        await output.finish()
+        return Verified(totals, output.name, _wrong(output, ledger.verdict), tally.first)
+
+
+def _audit_share(opened: Opened) -> float:
+    """The share of decisions to recompute: of sigma's only.
+
+    Raises:
+        UsageError: somebody has asked for it with another detector.
+    """
+    if opened.settings.detector.name != SIGMA and opened.origins["audit"] == DEFAULT:
+        return 0.0
+    check_audit(opened.settings, opened.origins)
+    return opened.settings.audit
+
+
+async def _show(pipeline: Pipeline, console: Progress) -> None:
+    while True:
+        totals = pipeline.statistics()
+        console.moved(totals.progress.bytes, totals.shown())
+        await anyio.sleep(PROGRESS_SECONDS)
+
+
+def _wrong(output: ComparingSink, verdict: FlaggedVerdict | None) -> str | None:
+    """The sentence about where the output differs: what is there, and what should be."""
+    if not output.differs:
+        return None
+    where = f"{output.name}:{output.same + 1}"
+    found = output.found.rstrip(b"\n").decode(errors="backslashreplace") or "(a blank line)"
+    if verdict is None:
+        return f"{where} should not be there; nothing more is flagged:\n  {found}"
+    due = f"event {verdict.seq:,}, stream line {verdict.line:,}, with mean {verdict.mean} and sd {verdict.sd}"
+    if not output.found:
+        return f"{where} is missing; it should be {due}"
+    return f"{where} differs; it should be {due}, and is\n  {found}"
+
+
+def as_text(found: Verified) -> str:
+    """The result as text for a person."""
+    totals = found.totals
+    rows = [("judged", f"{totals.decisions:,}", f"decisions again, hash {totals.verdicts}")]
+    if totals.recomputed:
+        same = f"{totals.differences:,} of them differ" if totals.differences else "all the same"
+        rows.append(("audit", f"{totals.recomputed:,}", f"decisions recomputed by brute force, {same}"))
+    rows.append(("flagged", f"{totals.flagged:,}", f"every one as in {found.output}" if found.wrong is None else ""))
+    width = max(len(count) for _, count, _ in rows)
+    text = "\n".join(f"{what:<10}{count:>{width}}  {more}".rstrip() for what, count, more in rows)
+    return text if found.wrong is None else f"{text}\n{found.wrong}"

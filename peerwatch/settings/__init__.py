@@ -1,0 +1,1 @@
+"""The settings model and the YAML file."""

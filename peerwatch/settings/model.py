@@ -1,0 +1,244 @@
+"""The settings, and where each value came from.
+
+A command-line option beats the YAML config, which beats the batch log's header line, which beats the default.
+`configs/default.yaml` explains every key.
+"""
+
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+from peerwatch.errors import UsageError
+from peerwatch.readable import path_of
+
+Hops = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+WindowSize = Annotated[int, Meta(ge=2, le=2**31 - 1)]
+Shards = Annotated[int, Meta(ge=1, le=256)]
+Walkers = Annotated[int, Meta(ge=1, le=64)]
+Deviations = Annotated[float, Meta(ge=0, le=1_000_000)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Part = Annotated[float, Meta(gt=0, lt=1)]
+Score = Annotated[float, Meta(gt=0, le=1e300)]
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+Count = Annotated[int, Meta(ge=1, le=2**62)]
+TrainingRows = Annotated[int, Meta(ge=50, le=100_000)]
+Kept = Annotated[int, Meta(ge=2, le=1_000_000)]  # two: should the newest be damaged, the one before serves
+LogFormat = Literal["console", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+Decisions = Literal["flagged", "all", "none"]
+
+
+class InputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which logs are read."""
+
+    batch: str | None = None
+    stream: str | None = None
+    rotated: str | None = None
+
+
+class OutputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which files are written."""
+
+    flagged: str | None = None
+    rejects: str | None = None
+    verdicts: str | None = None
+    decisions: str | None = None
+
+
+SIGMA: Final = "sigma"
+"""The detector that decides exactly; its k is a key of its own."""
+
+
+class TrainingSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The size of a training set, and the most purchases between two models."""
+
+    rows: TrainingRows = 1000
+    every: Count = 50_000
+
+
+class AdaptSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the threshold adapts to: a share of flagged purchases, or of anomalies among the labelled ones."""
+
+    flag_rate: Part | None = None
+    precision: Part | None = None
+
+
+class SeveritySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Above which scores a flagged purchase is worse than a warning; no levels if neither is set."""
+
+    critical: Score | None = None
+    emergency: Score | None = None
+
+
+class DetectorSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The detector that judges windows."""
+
+    name: str = SIGMA
+    k: Deviations = 3.0
+    parameters: dict[str, Any] = {}
+    training: TrainingSettings = TrainingSettings()
+    adapt: AdaptSettings = AdaptSettings()
+    drift: bool = False
+    severity: SeveritySettings = SeveritySettings()
+
+    def described(self) -> dict[str, Any]:
+        """The detector and its parameters, for a record."""
+        own = {"k": self.k} if self.name == SIGMA else {"parameters": self.parameters}
+        return {"detector": self.name} | own
+
+    def shown(self) -> str:
+        """The detector and its parameters, for a person."""
+        if self.name == SIGMA:
+            return f"k={self.k:g}"
+        return " ".join([self.name, *(f"{key}={value}" for key, value in self.parameters.items())])
+
+    def exact_k(self) -> Fraction:
+        """`k` as it is written in decimals, not as the nearest binary fraction."""
+        return Fraction(repr(self.k))
+
+
+class ChallengerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A second detector, whose verdicts are only compared; none if it has no name."""
+
+    name: str | None = None
+    k: Deviations = 3.0
+    parameters: dict[str, Any] = {}
+
+    def exact_k(self) -> Fraction:
+        """`k` as it is written in decimals, not as the nearest binary fraction."""
+        return Fraction(repr(self.k))
+
+
+Rule: TypeAlias = DetectorSettings | ChallengerSettings
+
+
+class LogSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is logged, in which format, and where."""
+
+    format: LogFormat = "console"
+    level: LogLevel = "warning"
+    file: str | None = None
+    decisions: Decisions = "flagged"
+    users: tuple[str | int, ...] = ()
+    sample: Share = 0.0
+
+
+class StateSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The state directory, and how often checkpoints are taken."""
+
+    directory: str | None = None
+    seconds: Seconds = 10.0
+    events: Count = 5_000_000
+    keep: Kept = 2
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All settings of a run."""
+
+    D: Hops | None = None
+    T: WindowSize | None = None
+    shards: Shards = 1
+    walkers: Walkers = 2
+    strict: bool = False
+    quiet: bool = False
+    follow: bool = False
+    idle_exit: Seconds | None = None
+    audit: Share = 0.0
+    input: InputSettings = InputSettings()
+    output: OutputSettings = OutputSettings()
+    detector: DetectorSettings = DetectorSettings()
+    challenger: ChallengerSettings = ChallengerSettings()
+    logs: LogSettings = LogSettings()
+    state: StateSettings = StateSettings()
+
+
+RENAMED: Final = {"shadow": "audit", "detector.learning": "detector.training"}
+"""Keys of earlier versions, and what they are called now."""
+DEFAULT: Final = "default"
+DIRECTORIES: Final = {"state.directory"}
+PATHS: Final = {
+    "input.batch", "input.stream", "input.rotated", "output.flagged", "output.rejects", "output.verdicts",
+    "output.decisions", "logs.file",
+    *DIRECTORIES,
+}  # fmt: skip
+"""The keys whose values are paths."""
+
+
+class Layer(msgspec.Struct, frozen=True):
+    """Values by dotted key (`detector.k`) from one place, each with its origin (`FILE:LINE` or `--option`)."""
+
+    values: Mapping[str, Any]
+    origins: Mapping[str, str]
+
+
+NOTHING_SET: Final = Layer({}, {})
+
+
+def keys(kind: type[Struct] = Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every dotted key that can be set, with its type."""
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        if isinstance(hint, type) and issubclass(hint, Struct):
+            yield from keys(hint, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", hint
+
+
+def value_of(settings: Settings, key: str) -> Any:
+    """The value at a dotted key."""
+    value: Any = settings
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def resolve(*layers: Layer) -> tuple[Settings, dict[str, str]]:
+    """The settings from layers, the strongest first, and each key's origin.
+
+    Raises:
+        UsageError: a value is of the wrong type or impossible.
+    """
+    values: dict[str, Any] = {}
+    origins = {key: DEFAULT for key, _ in keys()}
+    for layer in reversed(layers):
+        values |= layer.values
+        origins |= layer.origins
+    for key, hint in keys():
+        if key in values:
+            _check(key, values[key], hint, origins[key])
+    for key in PATHS & values.keys():
+        if values[key] is not None:
+            values[key] = _path(key, values[key], origins[key])
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        *path, name = key.split(".")
+        level = nested
+        for step in path:
+            level = level.setdefault(step, {})
+        level[name] = value
+    return msgspec.convert(nested, Settings), origins
+
+
+def _check(key: str, value: Any, hint: Any, origin: str) -> None:
+    try:
+        msgspec.convert(value, hint)
+    except msgspec.ValidationError as error:
+        choices = get_args(hint) if getattr(hint, "__origin__", None) is Literal else ()
+        wanted = f"one of {', '.join(choices)}" if choices else expected(error)
+        raise UsageError(f'{origin}: "{key}" is {value!r}; expected {wanted}') from None
+
+
+def _path(key: str, value: str, origin: str) -> str:
+    try:
+        return path_of(value, directory=key in DIRECTORIES)
+    except ValueError as error:
+        wanted = "a directory" if key in DIRECTORIES else "a file"
+        raise UsageError(f'{origin}: "{key}" is {value!r}, which {error}; name {wanted}') from None
+
+
+def expected(error: msgspec.ValidationError) -> str:
+    """The expected kind of value, in words."""
+    words = str(error).partition(", got")[0].partition(" - at")[0]
+    return words.removeprefix("Expected ").replace("`", "").replace(" | null", "")

@@ -1,0 +1,209 @@
+"""The status of a run, as a file that other processes read: `peerwatch status`."""
+
+import fcntl
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from peerwatch.connectors.seen import Lost
+from peerwatch.errors import UsageError
+from peerwatch.readable import shown
+
+STATUS_SECONDS: Final = 1.0
+HANGS_SECONDS: Final = 3 * STATUS_SECONDS
+"""Age in seconds above which the status shows that the run hangs."""
+SHOWN: Final = {
+    "judged", "flagged", "rejected", "decisions", "verdicts", "recomputed", "differences", "users", "friendships",
+}  # fmt: skip
+"""The totals that are shown to a person."""
+
+
+class Size(msgspec.Struct, frozen=True):
+    """How long the file at a path was, and which file it was."""
+
+    device: int
+    inode: int
+    bytes: int
+
+
+class Status(msgspec.Struct, frozen=True):
+    """A run at one moment. Times are seconds since 1970; `checkpoint` is 0 if none has been written yet.
+
+    `mailboxes` gives how many messages each mailbox holds, now and at most so far. `stream` is the log that is
+    followed, `size` what stood there when `lag_bytes` were not read yet. `unlogged` counts log records that could not
+    be written, `lost` what of the log is gone unread.
+    """
+
+    pid: int
+    running: bool
+    updated: float
+    through: int
+    totals: dict[str, Any]
+    lag_bytes: int
+    caught_up: float
+    checkpoint: float
+    restarts: int
+    mailboxes: Mapping[str, tuple[int, int]]
+    stream: str | None = None
+    size: Size | None = None
+    unlogged: int = 0
+    lost: Lost = Lost()
+
+
+def size_of(path: Path) -> Size | None:
+    """The size of the file at a path, None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return Size(status.st_dev, status.st_ino, status.st_size)
+
+
+def look_at_log(path: Path) -> tuple[str, Size | None]:
+    """The absolute name of a log, and its size."""
+    return shown(path.absolute()), size_of(path)
+
+
+def write_status(directory: Path, status: Status) -> None:
+    """Replace the status. A full disk does not end the run, because the status is for people only."""
+    with suppress(OSError):
+        temporary = directory / "status.json.new"
+        temporary.write_bytes(msgspec.json.encode(status))
+        temporary.replace(directory / "status.json")
+
+
+class RunView(NamedTuple):
+    """A run as seen from outside: its last status, and what has changed since."""
+
+    status: Status
+    running: bool
+    """Whether a process holds the state directory."""
+    begins: bool
+    """Whether that process has not written a status yet."""
+    age: float
+    """The age of the status in seconds."""
+    lag_bytes: int
+    rotated: bool
+    """The bytes that wait to be read; more may be in another file if the log has been `rotated` since."""
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the run should have written another status meanwhile."""
+        return self.running and not self.begins and self.age > HANGS_SECONDS
+
+    @property
+    def lag_seconds(self) -> float:
+        """The seconds for which something has been waiting to be read."""
+        return max(0.0, time.time() - self.status.caught_up) if self.lag_bytes else 0.0
+
+
+def look_at_run(directory: Path) -> RunView:
+    """The view of the run on a state directory.
+
+    Raises:
+        UsageError: there is no such directory, or no status in it that can be read.
+    """
+    try:
+        status = msgspec.json.decode((directory / "status.json").read_bytes(), type=Status)
+    except FileNotFoundError:
+        why = "no run has written its status yet" if directory.is_dir() else "there is no such directory"
+        raise UsageError(f"{shown(directory)}: {why}") from None
+    except NotADirectoryError:
+        raise UsageError(f"{shown(directory)} is a file, no state directory") from None
+    except OSError as error:
+        raise UsageError(f"cannot read the status in {shown(directory)}: {error.strerror}") from None
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            f"the status in {shown(directory)} was written by another version of peerwatch, or is damaged ({error})"
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"the status in {shown(directory)} is damaged ({error}); a run writes it anew") from None
+    if not status.totals.keys() >= SHOWN:
+        raise UsageError(f"the status in {shown(directory)} was written by another version of peerwatch")
+    running = _is_held(directory / "lock")
+    begins = running and not (status.running and _is_alive(status.pid))
+    return RunView(status, running, begins, max(0.0, time.time() - status.updated), *_lag(status))
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a process has locked the file."""
+    try:
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _lag(status: Status) -> tuple[int, bool]:
+    """The bytes that are not read yet, including those that have come since, and whether the log is another file."""
+    now = size_of(Path(status.stream)) if status.stream is not None else None
+    if now is None:
+        return status.lag_bytes, False
+    then = status.size
+    if then is None or (now.device, now.inode) != (then.device, then.inode):
+        return status.lag_bytes + now.bytes, then is not None
+    return max(0, status.lag_bytes + now.bytes - then.bytes), False
+
+
+def as_json(seen: RunView) -> str:
+    """The view as one JSON object."""
+    found = msgspec.to_builtins(seen.status) | {
+        "running": seen.running,
+        "hangs": seen.hangs,
+        "age_seconds": round(seen.age, 3),
+        "lag_bytes": seen.lag_bytes,
+        "lag_seconds": round(seen.lag_seconds, 3),
+    }
+    return msgspec.json.encode(found).decode()
+
+
+def as_text(seen: RunView) -> str:
+    """The view as text for a person."""
+    status, totals = seen.status, seen.status.totals
+    state = f"running, process {status.pid}" if seen.running else "not running"
+    if seen.begins:
+        state = "a run begins; these are the figures of the one before"
+    elif seen.hangs:
+        state += f"; it hangs: its figures are {seen.age:.1f} s old and should be {STATUS_SECONDS:.0f} s at most"
+    elif not seen.running and status.running:
+        state += "; it ended without stopping, the next start goes on from the last checkpoint"
+    written = f"{time.time() - status.checkpoint:.1f} s ago" if status.checkpoint else "none by this run"
+    boxes = ", ".join(f"{name} {now} ({peak})" for name, (now, peak) in status.mailboxes.items())
+    differ = f", {totals['differences']:,} of {totals['recomputed']:,} recomputed ones differ" * bool(
+        totals["recomputed"]
+    )
+    return "\n".join((
+        f"state        {state}",
+        f"figures      {seen.age:.1f} s old",
+        f"sequence     {status.through:,} events are judged and written",
+        f"lag          {'at least ' * seen.rotated}{seen.lag_bytes:,} bytes, {seen.lag_seconds:.1f} s",
+        f"checkpoint   {written}",
+        f"counts       {totals['judged']:,} judged, {totals['flagged']:,} flagged, {totals['rejected']:,} rejected",
+        f"verdicts     {totals['decisions']:,} decisions, hash {totals['verdicts']}{differ}",
+        f"network      {totals['users']:,} users, {totals['friendships']:,} friendships",
+        f"restarts     {status.restarts}",
+        f"mailboxes    {boxes}: messages now (and at most)",
+        *([f"log          {status.unlogged:,} records could not be written"] if status.unlogged else []),
+        *([f"lost         {status.lost}"] if status.lost.pieces else []),
+    ))  # fmt: skip

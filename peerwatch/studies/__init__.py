@@ -1,0 +1,1 @@
+"""Work beside a run: sweeps, evaluation, data sets, detection in plain tables."""

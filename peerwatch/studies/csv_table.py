@@ -1,0 +1,91 @@
+"""Tables from CSV text, with errors that name the line of a bad value."""
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from peerwatch.detectors.base import Floats
+from peerwatch.errors import UsageError
+from peerwatch.readable import shown
+
+
+class CsvTable(NamedTuple):
+    """A table as text: its name, its header with the header's line, and each row with its line."""
+
+    name: str
+    first: int
+    header: list[str]
+    lines: list[int]
+    rows: list[list[str]]
+
+    def texts(self, column: str) -> list[str]:
+        """One column as text.
+
+        Raises:
+            UsageError: there is no such column, or more than one.
+        """
+        if column not in self.header:
+            raise UsageError(
+                f'{self.name}:{self.first}: there is no column "{column}"; there are {", ".join(self.header) or "none"}'
+            )
+        if self.header.count(column) > 1:
+            raise UsageError(
+                f'{self.name}:{self.first}: {self.header.count(column)} columns are called "{column}"; rename all but'
+                " one"
+            )
+        place = self.header.index(column)
+        return [row[place] for row in self.rows]
+
+    def numbers(self, column: str) -> Floats:
+        """One column as finite numbers, shape [rows].
+
+        Raises:
+            UsageError: there is no such column, or a value is no finite number.
+        """
+        values = [number(text) for text in self.texts(column)]
+        for line, text, value in zip(self.lines, self.texts(column), values, strict=True):
+            if value is None:
+                raise UsageError(f'{self.name}:{line}: "{column}" is "{text}"; expected a finite number')
+        return np.array(values, np.float64)
+
+
+def number(text: str) -> float | None:
+    """The finite number that the text is, None if it is not one."""
+    try:
+        value = float(text) if "_" not in text else np.nan
+    except ValueError:
+        return None
+    return value if np.isfinite(value) else None
+
+
+def parsed(name: str, text: Iterable[str]) -> CsvTable:
+    """The table in lines of CSV, of which the first is the header; blank lines are skipped.
+
+    Raises:
+        UsageError: a row has not as many fields as the header.
+        csv.Error: it is not CSV text.
+    """
+    reader = csv.reader(text)
+    (first, header), *rest = [(reader.line_num, row) for row in reader if row] or [(1, [])]
+    for line, row in rest:
+        if len(row) != len(header):
+            raise UsageError(f"{name}:{line}: {len(row)} fields; the header has {len(header)}")
+    return CsvTable(name, first, header, [line for line, _ in rest], [row for _, row in rest])
+
+
+def read_csv_table(path: Path) -> CsvTable:
+    """Read a table with a header line.
+
+    Raises:
+        UsageError: it cannot be read, or a row has not as many fields as the header.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return parsed(shown(path), file)
+    except OSError as error:
+        raise UsageError(f"cannot read the table {shown(path)}: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{shown(path)} is not CSV text: {error}") from None

@@ -1,0 +1,1 @@
+"""Seeded, labelled data sets, one file each; the registry names them."""

@@ -1,0 +1,192 @@
+"""Seeded synthetic logs."""
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peerwatch.errors import RunError, UsageError
+
+FIRST_SECOND: Final = np.datetime64("2017-06-13T11:33:01", "s")
+TAIL: Final = 2.2
+"""Exponent of the Pareto weights with which users make friends: below 3, so the degrees' variance has no bound."""
+SLICE: Final = 1 << 16
+PURCHASE, BEFRIEND, UNFRIEND = 0, 1, 2
+NAMES: Final = ("batch_log.json", "stream_log.json", "labels.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What to generate; shares are between 0 and 1."""
+
+    users: int = 10_000
+    batch_events: int = 200_000
+    stream_events: int = 20_000
+    mean_degree: float = 10.0
+    friend_share: float = 0.1
+    D: int = 2
+    T: int = 50
+    ties: float = 0.2
+    anomalies: float = 0.01
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.mean_degree):
+            raise UsageError(f"--mean-degree {self.mean_degree} is not a number of friends")
+        if self.befriendings > self.batch_events:
+            raise UsageError(
+                f"--mean-degree {self.mean_degree:g} of {self.users} users takes {self.befriendings} befriendings, but"
+                f" --batch-events is {self.batch_events}; raise it or lower the degree"
+            )
+
+    @property
+    def befriendings(self) -> int:
+        """Befriend events in the batch log."""
+        return round(self.users * self.mean_degree / 2)
+
+
+@dataclass(frozen=True)
+class DrawnEvents:
+    """Columns of events in time order, as long as each other; of a purchase `b` means nothing, of the others `cents`.
+
+    `seconds` count from FIRST_SECOND, users from 0.
+    """
+
+    kind: NDArray[np.int8]
+    seconds: NDArray[np.int64]
+    a: NDArray[np.int64]
+    b: NDArray[np.int64]
+    cents: NDArray[np.int64]
+
+    def __getitem__(self, which: slice | NDArray[np.int64]) -> "DrawnEvents":
+        """Some of the events."""
+        return DrawnEvents(self.kind[which], self.seconds[which], self.a[which], self.b[which], self.cents[which])
+
+
+def write_logs(directory: Path, recipe: Recipe, *, force: bool) -> list[Path]:
+    """Write the batch log, the stream log and the labels; returns their paths.
+
+    Raises:
+        UsageError: a file is there already and `force` is not set, or the directory cannot be made.
+        RunError: a file could not be written.
+    """
+    paths = vacant(directory, NAMES, force=force)
+    write_files(paths, _generated(recipe))
+    return paths
+
+
+def vacant(directory: Path, names: Sequence[str], *, force: bool) -> list[Path]:
+    """The paths for files of these names in a directory, which is created if needed.
+
+    Raises:
+        UsageError: a file is there already and `force` is not set, the directory cannot be made, or something may not
+            be written.
+    """
+    paths = [directory / name for name in names]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the directory {directory}: {error.strerror}") from None
+    there = [str(path) for path in paths if path.exists()]
+    if there and not force:
+        raise UsageError(f"{', '.join(there)} exists already; name another directory or add --force")
+    for path in (directory, *filter(Path.exists, paths)):
+        if not os.access(path, os.W_OK):
+            raise UsageError(f"{path} may not be written; name another directory")
+    return paths
+
+
+def write_files(paths: Sequence[Path], contents: Iterable[Iterable[str]]) -> None:
+    """Write each file's lines, in ASCII.
+
+    Raises:
+        RunError: a file could not be written.
+    """
+    for path, lines in zip(paths, contents, strict=True):
+        try:
+            with path.open("w", encoding="ascii") as file:
+                file.writelines(lines)
+        except OSError as error:
+            raise RunError(f"cannot write into {path.parent}: {error.strerror}") from None
+
+
+def generate(recipe: Recipe) -> tuple[list[str], list[str], list[str]]:
+    """The lines of the batch log, the stream log and the labels."""
+    batch, stream, labels = map(list, _generated(recipe))
+    return batch, stream, labels
+
+
+def _generated(recipe: Recipe) -> tuple[Iterator[str], Iterator[str], Iterator[str]]:
+    """The lines as generators, so that a large log's lines are never in memory together."""
+    events, _, odd = draw(recipe)
+    labels = ((place, "sudden spender") for place in (odd - recipe.batch_events).tolist())
+    return as_logs(recipe, events, labels)
+
+
+def draw(recipe: Recipe) -> tuple[DrawnEvents, NDArray[np.float64], NDArray[np.int64]]:
+    """The events of both logs, each user's typical amount in units of money, and the places of the anomalies."""
+    rng = np.random.default_rng(recipe.seed)
+    count = recipe.batch_events + recipe.stream_events
+    kind = np.full(count, PURCHASE, np.int8)
+    early = rng.permutation(recipe.batch_events)[: recipe.befriendings]
+    kind[early] = BEFRIEND
+    changes = recipe.batch_events + np.flatnonzero(rng.random(recipe.stream_events) < recipe.friend_share)
+    kind[changes] = rng.choice((BEFRIEND, UNFRIEND), len(changes))
+
+    a, b = _pairs(rng, recipe.users, count)
+    ended = np.flatnonzero(kind == UNFRIEND)
+    if len(early):
+        chosen = rng.choice(early, len(ended))
+        a[ended], b[ended] = a[chosen], b[chosen]
+
+    typical = rng.lognormal(3.0, 0.7, recipe.users)
+    cents = np.maximum(1, (typical[a] * rng.lognormal(0.0, 0.5, count) * 100).astype(np.int64))
+    judged = np.flatnonzero(kind[recipe.batch_events :] == PURCHASE) + recipe.batch_events
+    odd = judged[rng.random(len(judged)) < recipe.anomalies]
+    cents[odd] = (cents[odd] * rng.uniform(10, 50, len(odd))).astype(np.int64)
+
+    seconds = np.cumsum(rng.random(count) >= recipe.ties, dtype=np.int64)
+    return DrawnEvents(kind, seconds, a, b, cents), typical, odd
+
+
+def as_logs(
+    recipe: Recipe, events: DrawnEvents, labels: Iterable[tuple[int, str]]
+) -> tuple[Iterator[str], Iterator[str], Iterator[str]]:
+    """The lines of the batch log, the stream log and the labels: a place in the stream from 0, and a kind."""
+    header = f'{{"D":"{recipe.D}", "T":"{recipe.T}"}}\n'
+    stream = events[recipe.batch_events :]
+    named = (f'{{"line": {place + 1}, "id": "{stream.a[place] + 1}", "label": "{label}"}}\n' for place, label in labels)
+    return chain([header], _lines(events[: recipe.batch_events])), _lines(stream), named
+
+
+def _pairs(rng: np.random.Generator, users: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Two different users each; the first buys alike, the second is befriended with a heavy tail."""
+    weight = rng.pareto(TAIL, users) + 0.1
+    a = rng.integers(0, users, count)
+    b = rng.choice(users, count, p=weight / weight.sum())
+    return a, np.where(a == b, (b + 1) % users, b)
+
+
+def _lines(events: DrawnEvents) -> Iterator[str]:
+    for begin in range(0, len(events.kind), SLICE):
+        part = events[begin : begin + SLICE]
+        stamps = np.datetime_as_string(FIRST_SECOND + part.seconds).tolist()
+        users = (part.a + 1).tolist(), (part.b + 1).tolist()
+        for what, stamp, first, second, amount in zip(
+            part.kind.tolist(), stamps, *users, part.cents.tolist(), strict=True
+        ):
+            when = stamp.replace("T", " ")
+            if what == PURCHASE:
+                yield (
+                    f'{{"event_type":"purchase", "timestamp":"{when}", "id": "{first}",'
+                    f' "amount": "{amount // 100}.{amount % 100:02d}"}}\n'
+                )
+            else:
+                name = "befriend" if what == BEFRIEND else "unfriend"
+                yield f'{{"event_type":"{name}", "timestamp":"{when}", "id1": "{first}", "id2": "{second}"}}\n'

@@ -1,0 +1,70 @@
+"""`peerwatch detect`: a detector on columns of a plain table."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from peerwatch.detectors.base import Floats, Mask
+from peerwatch.detectors.registry import make
+from peerwatch.errors import BadInput, UsageError
+from peerwatch.readable import shown
+from peerwatch.storage.models import facts, load, save
+from peerwatch.studies.csv_table import CsvTable
+
+
+def _values(sheet: CsvTable, columns: Sequence[str]) -> Floats:
+    """Some columns as numbers, shape [rows, columns].
+
+    Raises:
+        UsageError: one is not there, or named twice, or a value there is no finite number.
+    """
+    for place, column in enumerate(columns):
+        if column in columns[:place]:
+            raise UsageError(f"--column {column}: given twice")
+    return np.column_stack([sheet.numbers(column) for column in columns])
+
+
+def detected(
+    sheet: CsvTable, columns: Sequence[str], method: str, parameters: Mapping[str, Any], model: Path | None = None
+) -> list[list[str]]:
+    """The header and each flagged row of a table, with the score added, looking back. `model` is a file to save to.
+
+    Raises:
+        UsageError: there is no such method, it does not take these parameters, there are too few rows, or what was
+            learned cannot be saved.
+    """
+    values = _values(sheet, columns)
+    try:
+        detector = make(method, parameters)
+        if model is not None and model.exists():
+            facts(model)  # what is no model is not written over
+        score, _, flagged = detector.look_back(values)
+        if model is not None:
+            save(detector.fit(values), model, columns=list(columns), rows=len(values))
+    except BadInput as error:
+        raise UsageError(str(error)) from None
+    except OSError as error:
+        raise UsageError(f"cannot write the model {shown(model or '')}: {error.strerror}") from None
+    return _picked(sheet, score, flagged)
+
+
+def judged(sheet: CsvTable, columns: Sequence[str], model: Path) -> list[list[str]]:
+    """The header and each row that a saved model flags; it was fitted on another table with these columns.
+
+    Raises:
+        UsageError: the model cannot be read, or is one of other columns.
+    """
+    detector, learned = load(model), facts(model).get("columns", "of a run")
+    if learned != list(columns):
+        raise UsageError(f"{shown(model)} was fitted on the columns {learned}, not on {list(columns)}")
+    values = _values(sheet, columns)
+    if not len(values):
+        return _picked(sheet, np.empty(0), np.empty(0, np.bool_))
+    return _picked(sheet, -detector.score_samples(values), detector.decision_function(values) < 0)
+
+
+def _picked(sheet: CsvTable, score: Floats, flagged: Mask) -> list[list[str]]:
+    found = [[*sheet.rows[place], f"{score[place]:.6g}"] for place in np.flatnonzero(flagged).tolist()]
+    return [[*sheet.header, "score"], *found]

@@ -1,0 +1,131 @@
+"""Has checkpoints taken when they are due."""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, TypeVar
+
+from anyio.to_thread import run_sync
+from numpy.typing import NDArray
+
+from peerwatch.actors.mailbox import Receive
+from peerwatch.actors.snapshot import (
+    CoordinatorPart,
+    DispatcherPart,
+    GraphPart,
+    OutputPart,
+    ShardPart,
+    SnapshotPart,
+    SnapshotRequest,
+)  # fmt: skip
+from peerwatch.connectors.output_file import Written
+from peerwatch.connectors.position import Position
+from peerwatch.connectors.seen import Seen
+from peerwatch.judging.state import DISAGREED, NOTHING_DONE, Arrays, State, arrays_of
+from peerwatch.judging.verdict_hash import VerdictHash
+from peerwatch.storage.checkpoints import VERSION, CheckpointEnvelope, Facts, Identity, StateDirectory
+
+Part = TypeVar("Part", bound=SnapshotPart)
+
+
+class Checkpointer:
+    """Has snapshots taken when they are due, collects their parts, and writes them while the events flow on."""
+
+    def __init__(
+        self,
+        directory: StateDirectory,
+        identity: Identity,
+        state: State,
+        seconds: float,
+        events: int,
+        seen: Callable[[], Seen],
+    ) -> None:
+        """Checkpoints of `state`, after `seconds` or `events` events; `seen` tells what the stream log remembers."""
+        self._directory = directory
+        self._identity = identity
+        self._state = state
+        self._shards = len(state.histories)
+        self._seen = seen
+        self._seconds = seconds
+        self._events = events
+        self._requests = 0
+        self._pending: dict[int, Seen] = {}
+        """What the stream log remembered when each snapshot was requested that is not written yet."""
+        self._last_time = time.monotonic()
+        self._last_events = state.progress.events
+        self._last_position: Any = None
+        self.written = 0.0
+        """When the newest checkpoint was written, in seconds since 1970; 0 if none has been."""
+
+    def due(self, events: int, position: Any, last: bool) -> SnapshotRequest | None:  # noqa: FBT001 (the dispatcher's question)
+        """A request for a snapshot to send along if one is due: by time, by events, or behind the last block."""
+        now = time.monotonic()
+        is_due = now - self._last_time >= self._seconds or events - self._last_events >= self._events
+        if not last and (self._pending or not is_due or position == self._last_position):
+            return None
+        self._last_time, self._last_events, self._last_position = now, events, position
+        self._requests += 1
+        self._pending[self._requests] = self._seen()  # as of the position
+        return SnapshotRequest(self._requests)
+
+    async def run(self, parts: Receive[SnapshotPart], expected: Collection[str]) -> None:
+        """Write each snapshot once all its `expected` parts are there, until the mailbox ends."""
+        held: dict[int, dict[str, SnapshotPart]] = {}
+        with parts:
+            async for part in parts:
+                snapshot = held.setdefault(part.id, {})
+                snapshot[part.part] = part
+                if snapshot.keys() == set(expected):
+                    arrays, facts = await run_sync(_assembled, held.pop(part.id).values())
+                    await self._write(arrays, facts | {"seen": self._pending[part.id]})
+                    del self._pending[part.id]  # only now may another be due
+
+    async def write_beginning(self, judging: Arrays, written: dict[str, Written | None]) -> None:
+        """Write down the fresh state, with what those who judge remember, and the outputs that are begun.
+
+        A run that is killed before its first checkpoint then knows where it began.
+        """
+        nothing = {"progress": NOTHING_DONE, "judged": False, "position": Position(), "flagged": 0}
+        nothing |= {"verdicts": VerdictHash(), "unseen": [], "bookmarks": [], "seen": self._seen()} | written
+        await self._write({**self._state.arrays(), **judging}, nothing)
+
+    async def _write(self, arrays: Arrays, facts: Mapping[str, Any]) -> None:
+        complete = Facts(**facts, shards=self._shards)
+        envelope = CheckpointEnvelope(VERSION, self._identity, complete, time.time(), sorted(arrays))
+        await run_sync(self._directory.write, arrays, envelope)
+        self.written = envelope.taken
+
+
+def _assembled(parts: Collection[SnapshotPart]) -> tuple[Arrays, dict[str, Any]]:
+    """A snapshot's arrays and facts from its parts."""
+    dispatcher, graph = _one(DispatcherPart, parts), _one(GraphPart, parts)
+    coordinator, output = _one(CoordinatorPart, parts), _one(OutputPart, parts)
+    arrays: dict[str, NDArray[Any]] = {
+        "arena": dispatcher.arena,
+        "ends": dispatcher.ends,
+        "degree": graph.degree,
+        "friends": graph.friends,
+        DISAGREED: coordinator.disagreed,
+        **coordinator.judges,
+    }
+    for part in parts:
+        if isinstance(part, ShardPart):
+            arrays |= arrays_of(part.columns, part.number)
+    return arrays, {
+        "progress": dispatcher.progress,
+        "judged": dispatcher.judged,
+        "position": dispatcher.position,
+        "bookmarks": dispatcher.bookmarks,
+        "unseen": dispatcher.unseen,
+        "decisions_written": coordinator.decisions_written,
+        "flagged_written": output.flagged_written,
+        "rejects_written": output.rejects_written,
+        "verdicts_written": output.verdicts_written,
+        "flagged": output.flagged,
+        "verdicts": output.verdicts,
+    }
+
+
+def _one(kind: type[Part], parts: Iterable[SnapshotPart]) -> Part:
+    """The part of a kind of which there is one."""
+    (found,) = (part for part in parts if isinstance(part, kind))
+    return found

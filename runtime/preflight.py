@@ -1,0 +1,286 @@
+"""What a run needs before it begins: its logs, its settings in full, outputs that harm nothing else."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import anyio
+from anyio.to_thread import run_sync
+
+from peerwatch.connectors.descriptors import descriptor_of
+from peerwatch.connectors.follow import FollowedLog
+from peerwatch.connectors.generation import holds
+from peerwatch.connectors.log_file import LogFile
+from peerwatch.connectors.position import Position
+from peerwatch.connectors.rotated import rotated_files
+from peerwatch.connectors.tail import Beginning
+from peerwatch.errors import PeerwatchError, UsageError
+from peerwatch.readable import shown
+from peerwatch.settings.model import Layer, Settings, keys, value_of
+from peerwatch.storage.checkpoints import Checkpoint, Facts, FilePlace, Identity, StateDirectory
+
+NOT_SET: Final = '"{key}" is not set: name {what} as {option} on the command line, or set it in the config'
+
+AnyLog: TypeAlias = LogFile | FollowedLog
+
+
+class Outputs(NamedTuple):
+    """Where flagged purchases, rejected lines, the verdicts' ledger and all decisions go.
+
+    Without a file rejected lines are told.
+    """
+
+    flagged: str
+    rejects: str | None
+    verdicts: str | None
+    decisions: str | None = None
+
+
+async def open_state(
+    settings: Settings, warn: Callable[[str], None], stack: AsyncExitStack, *, reset: bool
+) -> tuple[StateDirectory | None, Checkpoint | None]:
+    """The state directory, locked, and its newest checkpoint; neither if none is set, no checkpoint to `reset`.
+
+    Raises:
+        UsageError: it cannot be used, or none of its checkpoints can be read.
+    """
+    if settings.state.directory is None:
+        if reset:
+            raise UsageError("--reset forgets the checkpoints of a state directory; name one with --state")
+        return None, None
+    directory = StateDirectory(Path(settings.state.directory), warn, settings.state.keep, settings.input)
+    await run_sync(directory.open, stack)
+    return directory, None if reset else await run_sync(directory.newest)
+
+
+async def open_logs(
+    settings: Settings,
+    checkpoint: Checkpoint | None,
+    beginning: Beginning,
+    warn: Callable[[str], None],
+    stack: AsyncExitStack,
+) -> list[AnyLog]:
+    """The batch log, if one is set and not yet read to its end, and the stream log.
+
+    Raises:
+        UsageError: a log cannot be read.
+    """
+    stream, resumable = settings.input.stream or "", settings.state.directory is not None
+    facts = checkpoint.envelope.facts if checkpoint is not None else None
+    logs: list[AnyLog] = []
+    if settings.input.batch is not None and (facts is None or not facts.judged):
+        begun = facts.position if facts is not None and facts.position.offset else None
+        batch = LogFile(settings.input.batch, judged=False, position=begun, resumable=resumable)
+        await batch.open(stack)
+        if begun is None:
+            await batch.read_ahead()
+        logs.append(batch)
+    position = facts.position if facts is not None and facts.judged else None
+    if settings.follow and stream != "-" and not await anyio.Path(stream).is_fifo():
+        if await anyio.Path(stream).is_dir():
+            raise UsageError(f"{stream} is a directory; name the log file in it")
+        if facts is not None:
+            beginning = beginning._replace(position=position or Position(), seen=facts.seen)
+        follow = FollowedLog(
+            stream,
+            beginning=beginning,
+            rotated=settings.input.rotated,
+            idle_exit=settings.idle_exit,
+            resumable=resumable,
+            warn=warn,
+        )
+        return [*logs, follow]
+    log = LogFile(stream, judged=True, position=position, resumable=resumable, warn=warn)
+    await log.open(stack)
+    return [*logs, log]
+
+
+def take_header(logs: Sequence[AnyLog], settings: Settings, *, begun: bool = False) -> Layer:
+    """D and T from the batch log's header line; nothing if there is no batch log or it has `begun` to be read.
+
+    Raises:
+        UsageError: the header is bad, or missing though D or T is not set elsewhere.
+    """
+    if begun or not isinstance(logs[0], LogFile) or logs[0].judged:
+        return Layer({}, {})
+    return logs[0].take_header({name for name in ("D", "T") if getattr(settings, name) is None})
+
+
+async def known_header(settings: Settings) -> Layer:
+    """D and T from the header line of a batch log that has been read before; nothing if it is not there any more.
+
+    Raises:
+        UsageError: the header is bad.
+    """
+    path = settings.input.batch
+    if path is None or not await anyio.Path(path).is_file():
+        return Layer({}, {})
+    async with AsyncExitStack() as stack:
+        log = LogFile(path, judged=False)
+        try:
+            await log.open(stack)
+            await log.read_ahead()
+        except PeerwatchError:
+            return Layer({}, {})
+        return log.take_header(set())
+
+
+async def read_header(settings: Settings) -> Layer:
+    """D and T from the header line of the batch log that `settings` name."""
+    async with AsyncExitStack() as stack:
+        log = LogFile(settings.input.batch or "", judged=False)
+        await log.open(stack)
+        await log.read_ahead()
+        return take_header([log], settings)
+
+
+def required(settings: Settings) -> tuple[int, int]:
+    """D and T.
+
+    Raises:
+        UsageError: one of them is set nowhere.
+    """
+    D, T = settings.D, settings.T
+    if D is None or T is None:
+        name = "D" if D is None else "T"
+        raise UsageError(f'"{name}" is not set: give --{name}, set it in the config, or put it into the header line')
+    return D, T
+
+
+def output_paths(settings: Settings) -> Outputs:
+    """Which files are written. Rejects lie beside the output unless they are named.
+
+    Raises:
+        UsageError: no output is set.
+    """
+    named = settings.output
+    flagged, rejects, ledger, decisions = (
+        "-" if path is not None and descriptor_of(path, 1) == 1 else path
+        for path in (named.flagged, named.rejects, named.verdicts, named.decisions)
+    )
+    if decisions == "-":
+        raise UsageError("decisions cannot go to standard output; name a file")
+    if flagged is None:
+        raise UsageError(NOT_SET.format(key="output.flagged", what="the output", option="OUTPUT"))
+    return Outputs(flagged, rejects if rejects is not None else _beside(flagged), ledger, decisions)
+
+
+def _beside(flagged: str) -> str | None:
+    """The rejects file of an output; none if that is a pipe or a device, beside which nothing can be kept."""
+    path = Path(flagged)
+    if descriptor_of(flagged, 1) is not None or _is_no_file(path):
+        return None
+    return str(path.with_name(f"{path.stem}.rejects.json"))
+
+
+def identity_of(settings: Settings, D: int, T: int, outputs: Outputs) -> Identity:
+    """What the run's state belongs to."""
+    directory = Path(settings.state.directory or ".")
+    stream = FilePlace.of(settings.input.stream or "", directory)
+    flagged, rejects = (FilePlace.of(path or "-", directory) for path in outputs[:2])
+    verdicts, decisions = (FilePlace.of(path, directory) if path is not None else None for path in outputs[2:])
+    rules = rules_of(settings, "detector.", "challenger.")
+    return Identity(D, T, rules, stream, flagged, rejects, verdicts, decisions)
+
+
+def rules_of(settings: Settings, *sections: str) -> dict[str, Any]:
+    """The settings of those who judge, by dotted key."""
+    return {key: value_of(settings, key) for key, _ in keys() if key.startswith(sections)}
+
+
+def check_distinct(settings: Settings, config: Path | None, outputs: Outputs) -> None:
+    """No file may be read and written, or written twice; devices may, but only one thing goes to standard output.
+
+    Raises:
+        UsageError: one is.
+    """
+    read = [("the batch log", settings.input.batch), ("the stream log", settings.input.stream), ("the config", config)]
+    written = [
+        ("the output", outputs.flagged),
+        ("the rejects file", outputs.rejects),
+        ("the ledger", outputs.verdicts),
+        ("the decisions file", outputs.decisions),
+        ("the log file", settings.logs.file),
+    ]
+    if settings.input.batch == settings.input.stream == "-":
+        raise UsageError("the batch log and the stream log cannot both be standard input; name a file for one of them")
+    if len(printed := [what for what, path in written if path is not None and descriptor_of(path, 1) == 1]) > 1:
+        raise UsageError(f"{printed[0]} and {printed[1]} cannot both be standard output; name a file for one of them")
+    for place, (what, path) in enumerate(written):
+        for other, taken in (*read, *written[:place]):
+            if path is not None and taken is not None and _is_same(Path(path), Path(taken)):
+                raise UsageError(f"{shown(path)} is named for {what} and for {other}; name two files")
+
+
+def check_replayable(settings: Settings, outputs: Outputs) -> None:
+    """What a state directory needs: a batch log that can be read again, outputs that can be cut back.
+
+    Raises:
+        UsageError: one of them is a pipe or a device.
+    """
+    if settings.state.directory is None:
+        return
+    names = ("output", "rejects file", "ledger")
+    for what, path in (("batch log", settings.input.batch), *zip(names, outputs, strict=False)):
+        if path is not None and (descriptor_of(path, 1) is not None or _is_no_file(Path(path))):
+            raise UsageError(
+                f"with --state the {what} must be a file, so that a run can go on in it; {shown(path)} is none"
+            )
+
+
+def _is_no_file(path: Path) -> bool:
+    return path.exists() and not path.is_file()
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    if str(one) == "-" or str(other) == "-" or _is_no_file(one):
+        return False
+    return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
+
+
+def check_unchanged(old: Identity, new: Identity, origins: dict[str, str], settings: Settings) -> None:
+    """See that nothing is other than when the state was built that would mix verdicts or lose output.
+
+    Raises:
+        UsageError: something is; both ways out are named.
+    """
+    for key, before, now in _changed(old, new):
+        was, is_ = ("none" if value is None else value for value in (before, now))
+        raise UsageError(
+            f'{origins[key]}: "{key}" is {is_}, but the state in {settings.state.directory} was built with {was};'
+            f" go on with {was}, or begin anew with --reset"
+        )
+
+
+def check_stream(old: Identity, new: Identity, facts: Facts, origins: dict[str, str], settings: Settings) -> None:
+    """See that the stream log is the one that the state was built from: at the same place, or with the same content.
+
+    Raises:
+        UsageError: it is another one.
+    """
+    path = Path(settings.input.stream or "")
+    if old.stream.is_same(new.stream):
+        return
+    position = facts.position
+    files = [path, *(file.path for file in rotated_files(path, settings.input.rotated))]
+    if not (facts.judged and position.offset and any(holds(file, position) for file in files)):
+        raise UsageError(
+            f'{origins["input.stream"]}: "input.stream" is {new.stream.absolute}, but the state in'
+            f" {settings.state.directory} was built from {old.stream.absolute}, and what had been read of that is not"
+            " there; go on with the old one, or begin anew with --reset"
+        )
+
+
+def _changed(old: Identity, new: Identity) -> Iterator[tuple[str, Any, Any]]:
+    """Each key that has changed, what it was and what it is."""
+    for name in ("D", "T"):
+        if getattr(old, name) != getattr(new, name):
+            yield name, getattr(old, name), getattr(new, name)
+    for key in new.rules:
+        if old.rules.get(key) != new.rules[key]:
+            yield key, old.rules.get(key), new.rules[key]
+    for name in Outputs._fields:
+        was, is_ = getattr(old, name), getattr(new, name)
+        if (was is None) != (is_ is None) or (was is not None and not was.is_same(is_)):
+            yield f"output.{name}", was and was.absolute, is_ and is_.absolute

@@ -1,0 +1,103 @@
+"""The checkpointer's contract: a snapshot is written once all its parts are there, whatever the order they come in."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peerwatch.actors.mailbox import Mailbox
+from peerwatch.actors.snapshot import (
+    CoordinatorPart,
+    DispatcherPart,
+    GraphPart,
+    OutputPart,
+    ShardPart,
+    SnapshotPart,
+)  # fmt: skip
+from peerwatch.connectors.output_file import Written
+from peerwatch.connectors.position import Position
+from peerwatch.connectors.seen import Seen
+from peerwatch.judging.state import DISAGREED, Arrays, Counts, State
+from peerwatch.judging.verdict_hash import VerdictHash
+from peerwatch.runtime.checkpointer import Checkpointer
+from peerwatch.storage.checkpoints import CheckpointEnvelope, FilePlace, Identity, StateDirectory
+
+NOWHERE = FilePlace("-", "-")
+PARTS = {"dispatcher", "graph", "shard 0", "shard 1", "coordinator", "output"}
+
+
+class Kept(StateDirectory):
+    """Keeps checkpoints in memory."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("state"), lambda _: None)
+        self.checkpoints: list[tuple[Arrays, CheckpointEnvelope]] = []
+
+    def write(self, arrays: Arrays, envelope: CheckpointEnvelope) -> None:
+        """Keep it."""
+        self.checkpoints.append((arrays, envelope))
+
+
+def parts_of(request: int) -> list[SnapshotPart]:
+    """All parts of a snapshot behind `request` events of two shards."""
+    state = State.fresh(1, 3, 2)
+    arena, ends = state.decoder.interner.columns()
+    return [
+        DispatcherPart(
+            request, "dispatcher", Counts(events=request), judged=True, position=Position(), bookmarks=[], unseen=[],
+            arena=arena, ends=ends,
+        ),
+        GraphPart(request, "graph", *state.graph.columns()),
+        *(ShardPart(request, f"shard {number}", number, state.histories[number].columns()) for number in range(2)),
+        CoordinatorPart(request, "coordinator", np.array([request, 0]), {}, None),
+        OutputPart(request, "output", Written(), Written(), None, request, VerdictHash()),
+    ]  # fmt: skip
+
+
+async def checkpoints(parts: Sequence[SnapshotPart], requests: int) -> list[tuple[Arrays, CheckpointEnvelope]]:
+    """The checkpoints that come of these parts, so many snapshots having been requested."""
+    directory = Kept()
+    identity = Identity(1, 3, {}, NOWHERE, NOWHERE, NOWHERE, None)
+    checkpointer = Checkpointer(directory, identity, State.fresh(1, 3, 2), 0.0, 1, Seen)
+    for number in range(requests):
+        request = checkpointer.due(number, None, last=True)
+        assert request is not None
+        assert request.id == number + 1
+    box = Mailbox[SnapshotPart]("checkpointer", 100)
+    with box.sender as sender:
+        for part in parts:
+            await sender.send(part)
+    await checkpointer.run(box.receiver, PARTS)
+    return directory.checkpoints
+
+
+@given(st.permutations([part for request in (1, 2, 3) for part in parts_of(request)]), st.integers(0, 17))
+def test_each_snapshot_is_written_once_and_whole(parts: list[SnapshotPart], missing: int) -> None:
+    """Parts of three snapshots in any order, one of them missing: two are written, each of its own parts alone."""
+    lacking = parts.pop(missing).id
+    found = anyio.run(checkpoints, parts, 3)
+    events = [envelope.facts.progress.events for _, envelope in found]
+    assert sorted(events) == sorted({1, 2, 3} - {lacking})
+    for (arrays, envelope), seq in zip(found, events, strict=True):
+        assert (arrays[DISAGREED].tolist(), envelope.facts.flagged, envelope.facts.shards) == ([seq, 0], seq, 2)
+        assert envelope.names == sorted(State.fresh(1, 3, 2).arrays())
+
+
+async def test_another_snapshot_is_due_only_when_the_one_before_is_written() -> None:
+    """Behind the last block alone one is taken whatever is pending."""
+    directory = Kept()
+    checkpointer = Checkpointer(
+        directory, Identity(1, 3, {}, NOWHERE, NOWHERE, NOWHERE, None), State.fresh(1, 3, 2), 0.0, 1, Seen
+    )
+    assert checkpointer.due(1, "a", last=False) is not None
+    assert checkpointer.due(2, "b", last=False) is None
+    box = Mailbox[SnapshotPart]("checkpointer", 100)
+    with box.sender as sender:
+        for part in parts_of(1):
+            await sender.send(part)
+    await checkpointer.run(box.receiver, PARTS)
+    assert checkpointer.due(2, "b", last=False) is not None
+    assert checkpointer.due(3, "c", last=True) is not None
