@@ -23,7 +23,8 @@ def clone(tmp_path: Path) -> Path:
 
 def outside_make() -> dict[str, str]:
     """The environment without what a make that runs these tests has put into it."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    own = ("MAKE", "MFLAGS", "PROFILE")  # what is set on its command line goes on into the environment
+    return {name: value for name, value in os.environ.items() if not name.startswith(own)}
 
 
 def test_the_two_commands_run_in_a_fresh_clone(clone: Path) -> None:
