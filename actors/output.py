@@ -52,7 +52,7 @@ class OutputActor:
                     await self._send_part(results)
                 else:
                     await self._write(results)
-            await self._record(self.verdicts.unended())  # behind every snapshot: a later run cuts it off
+            await self._record(self.verdicts.unended())  # behind every snapshot: a later run writes it anew
 
     async def _send_part(self, request: SnapshotRequest) -> None:
         flagged, rejects = await self._flagged.sync(), await self._rejects.sync()

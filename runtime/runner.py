@@ -15,6 +15,7 @@ from peerwatch.connectors.seen import Lost
 from peerwatch.connectors.tail import Beginning, look_at
 from peerwatch.errors import UsageError
 from peerwatch.judging.audit import Difference
+from peerwatch.judging.verdict_hash import is_provisional
 from peerwatch.progress import Progress
 from peerwatch.runtime.deadline import Deadline
 from peerwatch.runtime.decision_log import Logger
@@ -109,7 +110,7 @@ async def run(
             await run_sync(check_stream, checkpoint.envelope.identity, identity, facts, origins, settings)
         unkept = UnkeptRejects(console, strict=settings.strict)
         rejects = FileSink(paths.rejects, logger.warning) if paths.rejects is not None else unkept
-        ledger = FileSink(paths.verdicts, logger.warning) if paths.verdicts is not None else None
+        ledger = FileSink(paths.verdicts, logger.warning, is_provisional) if paths.verdicts is not None else None
         decisions = await run_sync(_decisions_file, paths, settings)
         sinks = Sinks(FileSink(paths.flagged, logger.warning), rejects, ledger, decisions)
         own = (is_flagged_line, is_reject_line, is_ledger_line)

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import event_of, judge, network_of, verdict_of
+from rotations import Log, decompressed
 from strategies import examples
 from strategies import logs as any_logs
 from support import befriend, judge_files, purchase
@@ -247,6 +248,27 @@ def test_the_hash_tells_in_one_line_whether_two_runs_agree(logs: Path) -> None:
     found = peerwatch("bisect", "ledger", "whole.ledger")
     assert (found.exit_code, hash_in(found)) == (0, hash_in(whole))
     assert hash_in(peerwatch("run", "batch", "stream", "other", "--T", "3")) != hash_in(whole)
+
+
+@pytest.mark.parametrize("rotation", ["rename", "compress", "copytruncate"])
+def test_a_ledger_that_is_rotated_between_runs_goes_on(logs: Path, rotation: str) -> None:
+    """A run ends within a group; the next one goes on in a new file, and the files together are the whole ledger."""
+    assert peerwatch("run", "batch", "stream", "whole", "--verdicts", "whole.ledger").exit_code == 0
+    rotator = Log(logs / "ledger.json")
+    for cut in (100, 101, 101, 250, 400):
+        (logs / "stream").write_bytes(b"".join(STREAM[:cut]))
+        result = live("--verdicts", "ledger.json")
+        assert result.exit_code == 0, result.stderr
+        if rotation == "copytruncate":
+            rotator.copytruncate()
+        else:
+            rotator.rename()
+            if rotation == "compress":
+                rotator.compress(0, ".gz")
+    (logs / "together").write_bytes(b"".join(map(decompressed, reversed(rotator.rotated))))
+    assert len((logs / "together").read_bytes().splitlines()) > len((logs / "whole.ledger").read_bytes().splitlines())
+    found = peerwatch("bisect", "together", "whole.ledger")
+    assert (found.exit_code, hash_in(found)) == (0, hash_in(result)), found.output
 
 
 @given(

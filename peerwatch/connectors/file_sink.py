@@ -6,18 +6,15 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import aiofiles
 from anyio.to_thread import run_sync
 
 from peerwatch.connectors.descriptors import descriptor_of, name_of
-from peerwatch.connectors.output_file import OutputFile, Written, open_output
+from peerwatch.connectors.output_file import LONGEST_LINE, OutputFile, Written, open_output
 from peerwatch.errors import SinkError, UsageError
 from peerwatch.readable import shown, why_unwritable
-
-LONGEST_LINE: Final = 1 << 20
-"""Bytes of an old output's first line that are looked at."""
 
 
 class FileSink:
@@ -26,12 +23,18 @@ class FileSink:
     Nothing that is in the file is touched before `start`.
     """
 
-    def __init__(self, path: str, warn: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        path: str,
+        warn: Callable[[str], None] = lambda _: None,
+        is_provisional: Callable[[bytes], bool] = lambda _: False,
+    ) -> None:
         self._given = descriptor_of(path, 1)
         """The descriptor that the process was given to write to, None for a file of its own."""
         self.name = name_of(self._given) if self._given is not None else shown(path)
         self._path = path
         self._warn = warn
+        self._is_provisional = is_provisional
         self._stream: Any = None
         self._file: OutputFile | None = None
         self._started = False
@@ -44,7 +47,7 @@ class FileSink:
         """
         descriptor = self._given if self._given is not None else await run_sync(self._open, stack)
         if self._given is None and stat.S_ISREG(os.fstat(descriptor).st_mode):
-            self._file = OutputFile(Path(self._path), descriptor, self._warn)
+            self._file = OutputFile(Path(self._path), descriptor, self._warn, self._is_provisional)
             stack.callback(self._file.close)
         else:
             self._stream = await stack.enter_async_context(

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from zlib import crc32
 
 import msgspec
@@ -19,6 +19,9 @@ from peerwatch.connectors.rotated import Rotated, rotated_files
 from peerwatch.connectors.stored_file import PlainFile, StoredFile, open_file, prefix_of
 from peerwatch.errors import SinkError, UsageError
 from peerwatch.readable import shown
+
+LONGEST_LINE: Final = 1 << 20
+"""Bytes that a line is looked for in."""
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -50,14 +53,22 @@ class OutputFile:
 
     A run that goes on behind a checkpoint writes again what had been written since. Where that is still in the file at
     the path, it is cut off; where the file has been rotated since, it is compared with what is there, and skipped.
+    A last line that `is_provisional` may stay in a rotated file although it is written differently then.
     """
 
-    def __init__(self, path: Path, descriptor: int, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        descriptor: int,
+        warn: Callable[[str], None],
+        is_provisional: Callable[[bytes], bool] = lambda _: False,
+    ) -> None:
         """The file at the path is open for appending, and locked, as `descriptor`."""
         self._path = path
         self._name = shown(path)
         self._descriptor = descriptor
         self._warn = warn
+        self._is_provisional = is_provisional
         self._prefix = Prefix()
         self._replayed: deque[Replayed] = deque()
         self._first: Written | None = None
@@ -213,10 +224,16 @@ class OutputFile:
         file, prefix = self._replayed[0]
         there = file.read_at(prefix.size, len(data))
         if there != data[: len(there)]:
-            raise SinkError(
-                f"{shown(file.path)} holds something else after byte {prefix.size:,} than has been judged again; bring"
-                " back what was there, or begin anew with --reset"
-            )
+            differs = next(place for place, pair in enumerate(zip(there, data, strict=False)) if pair[0] != pair[1])
+            same = there.rfind(b"\n", 0, differs) + 1
+            if not self._ends_provisionally(file, prefix.size + same):
+                raise SinkError(
+                    f"{shown(file.path)} holds something else after byte {prefix.size:,} than has been judged again;"
+                    " bring back what was there, or begin anew with --reset"
+                )
+            there = there[:same]
+            if len(self._replayed) == 1:
+                durable.truncate(self._descriptor, prefix.size + same)
         prefix.add(there)
         if not there:
             self._replayed.popleft()
@@ -224,6 +241,10 @@ class OutputFile:
             if not self._replayed:
                 self._prefix = prefix
         return data[len(there) :]
+
+    def _ends_provisionally(self, file: StoredFile, begin: int) -> bool:
+        line = file.read_at(begin, LONGEST_LINE)
+        return line.find(b"\n") == len(line) - 1 and self._is_provisional(line)
 
     def _begin_new_file(self, status: os.stat_result) -> None:
         try:

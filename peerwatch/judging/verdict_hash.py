@@ -1,6 +1,7 @@
 """A running hash of all verdicts, and the entries of a ledger in which two runs can be compared."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
@@ -40,6 +41,11 @@ class LedgerEntry(msgspec.Struct, frozen=True):
     def group(self) -> int:
         """Which group it is, from 0."""
         return (self.through - 1) // GROUP
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is whole; if not, a run ended within the group, and one that goes on writes it again."""
+        return self.through % GROUP == 0
 
 
 class VerdictHash(msgspec.Struct):
@@ -118,3 +124,10 @@ def decode_entry(line: bytes) -> LedgerEntry:
         MsgspecError: the line is no entry.
     """
     return msgspec.json.decode(line, type=LedgerEntry)
+
+
+def is_provisional(line: bytes) -> bool:
+    """Whether a line is the entry of a group within which a run ended."""
+    with suppress(msgspec.MsgspecError):
+        return not decode_entry(line).has_ended
+    return False

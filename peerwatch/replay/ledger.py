@@ -5,12 +5,16 @@ from pathlib import Path
 import msgspec
 
 from peerwatch.errors import UsageError
-from peerwatch.judging.verdict_hash import FlaggedVerdict, LedgerEntry, decode_entry
+from peerwatch.judging.verdict_hash import FlaggedVerdict, LedgerEntry, decode_entry, is_provisional
 from peerwatch.readable import shown
 
 
 class Ledger:
-    """The entries of a ledger, decoded when they are used."""
+    """The entries of a ledger, decoded when they are used.
+
+    Where rotated ledgers were put together, an entry of a group within which a run ended may be followed by that of the
+    whole group; only the latter counts.
+    """
 
     def __init__(self, path: Path) -> None:
         """Read the file.
@@ -20,24 +24,29 @@ class Ledger:
         """
         self.name = shown(path)
         try:
-            self._lines = path.read_bytes().splitlines()
+            lines = list(enumerate(path.read_bytes().splitlines(), 1))
         except OSError as error:
             raise UsageError(f"cannot read the ledger {self.name}: {error.strerror}") from None
+        self._lines = [(number, line) for number, line in lines[:-1] if not is_provisional(line)] + lines[-1:]
 
     def __len__(self) -> int:
         return len(self._lines)
 
+    def where(self, place: int) -> str:
+        """The file and line of the entry at a place."""
+        return f"{self.name}:{self._lines[place][0]}"
+
     def entry(self, place: int) -> LedgerEntry:
-        """The entry in line `place` + 1.
+        """The entry at a place, from 0.
 
         Raises:
-            UsageError: the line is none.
+            UsageError: its line is none.
         """
         try:
-            return decode_entry(self._lines[place])
+            return decode_entry(self._lines[place][1])
         except msgspec.MsgspecError as error:
             raise UsageError(
-                f"{self.name}:{place + 1}: not a ledger's line ({error}); name files that --verdicts has written"
+                f"{self.where(place)}: not a ledger's line ({error}); name files that --verdicts has written"
             ) from None
 
 
@@ -100,8 +109,7 @@ def _within(a: Ledger, b: Ledger, place: int) -> Comparison:
         )
         return Comparison(same=False, text=f"{text} they do not come from the same logs.")
     raise UsageError(
-        f"{a.name}:{place + 1} and {b.name}:{place + 1} agree, but their digests differ: one of the files has"
-        " been altered"
+        f"{a.where(place)} and {b.where(place)} agree, but their digests differ: one of the files has been altered"
     )
 
 

@@ -16,6 +16,11 @@ from peerwatch.connectors.output_file import OutputFile, Written, open_output
 from peerwatch.errors import SinkError, UsageError
 
 
+def is_provisional(line: bytes) -> bool:
+    """Whether a run ended with the line."""
+    return line.startswith(b"ended ")
+
+
 class Writer:
     """Writes lines to an output, and can be killed and started again from its last checkpoint."""
 
@@ -28,16 +33,25 @@ class Writer:
 
     def start(self, written: Written | None, *, force: bool = False) -> None:
         """A new process."""
-        self.file = OutputFile(self.path, open_output(self.path), self.warnings.append)
+        self.file = OutputFile(self.path, open_output(self.path), self.warnings.append, is_provisional)
         self.file.begin(written, force=force)
 
     def checkpoint(self) -> None:
         """Remember how far it has come."""
         self.kept = (self.file.sync(), self.number)
 
+    def end(self) -> None:
+        """A run's end, at which a line is written that a run that goes on writes differently."""
+        self.file.write(b"ended %d\n" % self.number)
+        self.file.close()
+
     def kill(self, *, force: bool = False) -> None:
         """Killed and started again: what came behind the checkpoint is written again."""
         self.file.close()
+        self.restart(force=force)
+
+    def restart(self, *, force: bool = False) -> None:
+        """What came behind the checkpoint is written again."""
         self.start(self.kept[0], force=force)
         number, self.number = self.number, self.kept[1]
         self.write(number - self.number)
@@ -58,9 +72,12 @@ class Rotator(Log):
 
     @property
     def content(self) -> bytes:
-        """All files together."""
+        """All files together, without the provisional lines, which are at the ends of files."""
         there = self.path.read_bytes() if self.path.exists() else b""
-        return b"".join(map(decompressed, reversed(self.rotated))) + there
+        files = [*map(decompressed, reversed(self.rotated)), there]
+        for file in files:
+            assert not any(map(is_provisional, file.splitlines()[:-1]))
+        return b"".join(one for file in files for one in file.splitlines(keepends=True) if not is_provisional(one))
 
 
 @pytest.fixture
@@ -82,7 +99,22 @@ def writer(path: Path) -> Iterator[Writer]:
 @settings(max_examples=examples(300))
 @given(
     moves=st.lists(
-        st.sampled_from(["write", "write", "much", "rename", "take away", "copy", "compress", "look", "keep", "kill"]),
+        st.sampled_from(
+            [
+                "write",
+                "write",
+                "much",
+                "rename",
+                "take away",
+                "copy",
+                "compress",
+                "look",
+                "keep",
+                "kill",
+                "end",
+                "ended",
+            ]
+        ),
         max_size=25,
     ),
     scheme=st.sampled_from(["number", "date", "infix", "seconds"]),
@@ -91,7 +123,7 @@ def writer(path: Path) -> Iterator[Writer]:
 def test_every_byte_is_there_once(
     moves: list[str], scheme: str, ending: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Renamed with or without a new file, copied and truncated, compressed, killed, in any order."""
+    """Renamed with or without a new file, copied and truncated, compressed, killed, ended, in any order."""
     directory = tmp_path_factory.mktemp("output")
     path = directory / "out.json"
     writer = Writer(path)
@@ -113,6 +145,12 @@ def test_every_byte_is_there_once(
             writer.file.look()
         elif move == "keep":
             writer.checkpoint()
+        elif move in {"end", "end!"}:
+            writer.end()
+            if move == "end!":
+                rotator.rename()
+                rotator.compress(0, ending)
+            writer.restart()
         else:
             writer.kill()
         assert rotator.content == writer.expected
