@@ -30,7 +30,7 @@ from peerwatch.actors.messages import (
 from peerwatch.actors.snapshot import CoordinatorPart, SnapshotPart, SnapshotRequest
 from peerwatch.actors.window_table import WindowTable
 from peerwatch.amounts import UNIT
-from peerwatch.connectors.parquet import DecisionRow, DecisionsFile
+from peerwatch.connectors.records import DecisionRow
 from peerwatch.judging.adaptation import Notice, section
 from peerwatch.judging.audit import AuditedDecision
 from peerwatch.judging.judge import CHALLENGER, CHAMPION, BatchVerdicts, Case, Mask, Reasons
@@ -74,6 +74,14 @@ class AuditSample(NamedTuple):
 
     share: float
     audit: Send[AuditMessage]
+
+
+class JudgedQueries(NamedTuple):
+    """The decisions on one message's purchases: the flagged ones, rows of all if asked for, and those to recompute."""
+
+    flagged: list[Flagged]
+    rows: list[DecisionRow]
+    audited: list[AuditedDecision]
 
 
 class TrainerLink(NamedTuple):
@@ -130,13 +138,14 @@ class Coordinator:
         output: Send[OutputMessage],
         checking: AuditSample | None = None,
         disagreed: Sequence[int] = (0, 0),
-        every: DecisionsFile | None = None,
         parts: Send[SnapshotPart] | None = None,
         trainer: TrainerLink | None = None,
+        *,
+        every_decision: bool = False,
     ) -> None:
-        """`disagreed` counts from what was judged before; `every` takes every decision.
+        """`disagreed` counts from what was judged before. There is a `trainer` if one of the judges learns.
 
-        There is a `trainer` if one of the judges learns.
+        With `every_decision` the output gets every decision, not only the flagged ones.
         """
         self._judges = judges
         self._T = T
@@ -148,7 +157,7 @@ class Coordinator:
         self._table = WindowTable(len(shards))
         self._output = output
         self._checking = checking
-        self._every = every
+        self._every_decision = every_decision
         self._parts = parts
         self._trainer = trainer
         self._wants_context = any(live.wants_context for _, live in judges.live_judges())
@@ -227,37 +236,38 @@ class Coordinator:
                 queries = message.queries
                 windows = [] if message.windows is None else await self._table.take(message.windows)
                 own = [] if message.own is None else await self._table.take(message.own)
-                flagged = await self._flagged(queries, windows, own) if windows else []
-                await self._output.send(Results(queries.seq, flagged, queries.rejected, queries.through))
+                judged = await self._judged(queries, windows, own) if windows else JudgedQueries([], [], [])
+                await self._output.send(
+                    Results(queries.seq, judged.flagged, queries.rejected, queries.through, judged.rows)
+                )
 
     async def _send_part(self, request: SnapshotRequest) -> None:
-        written = await run_sync(self._every.sync) if self._every is not None else None
         if self._parts is not None:
             memory = self._judges.arrays()
-            await self._parts.send(CoordinatorPart(request.id, self.part, self.disagreed.copy(), memory, written))
+            await self._parts.send(CoordinatorPart(request.id, self.part, self.disagreed.copy(), memory))
 
-    async def _flagged(self, queries: WindowQueries, windows: list[Windows], own: list[Windows]) -> list[Flagged]:
+    async def _judged(self, queries: WindowQueries, windows: list[Windows], own: list[Windows]) -> JudgedQueries:
         wanted = self._log.wanted(queries)
         checked = None if self._checking is None else sampled(queries.seq, self._checking.share)
         if self._at_once:
             work = 8 * sum(len(part.seq) for part in (*windows, *own))
-            if self._log.flagged or wanted.any() or self._every is not None:
+            if self._log.flagged or wanted.any() or self._every_decision:
                 work += INLINE_WORK  # a log may be a file: it is written from a thread
-            flagged, outcomes = await run_kernel(work, self._decide, queries, windows, own, wanted, checked)
+            judged = await run_kernel(work, self._decide, queries, windows, own, wanted, checked)
         else:
             case = await run_sync(self._case, queries, windows, own)
             requests = self._trainer.requests if self._trainer is not None else None
-            judged = [
+            verdicts = [
                 await live.verdicts(case, who, requests, new=queries.new) for who, live in self._judges.live_judges()
             ]
-            flagged, outcomes = await run_sync(self._report, queries, case, judged, wanted, checked)
-        if self._checking is not None and outcomes:
-            await self._checking.audit.send(AuditDecisions(outcomes))
-        return flagged
+            judged = await run_sync(self._report, queries, case, verdicts, wanted, checked)
+        if self._checking is not None and judged.audited:
+            await self._checking.audit.send(AuditDecisions(judged.audited))
+        return judged
 
     def _decide(
         self, queries: WindowQueries, windows: list[Windows], own: list[Windows], wanted: Mask, checked: Mask | None
-    ) -> tuple[list[Flagged], list[AuditedDecision]]:
+    ) -> JudgedQueries:
         case = self._case(queries, windows, own)
         return self._report(queries, case, [self._judges.champion.judge.verdicts(case)], wanted, checked)
 
@@ -270,13 +280,13 @@ class Coordinator:
 
     def _report(
         self, queries: WindowQueries, case: Case, judged: list[BatchVerdicts], wanted: Mask, checked: Mask | None
-    ) -> tuple[list[Flagged], list[AuditedDecision]]:
-        """What is flagged, and what was decided on the purchases that are `checked`; the rest is logged."""
+    ) -> JudgedQueries:
+        """Log the decisions that are `wanted`, and collect what is sent on; `checked` are those to be recomputed."""
         champion = judged[0]
         which = champion.flagged | wanted
         if checked is not None:
             which |= checked
-        if self._every is not None:
+        if self._every_decision:
             which = np.ones(len(case.seq), np.bool_)
         if self._judges.challenger is not None:
             which |= judged[1].flagged
@@ -289,12 +299,11 @@ class Coordinator:
             self._log.write(queries, logged)
         if self._judges.challenger is not None:
             self._compare(queries, case, decisions, self._judges.challenger, judged[1])
-        if self._every is not None:
-            self._every.add([_row(queries, decision) for decision in decisions])
-        flagged = [_flagged(queries, decision) for decision in decisions if decision.flagged]
-        if checked is None:
-            return flagged, []
-        return flagged, [_outcome(queries, decision) for decision in decisions if checked[decision.place]]
+        return JudgedQueries(
+            [_flagged(queries, decision) for decision in decisions if decision.flagged],
+            [_row(queries, decision) for decision in decisions] if self._every_decision else [],
+            [_outcome(queries, decision) for decision in decisions if checked is not None and checked[decision.place]],
+        )
 
     def _compare(
         self,

@@ -6,6 +6,7 @@ import msgspec
 
 from peerwatch.actors.snapshot import SnapshotRequest
 from peerwatch.amounts import Amounts
+from peerwatch.connectors.records import DecisionRow
 from peerwatch.detectors.base import Detector
 from peerwatch.judging.audit import AuditedDecision
 from peerwatch.judging.judge import Scoring
@@ -127,13 +128,14 @@ class Flagged(msgspec.Struct, frozen=True):
 class Results(msgspec.Struct, frozen=True):
     """Coordinator to output: what to write, in order; with it all events up to `through` are judged.
 
-    `seq` are the purchases that were judged.
+    `seq` are the purchases that were judged, `decisions` what is known of each of them, where a sink takes that.
     """
 
     seq: Int64s
     flagged: list[Flagged]
     rejected: list[RejectedLine]
     through: int
+    decisions: list[DecisionRow] = []
 
 
 class TrainingRequest(msgspec.Struct, frozen=True):

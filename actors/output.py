@@ -1,48 +1,57 @@
 """Serialises results in order and hands them to the sinks."""
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Generic, NamedTuple, TypeVar
 
 import orjson
 
 from peerwatch.actors.mailbox import Receive, Send
 from peerwatch.actors.messages import OutputMessage, Results
 from peerwatch.actors.snapshot import OutputPart, SnapshotPart, SnapshotRequest
+from peerwatch.connectors.records import FlaggedPurchase, Kind, LedgerRecord, Record, Rejection
 from peerwatch.connectors.sink import Sink
 from peerwatch.judging.judge import Scoring
 from peerwatch.judging.severity import Level
-from peerwatch.judging.verdict_hash import FlaggedVerdict, LedgerEntry, VerdictHash, encode_entry
-from peerwatch.network.rejects import encode_reject
+from peerwatch.judging.verdict_hash import FlaggedVerdict, LedgerEntry, VerdictHash
+
+AnySink_co = TypeVar("AnySink_co", bound=Sink, covariant=True)
+
+
+class Outlet(NamedTuple, Generic[AnySink_co]):
+    """A sink, the name under which checkpoints keep its mark, and the kinds of records that it gets."""
+
+    name: str
+    sink: AnySink_co
+    records: frozenset[Kind]
 
 
 class OutputActor:
-    """Writes one batch's results in one piece, and keeps the hash of all verdicts and their ledger."""
+    """Hands the records of one batch after the other to the sinks, and keeps the hash of all verdicts."""
 
     part: Final = "output"
-    """What its part of a snapshot is called."""
+    """The name of its part of a snapshot."""
 
     def __init__(
         self,
         inbox: Receive[OutputMessage],
-        flagged: Sink,
-        rejects: Sink,
-        ledger: Sink | None = None,
+        outlets: Sequence[Outlet[Sink]],
         *,
         verdicts: VerdictHash | None = None,
         written: int = 0,
+        rejected: int = 0,
         through: int = 0,
         parts: Send[SnapshotPart] | None = None,
     ) -> None:
         self._inbox = inbox
-        self._flagged = flagged
-        self._rejects = rejects
-        self._ledger = ledger
+        self._outlets = outlets
         self._parts = parts
+        self._rejected = rejected
         self.verdicts = verdicts or VerdictHash()
-        """What has been handed to the sinks so far, hashed."""
+        """The hash of the verdicts that have been handed to the sinks so far."""
         self.written = written
-        """Flagged purchases handed to the sink so far."""
+        """Flagged purchases that have been handed to the sinks so far."""
         self.through = through
-        """All events up to this sequence number are judged, and what they gave is written."""
+        """All events up to this sequence number are judged, and their results are written."""
 
     async def run(self) -> None:
         """Write until the mailbox ends."""
@@ -53,14 +62,13 @@ class OutputActor:
                 else:
                     await self._write(results)
             await self._record(self.verdicts.unended())  # behind every snapshot: a later run writes it anew
+            for outlet in self._outlets:
+                await outlet.sink.finish()
 
     async def _send_part(self, request: SnapshotRequest) -> None:
-        flagged, rejects = await self._flagged.sync(), await self._rejects.sync()
-        verdicts = await self._ledger.sync() if self._ledger is not None else None
+        marks = {outlet.name: await outlet.sink.sync() for outlet in self._outlets}
         if self._parts is not None:
-            await self._parts.send(
-                OutputPart(request.id, self.part, flagged, rejects, verdicts, self.written, self.verdicts.copy())
-            )
+            await self._parts.send(OutputPart(request.id, self.part, marks, self.written, self.verdicts.copy()))
 
     async def _write(self, results: Results) -> None:
         verdicts = [
@@ -68,18 +76,31 @@ class OutputActor:
         ]
         if verdicts:
             pairs = zip(results.flagged, verdicts, strict=True)
-            await self._flagged.write(
-                b"".join(flagged_line(one.text, each.mean, each.sd, one.scoring, one.severity) for one, each in pairs)
+            await self._hand_out(
+                [
+                    FlaggedPurchase(one.seq, flagged_line(one.text, each.mean, each.sd, one.scoring, one.severity))
+                    for one, each in pairs
+                ]
             )
             self.written += len(verdicts)
+        if results.decisions:
+            await self._hand_out(results.decisions)
         if results.rejected:
-            await self._rejects.write(b"".join(map(encode_reject, results.rejected)))
+            numbered = enumerate(results.rejected, self._rejected + 1)
+            await self._hand_out([Rejection(number, line) for number, line in numbered])
+            self._rejected += len(results.rejected)
         await self._record(self.verdicts.add(results.seq, verdicts, results.through))
         self.through = results.through
 
     async def _record(self, entries: list[LedgerEntry]) -> None:
-        if entries and self._ledger is not None:
-            await self._ledger.write(b"".join(map(encode_entry, entries)))
+        if entries:
+            await self._hand_out([LedgerRecord(entry) for entry in entries])
+
+    async def _hand_out(self, records: Sequence[Record]) -> None:
+        """Write records of one kind to the sinks that take them."""
+        for outlet in self._outlets:
+            if records[0].kind in outlet.records:
+                await outlet.sink.write(records)
 
 
 def flagged_line(

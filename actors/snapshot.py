@@ -63,21 +63,15 @@ class ShardPart(SnapshotPart, frozen=True):
 
 
 class CoordinatorPart(SnapshotPart, frozen=True):
-    """What the judges remember, and on how many purchases they have disagreed.
-
-    `decisions_written` are the complete parts of the decisions file, None if there is no such file.
-    """
+    """What the judges remember, and on how many purchases they have disagreed."""
 
     disagreed: Int64s
     judges: dict[str, NDArray[Any]]
-    decisions_written: int | None
 
 
 class OutputPart(SnapshotPart, frozen=True):
-    """How far each sink has been written, in its own words, how many purchases are flagged, and all verdicts' hash."""
+    """Each sink's mark by its name, how many purchases are flagged, and the hash of all verdicts."""
 
-    flagged_written: Any
-    rejects_written: Any
-    verdicts_written: Any
+    marks: dict[str, Any]
     flagged: int
     verdicts: VerdictHash

@@ -12,8 +12,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from peerwatch.connectors.output_file import Written
-from peerwatch.connectors.position import Position
 from peerwatch.connectors.seen import Seen
 from peerwatch.judging.state import Counts, State
 from peerwatch.judging.verdict_hash import VerdictHash
@@ -108,8 +106,7 @@ def checkpoint_seconds(
     }
     progress = Counts(0, purchases, 0, 0, users)
     facts = Facts(
-        progress, judged=True, position=Position(), flagged=0, flagged_written=Written(), rejects_written=Written(),
-        verdicts=VerdictHash(), verdicts_written=None, decisions_written=None, shards=1, unseen=[],
+        progress, judged=True, position=None, flagged=0, marks={}, verdicts=VerdictHash(), shards=1, unseen=[],
         bookmarks=[], seen=Seen(),
     )  # fmt: skip
     state = State.restored(2, 50, 1, [], arrays, facts)
@@ -119,7 +116,7 @@ def checkpoint_seconds(
     began = time.perf_counter()
     envelope = CheckpointEnvelope(
         VERSION,
-        Identity(2, 50, {}, FilePlace("", ""), FilePlace("", ""), FilePlace("", ""), None),
+        Identity("run", 2, 50, {}, FilePlace("", ""), {}),
         facts,
         0.0,
         sorted(taken),

@@ -17,8 +17,6 @@ from peerwatch.actors.snapshot import (
     SnapshotPart,
     SnapshotRequest,
 )  # fmt: skip
-from peerwatch.connectors.output_file import Written
-from peerwatch.connectors.position import Position
 from peerwatch.connectors.seen import Seen
 from peerwatch.judging.state import DISAGREED, NOTHING_DONE, Arrays, State, arrays_of
 from peerwatch.judging.verdict_hash import VerdictHash
@@ -79,13 +77,13 @@ class Checkpointer:
                     await self._write(arrays, facts | {"seen": self._pending[part.id]})
                     del self._pending[part.id]  # only now may another be due
 
-    async def write_beginning(self, judging: Arrays, written: dict[str, Written | None]) -> None:
-        """Write down the fresh state, with what those who judge remember, and the outputs that are begun.
+    async def write_beginning(self, judging: Arrays, marks: Mapping[str, Any]) -> None:
+        """Write down the fresh state, with what the judges remember, and the marks of the sinks that are begun.
 
         A run that is killed before its first checkpoint then knows where it began.
         """
-        nothing = {"progress": NOTHING_DONE, "judged": False, "position": Position(), "flagged": 0}
-        nothing |= {"verdicts": VerdictHash(), "unseen": [], "bookmarks": [], "seen": self._seen()} | written
+        nothing = {"progress": NOTHING_DONE, "judged": False, "position": None, "flagged": 0, "marks": marks}
+        nothing |= {"verdicts": VerdictHash(), "unseen": [], "bookmarks": [], "seen": self._seen()}
         await self._write({**self._state.arrays(), **judging}, nothing)
 
     async def _write(self, arrays: Arrays, facts: Mapping[str, Any]) -> None:
@@ -116,10 +114,7 @@ def _assembled(parts: Collection[SnapshotPart]) -> tuple[Arrays, dict[str, Any]]
         "position": dispatcher.position,
         "bookmarks": dispatcher.bookmarks,
         "unseen": dispatcher.unseen,
-        "decisions_written": coordinator.decisions_written,
-        "flagged_written": output.flagged_written,
-        "rejects_written": output.rejects_written,
-        "verdicts_written": output.verdicts_written,
+        "marks": output.marks,
         "flagged": output.flagged,
         "verdicts": output.verdicts,
     }

@@ -6,7 +6,6 @@ from typing import Any, Final, NamedTuple
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.to_thread import run_sync
 
 from peerwatch.actors.audit import AuditActor, Auditing, AuditTally
 from peerwatch.actors.coordinator import AuditSample, Coordinator, DecisionLog, Judges, TrainerLink
@@ -24,11 +23,11 @@ from peerwatch.actors.messages import (
     TrainingRequest,
     WindowReply,
 )
-from peerwatch.actors.output import OutputActor
+from peerwatch.actors.output import Outlet, OutputActor
 from peerwatch.actors.purchases import PurchaseShard
 from peerwatch.actors.snapshot import SnapshotPart
 from peerwatch.actors.trainer import Trainee, Trainer
-from peerwatch.connectors.parquet import DecisionsFile
+from peerwatch.connectors.records import DECISION
 from peerwatch.connectors.sink import Sink
 from peerwatch.connectors.source import Bookmark, Source
 from peerwatch.errors import PeerwatchError
@@ -73,10 +72,7 @@ class Pipeline:
         judges: Judges,
         *,
         decisions: DecisionLog,
-        flagged: Sink,
-        rejects: Sink,
-        ledger: Sink | None = None,
-        every_decision: DecisionsFile | None = None,
+        outlets: Sequence[Outlet[Sink]],
         walkers: int = 1,
         strict: bool = False,
         batch_cap: int = BATCH_CAP,
@@ -106,10 +102,10 @@ class Pipeline:
             trainer = Trainer(trainees, training.receiver, trained.sender)
             link = TrainerLink(training.sender, trained.receiver)
         # a record names the network's size, and it is a part of the context
-        counted = every_decision is not None or decisions.flagged
+        every_decision = any(DECISION in outlet.records for outlet in outlets)
+        counted = every_decision or decisions.flagged
         state.graph.sizes = counted or any(live.wants_context for live in live_judges)
         self._state = state
-        self._every = every_decision
         self._parts = Mailbox[SnapshotPart]("checkpointer") if checkpointer is not None else None
         parts = self._parts.sender if self._parts is not None else None
         optional = [box for box in (audited, training, trained, self._parts) if box is not None]
@@ -139,11 +135,10 @@ class Pipeline:
         )
         self._output = OutputActor(
             to_output.receiver,
-            flagged,
-            rejects,
-            ledger,
+            outlets,
             verdicts=state.verdicts,
             written=state.flagged,
+            rejected=state.progress.rejected,
             through=state.progress.events,
             parts=parts,
         )
@@ -158,9 +153,9 @@ class Pipeline:
             to_output.sender,
             checking,
             state.disagreed,
-            every_decision,
             parts,
             link,
+            every_decision=every_decision,
         )
         in_snapshots: list[GraphActor | Coordinator | OutputActor | PurchaseShard] = [
             *(
@@ -254,8 +249,6 @@ class Pipeline:
                 clone.close()
         if self._audit is not None:
             await self._audit.finish()
-        if self._every is not None:
-            await run_sync(self._every.finish)
         if self._dispatcher.stopped_by is not None:
             raise self._dispatcher.stopped_by
         return self.statistics()

@@ -1,5 +1,6 @@
 """What a run needs before it begins: its logs, its settings in full, outputs that harm nothing else."""
 
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,7 +13,7 @@ from peerwatch.connectors.descriptors import descriptor_of
 from peerwatch.connectors.follow import FollowedLog
 from peerwatch.connectors.generation import holds
 from peerwatch.connectors.log_file import LogFile
-from peerwatch.connectors.position import Position
+from peerwatch.connectors.position import position_of
 from peerwatch.connectors.rotated import rotated_files
 from peerwatch.connectors.tail import Beginning
 from peerwatch.errors import PeerwatchError, UsageError
@@ -70,7 +71,7 @@ async def open_logs(
     facts = checkpoint.envelope.facts if checkpoint is not None else None
     logs: list[AnyLog] = []
     if settings.input.batch is not None and (facts is None or not facts.judged):
-        begun = facts.position if facts is not None and facts.position.offset else None
+        begun = facts.position if facts is not None else None
         batch = LogFile(settings.input.batch, judged=False, position=begun, resumable=resumable)
         await batch.open(stack)
         if begun is None:
@@ -81,7 +82,7 @@ async def open_logs(
         if await anyio.Path(stream).is_dir():
             raise UsageError(f"{stream} is a directory; name the log file in it")
         if facts is not None:
-            beginning = beginning._replace(position=position or Position(), seen=facts.seen)
+            beginning = Beginning(position_of(position), facts.seen, beginning.again)
         follow = FollowedLog(
             stream,
             beginning=beginning,
@@ -174,14 +175,18 @@ def _beside(flagged: str) -> str | None:
     return str(path.with_name(f"{path.stem}.rejects.json"))
 
 
-def identity_of(settings: Settings, D: int, T: int, outputs: Outputs) -> Identity:
-    """What the run's state belongs to."""
+def new_run() -> str:
+    """A name for a run, like no other."""
+    return secrets.token_hex(8)
+
+
+def identity_of(run: str, settings: Settings, D: int, T: int, outputs: Outputs) -> Identity:
+    """What the state of a run belongs to."""
     directory = Path(settings.state.directory or ".")
     stream = FilePlace.of(settings.input.stream or "", directory)
-    flagged, rejects = (FilePlace.of(path or "-", directory) for path in outputs[:2])
-    verdicts, decisions = (FilePlace.of(path, directory) if path is not None else None for path in outputs[2:])
-    rules = rules_of(settings, "detector.", "challenger.")
-    return Identity(D, T, rules, stream, flagged, rejects, verdicts, decisions)
+    named = outputs._replace(rejects=outputs.rejects or "-")._asdict()
+    places = {name: FilePlace.of(path, directory) for name, path in named.items() if path is not None}
+    return Identity(run, D, T, rules_of(settings, "detector.", "challenger."), stream, places)
 
 
 def rules_of(settings: Settings, *sections: str) -> dict[str, Any]:
@@ -262,7 +267,7 @@ def check_stream(old: Identity, new: Identity, facts: Facts, origins: dict[str, 
     path = Path(settings.input.stream or "")
     if old.stream.is_same(new.stream):
         return
-    position = facts.position
+    position = position_of(facts.position)
     files = [path, *(file.path for file in rotated_files(path, settings.input.rotated))]
     if not (facts.judged and position.offset and any(holds(file, position) for file in files)):
         raise UsageError(
@@ -281,6 +286,6 @@ def _changed(old: Identity, new: Identity) -> Iterator[tuple[str, Any, Any]]:
         if old.rules.get(key) != new.rules[key]:
             yield key, old.rules.get(key), new.rules[key]
     for name in Outputs._fields:
-        was, is_ = getattr(old, name), getattr(new, name)
-        if (was is None) != (is_ is None) or (was is not None and not was.is_same(is_)):
+        was, is_ = old.outputs.get(name), new.outputs.get(name)
+        if (was is None) != (is_ is None) or (was is not None and is_ is not None and not was.is_same(is_)):
             yield f"output.{name}", was and was.absolute, is_ and is_.absolute

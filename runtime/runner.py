@@ -9,14 +9,12 @@ from typing import NamedTuple
 
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.file_sink import FileSink
-from peerwatch.connectors.parquet import DecisionsFile
 from peerwatch.connectors.seen import Lost
 from peerwatch.connectors.tail import Beginning, look_at
 from peerwatch.errors import UsageError
 from peerwatch.judging.audit import Difference
-from peerwatch.judging.verdict_hash import is_provisional
 from peerwatch.progress import Progress
+from peerwatch.runtime.assembly import AuditFrom, RunSetup
 from peerwatch.runtime.deadline import Deadline
 from peerwatch.runtime.decision_log import Logger
 from peerwatch.runtime.judges_from_settings import judges_of
@@ -24,22 +22,21 @@ from peerwatch.runtime.log_target import open_log_target
 from peerwatch.runtime.pipeline import Totals
 from peerwatch.runtime.preflight import (
     NOT_SET,
-    Outputs,
     check_distinct,
     check_replayable,
     check_stream,
     check_unchanged,
     identity_of,
     known_header,
+    new_run,
     open_logs,
     open_state,
     output_paths,
     required,
     take_header,
 )  # fmt: skip
-from peerwatch.runtime.sinks import Sinks, is_flagged_line, is_ledger_line, is_reject_line
-from peerwatch.runtime.supervisor import AuditFrom, Supervisor
-from peerwatch.runtime.unkept import UnkeptRejects
+from peerwatch.runtime.sinks import sinks_of
+from peerwatch.runtime.supervisor import Supervisor
 from peerwatch.settings.model import Layer, Settings, resolve
 
 
@@ -97,34 +94,23 @@ async def run(
             settings, origins = resolve(*layers, take_header(logs, settings))
         else:
             known = checkpoint.envelope.identity
-            take_header(logs, settings, begun=checkpoint.envelope.facts.position.offset > 0)
+            take_header(logs, settings, begun=checkpoint.envelope.facts.position is not None)
             header = await known_header(settings)
             settings, origins = resolve(*layers, header, Layer({"D": known.D, "T": known.T}, {}))
         D, T = required(settings)
         make_judges = partial(judges_of, settings, origins, logger.warning)
         await run_sync(make_judges)  # a mistake shows before anything is written
-        identity = await run_sync(identity_of, settings, D, T, paths)
+        run = checkpoint.envelope.identity.run if checkpoint is not None else new_run()
+        identity = await run_sync(identity_of, run, settings, D, T, paths)
         if checkpoint is not None:
             check_unchanged(checkpoint.envelope.identity, identity, origins, settings)
             facts = checkpoint.envelope.facts
             await run_sync(check_stream, checkpoint.envelope.identity, identity, facts, origins, settings)
-        unkept = UnkeptRejects(console, strict=settings.strict)
-        rejects = FileSink(paths.rejects, logger.warning) if paths.rejects is not None else unkept
-        ledger = FileSink(paths.verdicts, logger.warning, is_provisional) if paths.verdicts is not None else None
-        decisions = await run_sync(_decisions_file, paths, settings)
-        sinks = Sinks(FileSink(paths.flagged, logger.warning), rejects, ledger, decisions)
-        own = (is_flagged_line, is_reject_line, is_ledger_line)
-        for sink, is_own in zip((sinks.flagged, sinks.rejects, sinks.ledger), own, strict=True):
-            if sink is None:
-                continue
-            await sink.open(stack)
-            if checkpoint is None and not force and isinstance(sink, FileSink):
-                await sink.check_own(is_own)
-        if decisions is not None:
-            stack.push_async_callback(run_sync, decisions.discard)
-            if checkpoint is None:
-                await run_sync(partial(decisions.check, force=force))
-        supervisor = Supervisor(
+        parts = settings.follow or settings.state.directory is not None
+        make_sinks = partial(sinks_of, paths, logger.warning, console, strict=settings.strict, parts=parts)
+        sinks = await run_sync(make_sinks)
+        await sinks.open(stack, check_new=checkpoint is None and not force)
+        setup = RunSetup(
             layers,
             settings,
             D,
@@ -135,11 +121,11 @@ async def run(
             sinks,
             logger,
             console,
-            deadline,
             beginning,
             audit_from,
-            force=force,
-        )
+            force,
+        )  # fmt: skip
+        supervisor = Supervisor(setup, deadline)
         detector = settings.detector.described()
         await run_sync(partial(logger.info, "run started", D=D, T=T, shards=settings.shards, **detector))
         totals = await supervisor.run(checkpoint, logs)
@@ -157,9 +143,3 @@ async def run(
             supervisor.lost,
             checkpoint.envelope.facts.progress.events if checkpoint is not None else 0,
         )
-
-
-def _decisions_file(paths: Outputs, settings: Settings) -> DecisionsFile | None:
-    if paths.decisions is None:
-        return None
-    return DecisionsFile(paths.decisions, parts=settings.follow or settings.state.directory is not None)

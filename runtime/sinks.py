@@ -1,25 +1,61 @@
 """The sinks of one run."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import Any
 
 import msgspec
 
+from peerwatch.actors.output import Outlet
 from peerwatch.connectors.file_sink import FileSink
 from peerwatch.connectors.parquet import DecisionsFile
+from peerwatch.connectors.records import DECISION, FLAGGED, LEDGER, REJECT
+from peerwatch.connectors.sink import ResumableSink
 from peerwatch.errors import BadEvent
-from peerwatch.judging.verdict_hash import decode_entry
+from peerwatch.judging.verdict_hash import decode_entry, is_provisional
 from peerwatch.network.events import parse_object
 from peerwatch.network.rejects import decode_reject
+from peerwatch.progress import Progress
+from peerwatch.runtime.preflight import Outputs
 from peerwatch.runtime.unkept import UnkeptRejects
 
 
-class Sinks(NamedTuple):
-    """The files of one run."""
+class Sinks:
+    """All sinks of one run, opened and started together."""
 
-    flagged: FileSink
-    rejects: FileSink | UnkeptRejects
-    ledger: FileSink | None
-    decisions: DecisionsFile | None = None
+    def __init__(self, outlets: list[Outlet[ResumableSink]]) -> None:
+        self.outlets = outlets
+
+    async def open(self, stack: AsyncExitStack, *, check_new: bool) -> None:
+        """Open them; they are closed with the stack. Nothing that they hold is touched before `start`.
+
+        Raises:
+            UsageError: one cannot be written, or, with `check_new`, something in it would be lost.
+        """
+        for outlet in self.outlets:
+            await outlet.sink.open(stack)
+            if check_new:
+                await outlet.sink.check_new()
+
+    async def has_more(self, marks: Mapping[str, Any]) -> bool:
+        """Whether flagged purchases are behind a checkpoint's marks, which somebody may have read."""
+        for outlet in self.outlets:
+            if FLAGGED in outlet.records and await outlet.sink.has_more(marks[outlet.name]):
+                return True
+        return False
+
+    async def start(self, marks: Mapping[str, Any] | None, *, force: bool) -> None:
+        """Go on behind a checkpoint's marks, or begin anew.
+
+        Raises:
+            UsageError: what had been written is not there.
+        """
+        for outlet in self.outlets:
+            await outlet.sink.start(marks[outlet.name] if marks is not None else None, force=force)
+
+    async def marks(self) -> dict[str, Any]:
+        """How far each has been written, made durable."""
+        return {outlet.name: await outlet.sink.sync() for outlet in self.outlets}
 
     async def look(self) -> None:
         """See whether somebody has moved one of them away, deleted or emptied it.
@@ -27,19 +63,32 @@ class Sinks(NamedTuple):
         Raises:
             SinkError: one is gone, and no new one can be made.
         """
-        for sink in (self.flagged, self.rejects, self.ledger):
-            if sink is not None:
-                await sink.look()
+        for outlet in self.outlets:
+            await outlet.sink.look()
 
-    async def written(self) -> dict[str, Any]:
-        """How far they have been written when nothing has been judged yet, as a checkpoint has it."""
-        flagged, rejects, ledger, decisions = self
-        return {
-            "flagged_written": await flagged.written(),
-            "rejects_written": await rejects.written(),
-            "verdicts_written": await ledger.written() if ledger is not None else None,
-            "decisions_written": 0 if decisions is not None else None,
-        }
+
+def sinks_of(paths: Outputs, warn: Callable[[str], None], console: Progress, *, strict: bool, parts: bool) -> Sinks:
+    """The sinks that the settings name. With `parts` decisions go into a folder, a file a checkpoint.
+
+    Raises:
+        UsageError: a library is missing.
+    """
+    outlets: list[Outlet[ResumableSink]] = [
+        Outlet("flagged", FileSink(paths.flagged, warn, is_own=is_flagged_line), frozenset({FLAGGED})),
+        Outlet(
+            "rejects",
+            FileSink(paths.rejects, warn, is_own=is_reject_line)
+            if paths.rejects is not None
+            else UnkeptRejects(console, strict=strict),
+            frozenset({REJECT}),
+        ),
+    ]
+    if paths.verdicts is not None:
+        ledger = FileSink(paths.verdicts, warn, is_own=is_ledger_line, is_provisional=is_provisional)
+        outlets.append(Outlet("verdicts", ledger, frozenset({LEDGER})))
+    if paths.decisions is not None:
+        outlets.append(Outlet("decisions", DecisionsFile(paths.decisions, parts=parts), frozenset({DECISION})))
+    return Sinks(outlets)
 
 
 def is_flagged_line(line: bytes) -> bool:

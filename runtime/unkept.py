@@ -1,12 +1,12 @@
 """Rejected lines of a run whose output is no file beside which they could be kept: they are told."""
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Final
+from typing import Any, Final
 
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.output_file import Written
-from peerwatch.network.rejects import decode_reject
+from peerwatch.connectors.records import Record, Rejection
 from peerwatch.progress import Progress
 
 TOLD: Final = 3
@@ -15,6 +15,8 @@ TOLD: Final = 3
 
 class UnkeptRejects:
     """Tells the first rejected lines where they stand and why, then how many there are; keeps none."""
+
+    name = "the rejected lines"
 
     def __init__(self, console: Progress, *, strict: bool) -> None:
         """A `strict` run ends with the first one, and says so itself."""
@@ -27,30 +29,35 @@ class UnkeptRejects:
         """Tell the number when the stack closes."""
         stack.push_async_callback(run_sync, self._tell_number)
 
-    async def start(self, written: Written | None = None, *, force: bool = False) -> None:  # noqa: ARG002
+    async def check_new(self) -> None:
+        """Nothing is kept that could be lost."""
+
+    async def has_more(self, mark: Any) -> bool:  # noqa: ARG002
+        """Nothing is kept."""
+        return False
+
+    async def start(self, mark: Any = None, *, force: bool = False) -> None:  # noqa: ARG002
         """Count anew; what has been told is not told again."""
         self._count = 0
 
     async def look(self) -> None:
         """There is no file."""
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, records: Sequence[Record]) -> None:
         """Take some records."""
-        await run_sync(self._take, data)
+        await run_sync(self._take, records)
 
-    async def sync(self) -> Written:
+    async def sync(self) -> None:
         """There is nothing to do."""
-        return Written()
 
-    async def written(self) -> Written:
-        """Nothing is."""
-        return Written()
+    async def finish(self) -> None:
+        """The number is told when the stack closes."""
 
-    def _take(self, data: bytes) -> None:
-        for record in data.splitlines():
+    def _take(self, records: Sequence[Record]) -> None:
+        for record in records:
             self._count += 1
-            if self._told < min(self._count, TOLD) and not self._strict:
-                rejected = decode_reject(record)
+            if isinstance(record, Rejection) and self._told < min(self._count, TOLD) and not self._strict:
+                rejected = record.rejected
                 self._told += 1
                 self._console.urgent(f"{rejected.file}:{rejected.line}: rejected: {rejected.reason.splitlines()[0]}")
 

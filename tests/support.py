@@ -18,8 +18,11 @@ from peerwatch.actors.audit import Auditing
 from peerwatch.actors.coordinator import Judges
 from peerwatch.actors.judges import LiveJudge, ModelActivated
 from peerwatch.actors.messages import WindowQueries
+from peerwatch.actors.output import Outlet
 from peerwatch.connectors.file_sink import FileSink
 from peerwatch.connectors.log_file import LogFile
+from peerwatch.connectors.records import FLAGGED, REJECT, Kind, Record, encoded
+from peerwatch.connectors.sink import Sink
 from peerwatch.connectors.source import Block
 from peerwatch.judging.adaptation import Notice
 from peerwatch.judging.audit import BruteForce, Difference
@@ -81,13 +84,22 @@ class MemorySink:
     def __init__(self) -> None:
         self.data = b""
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, records: Sequence[Record]) -> None:
         """Append."""
-        self.data += data
+        self.data += encoded(records)
 
     async def sync(self) -> int:
         """How far it is written: its length."""
         return len(self.data)
+
+    async def finish(self) -> None:
+        """Nothing is left to do."""
+
+
+def outlets(flagged: Sink, rejects: Sink | None = None) -> list[Outlet[Sink]]:
+    """Flagged purchases and rejected lines go to these sinks."""
+    kinds: dict[Kind, Sink] = {FLAGGED: flagged, REJECT: rejects or MemorySink()}
+    return [Outlet(kind, sink, frozenset({kind})) for kind, sink in kinds.items()]
 
 
 class MemoryLog:
@@ -167,13 +179,13 @@ def judge_files(
                     await anyio.Path(directory / name).write_bytes(content)
                     logs.append(LogFile(str(directory / name), judged=name == "stream", chunk=chunk))
                     await logs[-1].open(stack)
-            sinks = [FileSink(str(directory / name)) for name in ("flagged", "rejects")]
+            sinks = [FileSink(str(directory / kind)) for kind in (FLAGGED, REJECT)]
             for sink in sinks:
                 await sink.open(stack)
                 await sink.start()
             pipeline = Pipeline(
                 State.fresh(D, T, shards), bench or Judges(LiveJudge(SigmaJudge(Sigma(k)))), decisions=SilentLog(),
-                flagged=sinks[0], rejects=sinks[1], strict=strict, batch_cap=batch_cap, walkers=walkers,
+                outlets=outlets(*sinks), strict=strict, batch_cap=batch_cap, walkers=walkers,
                 auditing=Auditing(BruteForce(D, T, k), audit, differ) if audit else None,
             )  # fmt: skip
             totals = await pipeline.run(logs)
@@ -183,5 +195,5 @@ def judge_files(
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         totals = anyio.run(partial(judge, directory))
-        rejected = [decode_reject(line) for line in (directory / "rejects").read_bytes().splitlines()]
-        return Result((directory / "flagged").read_bytes(), rejected, totals)
+        rejected = [decode_reject(line) for line in (directory / REJECT).read_bytes().splitlines()]
+        return Result((directory / FLAGGED).read_bytes(), rejected, totals)

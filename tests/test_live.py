@@ -26,12 +26,13 @@ from support import befriend, purchase, running, wait_until
 from peerwatch.actors.dispatcher import Dispatcher
 from peerwatch.amounts import Amounts
 from peerwatch.cli.main import cli
+from peerwatch.connectors.position import position_of
 from peerwatch.errors import SinkError
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import PurchaseHistory
 from peerwatch.network.rejects import decode_reject
 from peerwatch.replay import requeue
-from peerwatch.runtime import supervisor
+from peerwatch.runtime import stopping, supervisor
 from peerwatch.storage import status
 from peerwatch.storage.checkpoints import DAMAGE, read_checkpoint
 from peerwatch.studies.generate import Recipe, generate
@@ -407,7 +408,7 @@ def test_a_checkpoint_holds_the_state_and_can_be_read_by_numpy(logs: Path) -> No
         assert archive["large0"].tobytes() == b"%d" % (2 * 10**36)
     facts = read_checkpoint(newest).envelope.facts
     assert facts.progress.rejected == len(EXPECTED.stream_rejected)
-    assert facts.position.offset == len(stream)
+    assert position_of(facts.position).offset == len(stream)
 
 
 class Broken:
@@ -713,7 +714,7 @@ HUNG_UP = """
 import os, signal
 from peerwatch import kernels
 from peerwatch.cli import main as cli
-from peerwatch.runtime import supervisor
+from peerwatch.runtime import stopping, supervisor
 supervisor.LOOK_SECONDS = 1e6
 load = kernels.load
 
@@ -798,9 +799,9 @@ from peerwatch.cli import main as cli
 from peerwatch.cli import console
 from peerwatch.connectors import output_file
 from peerwatch.runtime import sinks
-from peerwatch.runtime import supervisor
+from peerwatch.runtime import reporting, stopping, supervisor
 from peerwatch.connectors import tail
-supervisor.STOP_SECONDS = 0.2
+stopping.STOP_SECONDS = supervisor.STOP_SECONDS = 0.2
 
 def hang(*_, **__):
     Path("stuck").touch()
@@ -836,7 +837,7 @@ cli.main()
 HANGS = {
     "an output": "sinks.FileSink.write = hang_on_a_thread",
     "an output's disk": "output_file.OutputFile.sync = hang",
-    "the loop": "supervisor.Supervisor._write_status = hang_on_the_loop",
+    "the loop": "reporting.Reporter.write_status = hang_on_the_loop",
     "the log": "tail.Tail.read = hang",
     "words": "console.Console.interrupted = hang; Path('stuck').touch()",
 }
@@ -866,7 +867,7 @@ def test_a_stop_that_cannot_finish_ends_at_its_deadline(logs: Path, how: str, st
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 1
         assert process.stderr is not None
-        assert process.stderr.read() == f"{supervisor.OVERDUE.format(0.2)}\n".encode()
+        assert process.stderr.read() == f"{stopping.OVERDUE.format(0.2)}\n".encode()
     if state:
         assert live().exit_code == 0
         assert (logs / "out").read_bytes() == EXPECTED.flagged

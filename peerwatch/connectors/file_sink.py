@@ -2,17 +2,19 @@
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiofiles
+import msgspec
 from anyio.to_thread import run_sync
 
 from peerwatch.connectors.descriptors import descriptor_of, name_of
 from peerwatch.connectors.output_file import LONGEST_LINE, OutputFile, Written, open_output
+from peerwatch.connectors.records import Record, encoded
 from peerwatch.errors import SinkError, UsageError
 from peerwatch.readable import shown, why_unwritable
 
@@ -27,13 +29,17 @@ class FileSink:
         self,
         path: str,
         warn: Callable[[str], None] = lambda _: None,
+        *,
+        is_own: Callable[[bytes], bool] = lambda _: True,
         is_provisional: Callable[[bytes], bool] = lambda _: False,
     ) -> None:
+        """`is_own` says whether the first line of a file that is there is one of peerwatch's."""
         self._given = descriptor_of(path, 1)
         """The descriptor that the process was given to write to, None for a file of its own."""
         self.name = name_of(self._given) if self._given is not None else shown(path)
         self._path = path
         self._warn = warn
+        self._is_own = is_own
         self._is_provisional = is_provisional
         self._stream: Any = None
         self._file: OutputFile | None = None
@@ -54,13 +60,13 @@ class FileSink:
                 aiofiles.open(descriptor, "wb", buffering=0, closefd=self._given is None)
             )
 
-    async def check_own(self, is_own: Callable[[bytes], bool]) -> None:
+    async def check_new(self) -> None:
         """See that what is in the file is no loss: white space, or lines like those that are to be written.
 
         Raises:
             UsageError: the first line is none of peerwatch's.
         """
-        if self._file is not None and not is_own(await run_sync(self._first_line)):
+        if self._file is not None and not self._is_own(await run_sync(self._first_line)):
             raise UsageError(
                 f"{self.name} holds something that peerwatch has not written; name another file, or add --force"
             )
@@ -72,26 +78,28 @@ class FileSink:
         begun = head.lstrip()
         return begun.partition(b"\n")[0] if begun or len(head) < LONGEST_LINE else head
 
-    async def has_more(self, written: Written) -> bool:
+    async def has_more(self, mark: Any) -> bool:
         """Whether there is something behind what had been written, which somebody may have read."""
-        return self._file is not None and await run_sync(self._file.has_more, written)
+        return self._file is not None and await run_sync(self._file.has_more, msgspec.convert(mark, Written))
 
-    async def start(self, written: Written | None = None, *, force: bool = False) -> None:
+    async def start(self, mark: Any = None, *, force: bool = False) -> None:
         """Go on behind what had been written at a checkpoint, or begin anew.
 
         Raises:
             UsageError: what had been written is not there. With `force` a new file is begun then.
         """
         if self._file is not None:
+            written = msgspec.convert(mark, Written | None)
             await run_sync(partial(self._file.begin, written, force=force))
         self._started = True
 
-    async def write(self, data: bytes) -> None:
-        """Append all of `data`.
+    async def write(self, records: Sequence[Record]) -> None:
+        """Append records, each a line.
 
         Raises:
-            SinkError: it could not be written.
+            SinkError: they could not be written.
         """
+        data = encoded(records)
         try:
             if self._file is not None:
                 await run_sync(self._file.write, data)
@@ -129,9 +137,8 @@ class FileSink:
         except OSError as error:
             raise self._failed(error) from None
 
-    async def written(self) -> Written:
-        """How far it has been written."""
-        return await run_sync(self._file.written) if self._file is not None else Written()
+    async def finish(self) -> None:
+        """A file is complete at any time."""
 
     def _failed(self, error: OSError) -> SinkError:
         return SinkError(f"cannot write {self.name}: {error.strerror}; fix that and run again")

@@ -14,7 +14,7 @@ import msgspec
 from anyio.to_thread import run_sync
 
 from peerwatch.connectors.generation import found_again, without_hole
-from peerwatch.connectors.position import Fingerprint, Position, Prefix
+from peerwatch.connectors.position import Fingerprint, Position, Prefix, position_of
 from peerwatch.connectors.source import Block
 from peerwatch.connectors.stored_file import PlainFile
 from peerwatch.errors import BadEvent, SourceError, UsageError
@@ -46,7 +46,7 @@ class LogFile:
         *,
         judged: bool,
         chunk: int = CHUNK,
-        position: Position | None = None,
+        position: Any = None,
         resumable: bool = False,
         warn: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -56,9 +56,9 @@ class LogFile:
         """Size in bytes, None for a pipe."""
         self._path = path
         self._chunk = chunk
-        self._begun = position
-        self._offset = position.offset if position else 0
-        self._line = position.line if position else 1
+        self._begun = position_of(position) if position is not None else None
+        self._offset = self._begun.offset if self._begun else 0
+        self._line = self._begun.line if self._begun else 1
         self._ahead = bytearray()
         self._hole = 0
         """NUL bytes that have been skipped before the next block."""

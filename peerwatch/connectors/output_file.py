@@ -167,11 +167,6 @@ class OutputFile:
             durable.fsync(self._descriptor)
             return self._written()
 
-    def written(self) -> Written:
-        """How far it has been written."""
-        with self._lock:
-            return self._written()
-
     def _written(self) -> Written:
         prefix = self._replayed[0].prefix if self._replayed else self._prefix
         status = self._replayed[0].file.status() if self._replayed else os.fstat(self._descriptor)

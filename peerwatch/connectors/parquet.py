@@ -1,10 +1,14 @@
 """Every decision as Parquet: one file, or a folder of parts that each end at a checkpoint."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+import msgspec
+from anyio.to_thread import run_sync
+
+from peerwatch.connectors.records import DecisionRow, Record
 from peerwatch.durable import put_in_place, unlink
 from peerwatch.errors import SinkError, UsageError
 from peerwatch.readable import shown
@@ -12,30 +16,6 @@ from peerwatch.readable import shown
 ROWS: Final = 1 << 16
 """Decisions that are held until they are written as one row group."""
 PART: Final = "part-{:06d}.parquet"
-
-
-class DecisionRow(NamedTuple):
-    """One decision as a row: amounts in units, as near as floats come; `timestamp` in microseconds since 1970 UTC.
-
-    `mean` and `sd` are None for an empty window, `network_size` where it was not counted; `score`, `threshold` and
-    `model` are those of a detector other than sigma, `severity` stands where levels are set.
-    """
-
-    seq: int
-    file: str
-    line: int
-    user: str
-    timestamp: int
-    amount: float
-    flagged: bool
-    window_size: int
-    mean: float | None
-    sd: float | None
-    network_size: int | None
-    score: float | None
-    threshold: float | None
-    model: int | None
-    severity: str | None
 
 
 class DecisionsFile:
@@ -68,30 +48,51 @@ class DecisionsFile:
             whole, text, whole, text, pa.timestamp("us", tz="UTC"), real, pa.bool_(), whole, real, real, whole,
             real, real, whole, text,
         ]  # fmt: skip
-        self._schema = pa.schema([*zip(DecisionRow._fields, types, strict=True)])
+        self._schema = pa.schema([*zip(DecisionRow.__struct_fields__, types, strict=True)])
 
-    def check(self, *, force: bool) -> None:
-        """See that a new run loses nothing here.
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Nothing is opened yet; what is not complete when the stack closes is removed.
 
         Raises:
-            UsageError: there is something already, and it is not to be overwritten.
+            UsageError: a folder is needed and the path is a file, or the other way round.
         """
+        await run_sync(self._check_path)
+        stack.push_async_callback(run_sync, self._discard)
+
+    def _check_path(self) -> None:
         if self._parts and self._path.exists() and not self._path.is_dir():
             raise UsageError(f"{self.name} is a file, and here decisions are written in parts; name a folder")
         if not self._parts and self._path.is_dir():
             raise UsageError(f"{self.name} is a directory; name a file in it")
+
+    async def check_new(self) -> None:
+        """See that nothing is there that a run which begins anew would remove.
+
+        Raises:
+            UsageError: something is.
+        """
+        await run_sync(self._check_new)
+
+    def _check_new(self) -> None:
         there = [*self._path.glob("part-*.parquet")] if self._parts else [self._path][: self._path.exists()]
-        if there and not force:
+        if there:
             raise UsageError(f"{shown(there[0])} is there already; name another --decisions-file, or add --force")
 
-    def start(self, written: int | None) -> None:
+    async def has_more(self, mark: Any) -> bool:
+        """Whether there are newer parts."""
+        return self._parts and await run_sync(self._part(mark + 1).exists)
+
+    async def start(self, mark: Any = None, *, force: bool = False) -> None:  # noqa: ARG002
         """Go on behind so many parts, or begin anew.
 
         Raises:
             UsageError: the folder cannot be made, or parts are missing.
         """
-        self.discard()
-        self._complete = written or 0
+        await run_sync(self._start, mark or 0)
+
+    def _start(self, complete: int) -> None:
+        self._discard()
+        self._complete = complete
         try:
             if self._parts:
                 self._path.mkdir(parents=True, exist_ok=True)
@@ -104,41 +105,45 @@ class DecisionsFile:
         if missing:
             raise UsageError(f"{shown(self._part(missing[0]))} is gone; bring it back, or begin anew with --reset")
 
-    def add(self, rows: Sequence[DecisionRow]) -> None:
+    async def write(self, records: Sequence[Record]) -> None:
         """Take decisions, in order.
 
         Raises:
             SinkError: they could not be written.
         """
-        self._rows += rows
+        self._rows += [record for record in records if isinstance(record, DecisionRow)]
         if len(self._rows) >= ROWS:
-            with self._failing():
-                self._write_group()
+            await run_sync(self._write_rows)
 
-    def sync(self) -> int:
+    async def sync(self) -> int:
         """Complete a part, if there is anything for it; returns how many there are.
 
         Raises:
             SinkError: it could not be written.
         """
-        if self._parts and (self._rows or self._writer is not None):
-            self._complete_file(self._part(self._complete + 1))
-            self._complete += 1
-        return self._complete
+        return await run_sync(self._sync)
 
-    def finish(self) -> None:
+    async def look(self) -> None:
+        """Parts are looked at when a run begins."""
+
+    async def finish(self) -> None:
         """Complete all.
 
         Raises:
             SinkError: it could not be written.
         """
         if self._parts:
-            self.sync()
+            await self.sync()
         else:
-            self._complete_file(self._path)
+            await run_sync(self._complete_file, self._path)
 
-    def discard(self) -> None:
-        """Forget what is not complete."""
+    def _sync(self) -> int:
+        if self._parts and (self._rows or self._writer is not None):
+            self._complete_file(self._part(self._complete + 1))
+            self._complete += 1
+        return self._complete
+
+    def _discard(self) -> None:
         self._rows.clear()
         if self._writer is not None:
             with suppress(OSError):
@@ -156,10 +161,15 @@ class DecisionsFile:
     def _part(self, number: int) -> Path:
         return self._path / PART.format(number)
 
+    def _write_rows(self) -> None:
+        with self._failing():
+            self._write_group()
+
     def _write_group(self) -> None:
         if self._writer is None:
             self._writer = self._parquet.ParquetWriter(str(self._new), self._schema)
-        columns = [[*column] for column in zip(*self._rows, strict=True)] or [[] for _ in self._schema]
+        rows = map(msgspec.structs.astuple, self._rows)
+        columns = [[*column] for column in zip(*rows, strict=True)] or [[] for _ in self._schema]
         arrays = [self._arrow.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
         self._writer.write_table(self._arrow.Table.from_arrays(arrays, schema=self._schema))
         self._rows.clear()

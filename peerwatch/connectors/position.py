@@ -1,6 +1,6 @@
 """The position in a file where reading goes on, and the fingerprint of what is before it."""
 
-from typing import Final
+from typing import Any, Final
 from zlib import crc32
 
 import msgspec
@@ -73,3 +73,8 @@ class Position(msgspec.Struct, frozen=True):
     def offset(self) -> int:
         """The offset of the line's first byte."""
         return self.content.size
+
+
+def position_of(value: Any) -> Position:
+    """The position that a checkpoint holds, which may have been read from JSON; None is the beginning of the log."""
+    return Position() if value is None else msgspec.convert(value, Position)

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 
 from peerwatch.connectors.generation import holds
+from peerwatch.connectors.position import position_of
 from peerwatch.errors import BadEvent, UsageError
 from peerwatch.network.decoder import line_feeds
 from peerwatch.network.events import Kind, parse_timestamp
@@ -52,7 +53,7 @@ class ByLine:
 
     def suits(self, facts: Facts) -> bool:
         """Whether a checkpoint is in the batch log, or before the line in the same file."""
-        position = facts.position
+        position = position_of(facts.position)
         return not facts.judged or (position.line <= self._line and holds(Path(self._file), position))
 
     def place(self, part: Part) -> int | None:

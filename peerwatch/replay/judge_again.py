@@ -46,16 +46,6 @@ class JudgedAgain(NamedTuple):
         return kept
 
 
-class NoSink:
-    """A sink that drops what it is given."""
-
-    async def write(self, data: bytes) -> None:
-        """Drop the data."""
-
-    async def sync(self) -> None:
-        """Do nothing."""
-
-
 async def judged_again(opened: Opened, then: Past) -> JudgedAgain:
     """The decision of another detector than sigma on the event that comes after `then`.
 
@@ -68,11 +58,11 @@ async def judged_again(opened: Opened, then: Past) -> JudgedAgain:
     record = await run_sync(record_of, opened)
     live = await run_sync(live_judge_of, opened, record, then.seq)
     checkpoint, walkers = opened.checkpoint if record is not None else None, opened.settings.walkers
-    found, sink = OneDecision(then.seq), NoSink()
+    found = OneDecision(then.seq)
     async with AsyncExitStack() as stack:
         logs = await reopened(opened, checkpoint, stack)
         state = await run_sync(_begun, opened, checkpoint, live)
-        pipeline = Pipeline(state, Judges(live), decisions=found, flagged=sink, rejects=sink, walkers=walkers)
+        pipeline = Pipeline(state, Judges(live), decisions=found, outlets=(), walkers=walkers)
         await pipeline.run(first_bytes(logs, then.size - state.progress.bytes))
     if found.decision is None or found.decision.scoring is None:
         raise UsageError(f"event {then.seq:,} is not in the logs any more; they have changed while they were read")

@@ -11,7 +11,7 @@ import numpy as np
 from anyio.to_thread import run_sync
 
 from peerwatch.connectors.generation import holds
-from peerwatch.connectors.position import Position
+from peerwatch.connectors.position import Position, position_of
 from peerwatch.connectors.source import Block, Bookmark
 from peerwatch.connectors.tail import Beginning, look_at
 from peerwatch.errors import UsageError
@@ -105,7 +105,8 @@ class Opened(NamedTuple):
         if self.newest is None:
             return []
         facts = self.newest.facts
-        return [*facts.bookmarks, Bookmark(facts.progress.events, facts.judged, facts.position)]
+        all_of_them = [*facts.bookmarks, Bookmark(facts.progress.events, facts.judged, facts.position)]
+        return [mark._replace(position=position_of(mark.position)) for mark in all_of_them]
 
 
 class Past(NamedTuple):
@@ -182,7 +183,7 @@ async def open_replay(
         if settings.D not in {None, known.D} or settings.T not in {None, known.T}:
             checkpoint = None
     logs = await open_logs(settings, checkpoint, beginning, _refuse, stack)
-    begun = checkpoint is not None and checkpoint.envelope.facts.position.offset > 0
+    begun = checkpoint is not None and checkpoint.envelope.facts.position is not None
     header = take_header(logs, resolve(*layers, built, fallback)[0], begun=begun)
     settings, origins = resolve(*layers, built, header, fallback)
     D, T = required(settings)
@@ -359,7 +360,7 @@ async def reopened(opened: Opened, checkpoint: Checkpoint | None, stack: AsyncEx
         UsageError: one of them cannot be read any more.
     """
     logs = await open_logs(opened.settings, checkpoint, opened.beginning, _refuse, stack)
-    take_header(logs, opened.settings, begun=checkpoint is not None and checkpoint.envelope.facts.position.offset > 0)
+    take_header(logs, opened.settings, begun=checkpoint is not None and checkpoint.envelope.facts.position is not None)
     return logs
 
 

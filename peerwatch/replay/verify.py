@@ -11,13 +11,15 @@ from anyio.to_thread import run_sync
 
 from peerwatch.actors.audit import Auditing, AuditTally
 from peerwatch.actors.coordinator import Judges
+from peerwatch.actors.output import Outlet
+from peerwatch.connectors.records import FLAGGED, LEDGER, LedgerRecord, Record, encoded
 from peerwatch.errors import SourceError, UsageError
 from peerwatch.judging.audit import BruteForce, Difference
 from peerwatch.judging.state import State
-from peerwatch.judging.verdict_hash import FlaggedVerdict, decode_entry
+from peerwatch.judging.verdict_hash import FlaggedVerdict
 from peerwatch.progress import Progress
 from peerwatch.readable import shown
-from peerwatch.replay.judge_again import NoSink, OneDecision, live_judge_of, record_of
+from peerwatch.replay.judge_again import OneDecision, live_judge_of, record_of
 from peerwatch.replay.replay import Opened, open_replay
 from peerwatch.runtime.decision_log import DifferenceLogger, Logger
 from peerwatch.runtime.judges_from_settings import check_audit
@@ -63,10 +65,10 @@ class ComparingSink:
         except OSError as error:
             raise UsageError(f"cannot read the output {self.name}: {error.strerror}") from None
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, records: Sequence[Record]) -> None:
         """Compare, up to the first difference."""
         if not self.differs:
-            await self._compare(data)
+            await self._compare(encoded(records))
 
     async def finish(self) -> None:
         """Check that the file ends here, because nothing more is to be written."""
@@ -109,16 +111,19 @@ class FlaggedPlace:
         self._gone = 0
         self.verdict: FlaggedVerdict | None = None
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, records: Sequence[Record]) -> None:
         """Look for the purchase in the next entries."""
-        for line in data.splitlines():
-            flagged = decode_entry(line).flagged
+        for record in records:
+            flagged = record.entry.flagged if isinstance(record, LedgerRecord) else []
             place = self._output.same - self._gone
             if self._output.differs and 0 <= place < len(flagged):
                 self.verdict = flagged[place]
             self._gone += len(flagged)
 
     async def sync(self) -> None:
+        """Do nothing."""
+
+    async def finish(self) -> None:
         """Do nothing."""
 
 
@@ -145,9 +150,10 @@ async def verified(layers: Sequence[Layer], console: Progress) -> Verified:
             state,
             Judges(live),
             decisions=OneDecision(NEVER),
-            flagged=output,
-            rejects=NoSink(),
-            ledger=ledger,
+            outlets=[
+                Outlet("flagged", output, frozenset({FLAGGED})),
+                Outlet("ledger", ledger, frozenset({LEDGER})),
+            ],
             walkers=settings.walkers,
             auditing=Auditing(BruteForce(opened.D, opened.T, k), share, alarm, tally) if share else None,
         )
@@ -157,7 +163,6 @@ async def verified(layers: Sequence[Layer], console: Progress) -> Verified:
                 watchers.start_soon(_show, pipeline, console)
                 totals = await pipeline.run(opened.logs)
                 watchers.cancel_scope.cancel()
-        await output.finish()
         return Verified(totals, output.name, _wrong(output, ledger.verdict), tally.first)
 
 

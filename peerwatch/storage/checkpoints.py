@@ -19,8 +19,6 @@ import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.output_file import Written
-from peerwatch.connectors.position import Position
 from peerwatch.connectors.seen import Seen
 from peerwatch.connectors.source import Bookmark
 from peerwatch.durable import replace_file, unlink
@@ -29,7 +27,7 @@ from peerwatch.judging.state import Arrays, StateFacts
 from peerwatch.readable import shown, why_damaged
 from peerwatch.settings.model import InputSettings
 
-VERSION: Final = 6
+VERSION: Final = 7
 """Of the format. Whoever changes it adds a step to `peerwatch.storage.migrations`."""
 OLDEST: Final = 4
 """The earliest version that can be read."""
@@ -46,16 +44,15 @@ NO_INPUTS: Final = InputSettings()
 class Facts(StateFacts, frozen=True):
     """The facts of a checkpoint besides arrays: counts, and `position` in the log that is `judged` or in the batch log.
 
-    `seen` are the files beside the stream log that are not to be read (again). `bookmarks` stand along all the logs.
+    A position is its source's own value, None if nothing of the log has been read; `marks` are the sinks' own values,
+    by their names. `seen` are the files beside the stream log that are not to be read (again). `bookmarks` stand along
+    all the logs.
     """
 
     judged: bool
-    position: Position
-    flagged_written: Written
-    rejects_written: Written
-    verdicts_written: Written | None
-    decisions_written: int | None
-    bookmarks: list[Bookmark[Position]]
+    position: Any
+    marks: dict[str, Any]
+    bookmarks: list[Bookmark[Any]]
     seen: Seen
 
 
@@ -84,17 +81,16 @@ class FilePlace(msgspec.Struct, frozen=True):
 class Identity(msgspec.Struct, frozen=True):
     """The run that a state directory belongs to: a changed value would change verdicts or lose output.
 
-    `rules` are the settings of all that judge, by dotted key.
+    `run` names it, in every sink that several runs may write to. `rules` are the settings of all that judge, by dotted
+    key; `outputs` are the places that are written, by the setting's name.
     """
 
+    run: str
     D: int
     T: int
     rules: dict[str, Any]
     stream: FilePlace
-    flagged: FilePlace
-    rejects: FilePlace
-    verdicts: FilePlace | None
-    decisions: FilePlace | None = None
+    outputs: dict[str, FilePlace]
 
 
 class FormatVersion(msgspec.Struct, frozen=True):

@@ -6,9 +6,11 @@ change of the format brings a new version and a step to it.
 
 import os
 from collections.abc import Callable, Mapping
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -100,9 +102,29 @@ def from_5(stored: StoredCheckpoint, _: Surroundings) -> StoredCheckpoint:
     return StoredCheckpoint(envelope, stored.arrays)
 
 
+def from_6(stored: StoredCheckpoint, around: Surroundings) -> StoredCheckpoint:
+    """A run has a name; sinks are named, and so are their marks; a log of which nothing was read has no position."""
+    identity, facts = {**stored.envelope["identity"]}, {**stored.envelope["facts"]}
+    outputs = {name: identity.pop(name) for name in ("flagged", "rejects", "verdicts", "decisions")}
+    marks = {name: facts.pop(f"{name}_written") for name in outputs}
+    if not facts["judged"] and facts["position"]["content"][0] == 0:
+        facts["position"] = None
+    known = f"{around.directory.absolute()} {msgspec.json.encode(identity, order='sorted').decode()}"
+    identity |= {
+        "run": blake2b(known.encode(errors="surrogateescape"), digest_size=8).hexdigest(),
+        "outputs": {name: place for name, place in outputs.items() if place is not None},
+    }
+    facts["marks"] = {name: mark for name, mark in marks.items() if outputs[name] is not None}
+    return StoredCheckpoint({**stored.envelope, "version": 7, "identity": identity, "facts": facts}, stored.arrays)
+
+
 def _renamed(key: str, before: str, now: str) -> str:
     return now + key.removeprefix(before) if key.startswith(before) else key
 
 
-STEPS: Final[Mapping[int, Callable[[StoredCheckpoint, Surroundings], StoredCheckpoint]]] = {4: _from_4, 5: from_5}
+STEPS: Final[Mapping[int, Callable[[StoredCheckpoint, Surroundings], StoredCheckpoint]]] = {
+    4: _from_4,
+    5: from_5,
+    6: from_6,
+}
 """The step from each earlier version to the next."""

@@ -1,14 +1,16 @@
 """The output actor's contract: whole lines, in order, to the right sink."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-from support import MemorySink
+from support import MemorySink, outlets
 
 from peerwatch.actors.mailbox import Mailbox
 from peerwatch.actors.messages import Flagged, OutputMessage, Results
 from peerwatch.actors.output import OutputActor, flagged_line
+from peerwatch.connectors.records import Record
 from peerwatch.errors import SinkError
 from peerwatch.network.rejects import RejectedLine, decode_reject
 from peerwatch.network.statistics import Statistics
@@ -35,7 +37,7 @@ async def run_actor(results: list[Results], flagged: Any, rejects: Any) -> Outpu
     with inbox.sender as coordinator:
         for message in results:
             await coordinator.send(message)
-    actor = OutputActor(inbox.receiver, flagged, rejects)
+    actor = OutputActor(inbox.receiver, outlets(flagged, rejects))
     await actor.run()
     return actor
 
@@ -63,8 +65,8 @@ async def test_a_failing_sink_fails_the_actor() -> None:
     """What cannot be written is an error, never lost in silence."""
 
     class Full(MemorySink):
-        async def write(self, data: bytes) -> None:
-            raise SinkError(f"cannot write out: No space left on device for {len(data)} bytes")
+        async def write(self, records: Sequence[Record]) -> None:
+            raise SinkError(f"cannot write out: No space left on device for {len(records)} records")
 
     with pytest.raises(SinkError, match="No space left"):
         await run_actor([Results(np.array([1]), [Flagged(1, 1, b"{}", STATISTICS)], [], 1)], Full(), MemorySink())

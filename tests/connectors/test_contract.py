@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,8 @@ from peerwatch.connectors import checks
 from peerwatch.connectors.file_sink import FileSink
 from peerwatch.connectors.follow import FollowedLog
 from peerwatch.connectors.log_file import LogFile
-from peerwatch.connectors.output_file import Written
-from peerwatch.connectors.position import Position
+from peerwatch.connectors.position import position_of
+from peerwatch.connectors.records import Record, encoded
 from peerwatch.connectors.source import Block, Source
 from peerwatch.connectors.tail import Beginning
 
@@ -33,7 +33,7 @@ async def finished_file(path: Path, chunk: int, position: Any, stack: AsyncExitS
 
 async def followed_file(path: Path, chunk: int, position: Any, stack: AsyncExitStack) -> Source:  # noqa: ARG001
     """A file that is followed, until nothing comes."""
-    beginning = Beginning(position or Position())
+    beginning = Beginning(position_of(position))
     return FollowedLog(str(path), beginning=beginning, idle_exit=0.0, resumable=True, warn=print, chunk=chunk)
 
 
@@ -70,13 +70,11 @@ async def test_sources_resume(tmp_path: Path, source: Callable[..., Any], chunk:
     """From behind each block."""
     path = tmp_path / "log"
     await anyio.Path(path).write_bytes(CONTENT)
-    await checks.check_source_resumes(partial(source, path, chunk), CONTENT, Position)
+    await checks.check_source_resumes(partial(source, path, chunk), CONTENT)
 
 
 class OneFile:
     """The output file, opened by one run after the other."""
-
-    mark = Written
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -104,8 +102,6 @@ async def test_the_output_file_is_a_sink(tmp_path: Path, check: Callable[..., An
 class Forgetful:
     """A sink that appends, whatever it is told."""
 
-    mark = int
-
     def __init__(self) -> None:
         self.data = b""
 
@@ -120,9 +116,9 @@ class Forgetful:
     async def start(self, mark: Any = None, *, force: bool = False) -> None:
         """Cut nothing back."""
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, records: Sequence[Record]) -> None:
         """Append."""
-        self.data += data
+        self.data += encoded(records)
 
     async def sync(self) -> int:
         """How much there is."""
@@ -151,7 +147,7 @@ async def test_a_promise_that_is_not_kept_is_named() -> None:
     with pytest.raises(AssertionError, match="this is not so: a block"):
         await checks.check_source_holds_whole_lines(repeating, CONTENT)
     with pytest.raises(AssertionError, match="this is not so: it goes on behind its position"):
-        await checks.check_source_resumes(repeating, CONTENT, int)
+        await checks.check_source_resumes(repeating, CONTENT)
     with pytest.raises(AssertionError, match="is there once"):
         await checks.check_sink_resumes(Forgetful())
     with pytest.raises(AssertionError, match="a new run begins with nothing"):

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from peerwatch.connectors.file_sink import FileSink
+from peerwatch.connectors.records import FlaggedPurchase
 from peerwatch.errors import SinkError, UsageError
 
 
@@ -20,7 +21,7 @@ async def test_a_started_sink_replaces_the_file(tmp_path: Path) -> None:
         await sink.open(stack)
         assert await anyio.Path(path).read_bytes() == b"old old old"
         await sink.start()
-        await sink.write(b"new")
+        await sink.write([FlaggedPurchase(1, b"new")])
     assert await anyio.Path(path).read_bytes() == b"new"
 
 
@@ -40,7 +41,7 @@ async def test_a_second_writer_is_refused(tmp_path: Path) -> None:
         first = FileSink(str(tmp_path / "out"))
         await first.open(stack)
         await first.start()
-        await first.write(b"mine")
+        await first.write([FlaggedPurchase(1, b"mine")])
         with pytest.raises(UsageError, match="out is being written by another peerwatch; name another file"):
             await FileSink(str(tmp_path / "out")).open(stack)
     assert await anyio.Path(tmp_path / "out").read_bytes() == b"mine"
@@ -62,7 +63,7 @@ async def test_a_full_disk_is_an_error() -> None:
         await sink.open(stack)
         await sink.start()
         with pytest.raises(SinkError, match="cannot write /dev/full: No space left on device; fix that and run again"):
-            await sink.write(b"x")
+            await sink.write([FlaggedPurchase(1, b"x")])
 
 
 async def test_a_reader_that_has_gone_is_an_error(tmp_path: Path) -> None:
@@ -76,4 +77,4 @@ async def test_a_reader_that_has_gone_is_an_error(tmp_path: Path) -> None:
         await sink.start()
         os.close(reader)
         with pytest.raises(SinkError, match="its reader has gone"):
-            await sink.write(b"x")
+            await sink.write([FlaggedPurchase(1, b"x")])

@@ -1,15 +1,18 @@
 """Every decision as Parquet."""
 
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from anyio.to_thread import run_sync
 from support import befriend, purchase
 
 import peerwatch
 from peerwatch.cli.main import cli
-from peerwatch.connectors.parquet import DecisionRow, DecisionsFile
+from peerwatch.connectors.parquet import DecisionsFile
+from peerwatch.connectors.records import DecisionRow
 from peerwatch.errors import SinkError, UsageError
 
 BATCH = b'{"D":"2", "T":"5"}\n' + befriend(1, 2) + befriend(2, 3) + purchase(3, "7")
@@ -49,7 +52,7 @@ def as_api() -> list[tuple[object, ...]]:
 def rows(path: str) -> list[tuple[object, ...]]:
     """The rows of a file or of a folder of parts."""
     table = pq.read_table(path)
-    assert table.column_names == [*DecisionRow._fields]
+    assert table.column_names == [*DecisionRow.__struct_fields__]
     return [tuple(row.values()) for row in table.to_pylist()]
 
 
@@ -106,12 +109,13 @@ def test_mistakes_are_told(logs: Path, capsys: pytest.CaptureFixture[str], monke
     assert "Parquet needs pyarrow; install it: pip install 'peerwatch[parquet]'" in capsys.readouterr().err
 
 
-def test_a_full_disk_leaves_no_half_file(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_disk_leaves_no_half_file(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the file; what is not complete has no name that a reader would take for it."""
-    file = DecisionsFile("all", parts=True)
-    file.start(None)
+    file, stack = DecisionsFile("all", parts=True), AsyncExitStack()
+    await file.open(stack)
+    await file.start()
     row = DecisionRow(1, "f", 1, "u", 0, 1.0, False, 0, None, None, None, None, None, None, None)  # noqa: FBT003
-    file.add([row] * 10)
+    await file.write([row] * 10)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -119,8 +123,8 @@ def test_a_full_disk_leaves_no_half_file(logs: Path, monkeypatch: pytest.MonkeyP
     with monkeypatch.context() as patch:
         patch.setattr("peerwatch.durable.fsync", full)
         with pytest.raises(SinkError, match="cannot write the decisions all: No space left on device; fix that"):
-            file.sync()
-    file.discard()
-    assert not [*(logs / "all").glob("part-*.parquet")]
+            await file.sync()
+    await stack.aclose()
+    assert not await run_sync(lambda: [*(logs / "all").glob("part-*.parquet")])
     with pytest.raises(UsageError, match=r"part-000001.parquet is gone"):
-        file.start(1)
+        await file.start(1)

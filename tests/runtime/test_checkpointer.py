@@ -17,7 +17,6 @@ from peerwatch.actors.snapshot import (
     ShardPart,
     SnapshotPart,
 )  # fmt: skip
-from peerwatch.connectors.output_file import Written
 from peerwatch.connectors.position import Position
 from peerwatch.connectors.seen import Seen
 from peerwatch.judging.state import DISAGREED, Arrays, Counts, State
@@ -52,15 +51,15 @@ def parts_of(request: int) -> list[SnapshotPart]:
         ),
         GraphPart(request, "graph", *state.graph.columns()),
         *(ShardPart(request, f"shard {number}", number, state.histories[number].columns()) for number in range(2)),
-        CoordinatorPart(request, "coordinator", np.array([request, 0]), {}, None),
-        OutputPart(request, "output", Written(), Written(), None, request, VerdictHash()),
+        CoordinatorPart(request, "coordinator", np.array([request, 0]), {}),
+        OutputPart(request, "output", {"flagged": None}, request, VerdictHash()),
     ]  # fmt: skip
 
 
 async def checkpoints(parts: Sequence[SnapshotPart], requests: int) -> list[tuple[Arrays, CheckpointEnvelope]]:
     """The checkpoints that come of these parts, so many snapshots having been requested."""
     directory = Kept()
-    identity = Identity(1, 3, {}, NOWHERE, NOWHERE, NOWHERE, None)
+    identity = Identity("run", 1, 3, {}, NOWHERE, {})
     checkpointer = Checkpointer(directory, identity, State.fresh(1, 3, 2), 0.0, 1, Seen)
     for number in range(requests):
         request = checkpointer.due(number, None, last=True)
@@ -89,9 +88,7 @@ def test_each_snapshot_is_written_once_and_whole(parts: list[SnapshotPart], miss
 async def test_another_snapshot_is_due_only_when_the_one_before_is_written() -> None:
     """Behind the last block alone one is taken whatever is pending."""
     directory = Kept()
-    checkpointer = Checkpointer(
-        directory, Identity(1, 3, {}, NOWHERE, NOWHERE, NOWHERE, None), State.fresh(1, 3, 2), 0.0, 1, Seen
-    )
+    checkpointer = Checkpointer(directory, Identity("run", 1, 3, {}, NOWHERE, {}), State.fresh(1, 3, 2), 0.0, 1, Seen)
     assert checkpointer.due(1, "a", last=False) is not None
     assert checkpointer.due(2, "b", last=False) is None
     box = Mailbox[SnapshotPart]("checkpointer", 100)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import judge
 from strategies import COMMANDS, examples
-from support import MemoryLog, MemorySink, SilentLog, befriend, judge_files, purchase
+from support import MemoryLog, MemorySink, SilentLog, befriend, judge_files, outlets, purchase
 
 from peerwatch import amounts as amounts_module
 from peerwatch.actors.coordinator import Judges
@@ -133,8 +133,7 @@ def test_what_no_window_can_hold_is_held_by_nobody(
 
     async def run() -> None:
         pipeline = Pipeline(
-            state, Judges(LiveJudge(SigmaJudge(Sigma(Fraction(3))))), decisions=SilentLog(), flagged=sink,
-            rejects=MemorySink(),
+            state, Judges(LiveJudge(SigmaJudge(Sigma(Fraction(3))))), decisions=SilentLog(), outlets=outlets(sink),
             batch_cap=cap,
         )  # fmt: skip
         await pipeline.run([MemoryLog(batch, judged=False), MemoryLog(*blocks)])

@@ -8,12 +8,13 @@ from typing import Any
 import anyio
 import pytest
 from reference import judge
-from support import MemoryLog, MemorySink, SilentLog, befriend, purchase
+from support import MemoryLog, MemorySink, SilentLog, befriend, outlets, purchase
 
 from peerwatch.actors import mailbox
 from peerwatch.actors.audit import Auditing
 from peerwatch.actors.coordinator import Judges
 from peerwatch.actors.judges import LiveJudge
+from peerwatch.connectors.records import Record
 from peerwatch.connectors.source import Block
 from peerwatch.errors import SinkError, SourceError
 from peerwatch.judging.audit import BruteForce, Difference
@@ -34,8 +35,7 @@ def pipeline_of(flagged: Any = None, rejects: Any = None, **options: Any) -> tup
     return (
         Pipeline(
             State.fresh(1, 3, 2), Judges(LiveJudge(SigmaJudge(Sigma(Fraction(3))))), decisions=SilentLog(),
-            flagged=flagged,
-            rejects=rejects or MemorySink(), **options,
+            outlets=outlets(flagged, rejects), **options,
         ),
         flagged,
     )  # fmt: skip
@@ -61,9 +61,9 @@ async def test_it_judges_to_the_end_and_counts() -> None:
 class FullSink(MemorySink):
     """Accepts nothing."""
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, records: Sequence[Record]) -> None:
         """Fail."""
-        raise SinkError(f"cannot write {len(data)} bytes")
+        raise SinkError(f"cannot write {len(records)} records")
 
 
 class FailingLog(MemoryLog):
@@ -117,8 +117,8 @@ async def test_it_can_be_cancelled_at_any_await() -> None:
     """Cancelled after each number of steps, it leaves no task, no open mailbox and no exception of its own."""
 
     class Cancelling(MemorySink):
-        async def write(self, data: bytes) -> None:
-            await super().write(data)
+        async def write(self, records: Sequence[Record]) -> None:
+            await super().write(records)
             scope.cancel()
             await anyio.lowlevel.checkpoint()
 
@@ -143,8 +143,8 @@ async def test_a_blocked_sink_stops_the_reading() -> None:
                 yield Block(befriend(1, 2) + purchase(1, "1") + purchase(1, "1") + purchase(2, "99"), 0, 1, None)
 
     class Blocked(MemorySink):
-        async def write(self, data: bytes) -> None:
-            await super().write(data)
+        async def write(self, records: Sequence[Record]) -> None:
+            await super().write(records)
             await anyio.sleep_forever()
 
     pipeline, _ = pipeline_of(flagged=Blocked())
