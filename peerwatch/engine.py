@@ -11,7 +11,7 @@ import numpy as np
 from peerwatch import kernels
 from peerwatch.decisions import Decision, decisions_of
 from peerwatch.detectors.base import Detector
-from peerwatch.detectors.registry import make
+from peerwatch.detectors.registry import DETECTORS, make
 from peerwatch.durable import replace_file
 from peerwatch.errors import BadInput, UsageError
 from peerwatch.judging.detector_judge import DetectorJudge
@@ -237,7 +237,7 @@ def _part(arrays: Arrays, prefix: str) -> dict[str, Any]:
 
 def _expected(saved: _SavedEngine, given: Detector | None, path: Path) -> Detector:
     """The detector of a saved engine, fresh."""
-    name = saved.detector or ""
+    name = _path_now(saved.detector or "")
     if given is not None:
         own = f"{type(given).__module__}:{type(given).__qualname__}"
         if own != name or msgspec.to_builtins(given.get_params()) != saved.parameters:
@@ -246,3 +246,9 @@ def _expected(saved: _SavedEngine, given: Detector | None, path: Path) -> Detect
     if not name.startswith("peerwatch.detectors."):
         raise UsageError(f"{shown(path)} was saved with {name}, which is not peerwatch's own; give it as `detector`")
     return make(name, saved.parameters)
+
+
+def _path_now(path: str) -> str:
+    """The import path of a detector class; one of peerwatch's own may lie in another module than when it was saved."""
+    now = {known.partition(":")[2]: known for known in DETECTORS.values()}
+    return now.get(path.partition(":")[2], path) if path.startswith("peerwatch.detectors.") else path

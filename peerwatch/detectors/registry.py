@@ -13,11 +13,11 @@ DETECTORS: Final = {
     "mad": "peerwatch.detectors.rules:Mad",
     "spc": "peerwatch.detectors.charts:Spc",
     "seasonal": "peerwatch.detectors.seasonal:Seasonal",
-    "isolation_forest": "peerwatch.detectors.learned:IsolationForest",
-    "one_class_svm": "peerwatch.detectors.learned:OneClassSvm",
-    "lof": "peerwatch.detectors.learned:LocalOutlierFactor",
-    "half_space_trees": "peerwatch.detectors.learned:HalfSpaceTrees",
-    "autoencoder": "peerwatch.detectors.learned:Autoencoder",
+    "isolation_forest": "peerwatch.detectors.learned.isolation_forest:IsolationForest",
+    "one_class_svm": "peerwatch.detectors.learned.one_class_svm:OneClassSvm",
+    "lof": "peerwatch.detectors.learned.local_outlier_factor:LocalOutlierFactor",
+    "half_space_trees": "peerwatch.detectors.learned.half_space_trees:HalfSpaceTrees",
+    "autoencoder": "peerwatch.detectors.learned.autoencoder:Autoencoder",
     "ensemble": "peerwatch.detectors.ensemble:Ensemble",
 }
 """The import path of each; it is imported when it is first used."""
