@@ -17,7 +17,8 @@ from yardsticks import decoding_seconds, reference_seconds
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.events import Kind
 from peerwatch.network.graph import FriendGraph
-from peerwatch.network.history import COUNT, STRETCH, PurchaseHistory
+from peerwatch.network.history import PurchaseHistory
+from peerwatch.network.stretches import COUNT, STRETCH
 from peerwatch.network.timeline import Timeline
 
 COMMAND: Final = [sys.executable, "-m", "peerwatch", "run", "--quiet"]

@@ -11,8 +11,8 @@ from strategies import examples
 
 from peerwatch.amounts import Amounts
 from peerwatch.network.graph import Networks, Plan
-from peerwatch.network.history import HELD, PurchaseHistory
-from peerwatch.network.latest import kth_largest
+from peerwatch.network.history import PurchaseHistory
+from peerwatch.network.stretches import HELD
 from peerwatch.network.windows import Windows, merged, shortened
 
 USERS = 9
@@ -165,14 +165,6 @@ def test_the_windows_of_a_view_cut_shorter_are_those_of_the_smaller_T(
         windows = shortened(windows, most)
         for i, (seq, network) in enumerate(zip(seqs, networks, strict=True)):
             assert rows_of(windows, i) == expected(purchases, seq, network, most)
-
-
-@settings(max_examples=examples(300))
-@given(values=st.lists(st.integers(-5, 5) | st.integers(-(2**62), 2**62), min_size=1, max_size=200), data=st.data())
-def test_kth_largest(values: list[int], data: st.DataObject) -> None:
-    """Selection finds what sorting finds."""
-    k = data.draw(st.integers(1, len(values)))
-    assert kth_largest(np.array(values), len(values), k) == sorted(values, reverse=True)[k - 1]
 
 
 TIMES: dict[str, Callable[[np.random.Generator, np.ndarray], np.ndarray]] = {
