@@ -40,10 +40,16 @@ class GraphActor:
         number: int = 0,
         count: int = 1,
         parts: Send[SnapshotPart] | None = None,
+        *,
+        sizes: bool = False,
         copies: Sequence[Send[GraphCopy]] = (),
         copy: Receive[GraphCopy] | None = None,
     ) -> None:
-        """The first one sends `copies` to the others, each of which gets its `copy`."""
+        """With `sizes` it counts every network.
+
+        The first one sends `copies` to the others, each of which gets its `copy`.
+        """
+        self._sizes = sizes
         self._number, self._count = number, count
         self._turn = number
         """Batches until it answers."""
@@ -97,7 +103,7 @@ class GraphActor:
         self._graph.reserve(batch.users)
         events = batch.events
         asked = int(np.count_nonzero(events.kind == Kind.PURCHASE)) if batch.judged else 0
-        answers = walked(self._graph, events, batch.seq, self._most, judged=batch.judged)
+        answers = walked(self._graph, events, batch.seq, self._most, judged=batch.judged, sizes=self._sizes)
         gone, rejected = 0, batch.rejected
         while True:
             spent = self._graph.spent

@@ -99,7 +99,7 @@ def held(case: Case, directory: Path) -> dict[str, float]:
         history.append(
             seq + bought, events.user[bought], events.timestamp[bought], events.amount[bought], through
         )  # fmt: skip
-        history.low = through + 1
+        history.raise_low(through + 1)
         history.settle()
         graph.reserve(decoder.users)
         graph.walk(events.kind, events.user, events.friend, events.timestamp, events.amount, seq, 0, 0)

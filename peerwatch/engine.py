@@ -92,12 +92,11 @@ class Engine:
         self._open(State.fresh(D, T, 1), detector)
 
     def _open(self, state: State, detector: Detector | None) -> None:
-        state.graph.sizes = True  # a decision tells the network's size
         self._detector = detector
         judge: Judge = SigmaJudge(Sigma(self._k))
         if detector is not None:
             judge = DetectorJudge(detector, Learner(*self._training) if detector.trains else None)
-        self._core = JudgingEngine(state, judge)
+        self._core = JudgingEngine(state, judge, sizes=True)  # a decision tells the network's size
 
     @property
     def events(self) -> int:
@@ -179,10 +178,9 @@ class Engine:
         if saved.detector is not None:
             detector = _expected(saved, detector, where)
         engine._open(state, detector)
-        judge = engine._core.judge
-        judge.restore(_part(arrays, "judge"))
-        if judge.learner is not None and judge.learner.version and detector is not None:
-            judge.detector = type(detector)(**detector.get_params()).restore(_part(arrays, "model"))
+        engine._core.judge.restore(
+            _part(arrays, "judge"), lambda _, like: type(like)(**like.get_params()).restore(_part(arrays, "model"))
+        )
         return engine
 
     def _decoded(self, events: Lines) -> Events:

@@ -107,7 +107,7 @@ class Pipeline:
             link = TrainerLink(training.sender, trained.receiver)
         # a record names the network's size, and it is a part of the context
         counted = every_decision is not None or decisions.flagged
-        state.graph.sizes = counted or any(live.wants_context for live in live_judges)
+        sizes = counted or any(live.wants_context for live in live_judges)
         self._state = state
         self._every = every_decision
         self._parts = Mailbox[SnapshotPart]("checkpointer") if checkpointer is not None else None
@@ -172,6 +172,7 @@ class Pipeline:
                     number,
                     walkers,
                     parts,
+                    sizes=sizes,
                     copies=[copy.sender for copy in copies] if number == 0 else (),
                     copy=copies[number - 1].receiver if number else None,
                 )

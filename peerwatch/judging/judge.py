@@ -1,7 +1,7 @@
 """Turns windows into verdicts; sigma's way: floats screen, integers decide."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -109,8 +109,6 @@ class Judge(ABC):
     """
 
     detector: Any
-    gives_scores: bool = False
-    """Whether it says how unusual a purchase is, so that a threshold can move."""
     learner: Learner | None = None
     adaptation: Adaptation | None = None
 
@@ -159,8 +157,10 @@ class Judge(ABC):
         """All it remembers from one purchase to the next. Copies."""
         return {}
 
-    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:  # noqa: B027 (most remember nothing)
-        """Remember what `arrays` held."""
+    def restore(  # noqa: B027 (most remember nothing)
+        self, arrays: Mapping[str, NDArray[Any]], load_model: Callable[[int, Any], Any]
+    ) -> None:
+        """Remember what `arrays` held. `load_model` gives a model by its version, like the detector it is handed."""
 
     def _scoring(self, judged: BatchVerdicts, place: int) -> Scoring | None:  # noqa: ARG002
         return None

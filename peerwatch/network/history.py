@@ -86,6 +86,10 @@ class PurchaseHistory:
         self.low = 0
         """The low watermark: no later query is about an event before this one."""
 
+    def raise_low(self, seq: int) -> None:
+        """Allow to forget what only queries about events before `seq` would need: there are none any more."""
+        self.low = max(self.low, seq)
+
     def reserve(self, users: int) -> None:
         """Make room for the users 0 to `users` - 1."""
         self.users = max(self.users, users)

@@ -68,7 +68,7 @@ def filled(
 ) -> PurchaseHistory:  # fmt: skip
     """A shard's history after the purchases have been appended in pieces, `low` its low watermark."""
     history = PurchaseHistory(T, recent=recent)
-    history.low = low
+    history.raise_low(low)
     history.reserve(USERS)
     places = sorted({0, len(purchases), *(cut % (len(purchases) + 1) for cut in cuts)})
     for begin, end in itertools.pairwise(places):
@@ -115,7 +115,7 @@ def test_what_is_forgotten_is_never_missed(
     for i, (user, stamp) in enumerate(purchases[cut:], cut):
         seq = np.array([2 * i + 1])
         history.append(seq, np.array([user], np.int32), np.array([stamp]), Amounts(seq * 10), 2 * i + 2)
-        history.low = min(2 * i + 2, max(asked, 2 * cut + 1))
+        history.raise_low(min(2 * i + 2, max(asked, 2 * cut + 1)))
         history.settle()
     now = max(asked, 2 * cut + 1)
     windows = ask(history, [now] * len(networks), networks)
@@ -130,7 +130,7 @@ def test_a_history_holds_what_can_still_be_needed_and_no_more() -> None:
     for begin in range(0, count, 1000):
         seq = np.arange(begin + 1, begin + 1001)
         history.append(seq, (seq % 1000 == 0).astype(np.int32), seq, Amounts(seq * 10), begin + 1000)
-        history.low = begin + 1001
+        history.raise_low(begin + 1001)
         history.settle()
     assert history.columns().held.tolist()[0] < 2 * 50
     assert (len(history.pool), len(history.recent)) <= (HELD << 10, 40_000)  # no larger than at first
@@ -191,7 +191,7 @@ def test_windows_of_thousands_of_purchases_are_the_latest(times: str, recent: in
     for begin in range(0, first, 500):  # as a batch log comes
         part = slice(begin, begin + 500)
         history.append(seq[part], user[part], stamp[part], Amounts(seq[part] * 10), begin + 500)
-        history.low = begin + 501
+        history.raise_low(begin + 501)
         history.settle()
     history.append(seq[first:], user[first:], stamp[first:], Amounts(seq[first:] * 10), count)
     networks = [set(rng.permutation(users)[:size].tolist()) for size in (1, 2, 5, 20, 60, 90, 200, 299)]

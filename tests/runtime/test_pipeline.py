@@ -104,7 +104,7 @@ async def test_a_bug_in_any_actor_surfaces_and_nothing_hangs(
 ) -> None:
     """An unexpected failure of any state object ends the run with that failure."""
 
-    def broken(*_: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError(method)
 
     monkeypatch.setattr(owner, method, broken)
@@ -169,10 +169,10 @@ async def test_every_kernel_of_a_loaded_run_is_called_off_the_loop(monkeypatch: 
     for owner, method in ((Decoder, "decode"), (FriendGraph, "walk"), (PurchaseHistory, "windows"), (Sigma, "screen")):
         original = getattr(owner, method)
 
-        def recording(*arguments: Any, _original: Any = original, _name: str = method) -> Any:
+        def recording(*arguments: Any, _original: Any = original, _name: str = method, **named: Any) -> Any:
             small = _name == "windows" and len(arguments[1]) < 500  # of few decisions that scans have answered
             called.setdefault(_name, []).append(small or threading.get_ident() != here)
-            return _original(*arguments)
+            return _original(*arguments, **named)
 
         monkeypatch.setattr(owner, method, recording)
     users = 60
