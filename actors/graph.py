@@ -24,8 +24,8 @@ EVENT_WORK: Final = 32
 class GraphActor:
     """Walks each batch in order, and answers every `count`-th of the judged ones, from the one with its `number` on.
 
-    The first one owns `graph`; when it is told to share it, it sends each of the others a copy, which these wait for
-    before they take another message.
+    Each has a `graph` of its own. When they are told to share, the first one sends each of the others a copy of what
+    its graph holds, which these wait for before they take another message.
     """
 
     part: Final = "graph"
@@ -88,9 +88,9 @@ class GraphActor:
 
     async def _share(self) -> None:
         for other in self._copies:
-            await other.send(GraphCopy(await run_kernel(len(self._graph.pool), self._graph.copy)))
+            await other.send(GraphCopy(await run_kernel(len(self._graph.pool), self._graph.contents)))
         if self._copy is not None:
-            self._graph = (await self._copy.receive()).graph
+            self._graph.take_over((await self._copy.receive()).contents)
 
     async def _follow(self, batch: Batch) -> None:
         """Apply what another graph actor answers."""

@@ -22,6 +22,7 @@ from peerwatch.network.timeline import (
     TIMESTAMP,
     USER,
     Timeline,
+    TimelineContents,
     is_later,
     is_next,
     put,
@@ -111,6 +112,16 @@ def alone(user: Int32s) -> Networks:
     return Networks(np.arange(q + 1, dtype=np.int64), user, plan, np.ones(q, np.int64), expected, Windows.empty(q))
 
 
+class GraphContents(NamedTuple):
+    """All that a graph holds but its marks, which mean nothing to later walks."""
+
+    users: int
+    stretch: Int32s
+    pool: Int32s
+    tally: Int64s
+    timeline: TimelineContents
+
+
 class FriendGraph:
     """Mutual friendships of dense users, as stretches of one pool, and the latest purchases of all.
 
@@ -179,10 +190,19 @@ class FriendGraph:
     def copy(self, D: int | None = None, costs: Sequence[int] | None = None) -> "FriendGraph":
         """An independent copy of the graph; for networks of `D` hops and with other costs, if those are given."""
         other = FriendGraph(D or self.D, self.T, recent=self.recent, costs=costs or self.costs.tolist())
-        other.users = self.users
-        for name in ("stretch", "pool", "tally", "seen", "timeline"):
-            setattr(other, name, getattr(self, name).copy())
+        other.take_over(self.contents())
         return other
+
+    def contents(self) -> GraphContents:
+        """All that it holds. Copies."""
+        stretch, pool, tally = self.stretch.copy(), self.pool.copy(), self.tally.copy()
+        return GraphContents(self.users, stretch, pool, tally, self.timeline.contents())
+
+    def take_over(self, contents: GraphContents) -> None:
+        """As new: hold the `contents` of another graph of the same T, which are this one's own from now on."""
+        users, self.stretch, self.pool, self.tally, timeline = contents
+        self.timeline.take_over(timeline)
+        self.reserve(users)
 
     def walk(
         self, kind: Int8s, user: Int32s, friend: Int32s, timestamp: Int64s, amount: Amounts, seq: int, most: int,

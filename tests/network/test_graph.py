@@ -157,6 +157,31 @@ def test_a_restored_graph_answers_as_before(
         assert answer.places == (network if answer.plan is Plan.PARTITION else latest)
 
 
+@settings(max_examples=examples(100))
+@given(
+    events=EVENTS, later=EVENTS, other=EVENTS, D=st.integers(1, 3), T=st.integers(1, 8),
+    costs=st.sampled_from((COSTS, *FORCED.values())),
+)  # fmt: skip
+def test_a_graph_that_took_over_what_another_holds_answers_alike(
+    events: list[EventTuple],
+    later: list[EventTuple],
+    other: list[EventTuple],
+    D: int,
+    T: int,
+    costs: tuple[int, ...],
+) -> None:
+    """By the same plans; what either goes through from then on changes nothing in the other."""
+    first, second, third = (FriendGraph(D, T, recent=8, costs=costs) for _ in range(3))
+    for graph in (first, third):
+        graph.reserve(12)
+        answers_of(graph, events, 200, 1 << 20) if events else []
+    second.take_over(first.contents())
+    answers_of(first, other, 200, 1 << 20, len(events) + 1) if other else []
+    if later:
+        found = answers_of(second, later, 200, 1 << 20, len(events) + 1)
+        assert found == answers_of(third, later, 200, 1 << 20, len(events) + 1)
+
+
 def changed(graph: FriendGraph, kind: Kind, a: int, others: np.ndarray) -> None:
     """User a befriends or unfriends all others."""
     count = len(others)
