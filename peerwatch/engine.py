@@ -16,8 +16,8 @@ from peerwatch.durable import replace_file
 from peerwatch.errors import BadInput, UsageError
 from peerwatch.judging.detector_judge import DetectorJudge
 from peerwatch.judging.engine import JudgingEngine
-from peerwatch.judging.judge import Judge, SigmaJudge
-from peerwatch.judging.sigma import Sigma
+from peerwatch.judging.judge import Judge
+from peerwatch.judging.sigma import Sigma, SigmaJudge
 from peerwatch.judging.state import Arrays, State, StateFacts
 from peerwatch.judging.training import Learner
 from peerwatch.network.decoder import Events

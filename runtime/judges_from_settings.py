@@ -12,12 +12,12 @@ from peerwatch.detectors.base import Detector
 from peerwatch.detectors.registry import make
 from peerwatch.errors import BadInput, UsageError
 from peerwatch.judging.adaptation import Adaptation
+from peerwatch.judging.adaptive_threshold import FlagRate, Precision
 from peerwatch.judging.detector_judge import DetectorJudge
 from peerwatch.judging.drift import Drift
-from peerwatch.judging.judge import CHALLENGER, CHAMPION, Judge, SigmaJudge
+from peerwatch.judging.judge import CHALLENGER, CHAMPION, Judge
 from peerwatch.judging.severity import Severity
-from peerwatch.judging.sigma import Sigma
-from peerwatch.judging.threshold import FlagRate, Precision
+from peerwatch.judging.sigma import Sigma, SigmaJudge
 from peerwatch.judging.training import Learner
 from peerwatch.settings.model import (
     SIGMA,

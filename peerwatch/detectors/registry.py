@@ -11,7 +11,7 @@ DETECTORS: Final = {
     "zscore": "peerwatch.detectors.rules:ZScore",
     "iqr": "peerwatch.detectors.rules:Iqr",
     "mad": "peerwatch.detectors.rules:Mad",
-    "spc": "peerwatch.detectors.charts:Spc",
+    "spc": "peerwatch.detectors.control_charts:Spc",
     "seasonal": "peerwatch.detectors.seasonal:Seasonal",
     "isolation_forest": "peerwatch.detectors.learned.isolation_forest:IsolationForest",
     "one_class_svm": "peerwatch.detectors.learned.one_class_svm:OneClassSvm",

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peerwatch.detectors.base import Floats, Verdicts
+from peerwatch.judging.adaptive_threshold import FlagRate, Labelled, Precision
 from peerwatch.judging.drift import Change, Drift
 from peerwatch.judging.labels import Label
-from peerwatch.judging.threshold import FlagRate, Labelled, Precision
 from peerwatch.kernels import Int64s
 
 HIGH: Final = 10_000

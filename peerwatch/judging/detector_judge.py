@@ -10,10 +10,10 @@ from peerwatch.detectors.base import Detector, Floats, Verdicts
 from peerwatch.detectors.features import FEATURES, features
 from peerwatch.errors import RunError
 from peerwatch.judging.adaptation import Adaptation, section
+from peerwatch.judging.adaptive_threshold import GRID
 from peerwatch.judging.detector_input import DetectorInput, detector_input
 from peerwatch.judging.judge import BatchVerdicts, Case, Judge, Scoring
 from peerwatch.judging.severity import Severity
-from peerwatch.judging.threshold import GRID
 from peerwatch.judging.training import Learner
 from peerwatch.kernels import Int64s
 

@@ -17,8 +17,7 @@ from peerwatch.actors.judges import LiveJudge
 from peerwatch.connectors.source import Block
 from peerwatch.errors import SinkError, SourceError
 from peerwatch.judging.audit import BruteForce, Difference
-from peerwatch.judging.judge import SigmaJudge
-from peerwatch.judging.sigma import Sigma
+from peerwatch.judging.sigma import Sigma, SigmaJudge
 from peerwatch.judging.state import State
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.graph import FriendGraph
