@@ -28,6 +28,13 @@ class AuditTally(msgspec.Struct):
     differences: int = 0
     first: Difference | None = None
 
+    def add(self, *, recomputed: int = 0, differences: Sequence[Difference] = ()) -> None:
+        """Count more of them."""
+        self.recomputed += recomputed
+        self.differences += len(differences)
+        if self.first is None and differences:
+            self.first = differences[0]
+
 
 class Auditing(msgspec.Struct, frozen=True):
     """What a run with an audit has in addition.
@@ -80,7 +87,7 @@ class AuditActor:
         work = EVENT_WORK * len(batch.events) + DECISION_WORK * count + ID_WORK * (batch.users - len(self._names))
         outcomes = await run_kernel(work, self._recompute, message, chosen)
         self._awaited |= {outcome.seq: outcome for outcome in outcomes}
-        self.tally.recomputed += count
+        self.tally.add(recomputed=count)
         self.through = batch.seq + len(batch.events) - 1
 
     def _recompute(self, message: AuditBatch, chosen: Mask) -> list[AuditedDecision]:
@@ -94,6 +101,5 @@ class AuditActor:
 
     async def _report(self, differences: list[Difference]) -> None:
         if differences:
-            self.tally.first = self.tally.first or differences[0]
-            self.tally.differences += len(differences)
+            self.tally.add(differences=differences)
             await run_sync(self._alarm, differences)

@@ -51,6 +51,10 @@ class Recovery(msgspec.Struct):
     poison: dict[LinePlace, str] = msgspec.field(default_factory=dict)
     said: set[str] = msgspec.field(default_factory=set)
 
+    def go_on_to(self, place: LinePlace | None) -> None:
+        """Name the line that is in hand now, None for no line alone."""
+        self.current = place
+
 
 class Dispatcher:
     """The only actor that sees log text; the order in which it numbers events is the order of everything."""
@@ -214,14 +218,14 @@ class Dispatcher:
         for number, content in enumerate(_lines(block.content)):
             begin = begin_of_line(content)  # how much of a hole is in the block depends on where it was read
             single = Block(content[begin:], block.offset + offset + begin, block.line + number, block.position)
-            self._recovery.current = LinePlace(log.judged, single.line, single.offset, single.content)
+            self._recovery.go_on_to(LinePlace(log.judged, single.line, single.offset, single.content))
             await self._deal_out(single, log)
             if self._wait_settled is not None:
                 await self._wait_settled(self._done.events)
             offset += len(content)
             if self.stopped_by is not None:
                 break
-        self._recovery.current = None
+        self._recovery.go_on_to(None)
 
     async def _deal_out(self, block: Block, log: Source) -> None:
         """Decode, and send the events in batches."""

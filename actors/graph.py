@@ -24,8 +24,8 @@ EVENT_WORK: Final = 32
 class GraphActor:
     """Walks each batch in order, and answers every `count`-th of the judged ones, from the one with its `number` on.
 
-    The first one owns `graph`; when it is told to share it, it sends each of the others a copy, which these wait for
-    before they take another message.
+    Each has a `graph` of its own. When they are told to share, the first one sends each of the others a copy of what
+    its graph holds, which these wait for before they take another message.
     """
 
     part: Final = "graph"
@@ -40,10 +40,16 @@ class GraphActor:
         number: int = 0,
         count: int = 1,
         parts: Send[SnapshotPart] | None = None,
+        *,
+        sizes: bool = False,
         copies: Sequence[Send[GraphCopy]] = (),
         copy: Receive[GraphCopy] | None = None,
     ) -> None:
-        """The first one sends `copies` to the others, each of which gets its `copy`."""
+        """With `sizes` it counts every network.
+
+        The first one sends `copies` to the others, each of which gets its `copy`.
+        """
+        self._sizes = sizes
         self._number, self._count = number, count
         self._turn = number
         """Batches until it answers."""
@@ -82,9 +88,9 @@ class GraphActor:
 
     async def _share(self) -> None:
         for other in self._copies:
-            await other.send(GraphCopy(await run_kernel(len(self._graph.pool), self._graph.copy)))
+            await other.send(GraphCopy(await run_kernel(len(self._graph.pool), self._graph.contents)))
         if self._copy is not None:
-            self._graph = (await self._copy.receive()).graph
+            self._graph.take_over((await self._copy.receive()).contents)
 
     async def _follow(self, batch: Batch) -> None:
         """Apply what another graph actor answers."""
@@ -97,7 +103,7 @@ class GraphActor:
         self._graph.reserve(batch.users)
         events = batch.events
         asked = int(np.count_nonzero(events.kind == Kind.PURCHASE)) if batch.judged else 0
-        answers = walked(self._graph, events, batch.seq, self._most, judged=batch.judged)
+        answers = walked(self._graph, events, batch.seq, self._most, judged=batch.judged, sizes=self._sizes)
         gone, rejected = 0, batch.rejected
         while True:
             spent = self._graph.spent

@@ -162,9 +162,7 @@ class LiveJudge:
         Raises:
             RunError: that model is not there any more, or damaged.
         """
-        self.judge.restore(arrays)
-        if self.judge.learner is not None and self.judge.learner.version:
-            self.judge.detector = self.models.load(self.judge.learner.version, self.judge.detector)
+        self.judge.restore(arrays, self.models.load)
 
     def look(self) -> None:
         """See whether analysts have said more by now."""
@@ -176,8 +174,7 @@ class LiveJudge:
         notices: list[Notice | ModelActivated] = [*self._spoke]
         self._spoke.clear()
         if self.judge.adaptation is not None:
-            notices += self.judge.adaptation.notices
-            self.judge.adaptation.notices.clear()
+            notices += self.judge.adaptation.take_notices()
         return notices
 
     def take(self, trained: TrainedModel) -> None:

@@ -14,7 +14,7 @@ from peerwatch.judging.severity import Level
 from peerwatch.judging.training import TrainingSet
 from peerwatch.kernels import Bytes, Int32s, Int64s
 from peerwatch.network.decoder import Events
-from peerwatch.network.graph import FriendGraph, Networks
+from peerwatch.network.graph import GraphContents, Networks
 from peerwatch.network.rejects import RejectedLine
 from peerwatch.network.statistics import Statistics
 from peerwatch.network.windows import Windows
@@ -101,9 +101,9 @@ class Share(msgspec.Struct, frozen=True):
 
 
 class GraphCopy(msgspec.Struct, frozen=True):
-    """The first graph actor to another: its graph as of `Share`. It is the receiver's own."""
+    """The first graph actor to another: what its graph holds as of `Share`. The arrays are the receiver's own."""
 
-    graph: FriendGraph
+    contents: GraphContents
 
 
 GraphMessage: TypeAlias = Batch | Share | SnapshotRequest
@@ -146,7 +146,10 @@ class TrainingRequest(msgspec.Struct, frozen=True):
 
 
 class TrainedModel(msgspec.Struct, frozen=True):
-    """Trainer to coordinator: model number `version` of `who`, which is kept by now. It is the receiver's own."""
+    """Trainer to coordinator: model number `version` of `who`, which is kept by now. It is the receiver's own.
+
+    The model itself travels: to restore one from its arrays can take as long as to fit it.
+    """
 
     who: str
     version: int

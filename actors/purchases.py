@@ -54,7 +54,7 @@ class PurchaseShard:
         history = self._history
         history.reserve(new.users)
         history.append(new.seq, new.user, new.timestamp, new.amount, new.through)
-        history.low = max(history.low, new.low)
+        history.raise_low(new.low)
         if new.low > new.through:  # nobody will ask about these events
             await run_kernel(LINK_WORK * len(new.seq), history.settle)
 
@@ -65,7 +65,7 @@ class PurchaseShard:
             if self._history.applied < request.seq[-1] - 1:
                 self._parked.append(request)
                 continue
-            self._history.low = max(self._history.low, request.low)
+            self._history.raise_low(request.low)
             networks = request.networks
             work = (
                 MEMBER_WORK * len(networks.members) + LINK_WORK * len(request.seq) + COPY_WORK * len(networks.found.seq)

@@ -17,7 +17,8 @@ from yardsticks import decoding_seconds, reference_seconds
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.events import Kind
 from peerwatch.network.graph import FriendGraph
-from peerwatch.network.history import COUNT, STRETCH, PurchaseHistory
+from peerwatch.network.history import PurchaseHistory
+from peerwatch.network.stretches import COUNT, STRETCH
 from peerwatch.network.timeline import Timeline
 
 COMMAND: Final = [sys.executable, "-m", "peerwatch", "run", "--quiet"]
@@ -98,7 +99,7 @@ def held(case: Case, directory: Path) -> dict[str, float]:
         history.append(
             seq + bought, events.user[bought], events.timestamp[bought], events.amount[bought], through
         )  # fmt: skip
-        history.low = through + 1
+        history.raise_low(through + 1)
         history.settle()
         graph.reserve(decoder.users)
         graph.walk(events.kind, events.user, events.friend, events.timestamp, events.amount, seq, 0, 0)

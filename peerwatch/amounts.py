@@ -83,9 +83,10 @@ def united(parts: Sequence[Mapping[int, int]]) -> Mapping[int, int]:
 class LargeAmounts:
     """The large amounts of purchases that come and go, for whoever holds these in columns of its own."""
 
-    def __init__(self) -> None:
-        self._amounts: dict[int, int] = {}
-        self._enough = FEW
+    def __init__(self, amounts: Mapping[int, int] | None = None) -> None:
+        """Hold these, by name, to begin with."""
+        self._amounts: dict[int, int] = {**(amounts or {})}
+        self._enough = max(FEW, len(self._amounts))
 
     def __len__(self) -> int:
         return len(self._amounts)
@@ -103,12 +104,6 @@ class LargeAmounts:
     def crowded(self) -> bool:
         """Whether it is time to let go of those that are not needed any more."""
         return len(self._amounts) > self._enough
-
-    def copy(self) -> "LargeAmounts":
-        """Others that are the same."""
-        other = LargeAmounts()
-        other._amounts, other._enough = {**self._amounts}, self._enough
-        return other
 
     def keep(self, *columns: Int64s) -> None:
         """Let go of all that none of the columns names."""

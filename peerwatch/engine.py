@@ -11,13 +11,13 @@ import numpy as np
 from peerwatch import kernels
 from peerwatch.decisions import Decision, decisions_of
 from peerwatch.detectors.base import Detector
-from peerwatch.detectors.registry import make
+from peerwatch.detectors.registry import DETECTORS, make
 from peerwatch.durable import replace_file
 from peerwatch.errors import BadInput, UsageError
 from peerwatch.judging.detector_judge import DetectorJudge
 from peerwatch.judging.engine import JudgingEngine
-from peerwatch.judging.judge import Judge, SigmaJudge
-from peerwatch.judging.sigma import Sigma
+from peerwatch.judging.judge import Judge
+from peerwatch.judging.sigma import Sigma, SigmaJudge
 from peerwatch.judging.state import Arrays, State, StateFacts
 from peerwatch.judging.training import Learner
 from peerwatch.network.decoder import Events
@@ -92,12 +92,11 @@ class Engine:
         self._open(State.fresh(D, T, 1), detector)
 
     def _open(self, state: State, detector: Detector | None) -> None:
-        state.graph.sizes = True  # a decision tells the network's size
         self._detector = detector
         judge: Judge = SigmaJudge(Sigma(self._k))
         if detector is not None:
             judge = DetectorJudge(detector, Learner(*self._training) if detector.trains else None)
-        self._core = JudgingEngine(state, judge)
+        self._core = JudgingEngine(state, judge, sizes=True)  # a decision tells the network's size
 
     @property
     def events(self) -> int:
@@ -179,10 +178,9 @@ class Engine:
         if saved.detector is not None:
             detector = _expected(saved, detector, where)
         engine._open(state, detector)
-        judge = engine._core.judge
-        judge.restore(_part(arrays, "judge"))
-        if judge.learner is not None and judge.learner.version and detector is not None:
-            judge.detector = type(detector)(**detector.get_params()).restore(_part(arrays, "model"))
+        engine._core.judge.restore(
+            _part(arrays, "judge"), lambda _, like: type(like)(**like.get_params()).restore(_part(arrays, "model"))
+        )
         return engine
 
     def _decoded(self, events: Lines) -> Events:
@@ -237,7 +235,7 @@ def _part(arrays: Arrays, prefix: str) -> dict[str, Any]:
 
 def _expected(saved: _SavedEngine, given: Detector | None, path: Path) -> Detector:
     """The detector of a saved engine, fresh."""
-    name = saved.detector or ""
+    name = _path_now(saved.detector or "")
     if given is not None:
         own = f"{type(given).__module__}:{type(given).__qualname__}"
         if own != name or msgspec.to_builtins(given.get_params()) != saved.parameters:
@@ -246,3 +244,9 @@ def _expected(saved: _SavedEngine, given: Detector | None, path: Path) -> Detect
     if not name.startswith("peerwatch.detectors."):
         raise UsageError(f"{shown(path)} was saved with {name}, which is not peerwatch's own; give it as `detector`")
     return make(name, saved.parameters)
+
+
+def _path_now(path: str) -> str:
+    """The import path of a detector class; one of peerwatch's own may lie in another module than when it was saved."""
+    now = {known.partition(":")[2]: known for known in DETECTORS.values()}
+    return now.get(path.partition(":")[2], path) if path.startswith("peerwatch.detectors.") else path

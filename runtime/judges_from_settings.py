@@ -8,15 +8,16 @@ import msgspec
 
 from peerwatch.actors.coordinator import Judges
 from peerwatch.actors.judges import LiveJudge
+from peerwatch.detectors.base import Detector
 from peerwatch.detectors.registry import make
 from peerwatch.errors import BadInput, UsageError
 from peerwatch.judging.adaptation import Adaptation
+from peerwatch.judging.adaptive_threshold import FlagRate, Precision
 from peerwatch.judging.detector_judge import DetectorJudge
 from peerwatch.judging.drift import Drift
-from peerwatch.judging.judge import CHALLENGER, CHAMPION, Judge, SigmaJudge
+from peerwatch.judging.judge import CHALLENGER, CHAMPION, Judge
 from peerwatch.judging.severity import Severity
-from peerwatch.judging.sigma import Sigma
-from peerwatch.judging.threshold import FlagRate, Precision
+from peerwatch.judging.sigma import Sigma, SigmaJudge
 from peerwatch.judging.training import Learner
 from peerwatch.settings.model import (
     SIGMA,
@@ -60,7 +61,8 @@ def judges_of(
     _check(settings, origins)
     judges: dict[str, Judge] = {CHAMPION: champion_of(detector, origins)}
     if challenger.name is not None:
-        judges[CHALLENGER] = _judge_of("challenger", challenger.name, challenger, detector.training, origins)
+        known = _detector_of("challenger", challenger.name, challenger, origins)
+        judges[CHALLENGER] = _judge_of(challenger, known, detector.training)
     journal = Journal(directory) if directory is not None else None
     begun = checkpoint.envelope.facts.progress.events if checkpoint is not None else 0
     holds = journal is not None and _begin(journal, begun, judges, settings, read=read)
@@ -116,7 +118,7 @@ def champion_of(detector: DetectorSettings, origins: Mapping[str, str]) -> Judge
     Raises:
         UsageError: there is no such detector, or it does not take its parameters.
     """
-    judge = _judge_of("detector", detector.name, detector, detector.training, origins)
+    known = _detector_of("detector", detector.name, detector, origins)
     wanted = {
         key: value
         for key, value in (
@@ -130,12 +132,11 @@ def champion_of(detector: DetectorSettings, origins: Mapping[str, str]) -> Judge
     }
     origin = next((f'{origins[f"detector.{key}"]}: "detector.{key}"' for key in wanted), "")
     try:
-        judge.severity = _severity(detector)
-        adaptation = _adaptation(detector, judge)
+        severity = _severity(detector)
+        adaptation = _adaptation(detector, known)
     except BadInput as error:
         raise UsageError(f"{origin}: {error}") from None
-    judge.adaptation = adaptation
-    return judge
+    return _judge_of(detector, known, detector.training, adaptation, severity)
 
 
 def _severity(detector: DetectorSettings) -> Severity | None:
@@ -147,30 +148,46 @@ def _severity(detector: DetectorSettings) -> Severity | None:
     return Severity(critical, emergency)
 
 
-def _adaptation(settings: DetectorSettings, judge: Judge) -> Adaptation | None:
+def _adaptation(settings: DetectorSettings, detector: Detector | None) -> Adaptation | None:
+    """What goes with a detector, None for sigma, through a run."""
     adapt = settings.adapt
     if adapt == AdaptSettings() and not settings.drift:
         return None
-    if not judge.gives_scores:
+    if detector is None:
         raise BadInput("sigma gives no scores; take zscore, or another detector")
     if adapt.flag_rate is not None and adapt.precision is not None:
         raise BadInput('the threshold follows one thing: set "flag_rate" or "precision"')
     rate = FlagRate(adapt.flag_rate) if adapt.flag_rate is not None else None
     precision = None
     if adapt.precision is not None:
-        own = getattr(judge.detector, "threshold", None)
-        if judge.detector.trains or not isinstance(own, int | float):
-            raise BadInput(f"{judge.detector.name} has no threshold that stays the same; take a rule")
+        own = getattr(detector, "threshold", None)
+        if detector.trains or not isinstance(own, int | float):
+            raise BadInput(f"{detector.name} has no threshold that stays the same; take a rule")
         precision = Precision(adapt.precision, float(own))
     return Adaptation(rate, precision, Drift() if settings.drift else None)
 
 
-def _judge_of(section: str, name: str, rule: Rule, training: TrainingSettings, origins: Mapping[str, str]) -> Judge:
+def _judge_of(
+    rule: Rule,
+    detector: Detector | None,
+    training: TrainingSettings,
+    adaptation: Adaptation | None = None,
+    severity: Severity | None = None,
+) -> Judge:
+    """A judge by a detector, or by sigma."""
+    if detector is None:
+        return SigmaJudge(Sigma(rule.exact_k()), severity)
+    learner = Learner(training.rows, training.every) if detector.trains else None
+    return DetectorJudge(detector, learner, adaptation, severity)
+
+
+def _detector_of(section: str, name: str, rule: Rule, origins: Mapping[str, str]) -> Detector | None:
+    """The detector that a section of the settings names; None for sigma, which is none of the registry's."""
     key = f"{section}.parameters"
     if name == SIGMA:
         if rule.parameters:
             raise UsageError(f'{origins[key]}: sigma has no "{key}"; its k is set as "{section}.k"')
-        return SigmaJudge(Sigma(rule.exact_k()))
+        return None
     if rule.k != DetectorSettings().k:
         raise UsageError(f'{origins[f"{section}.k"]}: "{section}.k" is that of sigma; set those of {name} as "{key}"')
     try:
@@ -182,11 +199,10 @@ def _judge_of(section: str, name: str, rule: Rule, training: TrainingSettings, o
             f'{origins[key]}: "{key}" is {rule.parameters}; take finite numbers, text, true, false, lists and mappings'
         )
     try:
-        detector = make(name, rule.parameters)
+        return make(name, rule.parameters)
     except BadInput as error:
         origin = origins[key if rule.parameters else f"{section}.name"]
         raise UsageError(f"{origin}: {error}") from None
-    return DetectorJudge(detector, Learner(training.rows, training.every) if detector.trains else None)
 
 
 def check_audit(settings: Settings, origins: Mapping[str, str]) -> None:

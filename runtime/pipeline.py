@@ -104,7 +104,7 @@ class Pipeline:
         # a record names the network's size, and it is a part of the context
         every_decision = any(DECISION in outlet.records for outlet in outlets)
         counted = every_decision or decisions.flagged
-        state.graph.sizes = counted or any(live.wants_context for live in live_judges)
+        sizes = counted or any(live.wants_context for live in live_judges)
         self._state = state
         self._parts = Mailbox[SnapshotPart]("checkpointer") if checkpointer is not None else None
         parts = self._parts.sender if self._parts is not None else None
@@ -167,6 +167,7 @@ class Pipeline:
                     number,
                     walkers,
                     parts,
+                    sizes=sizes,
                     copies=[copy.sender for copy in copies] if number == 0 else (),
                     copy=copies[number - 1].receiver if number else None,
                 )

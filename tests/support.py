@@ -26,8 +26,8 @@ from peerwatch.connectors.sink import Sink
 from peerwatch.connectors.source import Block
 from peerwatch.judging.adaptation import Notice
 from peerwatch.judging.audit import BruteForce, Difference
-from peerwatch.judging.judge import Mask, Reasons, SigmaJudge
-from peerwatch.judging.sigma import Sigma
+from peerwatch.judging.judge import Mask, Reasons
+from peerwatch.judging.sigma import Sigma, SigmaJudge
 from peerwatch.judging.state import State
 from peerwatch.network.graph import Plan
 from peerwatch.network.rejects import RejectedLine, decode_reject

@@ -129,6 +129,27 @@ def test_an_engine_decides_as_a_run_does(tmp_path: Path, name: str, step: int) -
         assert [one.model for one in flagged] == [int(each["model"]) if "model" in each else None for each in written]
 
 
+def test_an_engine_is_loaded_wherever_its_detector_lay_when_it_was_saved(tmp_path: Path) -> None:
+    """In a module that has been split since, with the detector given or not; it decides the same."""
+    batch, stream = some_logs(300)
+    detector = peerwatch.detector("lof", neighbours=5)
+    engine = peerwatch.Engine(2, 9, detector=detector, training_rows=60, training_every=150)
+    engine.learn(batch.removeprefix(HEADER))
+    lines = stream.splitlines(keepends=True)
+    engine.feed(lines[:200])
+    engine.save(tmp_path / "engine")
+    with np.load(tmp_path / "engine") as archive:
+        arrays = dict(archive)
+    old = arrays["facts"].tobytes().replace(b"learned.local_outlier_factor:", b"learned:")
+    assert len(old) < len(arrays["facts"])
+    with (tmp_path / "old").open("wb") as file:
+        np.savez(file, allow_pickle=False, **(arrays | {"facts": np.frombuffer(old, np.uint8)}))
+    expected = [(one.seq, one.score, one.model) for one in engine.feed(lines[200:])]
+    for given_ in (None, detector):
+        loaded = peerwatch.Engine.load(tmp_path / "old", detector=given_)
+        assert [(one.seq, one.score, one.model) for one in loaded.feed(lines[200:])] == expected
+
+
 def test_amounts_are_exact_whatever_their_size() -> None:
     """As decimals; a mapping may hold one as well."""
     engine = peerwatch.Engine(1, 2)

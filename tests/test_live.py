@@ -459,7 +459,7 @@ def test_an_event_that_brings_the_run_down_twice_is_rejected(logs: Path, monkeyp
 def test_a_failure_that_nothing_helps_against_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a limit, exit code 1 and the cause; no hung task, no silent process."""
 
-    def broken(*_: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("always")
 
     monkeypatch.setattr(FriendGraph, "walk", broken)

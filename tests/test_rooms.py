@@ -70,7 +70,7 @@ def test_no_room_holds_more_than_a_quarter_of_the_code() -> None:
 def test_pure_rooms_open_no_files() -> None:
     """No `open`, `Path` or `os` in the rooms that judge."""
     for room in PURE:
-        for module in room.glob("*.py"):
+        for module in room.rglob("*.py"):
             text = module.read_text()
             for word in ("open(", "import os", "pathlib", "print("):
                 assert word not in text, f"{module.name} uses {word}"

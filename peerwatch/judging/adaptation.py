@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peerwatch.detectors.base import Floats, Verdicts
+from peerwatch.judging.adaptive_threshold import FlagRate, Labelled, Precision
 from peerwatch.judging.drift import Change, Drift
 from peerwatch.judging.labels import Label
-from peerwatch.judging.threshold import FlagRate, Labelled, Precision
 from peerwatch.kernels import Int64s
 
 HIGH: Final = 10_000
@@ -49,7 +49,7 @@ class Adaptation:
         """Purchases seen."""
         self.heard = 0
         """How far the labels have been heard, in the words of whoever brings them."""
-        self.notices: list[Notice] = []
+        self._notices: list[Notice] = []
         """What is worth telling, until somebody has told it."""
         self._high = _High(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
 
@@ -80,7 +80,7 @@ class Adaptation:
             self._high = self._high.with_more(seq[own.flagged], line[own.flagged], score[own.flagged])
         # an adapted threshold would hide that the scores have moved
         changes = self.drift.observe(score, adapted.flagged, own.threshold) if self.drift is not None else []
-        self.notices += [DriftNotice(int(seq[change.judged - 1 - self.count]), change) for change in changes]
+        self._notices += [DriftNotice(int(seq[change.judged - 1 - self.count]), change) for change in changes]
         self.count += len(seq)
         return bool(changes)
 
@@ -90,7 +90,12 @@ class Adaptation:
         if self.precision is not None:
             known = [found for label in labels if (found := self._high.find(label)) is not None]
             self.precision.add(known)
-            self.notices.append(LabelsNotice(seq, len(labels), len(labels) - len(known), self.precision.value))
+            self._notices.append(LabelsNotice(seq, len(labels), len(labels) - len(known), self.precision.value))
+
+    def take_notices(self) -> list[Notice]:
+        """What has happened since this was last called."""
+        notices, self._notices = self._notices, []
+        return notices
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All it remembers. Copies."""

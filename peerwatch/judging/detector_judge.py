@@ -1,6 +1,6 @@
 """Has any detector but sigma judge windows: in floats, and in order of time."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -10,10 +10,10 @@ from peerwatch.detectors.base import Detector, Floats, Verdicts
 from peerwatch.detectors.features import FEATURES, features
 from peerwatch.errors import RunError
 from peerwatch.judging.adaptation import Adaptation, section
+from peerwatch.judging.adaptive_threshold import GRID
 from peerwatch.judging.detector_input import DetectorInput, detector_input
 from peerwatch.judging.judge import BatchVerdicts, Case, Judge, Scoring
 from peerwatch.judging.severity import Severity
-from peerwatch.judging.threshold import GRID
 from peerwatch.judging.training import Learner
 from peerwatch.kernels import Int64s
 
@@ -24,8 +24,6 @@ LEAST: Final = 2
 
 class DetectorJudge(Judge):
     """A detector, what it has learned so far, and what its threshold has adapted to."""
-
-    gives_scores = True
 
     def __init__(
         self,
@@ -110,11 +108,13 @@ class DetectorJudge(Judge):
             arrays |= {f"{name}.{key}": array for key, array in part.arrays().items()}
         return arrays
 
-    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """As new: go on as the one whose `arrays` these are would; the model is to be put into `detector`."""
+    def restore(self, arrays: Mapping[str, NDArray[Any]], load_model: Callable[[int, Detector], Detector]) -> None:
+        """As new: go on as the one whose `arrays` these are would, with the model that was active then."""
         self._alarmed = bool(arrays["alarmed"])
         for name, part in self._parts().items():
             part.restore(section(arrays, name))
+        if self.learner is not None and self.learner.version:
+            self.detector = load_model(self.learner.version, self.detector)
 
     @property
     def _watched(self) -> bool:

@@ -46,10 +46,13 @@ def windows_at_once(T: int, shards: int = 1) -> int:
     return max(1, WINDOW_PURCHASES // (T * shards))
 
 
-def walked(graph: FriendGraph, events: Events, seq: int, most: int, *, judged: bool = True) -> Iterator[Walked]:
+def walked(
+    graph: FriendGraph, events: Events, seq: int, most: int, *, judged: bool = True, sizes: bool = False
+) -> Iterator[Walked]:
     """Let a batch of events, the first of them number `seq`, go through the graph, each purchase answered if `judged`.
 
-    An answer has at most `most` networks; the last one may have none. The graph must have room for all users.
+    An answer has at most `most` networks; the last one may have none. With `sizes` each network is counted. The graph
+    must have room for all users.
     """
     places = np.flatnonzero(events.kind == Kind.PURCHASE) if judged else np.zeros(0, np.int64)
     gone = answered = 0
@@ -57,7 +60,7 @@ def walked(graph: FriendGraph, events: Events, seq: int, most: int, *, judged: b
         rest = slice(gone, None)
         done, networks = graph.walk(
             events.kind[rest], events.user[rest], events.friend[rest], events.timestamp[rest], events.amount[rest],
-            seq + gone, min(most, len(places) - answered), MOST_PLACES,
+            seq + gone, min(most, len(places) - answered), MOST_PLACES, sizes=sizes,
         )  # fmt: skip
         new = slice(answered, answered + len(networks.plan))
         gone, answered = gone + done, new.stop
@@ -82,23 +85,25 @@ def apply(state: State, events: Events, seq: int) -> None:
     for _ in walked(graph, events, seq, 0, judged=False):
         pass
     append(history, events, seq, users)
-    history.low = seq + len(events)
+    history.raise_low(seq + len(events))
     history.settle()
 
 
-def cases(state: State, events: Events, seq: int, *, context: bool = False) -> Iterator[tuple[Events, Case]]:
+def cases(
+    state: State, events: Events, seq: int, *, context: bool = False, sizes: bool = False
+) -> Iterator[tuple[Events, Case]]:
     """Let events, the first of them number `seq`, change a state of one shard; each purchase becomes a case.
 
-    With `context` a case has the buyers' own latest purchases as well.
+    With `context` a case has the buyers' own latest purchases as well, with `sizes` the networks' sizes in any case.
     """
     graph, history = state.graph, state.histories[0]
     users, most = len(state.decoder.interner), windows_at_once(state.T)
     graph.reserve(users)
     for begin in range(0, len(events), BATCH_CAP):
         batch, first = events[begin : begin + BATCH_CAP], seq + begin
-        history.low = first
+        history.raise_low(first)
         append(history, batch, first, users)
-        for places, networks, _ in walked(graph, batch, first, most):
+        for places, networks, _ in walked(graph, batch, first, most, sizes=sizes):
             purchases, numbers = batch[places], first + places
             windows = history.windows(numbers, networks)
             own = history.windows(numbers, alone(purchases.user)) if context else None
@@ -132,15 +137,16 @@ def verdicts_of(judge: Judge, case: Case) -> BatchVerdicts:
 class JudgingEngine:
     """A state and the judge of its purchases: one after the other, every event changes the one and asks the other."""
 
-    def __init__(self, state: State, judge: Judge) -> None:
-        """`state` has one shard and everything before the first event."""
+    def __init__(self, state: State, judge: Judge, *, sizes: bool = False) -> None:
+        """`state` has one shard and everything before the first event; with `sizes` every network is counted."""
+        self._sizes = sizes
         self.state = state
         self.judge = judge
 
     def apply(self, events: Events) -> None:
         """Take events that are not judged."""
         apply(self.state, events, self.state.progress.events + 1)
-        self._count(events, 0)
+        self.state.advance(len(events), judged=0)
 
     def decide(self, events: Events) -> Iterator[JudgedBatch]:
         """Take events; each purchase is judged by what was there before it.
@@ -149,13 +155,8 @@ class JudgingEngine:
             RunError: the detector failed.
         """
         seq, judged = self.state.progress.events + 1, 0
-        for purchases, case in cases(self.state, events, seq, context=self.judge.wants_context):
+        context = self.judge.wants_context
+        for purchases, case in cases(self.state, events, seq, context=context, sizes=self._sizes):
             judged += len(purchases)
             yield JudgedBatch(purchases, case, verdicts_of(self.judge, case))
-        self._count(events, judged)
-
-    def _count(self, events: Events, judged: int) -> None:
-        done = self.state.progress
-        self.state.progress = done._replace(
-            events=done.events + len(events), judged=done.judged + judged, users=self.state.decoder.users
-        )
+        self.state.advance(len(events), judged)

@@ -96,7 +96,7 @@ def grounds_of(
 def explain(graph: FriendGraph, held: PurchaseColumns, grounds: Grounds, T: int, k: Fraction) -> Explanation:
     """Judge a purchase by sigma, and look for what its verdict hangs on.
 
-    `held` has at least T + 1 purchases of whoever bought as many. The graph's timeline is spoilt.
+    `held` has at least T + 1 purchases of whoever bought as many.
     """
     purchases, statistics = _latest_first(held, grounds.members), grounds.statistics
     flagged = statistics.exceeded_by(grounds.amount, k)
@@ -199,7 +199,7 @@ def _without_friendships(graph: FriendGraph, grounds: Grounds, purchases: _Purch
 
 def _networks_without(graph: FriendGraph, user: int, edges: list[tuple[int, int]]) -> list[NDArray[np.int32]]:
     """The members of a user's network without each of some friendships: ended, asked, made again."""
-    graph.costs = np.array(PARTITION_ONLY, np.int64)
+    graph = graph.copy(costs=PARTITION_ONLY)
     kind = np.tile(np.array([Kind.UNFRIEND, Kind.PURCHASE, Kind.BEFRIEND], np.int8), len(edges))
     a = np.array([(one, user, one) for one, _ in edges], np.int32).reshape(-1)
     b = np.array([(other, user, other) for _, other in edges], np.int32).reshape(-1)

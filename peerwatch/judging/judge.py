@@ -1,7 +1,7 @@
-"""Turns windows into verdicts; sigma's way: floats screen, integers decide."""
+"""What judges have in common: cases in, verdicts out, with their reasons."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from peerwatch.amounts import Amounts
 from peerwatch.judging.adaptation import Adaptation
 from peerwatch.judging.severity import Level, Severity
-from peerwatch.judging.sigma import FLAGGED, UNDECIDED, Sigma
 from peerwatch.judging.training import Learner
 from peerwatch.kernels import Int64s
 from peerwatch.network.statistics import Statistics
@@ -109,8 +108,6 @@ class Judge(ABC):
     """
 
     detector: Any
-    gives_scores: bool = False
-    """Whether it says how unusual a purchase is, so that a threshold can move."""
     learner: Learner | None = None
     adaptation: Adaptation | None = None
 
@@ -159,8 +156,10 @@ class Judge(ABC):
         """All it remembers from one purchase to the next. Copies."""
         return {}
 
-    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:  # noqa: B027 (most remember nothing)
-        """Remember what `arrays` held."""
+    def restore(  # noqa: B027 (most remember nothing)
+        self, arrays: Mapping[str, NDArray[Any]], load_model: Callable[[int, Any], Any]
+    ) -> None:
+        """Remember what `arrays` held. `load_model` gives a model by its version, like the detector it is handed."""
 
     def _scoring(self, judged: BatchVerdicts, place: int) -> Scoring | None:  # noqa: ARG002
         return None
@@ -173,23 +172,3 @@ class Judge(ABC):
         if self.severity is not None and flagged:
             level = self.severity.exact(statistics, amount) if scoring is None else self.severity.of(scoring.score)
         return Reasons(place, flagged, amount, statistics, oldest, newest, scoring, level)
-
-
-class SigmaJudge(Judge):
-    """The rule sigma, decided exactly."""
-
-    def __init__(self, detector: Sigma, severity: Severity | None = None) -> None:
-        super().__init__(severity)
-        self.detector = detector
-
-    def verdicts(self, case: Case) -> BatchVerdicts:
-        """Judge purchases; each on its own."""
-        return BatchVerdicts(self.flags(case.windows, case.amount))
-
-    def flags(self, windows: Windows, amount: Amounts) -> Mask:
-        """Which of q purchases are flagged. Shape [q]."""
-        codes = self.detector.screen(windows.offsets, windows.amount.held, amount.held)
-        flagged: Mask = codes == FLAGGED
-        for place in np.flatnonzero(codes == UNDECIDED).tolist():
-            flagged[place] = self.statistics(windows, place).exceeded_by(amount.exact(place), self.detector.k)
-        return flagged

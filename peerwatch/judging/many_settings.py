@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from peerwatch.amounts import Amounts
-from peerwatch.judging.judge import Mask, SigmaJudge
-from peerwatch.judging.sigma import Sigma
+from peerwatch.judging.judge import Mask
+from peerwatch.judging.sigma import Sigma, SigmaJudge
 from peerwatch.network.statistics import Statistics
 from peerwatch.network.windows import Windows, shortened
 

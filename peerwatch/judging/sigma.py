@@ -1,11 +1,15 @@
-"""The default rule: more than mean + k standard deviations, decided exactly."""
+"""The default rule, sigma: more than mean + k standard deviations. Floats screen, integers decide."""
 
 from fractions import Fraction
 from typing import Final
 
 import numpy as np
 
+from peerwatch.amounts import Amounts
+from peerwatch.judging.judge import BatchVerdicts, Case, Judge, Mask
+from peerwatch.judging.severity import Severity
 from peerwatch.kernels import Int8s, Int64s, kernel
+from peerwatch.network.windows import Windows
 
 NORMAL: Final = 0
 FLAGGED: Final = 1
@@ -33,6 +37,26 @@ class Sigma:
         codes = np.zeros(len(amount), np.int8)
         screen(offsets, window, amount, float(self.k * self.k), codes)
         return codes
+
+
+class SigmaJudge(Judge):
+    """The rule sigma, decided exactly."""
+
+    def __init__(self, detector: Sigma, severity: Severity | None = None) -> None:
+        super().__init__(severity)
+        self.detector = detector
+
+    def verdicts(self, case: Case) -> BatchVerdicts:
+        """Judge purchases; each on its own."""
+        return BatchVerdicts(self.flags(case.windows, case.amount))
+
+    def flags(self, windows: Windows, amount: Amounts) -> Mask:
+        """Which of q purchases are flagged. Shape [q]."""
+        codes = self.detector.screen(windows.offsets, windows.amount.held, amount.held)
+        flagged: Mask = codes == FLAGGED
+        for place in np.flatnonzero(codes == UNDECIDED).tolist():
+            flagged[place] = self.statistics(windows, place).exceeded_by(amount.exact(place), self.detector.k)
+        return flagged
 
 
 @kernel

@@ -70,6 +70,13 @@ class State:
         """Nobody, nothing bought."""
         return cls(D, T, Decoder(named or []), FriendGraph(D, T), [PurchaseHistory(T) for _ in range(shards)])
 
+    def advance(self, events: int, judged: int) -> None:
+        """Count so many more events, and purchases among them that were judged."""
+        done = self.progress
+        self.progress = done._replace(
+            events=done.events + events, judged=done.judged + judged, users=self.decoder.users
+        )
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What a snapshot of this state holds."""
         arena, ends = self.decoder.interner.columns()
@@ -92,10 +99,8 @@ class State:
         user = np.concatenate([np.repeat(np.arange(len(part.held), dtype=np.int32), part.held) for part in parts])
         seq, timestamp = (np.concatenate([getattr(part, name) for part in parts]) for name in ("seq", "timestamp"))
         graph.timeline.remember(seq, user, timestamp, Amounts.joined([part.amount for part in parts]))
-        verdicts = facts.verdicts.copy()
-        state = cls(D, T, decoder, graph, histories, facts.progress, facts.flagged, verdicts)
-        state.disagreed = arrays[DISAGREED].tolist()
-        return state
+        verdicts, disagreed = facts.verdicts.copy(), arrays[DISAGREED].tolist()
+        return cls(D, T, decoder, graph, histories, facts.progress, facts.flagged, verdicts, disagreed)
 
 
 def _dealt(parts: list[PurchaseColumns], users: int, shards: int) -> list[PurchaseColumns]:

@@ -22,6 +22,7 @@ from peerwatch.network.timeline import (
     TIMESTAMP,
     USER,
     Timeline,
+    TimelineContents,
     is_later,
     is_next,
     put,
@@ -111,6 +112,16 @@ def alone(user: Int32s) -> Networks:
     return Networks(np.arange(q + 1, dtype=np.int64), user, plan, np.ones(q, np.int64), expected, Windows.empty(q))
 
 
+class GraphContents(NamedTuple):
+    """All that a graph holds but its marks, which mean nothing to later walks."""
+
+    users: int
+    stretch: Int32s
+    pool: Int32s
+    tally: Int64s
+    timeline: TimelineContents
+
+
 class FriendGraph:
     """Mutual friendships of dense users, as stretches of one pool, and the latest purchases of all.
 
@@ -118,14 +129,12 @@ class FriendGraph:
     moves to the pool's end when its room is used up.
     """
 
-    def __init__(
-        self, D: int, T: int, *, sizes: bool = False, recent: int = RECENT, costs: Sequence[int] = COSTS
-    ) -> None:
-        """Networks of D hops, windows of T purchases; with `sizes` every network is counted, whatever its plan.
+    def __init__(self, D: int, T: int, *, recent: int = RECENT, costs: Sequence[int] = COSTS) -> None:
+        """Networks of D hops, windows of T purchases.
 
         `recent` purchases are held at least once there are many; `costs` are the planner's, in place of COSTS.
         """
-        self.D, self.T, self.sizes, self.recent = D, T, sizes, recent
+        self.D, self.T, self.recent = D, T, recent
         self.timeline = Timeline(T, recent)
         self._found = 0
         """About how many purchases the latest windows found by scans held."""
@@ -178,23 +187,33 @@ class FriendGraph:
         graph.tally[USED], graph.tally[FRIENDSHIPS] = len(friends), len(friends) // 2
         return graph
 
-    def copy(self, D: int | None = None) -> "FriendGraph":
-        """An independent copy of the graph; for networks of `D` hops, if that is given."""
-        other = FriendGraph(D or self.D, self.T, sizes=self.sizes, recent=self.recent, costs=self.costs.tolist())
-        other.users = self.users
-        for name in ("stretch", "pool", "tally", "seen", "timeline"):
-            setattr(other, name, getattr(self, name).copy())
+    def copy(self, D: int | None = None, costs: Sequence[int] | None = None) -> "FriendGraph":
+        """An independent copy of the graph; for networks of `D` hops and with other costs, if those are given."""
+        other = FriendGraph(D or self.D, self.T, recent=self.recent, costs=costs or self.costs.tolist())
+        other.take_over(self.contents())
         return other
+
+    def contents(self) -> GraphContents:
+        """All that it holds. Copies."""
+        stretch, pool, tally = self.stretch.copy(), self.pool.copy(), self.tally.copy()
+        return GraphContents(self.users, stretch, pool, tally, self.timeline.contents())
+
+    def take_over(self, contents: GraphContents) -> None:
+        """As new: hold the `contents` of another graph of the same T, which are this one's own from now on."""
+        users, self.stretch, self.pool, self.tally, timeline = contents
+        self.timeline.take_over(timeline)
+        self.reserve(users)
 
     def walk(
         self, kind: Int8s, user: Int32s, friend: Int32s, timestamp: Int64s, amount: Amounts, seq: int, most: int,
-        places: int,
+        places: int, *, sizes: bool = False,
     ) -> tuple[int, Networks]:  # fmt: skip
         """Go through events in order, the first numbered `seq`: apply friendship changes, answer each purchase.
 
         Stops early once `most` networks, or `places` members or purchases are there (a network is never split), or more
         windows have been found than usual, so that an answer is bounded; the caller goes on from the number of events
-        gone through, which is the first result. With `most` 0 purchases are remembered but not answered.
+        gone through, which is the first result. With `most` 0 purchases are remembered but not answered. With `sizes`
+        every network is counted, whatever its plan.
         """
         lately = self.timeline
         lately.large.add(amount)
@@ -214,7 +233,7 @@ class FriendGraph:
             self.seen[:] = 0
         while True:
             walk(
-                kind, user, friend, timestamp, amount.held, seq, self.D, self.T, self.users, places, self.sizes,
+                kind, user, friend, timestamp, amount.held, seq, self.D, self.T, self.users, places, sizes,
                 self.costs, self.stretch, self.pool, self.tally, self.seen, lately.rows, lately.counts, lately.tally,
                 offsets, members, plan, size, expected, ends, windows, progress,
             )  # fmt: skip

@@ -1,4 +1,7 @@
-"""The order of time among some purchases: the T latest, and all from the oldest to the newest."""
+"""The order of time among some purchases: the T latest, and all from the oldest to the newest.
+
+Which purchases these are, of all that a network's members have made, `peerwatch.network.selection` chooses.
+"""
 
 from typing import Final
 

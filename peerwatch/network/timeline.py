@@ -1,7 +1,8 @@
 """The latest purchases of all users in order of time, whatever order they came in."""
 
+from collections.abc import Mapping
 from math import isqrt
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -23,6 +24,15 @@ ORDERED, LATE, END, FORGOTTEN, TALLY = range(5)
 Purchases in order; late ones, which lie behind their memory; where that ends; whether any is gone that could be in a
 window.
 """
+
+
+class TimelineContents(NamedTuple):
+    """All that a timeline holds: how many purchases it is for, its memory and tally, and large amounts by name."""
+
+    length: int
+    rows: Int64s
+    tally: Int64s
+    large: Mapping[int, int]
 
 
 class Timeline:
@@ -79,13 +89,14 @@ class Timeline:
         if self.large.crowded:
             self.large.keep(*(rows[AMOUNT::REMEMBERED] for rows in self._parts()))
 
-    def copy(self) -> "Timeline":
-        """An independent copy."""
-        other = Timeline(self.T, self._most)
-        other._length = self._length
-        for name in ("rows", "counts", "tally", "large"):
-            setattr(other, name, getattr(self, name).copy())
-        return other
+    def contents(self) -> TimelineContents:
+        """All that it holds. Copies."""
+        return TimelineContents(self._length, self.rows.copy(), self.tally.copy(), {**self.large.all})
+
+    def take_over(self, contents: TimelineContents) -> None:
+        """Hold the `contents` of another one for windows of as many purchases, which are this one's own from now on."""
+        self._length, self.rows, self.tally, large = contents
+        self.large = LargeAmounts(large)
 
 
 def is_next(timestamp: int, rows: Int64s, tally: Int64s) -> bool:

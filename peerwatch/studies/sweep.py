@@ -178,7 +178,7 @@ class Sweep:
         history, users = self._state.histories[0], len(self._state.decoder.interner)
         for begin in range(0, len(part.events), BATCH_CAP):
             events, seq = part.events[begin : begin + BATCH_CAP], part.seq + begin
-            history.low = seq
+            history.raise_low(seq)
             append(history, events, seq, users)
             verdicts: list[list[GridVerdicts]] = [[] for _ in self._lanes]
             async with task_group() as tasks:

@@ -22,8 +22,8 @@ from peerwatch.actors.messages import (
     WindowRequest,
 )
 from peerwatch.amounts import Amounts
-from peerwatch.judging.judge import Mask, Reasons, SigmaJudge
-from peerwatch.judging.sigma import Sigma
+from peerwatch.judging.judge import Mask, Reasons
+from peerwatch.judging.sigma import Sigma, SigmaJudge
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.graph import Networks, Plan
 from peerwatch.network.windows import Windows

@@ -23,7 +23,7 @@ async def answers(*batches: Batch, D: int = 2, most: int = 100, number: int = 0,
             await dispatcher.send(batch)
     for copy in copies:
         with copy.sender as first:
-            await first.send(GraphCopy(FriendGraph(D, 50)))
+            await first.send(GraphCopy(FriendGraph(D, 50).contents()))
     actor = GraphActor(
         FriendGraph(D, 50, costs=(0, 9, 9, 0)), inbox.receiver, outbox.sender, most, number, count,
         copy=copies[0].receiver if copies else None,
@@ -93,7 +93,7 @@ async def test_an_actor_takes_no_batch_before_its_copy_is_there() -> None:
     boxes = [Mailbox[GraphMessage](f"graph {number}", 100) for number in range(2)]
     answered = [Mailbox[CoordinatorMessage](f"coordinator {number}", 100) for number in range(2)]
     copy = Mailbox[GraphCopy]("graph copy 1", 1)
-    first, second = FriendGraph(2, 50, costs=(0, 9, 9, 0)), FriendGraph(2, 50)
+    first, second = (FriendGraph(2, 50, costs=(0, 9, 9, 0)) for _ in range(2))
     actors = [
         GraphActor(first, boxes[0].receiver, answered[0].sender, 100, 0, 2, copies=[copy.sender]),
         GraphActor(second, boxes[1].receiver, answered[1].sender, 100, 1, 2, copy=copy.receiver),

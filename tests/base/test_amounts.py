@@ -60,7 +60,7 @@ def test_a_history_holds_the_large_amounts_of_the_purchases_it_holds(recent: int
         seq = np.arange(begin + 1, begin + 1 + step)
         paid = Amounts.of([10**200 + place for place in range(step)], begin)
         history.append(seq, (seq % users).astype(np.int32), seq // 7, paid, begin + step)
-        history.low = begin + step + 1
+        history.raise_low(begin + step + 1)
         history.settle()
         most = max(most, len(history.large))
     assert most <= users * (T + T // 4 + 5) * (1 + 1 / amounts_module.SHARE) + step

@@ -18,8 +18,8 @@ from support import befriend, purchase, running, wait_until
 
 from peerwatch import kernels
 from peerwatch.cli.main import cli
-from peerwatch.network.history import link_all
 from peerwatch.network.rejects import decode_reject
+from peerwatch.network.stretches import link_all
 from peerwatch.settings.model import PATHS
 
 HEADER = b'{"D":"2", "T":"3"}\n'

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from peerwatch.detectors.base import Detector, Floats, Rule, Summary
-from peerwatch.detectors.charts import CHARTS
 from peerwatch.detectors.checks import checks, keeps_the_contract
+from peerwatch.detectors.control_charts import CHARTS
 from peerwatch.detectors.registry import DETECTORS, find, make
 from peerwatch.detectors.seasonal import METHODS
 from peerwatch.errors import BadInput

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typical import Typical
 
+from peerwatch.actors.judges import NoModels
 from peerwatch.detectors.features import FEATURES
 from peerwatch.judging.detector_judge import DetectorJudge
 from peerwatch.judging.training import Learner
@@ -96,5 +97,5 @@ def test_a_change_that_waits_for_its_place_is_not_forgotten() -> None:
     """It hurries the next lesson behind a restart as well."""
     judge = DetectorJudge(Typical(), Learner(rows=10, every=1000))
     alarmed = judge.arrays() | {"alarmed": np.array(1, np.bool_)}
-    judge.restore(alarmed)
+    judge.restore(alarmed, NoModels().load)
     assert judge.arrays()["alarmed"]

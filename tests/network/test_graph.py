@@ -33,7 +33,9 @@ class Answer(NamedTuple):
     places: list[int]
 
 
-def answers_of(graph: FriendGraph, events: list[EventTuple], most: int, members: int, seq: int = 1) -> list[Answer]:
+def answers_of(
+    graph: FriendGraph, events: list[EventTuple], most: int, members: int, seq: int = 1, *, sizes: bool = False
+) -> list[Answer]:
     """Walk to the end in as many answers as it takes."""
     kind, user, friend, stamp = (np.array(column) for column in zip(*events, strict=True))
     found: list[Answer] = []
@@ -42,7 +44,7 @@ def answers_of(graph: FriendGraph, events: list[EventTuple], most: int, members:
         rest = slice(gone, None)
         done, networks = graph.walk(
             kind[rest].astype(np.int8), user[rest].astype(np.int32), friend[rest].astype(np.int32), stamp[rest],
-            Amounts(10 * (seq + np.arange(gone, len(kind)))), seq + gone, most, members,
+            Amounts(10 * (seq + np.arange(gone, len(kind)))), seq + gone, most, members, sizes=sizes,
         )  # fmt: skip
         found += [answer_of(networks, i, dict(zip(asked.tolist(), stamp[asked - seq], strict=True)))
                   for i in range(len(networks.plan))]  # fmt: skip
@@ -101,9 +103,9 @@ def test_answers_are_those_of_sets(
     sizes: bool,
 ) -> None:
     """Each purchase sees its network at that moment, whatever the plan, however little is remembered, however cut."""
-    graph = FriendGraph(D, T, sizes=sizes, recent=recent, costs=costs)
+    graph = FriendGraph(D, T, recent=recent, costs=costs)
     graph.reserve(12)
-    found = answers_of(graph, events, most, members) if events else []
+    found = answers_of(graph, events, most, members, sizes=sizes) if events else []
     expected = expected_of(events, D, T)
     assert len(found) == len(expected)
     for answer, (network, latest) in zip(found, expected, strict=True):
@@ -153,6 +155,31 @@ def test_a_restored_graph_answers_as_before(
     expected = expected_of([*events, *later], D, T)[len(bought) :]
     for answer, (network, latest) in zip(found, expected, strict=True):
         assert answer.places == (network if answer.plan is Plan.PARTITION else latest)
+
+
+@settings(max_examples=examples(100))
+@given(
+    events=EVENTS, later=EVENTS, other=EVENTS, D=st.integers(1, 3), T=st.integers(1, 8),
+    costs=st.sampled_from((COSTS, *FORCED.values())),
+)  # fmt: skip
+def test_a_graph_that_took_over_what_another_holds_answers_alike(
+    events: list[EventTuple],
+    later: list[EventTuple],
+    other: list[EventTuple],
+    D: int,
+    T: int,
+    costs: tuple[int, ...],
+) -> None:
+    """By the same plans; what either goes through from then on changes nothing in the other."""
+    first, second, third = (FriendGraph(D, T, recent=8, costs=costs) for _ in range(3))
+    for graph in (first, third):
+        graph.reserve(12)
+        answers_of(graph, events, 200, 1 << 20) if events else []
+    second.take_over(first.contents())
+    answers_of(first, other, 200, 1 << 20, len(events) + 1) if other else []
+    if later:
+        found = answers_of(second, later, 200, 1 << 20, len(events) + 1)
+        assert found == answers_of(third, later, 200, 1 << 20, len(events) + 1)
 
 
 def changed(graph: FriendGraph, kind: Kind, a: int, others: np.ndarray) -> None:

@@ -11,8 +11,8 @@ from strategies import examples
 
 from peerwatch.amounts import Amounts
 from peerwatch.network.graph import Networks, Plan
-from peerwatch.network.history import HELD, PurchaseHistory
-from peerwatch.network.latest import kth_largest
+from peerwatch.network.history import PurchaseHistory
+from peerwatch.network.stretches import HELD
 from peerwatch.network.windows import Windows, merged, shortened
 
 USERS = 9
@@ -68,7 +68,7 @@ def filled(
 ) -> PurchaseHistory:  # fmt: skip
     """A shard's history after the purchases have been appended in pieces, `low` its low watermark."""
     history = PurchaseHistory(T, recent=recent)
-    history.low = low
+    history.raise_low(low)
     history.reserve(USERS)
     places = sorted({0, len(purchases), *(cut % (len(purchases) + 1) for cut in cuts)})
     for begin, end in itertools.pairwise(places):
@@ -115,7 +115,7 @@ def test_what_is_forgotten_is_never_missed(
     for i, (user, stamp) in enumerate(purchases[cut:], cut):
         seq = np.array([2 * i + 1])
         history.append(seq, np.array([user], np.int32), np.array([stamp]), Amounts(seq * 10), 2 * i + 2)
-        history.low = min(2 * i + 2, max(asked, 2 * cut + 1))
+        history.raise_low(min(2 * i + 2, max(asked, 2 * cut + 1)))
         history.settle()
     now = max(asked, 2 * cut + 1)
     windows = ask(history, [now] * len(networks), networks)
@@ -130,7 +130,7 @@ def test_a_history_holds_what_can_still_be_needed_and_no_more() -> None:
     for begin in range(0, count, 1000):
         seq = np.arange(begin + 1, begin + 1001)
         history.append(seq, (seq % 1000 == 0).astype(np.int32), seq, Amounts(seq * 10), begin + 1000)
-        history.low = begin + 1001
+        history.raise_low(begin + 1001)
         history.settle()
     assert history.columns().held.tolist()[0] < 2 * 50
     assert (len(history.pool), len(history.recent)) <= (HELD << 10, 40_000)  # no larger than at first
@@ -167,14 +167,6 @@ def test_the_windows_of_a_view_cut_shorter_are_those_of_the_smaller_T(
             assert rows_of(windows, i) == expected(purchases, seq, network, most)
 
 
-@settings(max_examples=examples(300))
-@given(values=st.lists(st.integers(-5, 5) | st.integers(-(2**62), 2**62), min_size=1, max_size=200), data=st.data())
-def test_kth_largest(values: list[int], data: st.DataObject) -> None:
-    """Selection finds what sorting finds."""
-    k = data.draw(st.integers(1, len(values)))
-    assert kth_largest(np.array(values), len(values), k) == sorted(values, reverse=True)[k - 1]
-
-
 TIMES: dict[str, Callable[[np.random.Generator, np.ndarray], np.ndarray]] = {
     "in order": lambda _, seq: seq // 5,
     "some late": lambda rng, seq: seq // 5 - (rng.random(len(seq)) < 0.05) * rng.integers(0, 500, len(seq)),
@@ -199,7 +191,7 @@ def test_windows_of_thousands_of_purchases_are_the_latest(times: str, recent: in
     for begin in range(0, first, 500):  # as a batch log comes
         part = slice(begin, begin + 500)
         history.append(seq[part], user[part], stamp[part], Amounts(seq[part] * 10), begin + 500)
-        history.low = begin + 501
+        history.raise_low(begin + 501)
         history.settle()
     history.append(seq[first:], user[first:], stamp[first:], Amounts(seq[first:] * 10), count)
     networks = [set(rng.permutation(users)[:size].tolist()) for size in (1, 2, 5, 20, 60, 90, 200, 299)]

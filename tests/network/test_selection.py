@@ -101,7 +101,7 @@ def judged(run: Run, events: list[Happened], seq: int, most: int, places: int) -
         if len(which):
             parts = []
             for history in histories:
-                history.low = max(history.low, int(which[0]))
+                history.raise_low(int(which[0]))
                 parts.append(history.windows(which, networks))
                 networks = networks.unfound()
             windows = merged(parts, graph.T)

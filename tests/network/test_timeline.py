@@ -74,7 +74,9 @@ def test_nothing_that_a_window_can_hold_is_missing_behind_what_is_there(
             assert {*needed(there, T)} <= {*seen}
         elif again is None:
             assert len(seen) >= min(most, len(needed(there, T)))
-    copied, before = timeline.copy(), read(timeline)
+    copied, before = Timeline(T, timeline._most), read(timeline)  # noqa: SLF001
+    copied.take_over(timeline.contents())
+    copied.reserve(USERS)
     assert read(copied) == before
     put(copied, [(5, 1000, 1)])
     assert read(timeline) == before

@@ -20,8 +20,7 @@ from peerwatch import amounts as amounts_module
 from peerwatch.actors.coordinator import Judges
 from peerwatch.actors.judges import LiveJudge
 from peerwatch.cli.main import cli
-from peerwatch.judging.judge import SigmaJudge
-from peerwatch.judging.sigma import Sigma
+from peerwatch.judging.sigma import Sigma, SigmaJudge
 from peerwatch.judging.state import State
 from peerwatch.network.statistics import Statistics
 from peerwatch.runtime.pipeline import Pipeline

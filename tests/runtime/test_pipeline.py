@@ -18,8 +18,7 @@ from peerwatch.connectors.records import Record
 from peerwatch.connectors.source import Block
 from peerwatch.errors import SinkError, SourceError
 from peerwatch.judging.audit import BruteForce, Difference
-from peerwatch.judging.judge import SigmaJudge
-from peerwatch.judging.sigma import Sigma
+from peerwatch.judging.sigma import Sigma, SigmaJudge
 from peerwatch.judging.state import State
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.graph import FriendGraph
@@ -104,7 +103,7 @@ async def test_a_bug_in_any_actor_surfaces_and_nothing_hangs(
 ) -> None:
     """An unexpected failure of any state object ends the run with that failure."""
 
-    def broken(*_: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError(method)
 
     monkeypatch.setattr(owner, method, broken)
@@ -169,10 +168,10 @@ async def test_every_kernel_of_a_loaded_run_is_called_off_the_loop(monkeypatch: 
     for owner, method in ((Decoder, "decode"), (FriendGraph, "walk"), (PurchaseHistory, "windows"), (Sigma, "screen")):
         original = getattr(owner, method)
 
-        def recording(*arguments: Any, _original: Any = original, _name: str = method) -> Any:
+        def recording(*arguments: Any, _original: Any = original, _name: str = method, **named: Any) -> Any:
             small = _name == "windows" and len(arguments[1]) < 500  # of few decisions that scans have answered
             called.setdefault(_name, []).append(small or threading.get_ident() != here)
-            return _original(*arguments)
+            return _original(*arguments, **named)
 
         monkeypatch.setattr(owner, method, recording)
     users = 60

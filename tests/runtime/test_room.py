@@ -82,7 +82,7 @@ def test_what_runs_out_in_a_run_ends_it(
 ) -> None:
     """At once without a state directory, else after restarts from it that bring nothing; there is no traceback."""
 
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr(FriendGraph, "walk", fail)

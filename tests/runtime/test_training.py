@@ -19,8 +19,7 @@ from peerwatch.actors.coordinator import Judges
 from peerwatch.actors.judges import LiveJudge, PendingModel
 from peerwatch.cli.main import cli
 from peerwatch.judging.detector_judge import DetectorJudge
-from peerwatch.judging.judge import SigmaJudge
-from peerwatch.judging.sigma import Sigma
+from peerwatch.judging.sigma import Sigma, SigmaJudge
 from peerwatch.judging.training import Learner
 from peerwatch.runtime import supervisor
 from peerwatch.storage import model_store

@@ -11,7 +11,8 @@ import pytest
 
 from peerwatch.detectors.base import Detector, Floats
 from peerwatch.detectors.ensemble import Ensemble
-from peerwatch.detectors.learned import Autoencoder, OneClassSvm
+from peerwatch.detectors.learned.autoencoder import Autoencoder
+from peerwatch.detectors.learned.one_class_svm import OneClassSvm
 from peerwatch.detectors.registry import DETECTORS, make
 from peerwatch.detectors.rules import Iqr, Mad
 from peerwatch.errors import BadInput, UsageError

@@ -523,7 +523,7 @@ def test_a_full_disk_is_told_in_a_sentence(name: str) -> None:
 
 LEARNS_FOR_EVER = """
 import sys
-from peerwatch.detectors.learned import Autoencoder
+from peerwatch.detectors.learned.autoencoder import Autoencoder
 from peerwatch.cli import main as cli
 def fit(*_):
     print("learning", file=sys.stderr, flush=True)

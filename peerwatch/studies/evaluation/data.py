@@ -17,8 +17,8 @@ from peerwatch.detectors.rules import ZScore
 from peerwatch.errors import BadInput, UsageError
 from peerwatch.judging.detector_input import DetectorInput
 from peerwatch.judging.detector_judge import LEAST
-from peerwatch.judging.judge import Case, SigmaJudge
-from peerwatch.judging.sigma import Sigma
+from peerwatch.judging.judge import Case
+from peerwatch.judging.sigma import Sigma, SigmaJudge
 from peerwatch.settings.model import SIGMA
 from peerwatch.settings.model import DetectorSettings as SigmaSettings
 from peerwatch.studies.csv_table import CsvTable, number

@@ -35,7 +35,7 @@ async def read_purchases(name: str, layers: Sequence[Layer], labels: Path | None
     async with AsyncExitStack() as stack:
         opened = await open_replay(layers, lambda _: False, stack)
         stream = opened.logs[-1].name
-        graph, history = FriendGraph(opened.D, opened.T, sizes=True), PurchaseHistory(opened.T)
+        graph, history = FriendGraph(opened.D, opened.T), PurchaseHistory(opened.T)
         state = State(opened.D, opened.T, Decoder(), graph, [history])
         kept: list[Case] = []
         async with aclosing(parts(opened.logs, state.decoder, 0)) as found:
@@ -54,7 +54,7 @@ async def read_purchases(name: str, layers: Sequence[Layer], labels: Path | None
 
 def _cases(state: State, events: Events, seq: int) -> list[Case]:
     """The purchases among events, the first of them number `seq`, with all that they are judged by."""
-    return [case for _, case in cases(state, events, seq, context=True) if len(case.seq)]
+    return [case for _, case in cases(state, events, seq, context=True, sizes=True) if len(case.seq)]
 
 
 def _kept(name: str, parts: Sequence[Case], labels: Mask | None, kinds: Sequence[str]) -> StreamPurchases:

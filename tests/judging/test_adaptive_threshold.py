@@ -12,7 +12,7 @@ from strategies import examples
 
 from peerwatch.detectors.base import Floats
 from peerwatch.errors import BadInput
-from peerwatch.judging.threshold import FEWEST, GRID, LABELS, RECENT, FlagRate, Labelled, Precision
+from peerwatch.judging.adaptive_threshold import FEWEST, GRID, LABELS, RECENT, FlagRate, Labelled, Precision
 
 INFINITE = float("inf")
 OWN = 3.0

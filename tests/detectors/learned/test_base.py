@@ -1,4 +1,4 @@
-"""The learned detectors are the libraries' models, and what they have learned is theirs alone."""
+"""What all learned detectors share: what they have learned is theirs alone."""
 
 import sys
 from typing import Any
@@ -9,24 +9,15 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from river.anomaly import HalfSpaceTrees as RiverTrees
-from sklearn.ensemble import IsolationForest as Forest
-from sklearn.neighbors import LocalOutlierFactor as Factor
-from sklearn.neural_network import MLPRegressor
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler, StandardScaler
-from sklearn.svm import OneClassSVM
+from learned_tables import tables
 from strategies import examples
 
 from peerwatch.detectors.base import Detector, Floats
 from peerwatch.detectors.features import FEATURES, features
-from peerwatch.detectors.learned import (
-    Autoencoder,
-    HalfSpaceTrees,
-    IsolationForest,
-    LocalOutlierFactor,
-    OneClassSvm,
-)
+from peerwatch.detectors.learned.half_space_trees import HalfSpaceTrees
+from peerwatch.detectors.learned.isolation_forest import IsolationForest
+from peerwatch.detectors.learned.local_outlier_factor import LocalOutlierFactor
+from peerwatch.detectors.learned.one_class_svm import OneClassSvm
 from peerwatch.detectors.registry import make
 from peerwatch.errors import BadInput
 
@@ -38,74 +29,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "autoencoder": {"hidden": [4], "epochs": 20},
 }
 """Every learned detector, quick to fit."""
-
-
-def tables(seed: int = 1) -> tuple[Floats, Floats]:
-    """Rows of 5 columns, one of them constant, of which the first hundredth is odd; the second holds more that is."""
-    rng = np.random.default_rng(seed)
-    train, test = rng.normal(10, 3, (600, 5)), rng.normal(10, 5, (300, 5))
-    train[:6] *= 4
-    train[:, 3] = test[:, 3] = 2.5
-    return train, test
-
-
-def test_an_isolation_forest_is_that_of_scikit_learn() -> None:
-    """The same scores and flags, of new rows and of those it learned from."""
-    train, test = tables()
-    ours = IsolationForest(contamination=0.02, seed=7).fit(train)
-    theirs = Forest(contamination=0.02, random_state=7).fit(train)
-    np.testing.assert_array_equal(ours.score_samples(test), theirs.score_samples(test))
-    np.testing.assert_array_equal(ours.predict(test), theirs.predict(test))
-    np.testing.assert_array_equal(ours.fit_predict(train), theirs.predict(train))
-
-
-def test_a_one_class_svm_is_that_of_scikit_learn() -> None:
-    """The same scores; flagged is what scores above the training rows' quantile."""
-    train, test = tables()
-    ours = OneClassSvm(nu=0.1, contamination=0.02).fit(train)
-    theirs = make_pipeline(StandardScaler(), OneClassSVM(nu=0.1)).fit(train)
-    np.testing.assert_array_equal(ours.score_samples(test), theirs.score_samples(test))
-    least = np.percentile(theirs.score_samples(train), 2)
-    np.testing.assert_array_equal(ours.predict(test) == -1, theirs.score_samples(test) < least)
-
-
-def test_a_local_outlier_factor_is_that_of_scikit_learn() -> None:
-    """The same scores and flags, of new rows and of those it learned from."""
-    train, test = tables()
-    ours = LocalOutlierFactor(neighbours=15, contamination=0.02).fit(train)
-    kind = Factor(15, contamination=0.02, novelty=True, algorithm="kd_tree")
-    theirs = make_pipeline(StandardScaler(), kind).fit(train)
-    np.testing.assert_array_equal(ours.score_samples(test), theirs.score_samples(test))
-    np.testing.assert_array_equal(ours.predict(test), theirs.predict(test))
-    looking_back = make_pipeline(StandardScaler(), Factor(15, contamination=0.02, algorithm="kd_tree"))
-    np.testing.assert_array_equal(ours.fit_predict(train), looking_back.fit_predict(train))
-
-
-def test_half_space_trees_are_those_of_river() -> None:
-    """The same scores of rows scaled to their range."""
-    train, test = tables()
-    ours = HalfSpaceTrees(trees=6, height=5, seed=3).fit(train)
-    limits: Any = dict.fromkeys(range(5), (-0.5, 1.5))
-    theirs: Any = RiverTrees(n_trees=6, height=5, window_size=len(train), limits=limits, seed=3)
-    scaler = MinMaxScaler().fit(train)
-    for row in scaler.transform(train).tolist():
-        theirs.learn_one(dict(enumerate(row)))
-    expected = [theirs.score_one(dict(enumerate(row))) for row in scaler.transform(test).tolist()]
-    np.testing.assert_allclose(-ours.score_samples(test), expected, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("columns", [1, 5])
-def test_an_autoencoder_is_a_network_of_scikit_learn(columns: int) -> None:
-    """The mean squared error of what it predicts."""
-    train, test = (table[:, :columns] for table in tables())
-    ours = Autoencoder(hidden=(4, 2, 4), epochs=30, seed=5).fit(train)
-    scaler = StandardScaler().fit(train)
-    scaled, wanted = scaler.transform(train), scaler.transform(test)
-    theirs = MLPRegressor(hidden_layer_sizes=(4, 2, 4), learning_rate_init=0.01, random_state=5)
-    for _ in range(30):
-        theirs.partial_fit(scaled, scaled[:, 0] if columns == 1 else scaled)
-    error = (theirs.predict(wanted).reshape(-1, columns) - wanted) ** 2
-    np.testing.assert_allclose(-ours.score_samples(test), error.mean(axis=1), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("name", "parameters"), SMALL.items())
@@ -180,38 +103,6 @@ def refused(name: str, parameters: dict[str, Any], wrong: dict[str, Any]) -> Non
         detector.restore(wrong)
     with pytest.raises(BadInput, match="has not been fitted"):
         detector.arrays()
-
-
-def bent(train: Floats, **fields: int) -> Forest:
-    """A forest of three whose first tree's root is not what it was: compiled code would follow it anywhere."""
-    forest = Forest(n_estimators=3, random_state=1).fit(train)
-    state = forest.estimators_[0].tree_.__getstate__()
-    for field, value in fields.items():
-        state["nodes"][field][0] = value
-    forest.estimators_[0].tree_.__setstate__(state)
-    return forest
-
-
-def test_a_saved_estimator_is_made_of_known_types_alone() -> None:
-    """Another estimator, another's parameters, a function, a broken tree: refused, and none is called."""
-    import skops.io
-    from sklearn.preprocessing import FunctionTransformer
-
-    train, _ = tables()
-    kept = IsolationForest(trees=3).fit(train).arrays()
-    for strange, sentence in (
-        (Forest(n_estimators=4, random_state=1).fit(train), "another model"),
-        (Forest(n_estimators=3, random_state=1).fit(train[:, :2]), "its columns"),
-        (OneClassSVM().fit(train), "another model"),
-        (FunctionTransformer(sys.exit), "objects of sys.exit"),
-        (bent(train, left_child=0), "a tree's branches"),
-        (bent(train, left_child=-5), "a tree's branches"),
-        (bent(train, right_child=10**6), "a tree's branches"),
-        (bent(train, feature=5), "a tree's columns"),
-    ):
-        model = np.frombuffer(skops.io.dumps(strange), np.uint8)
-        with pytest.raises(BadInput, match=sentence):
-            IsolationForest(trees=3).restore(kept | {"model": model})
 
 
 def test_a_window_of_two_is_judged_by_its_features() -> None:

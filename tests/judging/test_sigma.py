@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from strategies import examples
 
 from peerwatch.amounts import Amounts
-from peerwatch.judging.judge import Case, SigmaJudge
-from peerwatch.judging.sigma import FLAGGED, NORMAL, UNDECIDED, Sigma
+from peerwatch.judging.judge import Case
+from peerwatch.judging.sigma import FLAGGED, NORMAL, UNDECIDED, Sigma, SigmaJudge
 from peerwatch.network.statistics import Statistics
 from peerwatch.network.windows import Windows
 

@@ -1,0 +1,35 @@
+"""The detector `lof`, the local outlier factor."""
+
+from typing import Any, ClassVar
+
+from peerwatch.detectors.base import Floats
+from peerwatch.detectors.learned.base import check_whole
+from peerwatch.detectors.learned.saved_rows import SavedRows
+
+
+class LocalOutlierFactor(SavedRows):
+    """Flags rows in thinner places than their neighbours (Breunig et al., 2000): scikit-learn's `LocalOutlierFactor`.
+
+    `neighbours` at most are looked at. The rows it learns from are scored without themselves.
+    """
+
+    name: ClassVar[str] = "lof"
+    modules: ClassVar[tuple[str, ...]] = ("sklearn.neighbors",)
+
+    def __init__(self, *, neighbours: int = 20, contamination: float = 0.01) -> None:
+        self.neighbours = neighbours
+        self.contamination = contamination
+
+    def check(self) -> None:
+        """Check the numbers, and that the libraries are installed."""
+        super().check()
+        check_whole(self.name, 1, neighbours=self.neighbours)
+
+    def _learn(self, rows: Floats) -> tuple[Any, Floats]:
+        kind = self._module("sklearn.neighbors").LocalOutlierFactor
+        neighbours = min(self.neighbours, len(rows) - 1)
+        model = kind(neighbours, algorithm="kd_tree", novelty=True)  # distances by brute force depend on the batch
+        return (model.fit(rows), rows), -model.negative_outlier_factor_
+
+    def _score(self, model: Any, rows: Floats) -> Floats:
+        return -model[0].score_samples(rows)  # type: ignore[no-any-return]
