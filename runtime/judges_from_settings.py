@@ -1,4 +1,4 @@
-"""Who judges, as the settings name them."""
+"""Makes the judges that the settings name."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -35,8 +35,9 @@ from peerwatch.storage.model_store import ModelStore
 READ: Final = "read"
 LIVE: Final = "live"
 BATCH: Final = "batch"
-"""Of the journal: verdicts on this event and those behind it may have been read, and have been cut off since; a run
-begins here, the n-th, that follows the log, or that judges what there is."""
+"""Kinds of journal entries. `READ`: an earlier run wrote verdicts from this event on, which may have been read, and
+they were cut off since. `LIVE`, `BATCH`: a run begins here that follows the log, or that does not; the value counts the
+runs."""
 
 
 def judges_of(
@@ -47,13 +48,13 @@ def judges_of(
     checkpoint: Checkpoint | None = None,
     read: bool = False,  # noqa: FBT001, FBT002 (run_sync has no keywords)
 ) -> Judges:
-    """Who judges: fresh, or as of the checkpoint in a state directory. `warn` hears of damage.
+    """Make the judges, new or as of a checkpoint. `warn` is called if damage is found in the state directory.
 
-    `read` says that verdicts on what is behind the checkpoint have been written, and may have been read.
+    `read` means that verdicts on events after the checkpoint have been written, and may have been read.
 
     Raises:
-        UsageError: there is no such detector, or it does not take its parameters; the journal is damaged.
-        RunError: a model that the checkpoint needs is not there any more.
+        UsageError: a detector does not exist or does not take its parameters, or the journal is damaged.
+        RunError: a model that the checkpoint needs is missing.
     """
     check_audit(settings, origins)
     detector, challenger = settings.detector, settings.challenger
@@ -77,15 +78,15 @@ def judges_of(
 
 
 def _begin(journal: Journal, begun: int, judges: Mapping[str, Judge], settings: Settings, *, read: bool) -> bool:
-    """Write down that a run begins behind `begun` events; whether verdicts on the next ones may have been read.
+    """Record that a run begins after `begun` events; return whether verdicts on later events may have been read.
 
     Raises:
-        UsageError: they may have been, and now models would speak elsewhere.
+        UsageError: they may have been read, and models would now be activated at other events.
     """
     if not any(judge.stepwise for judge in judges.values()):
         return False
     if read:
-        journal.add(JournalEntry(begun + 1, READ, begun + 1))  # this run will cut them off, and may die, too
+        journal.add(JournalEntry(begun + 1, READ, begun + 1))  # this run will cut them off, and it may crash, too
     holds, live, batch = journal.next(READ, begun) is not None, journal.last(LIVE), journal.last(BATCH)
     learns = any(judge.learner is not None for judge in judges.values())
     if holds and learns and live > batch and not settings.follow:
@@ -98,7 +99,11 @@ def _begin(journal: Journal, begun: int, judges: Mapping[str, Judge], settings: 
 
 
 def _check(settings: Settings, origins: Mapping[str, str]) -> None:
-    """See that nothing is set that would not count."""
+    """Check that no setting is given that would have no effect.
+
+    Raises:
+        UsageError: one is.
+    """
     training, challenger = settings.detector.training, settings.challenger
     if training.every < training.rows:
         key = "detector.training.every"
@@ -111,10 +116,10 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
 
 
 def champion_of(detector: DetectorSettings, origins: Mapping[str, str]) -> Judge:
-    """The judge whose verdicts count, fresh, with what goes with it.
+    """Make the champion: the detector with its threshold adaptation, drift detection and severity levels.
 
     Raises:
-        UsageError: there is no such detector, or it does not take its parameters.
+        UsageError: the detector does not exist, does not take its parameters, or cannot be combined with these.
     """
     judge = _judge_of("detector", detector.name, detector, detector.training, origins)
     wanted = {
@@ -177,7 +182,7 @@ def _judge_of(section: str, name: str, rule: Rule, training: TrainingSettings, o
         kept = msgspec.json.decode(msgspec.json.encode(rule.parameters))
     except (TypeError, ValueError, msgspec.MsgspecError):
         kept = None
-    if kept != rule.parameters:  # a state directory could not tell whether they are the same
+    if kept != rule.parameters:  # their values in a state directory could not be compared with these
         raise UsageError(
             f'{origins[key]}: "{key}" is {rule.parameters}; take finite numbers, text, true, false, lists and mappings'
         )
@@ -190,10 +195,10 @@ def _judge_of(section: str, name: str, rule: Rule, training: TrainingSettings, o
 
 
 def check_audit(settings: Settings, origins: Mapping[str, str]) -> None:
-    """See that there is no audit of any detector but sigma.
+    """Check that an audit is only configured for sigma.
 
     Raises:
-        UsageError: there is to be one.
+        UsageError: it is configured for another detector.
     """
     if settings.audit and settings.detector.name != SIGMA:
         raise UsageError(
@@ -202,10 +207,10 @@ def check_audit(settings: Settings, origins: Mapping[str, str]) -> None:
 
 
 def check_sigma(settings: Settings, what: str) -> None:
-    """See that sigma judges: a sweep knows no other rule.
+    """Check that the detector is sigma; `what` names the command that supports no other.
 
     Raises:
-        UsageError: another detector does.
+        UsageError: it is another detector.
     """
     if settings.detector.name != SIGMA:
         raise UsageError(f"{what} knows the rule sigma only, and the detector is {settings.detector.name}")

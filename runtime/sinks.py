@@ -14,7 +14,7 @@ from peerwatch.runtime.unkept import UnkeptRejects
 
 
 class Sinks(NamedTuple):
-    """The files of one run."""
+    """The files that a run writes."""
 
     flagged: FileSink
     rejects: FileSink | UnkeptRejects
@@ -22,17 +22,17 @@ class Sinks(NamedTuple):
     decisions: DecisionsFile | None = None
 
     async def look(self) -> None:
-        """See whether somebody has moved one of them away, deleted or emptied it.
+        """Check whether a file has been moved away, deleted or truncated, and reopen it.
 
         Raises:
-            SinkError: one is gone, and no new one can be made.
+            SinkError: a file is gone and no new one can be made.
         """
         for sink in (self.flagged, self.rejects, self.ledger):
             if sink is not None:
                 await sink.look()
 
     async def written(self) -> dict[str, Any]:
-        """How far they have been written when nothing has been judged yet, as a checkpoint has it."""
+        """The position of each sink before anything has been judged, as a checkpoint stores it."""
         flagged, rejects, ledger, decisions = self
         return {
             "flagged_written": await flagged.written(),
@@ -43,7 +43,7 @@ class Sinks(NamedTuple):
 
 
 def is_flagged_line(line: bytes) -> bool:
-    """Whether a line is one that flagged purchases are written as; an empty file is as good."""
+    """Whether a file that begins with `line` may hold flagged purchases. True for an empty file."""
     try:
         return not line or {"event_type", "mean", "sd"} <= parse_object(line.rstrip(b"\n")).keys()
     except BadEvent:
@@ -51,7 +51,7 @@ def is_flagged_line(line: bytes) -> bool:
 
 
 def is_reject_line(line: bytes) -> bool:
-    """Whether a line is a rejected line's record; an empty file is as good."""
+    """Whether a file that begins with `line` may hold rejected lines. True for an empty file."""
     try:
         return not line or bool(decode_reject(line))
     except BadEvent:
@@ -59,7 +59,7 @@ def is_reject_line(line: bytes) -> bool:
 
 
 def is_ledger_line(line: bytes) -> bool:
-    """Whether a line is a ledger's entry; an empty file is as good."""
+    """Whether a file that begins with `line` may be a ledger. True for an empty file."""
     try:
         return not line or bool(decode_entry(line))
     except msgspec.MsgspecError:
