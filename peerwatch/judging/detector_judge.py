@@ -1,4 +1,4 @@
-"""Has any detector but sigma judge windows: in floats, and in order of time."""
+"""Judges windows with any detector other than sigma."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -19,11 +19,11 @@ from peerwatch.kernels import Int64s
 
 LEARNER: Final = "learner"
 LEAST: Final = 2
-"""Purchases in a window that says something."""
+"""The smallest window that is used for training, drift and adaptation."""
 
 
 class DetectorJudge(Judge):
-    """A detector, what it has learned so far, and what its threshold has adapted to."""
+    """A detector, its training state, and its adapted threshold."""
 
     gives_scores = True
 
@@ -36,11 +36,11 @@ class DetectorJudge(Judge):
     ) -> None:
         super().__init__(severity=severity)
         self.detector: Detector = detector
-        """As it was asked for if it does not learn, or nothing has been learned yet; then the model that speaks."""
+        """The active model; before the first model, or without training, the detector as it was configured."""
         self.learner = learner
         self.adaptation = adaptation
         self._alarmed = False
-        """Whether a change waits for the next place at which a lesson may be brought forward."""
+        """Whether drift was detected and the next training set is still to be brought forward."""
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -49,16 +49,16 @@ class DetectorJudge(Judge):
 
     @property
     def wants_context(self) -> bool:
-        """Whether the detector wants to know more of a purchase than its window."""
+        """Whether the detector needs the buyers' own purchases besides the windows."""
         return self.detector.wants_context
 
     @property
     def stepwise(self) -> bool:
-        """Whether how purchases are judged may change from one to the next."""
+        """Whether model or threshold may change from one purchase to the next."""
         return self.learner is not None or (self.adaptation is not None and self.adaptation.moves)
 
     def until(self, case: Case) -> int:
-        """How many of the purchases may be judged before something may change how the others are."""
+        """Return how many purchases of the case can be judged before model or threshold may change."""
         rooms = [len(case.seq)]
         if self.learner is not None:
             rooms.append(self.learner.room())
@@ -70,17 +70,17 @@ class DetectorJudge(Judge):
         return int(ripe[room - 1]) + 1 if room < len(ripe) else len(case.seq)
 
     def verdicts(self, case: Case) -> BatchVerdicts:
-        """Judge purchases, no more than `until` says; their windows are put in order of time.
+        """Judge purchases, at most `until` of them. Sorts their windows by time, in place.
 
         Raises:
             RunError: the detector failed.
         """
-        known = case if self.wants_context else case._replace(own=None)  # another may want it
+        known = case if self.wants_context else case._replace(own=None)  # the challenger may have asked for it
         handed, ripe = detector_input(known), np.flatnonzero(_ripe(case))
         try:
             own = Verdicts.of(self.detector.judge(*handed), len(case.seq))
             rows = self._training_rows(handed, ripe)
-        except Exception as error:  # a user's own code: trying again would not help
+        except Exception as error:  # a user's own code: a retry would not help
             what = f"{type(error).__name__}: {error}"
             raise RunError(f"the detector {self.detector.name} failed: {what}") from error
         adapted = own
@@ -98,20 +98,20 @@ class DetectorJudge(Judge):
         return BatchVerdicts(adapted.flagged, adapted.score, adapted.threshold, model)
 
     def activate(self, model: Detector) -> None:
-        """Judge by a model, that of the learner's training set, from now on."""
+        """Judge by `model` from now on. It must have been trained on the learner's training set."""
         if self.learner is not None:
             self.learner.activate()
         self.detector = model
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All it remembers but the model itself. Copies."""
+        """The state as arrays, without the model itself. The arrays are copies."""
         arrays: dict[str, NDArray[Any]] = {"alarmed": np.array(self._alarmed)}
         for name, part in self._parts().items():
             arrays |= {f"{name}.{key}": array for key, array in part.arrays().items()}
         return arrays
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """As new: go on as the one whose `arrays` these are would; the model is to be put into `detector`."""
+        """Restore the state that `arrays` returned. The object must be new; set its `detector` to the active model."""
         self._alarmed = bool(arrays["alarmed"])
         for name, part in self._parts().items():
             part.restore(section(arrays, name))
@@ -125,7 +125,7 @@ class DetectorJudge(Judge):
         return {name: part for name, part in parts.items() if part is not None}
 
     def _training_rows(self, handed: DetectorInput, ripe: Int64s) -> Floats:
-        """The features of those purchases that a lesson needs."""
+        """The features of the purchases that the training set needs, shape [n, features]."""
         unwanted = self.learner.unwanted(len(ripe)) if self.learner is not None else len(ripe)
         if unwanted == len(ripe):
             return np.zeros((0, len(FEATURES)))
@@ -140,5 +140,5 @@ class DetectorJudge(Judge):
 
 
 def _ripe(case: Case) -> NDArray[np.bool_]:
-    """Which windows say something. Shape [q]."""
+    """Which windows hold at least LEAST purchases, shape [q]."""
     return np.diff(case.windows.offsets) >= LEAST
