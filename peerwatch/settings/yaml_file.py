@@ -1,4 +1,4 @@
-"""Config files: YAML to settings, each value with the line it stands on."""
+"""Reads YAML config files, keeping the line of each value."""
 
 import difflib
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from peerwatch.settings.model import RENAMED, Layer, keys
 
 
 def read_config(path: Path) -> Layer:
-    """The values of a YAML config file. A key without a value counts as not given.
+    """Read a YAML config file. A key without a value counts as not set.
 
     Raises:
         UsageError: the file cannot be read, is not YAML, or has an unknown or repeated key.
@@ -39,7 +39,7 @@ def read_config(path: Path) -> Layer:
 
 
 def _scalars(node: yaml.Node, path: Path, prefix: str) -> Iterator[tuple[str, Any, str]]:
-    """Dotted key, value and origin of everything set below a mapping."""
+    """Yield the dotted key, value and origin of every setting in a mapping."""
     origin = f"{path}:{node.start_mark.line + 1}"
     if node.tag == "tag:yaml.org,2002:null":
         return
