@@ -36,11 +36,11 @@ BOT, BRUTE, ACCESS = range(3)
 ROWS_PER_USER: Final = 50
 DAYS: Final = 28
 DEEP_NIGHT: Final = 2 * 3600
-"""Second of the day at which hardly anybody is awake."""
+"""The second of the day at which most people sleep."""
 
 
 def make(order: DatasetOrder) -> Table:
-    """Four weeks of sessions; with more rows there are more users, about 50 rows each."""
+    """Make four weeks of sessions, with a user for every 50 rows or so."""
     rng = np.random.default_rng(order.seed)
     counts = order.counts(KINDS)
     users = max(2, order.rows // ROWS_PER_USER)

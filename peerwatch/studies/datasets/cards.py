@@ -50,11 +50,11 @@ DAYS: Final = 60
 EARTH_KM: Final = 6371.0
 DEGREE_KM: Final = 111.2
 DEEP_NIGHT: Final = 2 * 3600
-"""Second of the day at which hardly anybody is awake."""
+"""The second of the day at which most people sleep."""
 
 
 def make(order: DatasetOrder) -> Table:
-    """Sixty days of transactions; with more rows there are more cards, about 100 rows each."""
+    """Make sixty days of transactions, with a card for every 100 rows or so."""
     rng = np.random.default_rng(order.seed)
     counts = order.counts(KINDS)
     cards = max(2, order.rows // ROWS_PER_CARD)
@@ -117,7 +117,7 @@ def _amounts(rng: np.random.Generator, usual: Floats) -> Floats:
 
 
 def _places(rng: np.random.Generator, card: Ints, seconds: Ints, home: Floats) -> Floats:
-    """Where each card's holder is at each moment, degrees north and east: at home or on the card's trip."""
+    """Return where each card's holder is, at home or travelling: degrees north and east, shape [n, 2]."""
     cards = len(home)
     begin = rng.integers(0, (DAYS - 5) * DAY, cards)
     end = begin + np.where(rng.random(cards) < 0.6, rng.integers(3 * DAY, 10 * DAY, cards), 0)
@@ -127,13 +127,13 @@ def _places(rng: np.random.Generator, card: Ints, seconds: Ints, home: Floats) -
 
 
 def _towards(rng: np.random.Generator, count: int) -> Floats:
-    """Directions: unit vectors."""
+    """Return random directions as unit vectors, shape [count, 2]."""
     vector = rng.standard_normal((count, 2))
     return np.asarray(vector / np.sqrt(np.square(vector).sum(axis=1, keepdims=True)))
 
 
 def _distance(a: Floats, b: Floats) -> Floats:
-    """Kilometres between points in degrees north and east, along the sphere (the haversine formula)."""
+    """Return the kilometres between points in degrees north and east, on a sphere (haversine formula)."""
     north, east = np.radians(a - b).T
     h = np.sin(north / 2) ** 2 + np.cos(np.radians(a[:, 0])) * np.cos(np.radians(b[:, 0])) * np.sin(east / 2) ** 2
     return np.asarray(2 * EARTH_KM * np.arcsin(np.sqrt(np.minimum(1, h))))

@@ -34,7 +34,7 @@ STEP: Final = 900
 
 
 def make(order: DatasetOrder) -> Table:
-    """Ten days of readings; with more rows there are more pumps, 1,000 rows each."""
+    """Make ten days of readings, with a pump for every 1,000 rows."""
     rng = np.random.default_rng(order.seed)
     pumps = max(3, order.rows // 1000)
     odd = grid(rng, order.rows, pumps, [*zip(order.counts(KINDS), (24, 24, 32, 24), strict=True)])

@@ -30,13 +30,13 @@ MONDAY: Final = int((np.datetime64("2017-06-19T00:00:00") - FIRST_SECOND).astype
 BATCH_DAYS: Final = 84
 STREAM_DAYS: Final = 42
 ROWS_PER_USER: Final = 20
-"""Stream events per user."""
+"""Stream events for each user."""
 NONE: Final = -1
-"""The label of an event without one."""
+"""The label of an event that is not an anomaly."""
 
 
 class Act(NamedTuple):
-    """One event of a fraud: `second` counts from the stream's beginning, `label` is NONE or a place among the kinds."""
+    """An event of a fraud. `second` counts from the stream's beginning; `label` is NONE or an index of the kinds."""
 
     second: int
     kind: int
@@ -47,7 +47,7 @@ class Act(NamedTuple):
 
 
 def make(order: DatasetOrder) -> Iterable[Iterable[str]]:
-    """The lines of the batch log, of the stream log (`order.rows` of them) and of the labels."""
+    """Make the lines of the batch log, of the stream log (`order.rows` of them) and of the labels."""
     recipe = Recipe(
         users=max(20, order.rows // ROWS_PER_USER), batch_events=2 * order.rows, stream_events=order.rows,
         mean_degree=6.0, anomalies=0.0, seed=order.seed,
@@ -90,7 +90,7 @@ def _sudden(rng: np.random.Generator, part: Stretches, usual: Floats) -> Iterato
 
 
 def _climbs(rng: np.random.Generator, part: Stretches, usual: Floats) -> Iterator[Act]:
-    """The k-th purchase of n is the k/n-th power of the last one's factor."""
+    """Yield slow climbs. The factor of purchase k of n is the last one's factor to the power k/n."""
     users = rng.integers(0, len(usual), len(part))[part.episode]
     days = rng.uniform(21, 35, len(part))[part.episode]
     begun = rng.uniform(0, STREAM_DAYS - 36, len(part))[part.episode]
