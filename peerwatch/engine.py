@@ -177,7 +177,7 @@ class Engine:
         except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
             raise UsageError(f"cannot read the engine {shown(where)}: {error.strerror}") from None
         except Exception as error:  # numpy, zipfile and msgspec raise many kinds for a damaged file
-            raise UsageError(f"{shown(where)} is no saved engine, or damaged ({why_damaged(error)})") from error
+            raise UsageError(f"{shown(where)} is not a saved engine, or is damaged ({why_damaged(error)})") from error
         if saved.detector is not None:
             detector = _expected(saved, detector, where)
         engine._open(state, detector)

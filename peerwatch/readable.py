@@ -53,7 +53,7 @@ def why_damaged(error: Exception) -> str:
     is left out.
     """
     text = str(error).partition("\n")[0]
-    return "it holds what is no array" if "pickle" in text else text or type(error).__name__
+    return "it holds something other than arrays" if "pickle" in text else text or type(error).__name__
 
 
 def readable(user: str) -> str:

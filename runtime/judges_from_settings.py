@@ -91,7 +91,7 @@ def _begin(journal: Journal, begun: int, judges: Mapping[str, Judge], settings: 
     learns = any(judge.learner is not None for judge in judges.values())
     if holds and learns and live > batch and not settings.follow:
         raise UsageError(
-            f"the last run on the state in {settings.state.directory} followed the log and died, and what it wrote"
+            f"the last run on the state in {settings.state.directory} followed the log and crashed, and its output"
             " depends on when its models were ready; go on with --follow once, or begin anew with --reset"
         )
     journal.add(JournalEntry(begun + 1, LIVE if settings.follow else BATCH, max(live, batch) + 1))
@@ -112,7 +112,7 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
         )
     if challenger.name is None and challenger != ChallengerSettings():
         key = "challenger.k" if challenger.k != ChallengerSettings().k else "challenger.parameters"
-        raise UsageError(f'{origins[key]}: "{key}" is set, but no challenger; name one as "challenger.name"')
+        raise UsageError(f'{origins[key]}: "{key}" is set, but there is no challenger; set "challenger.name"')
 
 
 def champion_of(detector: DetectorSettings, origins: Mapping[str, str]) -> Judge:
@@ -157,15 +157,15 @@ def _adaptation(settings: DetectorSettings, judge: Judge) -> Adaptation | None:
     if adapt == AdaptSettings() and not settings.drift:
         return None
     if not judge.gives_scores:
-        raise BadInput("sigma gives no scores; take zscore, or another detector")
+        raise BadInput("sigma gives no scores; use zscore or another detector")
     if adapt.flag_rate is not None and adapt.precision is not None:
-        raise BadInput('the threshold follows one thing: set "flag_rate" or "precision"')
+        raise BadInput('the threshold can adapt to one target only: set "flag_rate" or "precision"')
     rate = FlagRate(adapt.flag_rate) if adapt.flag_rate is not None else None
     precision = None
     if adapt.precision is not None:
         own = getattr(judge.detector, "threshold", None)
         if judge.detector.trains or not isinstance(own, int | float):
-            raise BadInput(f"{judge.detector.name} has no threshold that stays the same; take a rule")
+            raise BadInput(f"{judge.detector.name} has no fixed threshold; use a rule")
         precision = Precision(adapt.precision, float(own))
     return Adaptation(rate, precision, Drift() if settings.drift else None)
 
@@ -177,14 +177,16 @@ def _judge_of(section: str, name: str, rule: Rule, training: TrainingSettings, o
             raise UsageError(f'{origins[key]}: sigma has no "{key}"; its k is set as "{section}.k"')
         return SigmaJudge(Sigma(rule.exact_k()))
     if rule.k != DetectorSettings().k:
-        raise UsageError(f'{origins[f"{section}.k"]}: "{section}.k" is that of sigma; set those of {name} as "{key}"')
+        raise UsageError(
+            f'{origins[f"{section}.k"]}: "{section}.k" is for sigma only; set the parameters of {name} in "{key}"'
+        )
     try:
         kept = msgspec.json.decode(msgspec.json.encode(rule.parameters))
     except (TypeError, ValueError, msgspec.MsgspecError):
         kept = None
     if kept != rule.parameters:  # their values in a state directory could not be compared with these
         raise UsageError(
-            f'{origins[key]}: "{key}" is {rule.parameters}; take finite numbers, text, true, false, lists and mappings'
+            f'{origins[key]}: "{key}" is {rule.parameters}; use finite numbers, text, true, false, lists and mappings'
         )
     try:
         detector = make(name, rule.parameters)
@@ -202,7 +204,7 @@ def check_audit(settings: Settings, origins: Mapping[str, str]) -> None:
     """
     if settings.audit and settings.detector.name != SIGMA:
         raise UsageError(
-            f"{origins['audit']}: an audit recomputes sigma only; leave it out with {settings.detector.name}"
+            f"{origins['audit']}: an audit can only recompute sigma; leave it out with {settings.detector.name}"
         )
 
 
@@ -213,4 +215,4 @@ def check_sigma(settings: Settings, what: str) -> None:
         UsageError: it is another detector.
     """
     if settings.detector.name != SIGMA:
-        raise UsageError(f"{what} knows the rule sigma only, and the detector is {settings.detector.name}")
+        raise UsageError(f"{what} works with the detector sigma only, not with {settings.detector.name}")

@@ -233,7 +233,7 @@ def check_replayable(settings: Settings, outputs: Outputs) -> None:
     for what, path in (("batch log", settings.input.batch), *zip(names, outputs, strict=False)):
         if path is not None and (descriptor_of(path, 1) is not None or _is_no_file(Path(path))):
             raise UsageError(
-                f"with --state the {what} must be a file, so that a run can go on in it; {shown(path)} is none"
+                f"with --state the {what} must be a file, so that a later run can continue it; {shown(path)} is not one"
             )
 
 

@@ -40,7 +40,7 @@ class Console:
     def uncached(self, where: str, why: str) -> None:
         """Say that the compiled kernels could not be kept."""
         self.warning(
-            f"cannot keep the compiled kernels in {where}: {why}; until it can be, they are compiled at every start"
+            f"cannot store the compiled kernels in {where}: {why}; until it can be, they are compiled at every start"
             " (XDG_CACHE_HOME names another place)"
         )
 

@@ -112,7 +112,7 @@ RUNNING: Final = (
     click.option("--walkers", type=click.IntRange(1), help="Friend graphs that work in parallel. Default: 2."),
     click.option("-f", "--follow", is_flag=True, default=None, help="Judge STREAM as it grows, through rotations."),
     click.option("--idle-exit", type=click.FloatRange(0), metavar="SECONDS",
-                 help="End a follow after SECONDS without anything new."),
+                 help="Stop following after SECONDS without new data."),
     click.option("--state", metavar="DIR", help="Keep checkpoints in DIR, and continue from the last one."),
     click.option("--rejects", metavar="FILE", help="Where rejected lines go. Default: beside OUTPUT."),
     click.option("--verdicts", metavar="FILE", help="Write a ledger that `peerwatch bisect` compares."),
@@ -120,11 +120,13 @@ RUNNING: Final = (
     AUDIT,
     renamed("--shadow", "--audit"),
     click.option("--strict", is_flag=True, default=None, help="Stop at the first rejected line with exit code 1."),
-    click.option("-q", "--quiet", is_flag=True, default=None, help="No progress and no summary."),
+    click.option("-q", "--quiet", is_flag=True, default=None, help="Show no progress and no summary."),
     click.option("--log-format", type=click.Choice(get_args(LogFormat)), help="Format of logs. Default: console."),
-    click.option("--log-level", type=click.Choice(get_args(LogLevel)), help="Decisions are info. Default: warning."),
+    click.option("--log-level", type=click.Choice(get_args(LogLevel)),
+                 help="The lowest level to log; decisions are info. Default: warning."),
     click.option("--log-file", metavar="FILE", help="Append logs to a file. Default: standard error."),
-    click.option("--decisions", type=click.Choice(get_args(Decisions)), help="Which are logged. Default: flagged."),
+    click.option("--decisions", type=click.Choice(get_args(Decisions)),
+                 help="Which decisions are logged. Default: flagged."),
     click.option("--log-user", multiple=True, metavar="ID", help="Log this user's decisions too; repeatable."),
     click.option("--log-sample", type=click.FloatRange(0, 1), help="Log this share of all decisions too."),
 )  # fmt: skip
@@ -142,7 +144,7 @@ VERIFY: Final = (
     renamed("--shadow", "--audit"),
     ROTATED,
     click.option("--state", metavar="DIR", help="The run's state directory, with its models and labels."),
-    click.option("-q", "--quiet", is_flag=True, default=None, help="No progress."),
+    click.option("-q", "--quiet", is_flag=True, default=None, help="Show no progress."),
 )
 
 

@@ -34,7 +34,7 @@ async def audit_from(
         why = "the logs no longer hold what it was built from"
     except PeerwatchError as error:
         why = str(error)
-    await run_sync(warn, f"the audit trusts the checkpoint and can only find what goes wrong behind it: {why}")
+    await run_sync(warn, f"the audit trusts the checkpoint and can only find errors after it: {why}")
     return await run_sync(taken_from, state, k)
 
 

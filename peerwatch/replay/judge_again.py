@@ -75,7 +75,7 @@ async def judged_again(opened: Opened, then: Past) -> JudgedAgain:
         pipeline = Pipeline(state, Judges(live), decisions=found, flagged=sink, rejects=sink, walkers=walkers)
         await pipeline.run(first_bytes(logs, then.size - state.progress.bytes))
     if found.decision is None or found.decision.scoring is None:
-        raise UsageError(f"event {then.seq:,} is not in the logs any more; they have changed while they were read")
+        raise UsageError(f"event {then.seq:,} is not in the logs any more; they changed while they were being read")
     scoring, since = found.decision.scoring, None
     if scoring.model:
         since = found.spoke.get(scoring.model)
@@ -114,7 +114,7 @@ def live_judge_of(opened: Opened, record: RunHistory | None, seq: int | None = N
         if labelled or clocked:
             what = "which labels had been read" if labelled else "when each of its models became active"
             raise UsageError(
-                f"only the state directory of this run knows {what}; name it, with the settings of the run"
+                f"only the state directory of this run records {what}; name it, with the settings of the run"
             )
         return live
     complete = seq is None or seq <= record.through

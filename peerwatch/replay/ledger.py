@@ -46,7 +46,7 @@ class Ledger:
             return decode_entry(self._lines[place][1])
         except msgspec.MsgspecError as error:
             raise UsageError(
-                f"{self.where(place)}: not a ledger's line ({error}); name files that --verdicts has written"
+                f"{self.where(place)}: not a line of a ledger ({error}); name files written with --verdicts"
             ) from None
 
 
@@ -88,7 +88,7 @@ def _within(a: Ledger, b: Ledger, place: int) -> Comparison:
     if one.group != other.group:
         early, late, entry = (a, b, one) if one.group < other.group else (b, a, other)
         text = f"{early.name} has decisions up to event {entry.through:,} where {late.name} has none:"
-        return Comparison(same=False, text=f"{text} they do not come from the same logs.")
+        return Comparison(same=False, text=f"{text} they are not from the same logs.")
     said = [{verdict.seq: verdict for verdict in entry.flagged} for entry in entries]
     reached = min(one.through, other.through)
     for seq in sorted(said[0].keys() | said[1].keys()):
@@ -96,7 +96,7 @@ def _within(a: Ledger, b: Ledger, place: int) -> Comparison:
         if seq <= reached and _shown(found[0]) != _shown(found[1]):
             line = next(verdict.line for verdict in found if verdict is not None)
             width = max(len(a.name), len(b.name))
-            text = f"The first decision that differs is that on event {seq:,}, line {line:,}:"
+            text = f"The first decision that differs is on event {seq:,}, line {line:,}:"
             for ledger, verdict in zip((a, b), found, strict=True):
                 text += f"\n  {ledger.name:<{width}}  {_shown(verdict)}"
             return Comparison(same=False, text=text)
@@ -107,7 +107,7 @@ def _within(a: Ledger, b: Ledger, place: int) -> Comparison:
             f"Up to event {one.through:,} the same purchases are flagged, but {one.judged:,} and {other.judged:,} were"
             " judged:"
         )
-        return Comparison(same=False, text=f"{text} they do not come from the same logs.")
+        return Comparison(same=False, text=f"{text} they are not from the same logs.")
     raise UsageError(
         f"{a.where(place)} and {b.where(place)} agree, but their digests differ: one of the files has been altered"
     )

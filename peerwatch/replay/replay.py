@@ -258,7 +258,7 @@ def _check_numbers(part: Part, bookmarks: Sequence[Bookmark[Position]]) -> None:
             if before != mark.events:
                 raise UsageError(
                     f"{part.file}, byte {there.offset:,}: {before:,} events stand before it, but {mark.events:,} did"
-                    " when the run read it; what stood before has been changed or is gone"
+                    " when the run read it; earlier lines have been changed or removed"
                 )
 
 

@@ -73,7 +73,9 @@ def _append(descriptor: int, lines: bytes, name: str) -> None:
         )
     data = b"\n" * bool(last) + lines
     if os.write(descriptor, data) < len(data):
-        raise RunError(f"{name} took only a part of the lines: the disk is full; free it and look at its end")
+        raise RunError(
+            f"{name} took only a part of the lines: the disk is full; free some space and check the end of the file"
+        )
     begin = os.lseek(descriptor, 0, os.SEEK_CUR) - len(data)
     if not last and begin > 0 and os.pread(descriptor, 1, begin - 1) != b"\n":
         raise RunError(

@@ -55,7 +55,7 @@ def _scalars(node: yaml.Node, path: Path, prefix: str) -> Iterator[tuple[str, An
             raise UsageError(f"{origin}: a key must be a word, not a list or a mapping")
         key = f"{prefix}{key_node.value}"
         if key in seen:
-            raise UsageError(f'{origin}: the key "{key}" is there twice')
+            raise UsageError(f'{origin}: the key "{key}" appears twice')
         seen.add(key)
         if key in known:
             value = _construct(value_node, origin, key)
@@ -68,7 +68,7 @@ def _scalars(node: yaml.Node, path: Path, prefix: str) -> Iterator[tuple[str, An
         else:
             close = {name.lower(): name for name in (*known, *sections)}
             near = difflib.get_close_matches(key.lower(), close, n=1)
-            hint = f'did you mean "{close[near[0]]}"?' if near else f"known are {', '.join(known)}"
+            hint = f'did you mean "{close[near[0]]}"?' if near else f"the known keys are {', '.join(known)}"
             raise UsageError(f'{origin}: unknown key "{key}"; {hint}')
 
 

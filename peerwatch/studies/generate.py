@@ -95,7 +95,7 @@ def vacant(directory: Path, names: Sequence[str], *, force: bool) -> list[Path]:
         raise UsageError(f"cannot make the directory {directory}: {error.strerror}") from None
     there = [str(path) for path in paths if path.exists()]
     if there and not force:
-        raise UsageError(f"{', '.join(there)} exists already; name another directory or add --force")
+        raise UsageError(f"{', '.join(there)} already exists; name another directory or add --force")
     for path in (directory, *filter(Path.exists, paths)):
         if not os.access(path, os.W_OK):
             raise UsageError(f"{path} may not be written; name another directory")

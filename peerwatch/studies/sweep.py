@@ -325,7 +325,7 @@ class FlaggedFiles:
             if place.is_dir():
                 raise UsageError(f"cannot write {shown(place)}: it is a directory; name another DIR")
             if place.exists() and not force:
-                raise UsageError(f"{shown(place)} exists already; name another directory, or add --force")
+                raise UsageError(f"{shown(place)} already exists; name another directory, or add --force")
 
     def append(self, number: int, lines: bytes) -> None:
         """Append lines that a setting flags.

@@ -102,7 +102,7 @@ def cross(
     if labels is not None and len(np.unique(labels)) < 2:
         which = "every one" if labels.any() else "none"
         raise UsageError(
-            f"{data.name}: of the {len(labels):,} rows that are judged (those behind the first"
+            f"{data.name}: of the {len(labels):,} rows that are judged (those after the first"
             f" {begin:,}) {which} is labelled; the figures need both"
         )
     results, found = [], {}
@@ -132,7 +132,7 @@ def folds(data: Data) -> list[slice]:
     from sklearn.model_selection import TimeSeriesSplit  # noqa: PLC0415
 
     if len(data) < LEAST:
-        raise UsageError(f"{data.name} has {len(data)} rows; cross-validation in order of time takes {LEAST}")
+        raise UsageError(f"{data.name} has {len(data)} rows; cross-validation in time order needs at least {LEAST}")
     splits = TimeSeriesSplit(FOLDS).split(range(len(data)))
     return [slice(int(tested[0]), int(tested[-1]) + 1) for _, tested in splits]
 
