@@ -144,7 +144,7 @@ class LiveJudge:
         self._waits = waits
         self._ordered: dict[int, PendingModel] = {}
         """The models that the trainer has been asked for, by version."""
-        self._spoke: list[ModelActivated] = []
+        self._activated: list[ModelActivated] = []
 
     @property
     def learns(self) -> bool:
@@ -178,8 +178,8 @@ class LiveJudge:
 
     def notices(self) -> list[Notice | ModelActivated]:
         """Return the notices since the last call."""
-        notices: list[Notice | ModelActivated] = [*self._spoke]
-        self._spoke.clear()
+        notices: list[Notice | ModelActivated] = [*self._activated]
+        self._activated.clear()
         if self.judge.adaptation is not None:
             notices += self.judge.adaptation.notices
             self.judge.adaptation.notices.clear()
@@ -237,7 +237,7 @@ class LiveJudge:
             await run_sync(self.models.speaks, training_set.version, seq)
             del self._ordered[training_set.version]
         judge.activate(model)
-        self._spoke.append(ModelActivated(seq, training_set.version))
+        self._activated.append(ModelActivated(seq, training_set.version))
 
     async def _listen(self, adaptation: Adaptation, seq: int, *, may_change: bool) -> None:
         """Read the labels that are due before event `seq`."""

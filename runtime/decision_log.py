@@ -198,12 +198,12 @@ class DifferenceLogger:
                 seq=where.seq,
                 file=where.file,
                 line=where.line,
-                judged=_said(judged),
-                recomputed=_said(recomputed),
+                judged=_fields_of(judged),
+                recomputed=_fields_of(recomputed),
             )
 
 
-def _said(outcome: AuditedDecision | None) -> dict[str, Any] | None:
+def _fields_of(outcome: AuditedDecision | None) -> dict[str, Any] | None:
     """The fields of a decision. S and Q are written as text, because they may have any number of digits."""
     if outcome is None:
         return None

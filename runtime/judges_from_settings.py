@@ -71,10 +71,10 @@ def judges_of(
         if directory is not None and journal is not None:
             models, labels = ModelStore(directory, journal, who), LabelFeed(directory, journal, warn)
         live_judges[who] = LiveJudge(judge, models, labels, waits=not settings.follow, holds=holds)
-    bench = Judges(**live_judges)
+    made = Judges(**live_judges)
     if checkpoint is not None:
-        bench.restore(checkpoint.arrays)
-    return bench
+        made.restore(checkpoint.arrays)
+    return made
 
 
 def _begin(journal: Journal, begun: int, judges: Mapping[str, Judge], settings: Settings, *, read: bool) -> bool:

@@ -66,8 +66,8 @@ class DetectorJudge(Judge):
                 rooms.append(GRID - self.learner.count % GRID)
         if self.adaptation is not None:
             rooms.append(self.adaptation.room() or len(case.seq))
-        ripe, room = np.flatnonzero(_ripe(case)), min(rooms)
-        return int(ripe[room - 1]) + 1 if room < len(ripe) else len(case.seq)
+        usable, room = np.flatnonzero(_is_usable(case)), min(rooms)
+        return int(usable[room - 1]) + 1 if room < len(usable) else len(case.seq)
 
     def verdicts(self, case: Case) -> BatchVerdicts:
         """Judge purchases, at most `until` of them. Sorts their windows by time, in place.
@@ -76,22 +76,22 @@ class DetectorJudge(Judge):
             RunError: the detector failed.
         """
         known = case if self.wants_context else case._replace(own=None)  # the challenger may have asked for it
-        handed, ripe = detector_input(known), np.flatnonzero(_ripe(case))
+        handed, usable = detector_input(known), np.flatnonzero(_is_usable(case))
         try:
             own = Verdicts.of(self.detector.judge(*handed), len(case.seq))
-            rows = self._training_rows(handed, ripe)
+            rows = self._training_rows(handed, usable)
         except Exception as error:  # a user's own code: a retry would not help
             what = f"{type(error).__name__}: {error}"
             raise RunError(f"the detector {self.detector.name} failed: {what}") from error
         adapted = own
         if self.adaptation is not None:
             adapted = self.adaptation.adapted(own)
-            seen, seen_so = own.at(ripe), adapted.at(ripe)
-            self._alarmed |= self.adaptation.see(case.seq[ripe], case.line[ripe], seen, seen_so)
+            seen, seen_so = own.at(usable), adapted.at(usable)
+            self._alarmed |= self.adaptation.see(case.seq[usable], case.line[usable], seen, seen_so)
         model = None
         if self.learner is not None:
             model = np.full(len(own.score), self.learner.version)
-            self.learner.see(len(ripe), rows)
+            self.learner.see(len(usable), rows)
             if self._alarmed and self.learner.count % GRID == 0:
                 self.learner.hurry()
                 self._alarmed = False
@@ -124,13 +124,13 @@ class DetectorJudge(Judge):
         parts = {LEARNER: self.learner, "adaptation": self.adaptation}
         return {name: part for name, part in parts.items() if part is not None}
 
-    def _training_rows(self, handed: DetectorInput, ripe: Int64s) -> Floats:
+    def _training_rows(self, handed: DetectorInput, usable: Int64s) -> Floats:
         """The features of the purchases that the training set needs, shape [n, features]."""
-        unwanted = self.learner.unwanted(len(ripe)) if self.learner is not None else len(ripe)
-        if unwanted == len(ripe):
+        unwanted = self.learner.unwanted(len(usable)) if self.learner is not None else len(usable)
+        if unwanted == len(usable):
             return np.zeros((0, len(FEATURES)))
-        first = int(ripe[unwanted])
-        return features(*handed.part(first, len(handed.amount)))[ripe[unwanted:] - first]
+        first = int(usable[unwanted])
+        return features(*handed.part(first, len(handed.amount)))[usable[unwanted:] - first]
 
     def _scoring(self, judged: BatchVerdicts, place: int) -> Scoring | None:
         if judged.score is None or judged.threshold is None:
@@ -139,6 +139,6 @@ class DetectorJudge(Judge):
         return Scoring(self.detector.name, float(judged.score[place]), float(judged.threshold[place]), model)
 
 
-def _ripe(case: Case) -> NDArray[np.bool_]:
+def _is_usable(case: Case) -> NDArray[np.bool_]:
     """Which windows hold at least LEAST purchases, shape [q]."""
     return np.diff(case.windows.offsets) >= LEAST
