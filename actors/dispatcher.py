@@ -22,9 +22,9 @@ from peerwatch.network.likeness import Impression
 from peerwatch.network.rejects import RejectedLine
 
 MARK_EVENTS: Final = 1 << 16
-"""Events between two marks at least..."""
+"""The fewest events between two bookmarks..."""
 MARK_SHARE: Final = 128
-"""...and at least this part of all events so far, so that the number of marks grows with the logarithm."""
+"""...which also have to be this part of all events so far, so that bookmarks grow with the logarithm."""
 
 
 class LinePlace(NamedTuple):

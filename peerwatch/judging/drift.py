@@ -24,12 +24,12 @@ MOST: Final = 16_384
 SCORE: Final = "score"
 FLAG_RATE: Final = "flag rate"
 PAGE_HINKLEY: Final = {SCORE: (0.05, 5.0), FLAG_RATE: (0.01, 1.0)}
-"""Of each series: the distance from the mean that is still normal, and the sum of what lies beyond that is a change.
+"""For each series: the tolerated deviation d from the mean, and the sum s of larger deviations that counts as a change.
 
-Half of a change that matters is the usual distance: a tenth of the threshold, 2 points of the flag rate. With values of
-variance v a false alarm takes about v / (2 d^2) * exp(2 d s / v) values (Wald's approximation for a random walk with
-drift d): with these sums a million and more while the values of scores have a deviation of up to 0.2, and flag rates
-are up to 0.1.
+A change of twice the tolerated deviation is meant to be found: a tenth of the threshold, 2 points of the flag rate.
+With values of variance v a false alarm takes about v / (2 d^2) * exp(2 d s / v) values (Wald's approximation for a
+random walk with drift d). With these sums that is a million or more values, as long as scores have a standard deviation
+of at most 0.2 and flag rates are at most 0.1.
 """
 
 

@@ -31,7 +31,7 @@ class BySeq:
         return facts.progress.events < self._seq
 
     def place(self, part: Part) -> int | None:
-        """The place of the event in the part, None if it is not there."""
+        """Return the event's index in the part, None if it is not there."""
         place = self._seq - part.seq
         return place if place < len(part.events) else None
 
@@ -43,7 +43,7 @@ class BySeq:
 
 
 class ByLine:
-    """The event in line `line` of the stream log's file `file`."""
+    """Selects the event in line `line` of the stream log's file `file`."""
 
     def __init__(self, line: int, file: str) -> None:
         self._line = line
@@ -56,7 +56,7 @@ class ByLine:
         return not facts.judged or (position.line <= self._line and holds(Path(self._file), position))
 
     def place(self, part: Part) -> int | None:
-        """The place of the event, if the part has the line."""
+        """Return the event's index in the part, None if the line is not there."""
         if not part.judged or part.file != self._file:
             return None
         block = part.block
@@ -87,7 +87,7 @@ class ByTime:
         return False
 
     def place(self, part: Part) -> int | None:
-        """The place of the event in the part, None if it is not there."""
+        """Return the event's index in the part, None if it is not there."""
         later = np.flatnonzero(part.events.timestamp > self._time)
         return int(later[0]) if len(later) else None
 

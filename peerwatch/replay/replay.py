@@ -39,7 +39,7 @@ class Part(NamedTuple):
 
 
 class Target(Protocol):
-    """The event to stop before."""
+    """Selects the event to stop before."""
 
     def suits(self, facts: Facts) -> bool:
         """Whether a checkpoint was certainly taken before the event."""

@@ -1,16 +1,16 @@
 """Card transactions over sixty days, a row for each: how much, when and where.
 
 Normal: each card has a home, a usual amount with a heavy tail (one purchase in thirty is 3 to 12 times as large:
-furniture, a holiday; one in twelve is small change: parking) and hours of its own; one card in ten belongs to somebody
-who lives at night. Three cards in five go on a trip of some days, up to a few thousand kilometres from home. So neither
-a large amount nor a late hour nor a far place is an anomaly by itself: what counts is what the card did before.
+furniture, a holiday; one in twelve is small change: parking) and hours of its own; one card in ten is used at
+night. Three cards in five go on a trip of some days, up to a few thousand kilometres from home. So neither a large
+amount nor a late hour nor a far place is an anomaly by itself: what counts is what the card did before.
 
 - `unusual amount`: one purchase of 5 to 60 times the card's usual amount, at a usual time and place. The larger ones
   stand out for their card, the smaller ones are no larger than furniture.
 - `unusual time`: some purchases within hours, when the card's holder sleeps. The amounts are usual, and the hour is
   usual for others: only a detector that knows the card's own hours finds them.
 - `unusual place`: one purchase 400 to 9,000 km away, 10 to 120 minutes after the card was used elsewhere. Trips are as
-  far; `km_from_last` and `gap_minutes` together tell that nobody travels so fast. (The next purchase, back home, is
+  far; `km_from_last` and `gap_minutes` together show that nobody travels so fast. (The next purchase, back home, is
   normal although it is as far from the last one.)
 - `card testing`: a burst of purchases of small change, a minute or two apart, to try whether a stolen card works. Each
   by itself is cheap and looks harmless; the gaps betray it.

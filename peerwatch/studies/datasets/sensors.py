@@ -12,7 +12,7 @@ nearby.
 - `stuck sensor`: the temperature stays what it was, to the tenth of a degree, while load and air change. No value is
   out of range: a threshold finds nothing, a detector that looks at changes does.
 
-A failure is labelled from its onset, whose first rows nobody can tell from normal ones: no detector finds all.
+A failure is labelled from its onset. Its first rows look like normal ones, so no detector finds all of them.
 """
 
 from typing import Final

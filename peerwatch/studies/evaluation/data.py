@@ -84,7 +84,7 @@ class Measures:
         return len(self.values)
 
     def columns(self, begin: int, end: int) -> Floats:
-        """The table's columns."""
+        """The table's columns, shape [end - begin, columns]."""
         return self.values[begin:end]
 
     def methods(self) -> list[str]:
