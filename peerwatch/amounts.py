@@ -57,7 +57,7 @@ class Amounts(msgspec.Struct, frozen=True):
         return [held if held >= 0 else self.large[held] for held in self.held.tolist()]
 
     def units(self) -> NDArray[np.float64]:
-        """Return the amounts in units of the log as floats, shape [n], rounded to the nearest."""
+        """Return the amounts in units of the log, approximated as floats, shape [n]."""
         units = self.held / UNIT
         for place in np.flatnonzero(self.held < 0).tolist():
             units[place] = self.exact(place) // UNIT  # so large that its fraction does not matter

@@ -24,7 +24,7 @@ from peerwatch.network.windows import Windows
 PARTITION_ONLY: Final = (0, 1 << 20, 1 << 20, 0)
 """Planner costs that make every network be walked in full."""
 MOST_MEMBERS: Final = 1 << 22
-"""The most members, over several networks, that one walk returns."""
+"""The number of members, over several networks, after which a walk returns."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ def grounds_of(
 def explain(graph: FriendGraph, held: PurchaseColumns, grounds: Grounds, T: int, k: Fraction) -> Explanation:
     """Judge a purchase by sigma, and find what would change the verdict.
 
-    `held` must contain each user's T + 1 latest purchases. Do not use the graph's timeline afterwards: it is
-    overwritten.
+    `held` must contain the T + 1 latest purchases of each user, or all if there are fewer. Do not use the graph's
+    timeline afterwards: it is overwritten.
     """
     purchases, statistics = _latest_first(held, grounds.members), grounds.statistics
     flagged = statistics.exceeded_by(grounds.amount, k)
