@@ -1,4 +1,4 @@
-"""Recomputes a share of the decisions by brute force while they are made, and compares."""
+"""The audit actor: recomputes a share of the decisions by brute force during the run, and compares."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -18,11 +18,11 @@ from peerwatch.network.interner import ids_of
 EVENT_WORK: Final = 2_000
 DECISION_WORK: Final = 50_000
 ID_WORK: Final = 200
-"""Nanoseconds it takes to follow an event, to recompute a decision, and to learn a user's id."""
+"""Estimated nanoseconds to apply an event, to recompute a decision, and to look up a user's id."""
 
 
 class AuditTally(msgspec.Struct):
-    """How many decisions have been recomputed, how many of them differ, and the first that does."""
+    """The number of recomputed decisions, how many of them differ, and the first difference."""
 
     recomputed: int = 0
     differences: int = 0
@@ -37,10 +37,10 @@ class AuditTally(msgspec.Struct):
 
 
 class Auditing(msgspec.Struct, frozen=True):
-    """What a run with an audit has in addition.
+    """Settings and state of an audit.
 
-    The audit itself as of the run's first event; the share of the decisions that is recomputed; where differences are
-    written; the tally, which outlives a restart.
+    `audit` holds the state before the run's first event; `share` is the share of decisions to recompute; `alarm` is
+    called with the differences found. `tally` is kept when the pipeline restarts.
     """
 
     audit: BruteForce
@@ -50,7 +50,11 @@ class Auditing(msgspec.Struct, frozen=True):
 
 
 class AuditActor:
-    """Gets each batch from the dispatcher before anybody judges it, and later what the coordinator made of it."""
+    """Recomputes sampled decisions and compares them with those of the coordinator.
+
+    The dispatcher sends each batch here before it sends it to the graph actors. The coordinator sends its decisions
+    later.
+    """
 
     def __init__(self, auditing: Auditing, inbox: Receive[AuditMessage], *, through: int = 0) -> None:
         self._audit = auditing.audit
@@ -61,10 +65,10 @@ class AuditActor:
         self._names: list[bytes] = []
         self._awaited: dict[int, AuditedDecision] = {}
         self.through = through
-        """All events up to this sequence number are in its state."""
+        """The highest sequence number that has been applied to the audit's state."""
 
     async def run(self) -> None:
-        """Compare until the mailbox ends."""
+        """Recompute and compare until the mailbox is closed."""
         with self._inbox:
             async for message in self._inbox:
                 if isinstance(message, AuditBatch):
@@ -73,7 +77,7 @@ class AuditActor:
                     await self._compare(message)
 
     async def finish(self) -> None:
-        """Report decisions that never came; to be called when everybody has come to the end."""
+        """Report recomputed decisions that the coordinator never sent. Call it when all actors have finished."""
         await self._report([Difference(None, outcome) for outcome in self._awaited.values()])
         self._awaited.clear()
 

@@ -1,4 +1,4 @@
-"""Gathers each decision's window from the shards, has it judged, and logs decisions."""
+"""The coordinator: collects each purchase's window from the shards, judges it, and logs decisions."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
@@ -42,35 +42,35 @@ from peerwatch.network.windows import Windows, merged
 
 
 class DecisionLog(Protocol):
-    """Which decisions are logged, and where to."""
+    """Selects and writes the decisions that are logged."""
 
     flagged: bool
-    """Whether flagged decisions are logged whoever bought."""
+    """Whether flagged decisions of all users are logged."""
 
     def wanted(self, queries: WindowQueries) -> Mask:
-        """Which of the purchases are logged whatever their verdict, shape [q]."""
+        """The purchases to log whatever their verdict, as a mask of shape [q]."""
 
     def write(self, queries: WindowQueries, decisions: Sequence[Reasons]) -> None:
-        """Write one record a decision."""
+        """Write one record for each decision."""
 
     def disagree(self, queries: WindowQueries, pairs: Sequence[tuple[Reasons, Reasons]]) -> None:
-        """Write one record a purchase on which champion and challenger disagree, from their decisions."""
+        """Write one record for each pair of differing decisions, the champion's and the challenger's."""
 
     def tell(self, who: str, notices: Sequence[Notice | ModelActivated]) -> None:
-        """Write one record of each thing that has happened to the "champion" or the "challenger"."""
+        """Write one record for each notice; `who` is "champion" or "challenger"."""
 
 
 class PendingQueries(NamedTuple):
-    """Questions whose window requests are on their way, by the requests' ids: None where nothing has been requested."""
+    """Queries whose window requests have been sent. The fields hold request ids, None if nothing was requested."""
 
     queries: WindowQueries
     windows: int | None
     own: int | None
-    """For the buyers' own purchases, if a judge wants them."""
+    """The request for the buyers' own purchases, if a judge wants them."""
 
 
 class AuditSample(NamedTuple):
-    """Which share of the decisions is recomputed, and who does it."""
+    """The share of decisions to audit, and the mailbox of the audit actor."""
 
     share: float
     audit: Send[AuditMessage]
@@ -85,47 +85,47 @@ class JudgedQueries(NamedTuple):
 
 
 class TrainerLink(NamedTuple):
-    """Where models are ordered from the trainer, and where they come."""
+    """The mailboxes to and from the trainer."""
 
     requests: Send[TrainingRequest]
     trained: Receive[TrainedModel]
 
 
 class Judges(NamedTuple):
-    """Who judges: the champion, whose verdicts count, and perhaps a challenger, who is compared with it."""
+    """The champion, whose verdicts are written, and an optional challenger, which is only compared with it."""
 
     champion: LiveJudge
     challenger: LiveJudge | None = None
 
     def live_judges(self) -> list[tuple[str, LiveJudge]]:
-        """Those who are there, by name."""
+        """The judges in use, each with its name."""
         both = ((CHAMPION, self.champion), (CHALLENGER, self.challenger))
         return [(name, live) for name, live in both if live is not None]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All that they remember, as `champion.name`. Copies."""
+        """The state of all judges, with keys such as `champion.NAME`. The arrays are copies."""
         return {
             f"{who}.{name}": array for who, live in self.live_judges() for name, array in live.judge.arrays().items()
         }
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Remember what `arrays` held, and let those models speak that spoke then.
+        """Restore the state that `arrays` returned, and load the models that were active then.
 
         Raises:
-            RunError: one is not there any more, or damaged.
+            RunError: a model is missing or damaged.
         """
         for who, live in self.live_judges():
             live.restore(section(arrays, who))
 
 
 class Coordinator:
-    """Asks and judges at the same time: while one batch is judged, the shards already work on the next.
+    """Requests windows and judges purchases concurrently: the shards work on the next batch while one is judged.
 
-    There is one inbox for each graph actor; they answer the batches in turn.
+    There is one inbox for each graph actor, because the graph actors take turns to answer batches.
     """
 
     part: Final = "coordinator"
-    """What its part of a snapshot is called."""
+    """The name of its part of a snapshot."""
 
     def __init__(
         self,
@@ -163,10 +163,10 @@ class Coordinator:
         self._wants_context = any(live.wants_context for _, live in judges.live_judges())
         self._at_once = judges.challenger is None and not judges.champion.stepwise
         self.disagreed: Int64s = np.array(disagreed, np.int64)
-        """Purchases that the champion alone has flagged so far, and that the challenger alone has."""
+        """The number of purchases flagged by the champion alone and by the challenger alone, shape [2]."""
 
     async def run(self) -> None:
-        """Serve until the mailboxes end and every reply has been judged."""
+        """Serve until the inboxes are closed and every reply has been judged."""
         asked = Mailbox[PendingQueries | SnapshotRequest]("asked")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._ask, asked.sender)
@@ -188,7 +188,7 @@ class Coordinator:
             shard.close()
 
     async def _ask_one(self, message: CoordinatorMessage, asked: Send[PendingQueries | SnapshotRequest]) -> bool:
-        """Ask what one message wants to know; returns whether the next graph actor has the word."""
+        """Request the windows for one message. Returns whether the next message comes from the next graph actor."""
         if isinstance(message, SnapshotRequest):
             await asked.send(message)
             return False
@@ -197,12 +197,12 @@ class Coordinator:
             windows = await self._request(message.seq, message.networks)
             if self._wants_context:
                 own = await self._request(message.seq, alone(message.events.user))
-        message = msgspec.structs.replace(message, networks=message.networks.unfound())  # the first shard has it
+        message = msgspec.structs.replace(message, networks=message.networks.unfound())  # the first shard has them
         await asked.send(PendingQueries(message, windows, own))
         return message.next
 
     async def _request(self, seq: Int64s, networks: Networks) -> int:
-        """Send a request to all shards; returns its id."""
+        """Send a request to all shards and return its id."""
         request = next(self._requests)
         self._table.expect(request)
         for shard in self._shards:
@@ -211,13 +211,13 @@ class Coordinator:
         return request
 
     async def _collect(self) -> None:
-        """Take the shards' replies as they come, whatever else there is to wait for: no shard waits for the output."""
+        """Receive replies independently of judging, so that shards never wait for the output."""
         with self._replies:
             async for reply in self._replies:
                 self._table.put(reply)
 
     async def _take_models(self, trained: Receive[TrainedModel]) -> None:
-        """Hand models to those they were trained for, until the trainer has ended."""
+        """Pass each model to the judge it was trained for, until the trainer has finished."""
         live_judges = dict(self._judges.live_judges())
         with trained:
             async for model in trained:
@@ -313,7 +313,7 @@ class Coordinator:
         challenger: LiveJudge,
         judged: BatchVerdicts,
     ) -> None:
-        """Count and log where the challenger's verdict is another than the champion's."""
+        """Count and log the purchases on which challenger and champion disagree."""
         differing = [one for one in decisions if one.flagged != judged.flagged[one.place]]
         alone = sum(one.flagged for one in differing)
         self.disagreed += (alone, len(differing) - alone)

@@ -1,4 +1,4 @@
-"""Decodes, numbers and deals out the events; rejects the lines that are none."""
+"""The dispatcher: decodes and numbers events, sends them to the other actors, and rejects bad lines."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -22,13 +22,13 @@ from peerwatch.network.likeness import Impression
 from peerwatch.network.rejects import RejectedLine
 
 MARK_EVENTS: Final = 1 << 16
-"""Events between two marks at least..."""
+"""The fewest events between two bookmarks..."""
 MARK_SHARE: Final = 128
-"""...and this part of all events so far: the number of marks grows with the logarithm."""
+"""...which also have to be this part of all events so far, so that bookmarks grow with the logarithm."""
 
 
 class LinePlace(NamedTuple):
-    """Which line it is: of the judged log or the other, its number, its first byte's offset, and what it says."""
+    """A line: whether it is in the judged log, its number, the offset of its first byte, and its content."""
 
     judged: bool
     line: int
@@ -37,11 +37,12 @@ class LinePlace(NamedTuple):
 
 
 class Recovery(msgspec.Struct):
-    """What a run knows of the failures before it.
+    """What a restarted pipeline needs to know about earlier failures.
 
-    Lines up to `until` (bytes read of all logs) and behind event `after` go one by one, each awaited, so that a failure
-    names its line: `current`. Lines in `poison` are rejected with the reason given. What has been `said` is not said
-    again.
+    Lines within the first `until` bytes of all logs and after event `after` are processed one by one; the dispatcher
+    waits until each has gone through, so that a failure can be attributed to the `current` line. Lines in `poison` are
+    rejected with the reason given there. `said` holds the keys of warnings that have been given, so that none is
+    repeated.
     """
 
     after: int = 0
@@ -57,10 +58,10 @@ class Recovery(msgspec.Struct):
 
 
 class Dispatcher:
-    """The only actor that sees log text; the order in which it numbers events is the order of everything."""
+    """Decodes the logs and numbers their events. The sequence numbers define the order of everything that follows."""
 
     part: Final = "dispatcher"
-    """What its part of a snapshot is called."""
+    """The name of its part of a snapshot."""
 
     def __init__(
         self,
@@ -80,9 +81,11 @@ class Dispatcher:
         warn: Callable[[str], None] = lambda _: None,
         complain: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`due_snapshot` is asked after each block for a request to send along: events, position, whether the last.
+        """Connect the dispatcher to the other actors.
 
-        `warn` is told of the first hole, `complain` of a log that holds next to no events.
+        After each block `due_snapshot(events, position, last)` may return a request to send to the other actors; `last`
+        says whether it was the last block. `warn` is called with a warning about the first hole, `complain` with one
+        about a log that holds almost no events.
         """
         self._decoder = decoder
         self._graphs = graphs
@@ -100,27 +103,27 @@ class Dispatcher:
         self._warn = warn
         self._complain = complain
         self._impression: Impression | None = None
-        """What is seen of the log that is being read, if it is from its beginning."""
+        """What the current log looks like; None if it is not read from its beginning, or a warning has been given."""
         self._shared = len(graphs) == 1
-        """Whether all graph actors have a graph of their own."""
+        """Whether every graph actor has its own graph yet."""
         self._reading = anyio.CancelScope()
         self.reached = done.bytes
-        """Bytes of all logs that have been taken in hand."""
+        """The number of bytes of all logs up to the end of the current block."""
         self._caught_up = False
-        """Whether there has been nothing left to read: what comes then cannot have been there before the run began."""
+        """Whether the end of the log was reached once: later lines cannot have existed before this run began."""
         self.stopped_by: StrictError | None = None
-        """The rejected line that ended a strict run."""
+        """The error about the rejected line that ended a strict run."""
 
     def statistics(self) -> Counts:
-        """How far it has come."""
+        """The number of bytes, events, judged purchases, rejected lines and users so far."""
         return self._done._replace(users=self._decoder.users)
 
     def stop(self) -> None:
-        """Read no more; what has been read is still judged."""
+        """Stop reading. What has been read is still judged."""
         self._reading.cancel()
 
     async def run(self, logs: Sequence[Source]) -> None:
-        """Read the logs one after the other and close the mailboxes behind the last event."""
+        """Read the logs one after the other, then close the mailboxes."""
         closing: tuple[Source, Any] | None = None
         for log in logs:
             begun, self._impression = False, None
@@ -142,7 +145,7 @@ class Dispatcher:
                     await self._snapshot(*closing, last=False)
             await self._judge_impression(log, ended=True)
             if self._reading.cancel_called:
-                break  # a later log must not be judged against a state that was not built to its end
+                break  # a later log must not be judged against an incomplete state
         if closing is not None and self.stopped_by is None:
             await self._snapshot(*closing, last=True)
         for graph in self._graphs:
@@ -153,19 +156,19 @@ class Dispatcher:
             self._audit.close()
 
     def _mark(self, log: Source, position: Any) -> None:
-        """Remember how far it has come, now and then."""
+        """Add a bookmark if enough events have passed since the last one."""
         events = self._done.events
         if not self._bookmarks or events - self._bookmarks[-1].events >= max(MARK_EVENTS, events // MARK_SHARE):
             self._bookmarks.append(Bookmark(events, log.judged, position))
 
     async def _say_hole(self, log: Source, line: int, size: int) -> None:
-        """Tell of NUL bytes that have been skipped, once."""
+        """Warn about skipped NUL bytes, once."""
         nuls = f"{size:,} NUL byte{'s' * (size > 1)}"
         text = f"{log.name}:{line}: a truncation has left {nuls} before the line; such holes are skipped"
         await self._say(self._warn, "hole", text)
 
     async def _judge_impression(self, log: Source, *, ended: bool) -> None:
-        """Tell of a log that holds next to no events, once."""
+        """Warn about a log that holds almost no events, once."""
         if self._impression is None:
             return
         text = self._impression.complaint(log.name, ended=ended, reason=self.stopped_by is None)
@@ -216,7 +219,7 @@ class Dispatcher:
             return
         offset = 0
         for number, content in enumerate(_lines(block.content)):
-            begin = begin_of_line(content)  # how much of a hole is in the block depends on where it was read
+            begin = begin_of_line(content)  # where the block begins decides how much of a hole it holds
             single = Block(content[begin:], block.offset + offset + begin, block.line + number, block.position)
             self._recovery.go_on_to(LinePlace(log.judged, single.line, single.offset, single.content))
             await self._deal_out(single, log)
@@ -228,7 +231,7 @@ class Dispatcher:
         self._recovery.go_on_to(None)
 
     async def _deal_out(self, block: Block, log: Source) -> None:
-        """Decode, and send the events in batches."""
+        """Decode a block and send its events in batches."""
         why = (
             self._poison.pop(LinePlace(log.judged, block.line, block.offset, block.content), None)
             if self._poison
@@ -251,7 +254,7 @@ class Dispatcher:
             bad = bad[:1]
             events = events[events.line < bad[0].line]
         rejected = [RejectedLine(log.name, line, block.offset + start, why, raw) for line, start, why, raw in bad]
-        cap = self._batch_cap if log.judged else max(len(events), 1)  # what is not judged needs no answer
+        cap = self._batch_cap if log.judged else max(len(events), 1)  # events that are not judged get no answer
         for begin in range(0, max(len(events), 1), cap):
             await self._send(events[begin : begin + cap], block.content, log, rejected)
             rejected = []
@@ -266,7 +269,7 @@ class Dispatcher:
         )
 
     async def _send(self, events: Events, content: bytes, log: Source, rejected: list[RejectedLine]) -> None:
-        """One batch: to the shards first, so that no question about it can be waiting for its purchases."""
+        """Send one batch, to the shards first, so that no query about it waits for its purchases."""
         seq = self._done.events + 1
         through = self._done.events + len(events)
         users = len(self._decoder.interner)
@@ -292,6 +295,6 @@ class Dispatcher:
 
 
 def _lines(content: bytes) -> list[bytes]:
-    """The lines with their line feeds (and no other line end, as bytes.splitlines would have it)."""
+    """Split into lines that keep their line feeds. Unlike bytes.splitlines, split at line feeds only."""
     lines = content.split(b"\n")
     return [line + b"\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])

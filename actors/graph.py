@@ -1,7 +1,8 @@
-"""Owns the friend graph; answers each judged purchase with its buyer's network as of that moment.
+"""The graph actor: owns a friend graph and finds the network of each judged purchase's buyer.
 
-Walking is most of the work in large networks. So there can be several graph actors, each with a graph of its own: all
-apply all friendship changes, and they answer the judged batches in turn (state machine replication, Lamport 1978).
+Walking is most of the work in large networks, so there can be several graph actors, each with its own graph. All of
+them apply every friendship change, and they take turns to answer the judged batches (state machine replication, Lamport
+1978).
 """
 
 from collections.abc import Sequence
@@ -18,18 +19,18 @@ from peerwatch.network.events import Kind
 from peerwatch.network.graph import FriendGraph
 
 EVENT_WORK: Final = 32
-"""Nanoseconds an event costs besides its network."""
+"""Estimated nanoseconds to apply an event, without walking a network."""
 
 
 class GraphActor:
-    """Walks each batch in order, and answers every `count`-th of the judged ones, from the one with its `number` on.
+    """Applies each batch in order, and answers every `count`-th judged one, beginning at index `number`.
 
-    Each has a `graph` of its own. When they are told to share, the first one sends each of the others a copy of what
-    its graph holds, which these wait for before they take another message.
+    Each has a `graph` of its own. On `Share` the first graph actor sends the contents of its graph to each of the
+    others, which wait for them before they take another message.
     """
 
     part: Final = "graph"
-    """What their part of a snapshot is called: one of them is enough."""
+    """The name of their part of a snapshot. One graph actor sends it for all."""
 
     def __init__(
         self,
@@ -45,14 +46,14 @@ class GraphActor:
         copies: Sequence[Send[GraphCopy]] = (),
         copy: Receive[GraphCopy] | None = None,
     ) -> None:
-        """With `sizes` it counts every network.
+        """Connect the actor to its mailboxes; with `sizes` it counts every network.
 
-        The first one sends `copies` to the others, each of which gets its `copy`.
+        The first actor gets `copies`, the mailboxes to the others; each of the others gets `copy`, its end of one.
         """
         self._sizes = sizes
         self._number, self._count = number, count
         self._turn = number
-        """Batches until it answers."""
+        """The number of batches to apply before this actor answers one."""
         self._graph = graph
         self._inbox = inbox
         self._coordinator = coordinator
@@ -63,13 +64,13 @@ class GraphActor:
         self._mean_work = 0.0
 
     async def run(self) -> None:
-        """Answer batches until the mailbox ends."""
+        """Answer batches until the mailbox is closed."""
         with ExitStack() as stack:
             for end in (self._inbox, self._coordinator, *self._copies, self._copy):
                 stack.enter_context(end or nullcontext())
             async for message in self._inbox:
                 if isinstance(message, SnapshotRequest):
-                    if self._turn == 0:  # one is enough: the one that answers next
+                    if self._turn == 0:  # only the actor that answers next sends the part
                         await self._send_part(message)
                         await self._coordinator.send(message)
                 elif isinstance(message, Share):
@@ -93,7 +94,7 @@ class GraphActor:
             self._graph.take_over((await self._copy.receive()).contents)
 
     async def _follow(self, batch: Batch) -> None:
-        """Apply what another graph actor answers."""
+        """Apply a batch that another graph actor answers."""
         self._graph.reserve(batch.users)
         events = batch.events
         answers = walked(self._graph, events, batch.seq, 0, judged=False)

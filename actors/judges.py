@@ -1,4 +1,4 @@
-"""One who judges, and the models that come to it while it does."""
+"""A judge within a run, and the models and labels that reach it there."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
@@ -19,107 +19,112 @@ from peerwatch.kernels import Int64s
 
 
 class Models(Protocol):
-    """Where models are kept, and since which event each speaks."""
+    """Stores a judge's models, and the event from which each has been active."""
 
     def since(self, version: int) -> int | None:
-        """The event from which on a model speaks; None if nobody has written that down."""
+        """The event from which a model is active, None if no event has been recorded."""
 
     def load(self, version: int, like: Detector) -> Detector:
-        """A model that has been kept.
+        """Load a saved model; `like` is a detector of its type.
 
         Raises:
-            RunError: it is not there, or damaged.
+            RunError: the model is missing or damaged.
         """
 
     def keep(self, version: int, model: Detector) -> None:
-        """Keep a model that does not speak yet.
+        """Save a model before it is activated.
 
         Raises:
-            SinkError: it could not be written.
+            SinkError: the model could not be written.
         """
 
     def speaks(self, version: int, seq: int) -> None:
-        """Write down that a model speaks from event `seq` on, before it does.
+        """Record that a model is active from event `seq` on. Called before it judges.
 
         Raises:
-            SinkError: it could not be written.
+            SinkError: the record could not be written.
         """
 
 
 class NoModels:
-    """Where a run without a state directory keeps its models: nowhere."""
+    """The `Models` of a run without a state directory: keeps nothing."""
 
     def since(self, version: int) -> None:
-        """Nothing is written down."""
+        """Return None: no event has been recorded."""
 
     def load(self, version: int, like: Detector) -> Detector:
-        """Never called: nothing is written down."""
+        """Raise LookupError. Never called, because `since` always returns None."""
         raise LookupError(version, like)
 
     def keep(self, version: int, model: Detector) -> None:
-        """Nothing is kept."""
+        """Do nothing."""
 
     def speaks(self, version: int, seq: int) -> None:
-        """Nothing is written down."""
+        """Do nothing."""
 
 
 class Labels(Protocol):
-    """What analysts say of purchases while a run goes on. `heard` is how far it has been heard, in its own words."""
+    """The labels that analysts add during a run. `heard` is an opaque position up to which they have been read."""
 
     def look(self) -> None:
-        """See whether there is more by now."""
+        """Check whether labels have been added."""
 
     def since(self, heard: int) -> int | None:
-        """The event before which what comes next was heard, None if nobody has written that down."""
+        """The event before which the labels after `heard` were read, None if no event has been recorded."""
 
     def has_more(self, heard: int) -> bool:
-        """Whether there is more to be heard, as far as is known."""
+        """Whether the last `look` found labels after `heard`."""
 
     def hear(self, seq: int, heard: int) -> tuple[list[Label], int]:
-        """What is behind `heard`, and how far it goes; it is written down that it was heard before event `seq`.
+        """Read the labels after `heard`, and record that they were read before event `seq`.
+
+        Returns the labels and the new position.
 
         Raises:
-            SinkError: it could not be written down.
+            RunError: the labels cannot be read any more.
+            SinkError: the record could not be written.
         """
 
 
 class ModelActivated(NamedTuple):
-    """A model speaks from event `seq` on."""
+    """Model number `version` is active from event `seq` on."""
 
     seq: int
     version: int
 
 
 class PendingModel:
-    """A model that has been ordered from the trainer."""
+    """A model that the trainer has been asked for."""
 
     def __init__(self) -> None:
         self._trained = anyio.Event()
 
     def put(self, model: Detector) -> None:
-        """It has been trained; whoever waits goes on."""
+        """Store the trained model and wake `wait_ready`."""
         self._model = model
         self._trained.set()
 
     @property
     def ready(self) -> bool:
-        """Whether it has been trained."""
+        """Whether the model has been trained."""
         return self._trained.is_set()
 
     async def wait_ready(self) -> Detector:
-        """The model, once it has been trained."""
+        """Wait until the model has been trained, and return it."""
         await self._trained.wait()
         return self._model
 
 
 class LiveJudge:
-    """A judge, asked part by part if models or labels may come in between.
+    """A judge in a run. Splits a batch where a model may be activated or labels may be read.
 
-    With `waits` the flow of events waits for a model at the count at which it is expected, so that every run has it
-    there; otherwise the model speaks from whatever event it is ready for. What has been written down holds either way.
+    With `waits` judging waits for a model at the purchase where it is expected, so that it is activated at the same
+    purchase in every run. Otherwise a model is activated as soon as it is ready. If the event has been recorded by an
+    earlier run, it is activated there in either case.
 
-    With `holds` verdicts on the next events may have been read before, in a run that died: until events are new, which
-    cannot have been judged then, nothing changes at a moment of its own that is not written down.
+    With `holds` an earlier run died after it had written verdicts on the next events, and somebody may have read them.
+    Then models and labels take effect only where that has been recorded, until events come that the earlier run cannot
+    have judged.
     """
 
     def __init__(
@@ -134,59 +139,60 @@ class LiveJudge:
         self.judge = judge
         self._holds = holds
         self.models = models or NoModels()
-        """Where its models are kept."""
+        """The store of its models."""
         self._labels = labels
         self._waits = waits
         self._ordered: dict[int, PendingModel] = {}
-        """What the trainer has been asked for, by version."""
-        self._spoke: list[ModelActivated] = []
+        """The models that the trainer has been asked for, by version."""
+        self._activated: list[ModelActivated] = []
 
     @property
     def learns(self) -> bool:
-        """Whether models come to it."""
+        """Whether models are trained for it."""
         return self.judge.learner is not None
 
     @property
     def stepwise(self) -> bool:
-        """Whether it has to be asked part by part."""
+        """Whether it may change within a batch."""
         return self.judge.stepwise
 
     @property
     def wants_context(self) -> bool:
-        """Whether it is to be told more than windows."""
+        """Whether it needs the buyers' own purchases besides the windows."""
         return self.judge.wants_context
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Remember what the judge's `arrays` held, and let the model speak that spoke then.
+        """Restore the state that the judge's `arrays` returned, and load the model that was active then.
 
         Raises:
-            RunError: that model is not there any more, or damaged.
+            RunError: the model is missing or damaged.
         """
         self.judge.restore(arrays, self.models.load)
 
     def look(self) -> None:
-        """See whether analysts have said more by now."""
+        """Check whether labels have been added."""
         if self._labels is not None:
             self._labels.look()
 
     def notices(self) -> list[Notice | ModelActivated]:
-        """What has happened since it was last asked."""
-        notices: list[Notice | ModelActivated] = [*self._spoke]
-        self._spoke.clear()
+        """Return the notices since the last call."""
+        notices: list[Notice | ModelActivated] = [*self._activated]
+        self._activated.clear()
         if self.judge.adaptation is not None:
             notices += self.judge.adaptation.take_notices()
         return notices
 
     def take(self, trained: TrainedModel) -> None:
-        """Take a model that was ordered; it judges from when it is activated."""
+        """Accept a trained model. It judges once it is activated."""
         self._ordered[trained.version].put(trained.model)
 
     async def verdicts(
         self, case: Case, who: str, trainer: Send[TrainingRequest] | None, *, new: bool
     ) -> BatchVerdicts:
-        """Judge purchases; those of a run come in order, each once. `trainer` knows who learns as `who`.
+        """Judge the purchases of `case`. Must be called with every purchase of a run, in order and once.
 
-        `new` ones cannot have been judged before.
+        `who` is this judge's name in requests to the trainer. `new` purchases cannot have been judged by an earlier
+        run.
         """
         judge, may_change = self.judge, new or not self._holds
         if not judge.stepwise:
@@ -208,7 +214,7 @@ class LiveJudge:
     async def _attend(
         self, judge: Judge, learner: Learner, seq: int, who: str, trainer: Send[TrainingRequest], *, may_change: bool
     ) -> None:
-        """See that the lesson is being learned, and that its model is taken up, if it is to speak from event `seq`."""
+        """Request a model for the current training set, and activate it if it is due before event `seq`."""
         training_set = learner.training_set
         if training_set is None:
             return
@@ -228,10 +234,10 @@ class LiveJudge:
             await run_sync(self.models.speaks, training_set.version, seq)
             del self._ordered[training_set.version]
         judge.activate(model)
-        self._spoke.append(ModelActivated(seq, training_set.version))
+        self._activated.append(ModelActivated(seq, training_set.version))
 
     async def _listen(self, adaptation: Adaptation, seq: int, *, may_change: bool) -> None:
-        """Hear what analysts have said, if it is to be heard before event `seq`."""
+        """Read the labels that are due before event `seq`."""
         if self._labels is None:
             return
         since = self._labels.since(adaptation.heard)
@@ -243,7 +249,7 @@ class LiveJudge:
             since = self._labels.since(adaptation.heard)
 
     def _until_written_down(self, judge: Judge, seq: Int64s) -> int:
-        """How many of the events `seq` come before the next thing that is written down."""
+        """How many of the events `seq` come before the next recorded activation or reading of labels."""
         known = []
         if judge.learner is not None and judge.learner.training_set is not None:
             known.append(self.models.since(judge.learner.training_set.version))

@@ -1,4 +1,4 @@
-"""The bounded mailboxes between actors, and where kernels run."""
+"""Bounded mailboxes between actors, and the choice of where a kernel runs."""
 
 from collections.abc import Callable
 from typing import Final, Generic, NamedTuple, Self, TypeVar, TypeVarTuple
@@ -12,20 +12,20 @@ Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
 
 CAPACITY: Final = 4
-"""Messages a mailbox holds before its senders wait: enough to overlap the actors, few enough to bound memory."""
+"""Messages in a full mailbox: enough for actors to work side by side, few enough to bound memory."""
 INLINE_WORK: Final = 20_000
-"""Elementary kernel steps (about a nanosecond each) that are cheaper done at once than handed to a thread."""
+"""The most work to run inline, in kernel steps of about a nanosecond. More is handed to a thread."""
 
 
 class Depth(NamedTuple):
-    """Messages in a mailbox: now, and at most so far."""
+    """The number of messages in a mailbox: the current one, and the largest so far."""
 
     now: int
     peak: int
 
 
 class Send(Generic[Message]):
-    """The end of a mailbox that messages are put in; waits while the mailbox is full."""
+    """The sending end of a mailbox. Sending waits while the mailbox is full."""
 
     def __init__(self, name: str, stream: MemoryObjectSendStream[Message], peak: list[int]) -> None:
         self.name = name
@@ -33,20 +33,20 @@ class Send(Generic[Message]):
         self._peak = peak
 
     async def send(self, message: Message) -> None:
-        """Put a message in."""
+        """Send a message."""
         await self._stream.send(message)
         self._peak[0] = max(self._peak[0], self._stream.statistics().current_buffer_used)
 
     def depth(self) -> Depth:
-        """How full the mailbox is."""
+        """The mailbox's current and largest number of messages."""
         return Depth(self._stream.statistics().current_buffer_used, self._peak[0])
 
     def clone(self) -> "Send[Message]":
-        """Another end; the mailbox ends when all are closed."""
+        """Another sending end. The mailbox ends when all of them are closed."""
         return Send(self.name, self._stream.clone(), self._peak)
 
     def close(self) -> None:
-        """No more messages come from here."""
+        """Close this sending end."""
         self._stream.close()
 
     def __enter__(self) -> Self:
@@ -60,7 +60,7 @@ Receive = MemoryObjectReceiveStream
 
 
 class Mailbox(Generic[Message]):
-    """A bounded mailbox for one type of message: its two ends."""
+    """The two ends of a bounded mailbox for one type of message."""
 
     def __init__(self, name: str, capacity: int = CAPACITY) -> None:
         stream, receiver = anyio.create_memory_object_stream[Message](capacity)
@@ -74,7 +74,7 @@ class Mailbox(Generic[Message]):
 
 
 async def run_kernel(work: int, call: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
-    """Run a call of about `work` elementary steps: a small one inline, a large one on a thread, the loop left free."""
+    """Run a call of about `work` nanoseconds: inline if that is short, else on a thread, to keep the loop free."""
     if work <= INLINE_WORK:
         return call(*arguments)
     return await run_sync(call, *arguments)

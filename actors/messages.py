@@ -1,4 +1,4 @@
-"""What actors say to each other. Columns of one message have the same length; sequence numbers start at 1."""
+"""The messages between actors. Columns of one message have the same length; sequence numbers start at 1."""
 
 from typing import TypeAlias
 
@@ -21,11 +21,11 @@ from peerwatch.network.windows import Windows
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """Dispatcher to graph: events in log order, the first of them number `seq`.
+    """Dispatcher to graph: events in log order, beginning with number `seq`.
 
-    `content` is the text their `start` and `end` point into, `file` its name. Purchases are judged if `judged`.
-    Dense users are below `users`. `rejected` are the lines among its own that are not events. `new` says that no event
-    can have been there before this run began.
+    The events' `start` and `end` are offsets in `content`, which comes from the log `file`. The purchases are judged if
+    `judged`. All dense users are below `users`. `rejected` holds the batch's rejected lines. `new` means that the
+    events cannot have existed before this run began.
     """
 
     events: Events
@@ -39,9 +39,9 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class PurchaseBatch(msgspec.Struct, frozen=True):
-    """Dispatcher to a shard: its users' purchases among all up to `through`.
+    """Dispatcher to a shard: the purchases of its users among the events up to `through`.
 
-    `low` is the shard's new low watermark: no later question is about an event before it.
+    `low` is the shard's new low watermark: no later request is about an event before it.
     """
 
     seq: Int64s
@@ -54,10 +54,10 @@ class PurchaseBatch(msgspec.Struct, frozen=True):
 
 
 class WindowQueries(msgspec.Struct, frozen=True):
-    """Graph to coordinator: purchases to be judged, with what answers for their buyers' networks as of each of them.
+    """Graph to coordinator: purchases to judge, and their buyers' networks as of each purchase.
 
-    Every batch gives at least one message, be it empty; the last of a batch says how far the events have come. `next`
-    says that the following message comes from the next graph actor, `new` is the batch's.
+    Every batch yields at least one message, even if it is empty; `through` of its last one is the batch's last event.
+    `next` means that the following message comes from the next graph actor. `new` is that of the batch.
     """
 
     seq: Int64s
@@ -74,9 +74,9 @@ class WindowQueries(msgspec.Struct, frozen=True):
 class WindowRequest(msgspec.Struct, frozen=True):
     """Coordinator to a shard: the T latest purchases of its users in these networks, before each event in `seq`.
 
-    Every shard gets the same arrays and skips what it does not own: cheaper than dealing the members out. The first one
-    alone gets the windows that have been found already, and takes them over. `low` is the shard's new low watermark: no
-    later question is about an event before it.
+    All shards get the same arrays and skip users that they do not own, which is cheaper than splitting the networks.
+    Windows that a scan has found already go to the first shard only, which includes them in its reply. `low` is the
+    shard's new low watermark: no later request is about an event before it.
     """
 
     id: int
@@ -86,7 +86,7 @@ class WindowRequest(msgspec.Struct, frozen=True):
 
 
 class WindowReply(msgspec.Struct, frozen=True):
-    """A shard to the coordinator: the windows that request `id` asked for, of the purchases of this shard's users."""
+    """A shard to the coordinator: its users' part of the windows that request `id` asked for."""
 
     id: int
     shard: int
@@ -94,14 +94,14 @@ class WindowReply(msgspec.Struct, frozen=True):
 
 
 class Share(msgspec.Struct, frozen=True):
-    """Dispatcher to all graph actors, before the first batch that is judged: each other one gets a copy of the first's.
+    """Dispatcher to all graph actors, before the first judged batch: the first one copies its graph to the others.
 
-    Until then only the first one gets batches.
+    Until then only the first graph actor gets batches.
     """
 
 
 class GraphCopy(msgspec.Struct, frozen=True):
-    """The first graph actor to another: what its graph holds as of `Share`. The arrays are the receiver's own."""
+    """The first graph actor to another: a copy of its graph as of `Share`, which the receiver owns."""
 
     contents: GraphContents
 
@@ -112,9 +112,9 @@ CoordinatorMessage: TypeAlias = WindowQueries | SnapshotRequest
 
 
 class Flagged(msgspec.Struct, frozen=True):
-    """Coordinator to output: one flagged purchase: its number, its line and that line's own text, its window.
+    """Coordinator to output: a flagged purchase with its sequence number, line number, line text and window statistics.
 
-    `scoring` is what a detector other than sigma had to say, `severity` how bad it is, if levels are set.
+    `scoring` is set by detectors other than sigma, `severity` if levels are configured.
     """
 
     seq: int
@@ -126,9 +126,9 @@ class Flagged(msgspec.Struct, frozen=True):
 
 
 class Results(msgspec.Struct, frozen=True):
-    """Coordinator to output: what to write, in order; with it all events up to `through` are judged.
+    """Coordinator to output: what to write, in order. All events up to `through` have been judged.
 
-    `seq` are the purchases that were judged, `decisions` what is known of each of them, where a sink takes that.
+    `seq` holds the sequence numbers of the judged purchases, `decisions` a row for each if a sink takes them.
     """
 
     seq: Int64s
@@ -139,17 +139,14 @@ class Results(msgspec.Struct, frozen=True):
 
 
 class TrainingRequest(msgspec.Struct, frozen=True):
-    """Coordinator to trainer: a model is to be trained for `who`, "champion" or "challenger"."""
+    """Coordinator to trainer: train a model for `who`, "champion" or "challenger"."""
 
     who: str
     training_set: TrainingSet
 
 
 class TrainedModel(msgspec.Struct, frozen=True):
-    """Trainer to coordinator: model number `version` of `who`, which is kept by now. It is the receiver's own.
-
-    The model itself travels: to restore one from its arrays can take as long as to fit it.
-    """
+    """Trainer to coordinator: model number `version` of `who`. It has been saved, and the receiver owns it."""
 
     who: str
     version: int
@@ -160,7 +157,7 @@ OutputMessage: TypeAlias = Results | SnapshotRequest
 
 
 class AuditBatch(msgspec.Struct, frozen=True):
-    """Dispatcher to audit: a batch as the graph actors get it, with the columns of all ids that it may name."""
+    """Dispatcher to audit: a batch as the graph actors get it, and the columns with the ids of its users."""
 
     batch: Batch
     arena: Bytes
@@ -168,7 +165,7 @@ class AuditBatch(msgspec.Struct, frozen=True):
 
 
 class AuditDecisions(msgspec.Struct, frozen=True):
-    """Coordinator to audit: what was decided on the purchases that are recomputed, in order."""
+    """Coordinator to audit: the decisions on the sampled purchases, in order."""
 
     outcomes: list[AuditedDecision]
 

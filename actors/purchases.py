@@ -1,4 +1,4 @@
-"""Owns the purchase histories of the users of one shard."""
+"""The purchase shard: owns the purchase histories of its users."""
 
 from typing import Final
 
@@ -10,11 +10,11 @@ from peerwatch.network.history import PurchaseHistory
 LINK_WORK: Final = 64
 MEMBER_WORK: Final = 8
 COPY_WORK: Final = 2
-"""Nanoseconds it takes to link a purchase, to look at a member, and to take over a purchase that a scan has found."""
+"""Estimated nanoseconds to link a purchase, to visit a member, and to copy a purchase that a scan has found."""
 
 
 class PurchaseShard:
-    """Appends purchases and answers window requests as of their event, in whatever order the two arrive."""
+    """Appends purchases, and answers each window request as of its event, even if the two arrive out of order."""
 
     def __init__(
         self,
@@ -25,7 +25,7 @@ class PurchaseShard:
         parts: Send[SnapshotPart] | None = None,
     ) -> None:
         self.part = f"shard {number}"
-        """What its part of a snapshot is called."""
+        """The name of its part of a snapshot."""
         self._number = number
         self._history = history
         self._inbox = inbox
@@ -34,7 +34,7 @@ class PurchaseShard:
         self._parked: list[WindowRequest] = []
 
     async def run(self) -> None:
-        """Serve until the mailbox ends."""
+        """Serve until the mailbox is closed."""
         with self._inbox, self._replies:
             async for message in self._inbox:
                 if isinstance(message, PurchaseBatch):
@@ -55,11 +55,11 @@ class PurchaseShard:
         history.reserve(new.users)
         history.append(new.seq, new.user, new.timestamp, new.amount, new.through)
         history.raise_low(new.low)
-        if new.low > new.through:  # nobody will ask about these events
+        if new.low > new.through:  # no request is about these events
             await run_kernel(LINK_WORK * len(new.seq), history.settle)
 
     async def _answer_parked(self) -> None:
-        """Answer the requests whose every purchase is there: a request for event s waits for the watermark s - 1."""
+        """Answer requests that need no more purchases: one for event s waits until all events before s are applied."""
         waiting, self._parked = self._parked, []
         for request in waiting:
             if self._history.applied < request.seq[-1] - 1:

@@ -1,11 +1,11 @@
-"""A snapshot of all actors at one moment of the log.
+"""Snapshots of all actors' state at one sequence number.
 
-A request travels behind the last event that belongs to the snapshot. Each actor that it passes sends its own part to
-the checkpointer, and passes the request on. As it keeps its place in every mailbox, the parts belong together and
-nothing has to stop for it: the aligned barrier of Carbone et al., "Lightweight Asynchronous Snapshots for Distributed
+A snapshot request follows the last event that belongs to the snapshot. Each actor that receives it sends its own part
+to the checkpointer and passes the request on. Requests keep their place in every mailbox, so the parts are consistent
+and no actor has to stop: the aligned barrier of Carbone et al., "Lightweight Asynchronous Snapshots for Distributed
 Dataflows" (2015).
 
-Arrays in a part are copies: nobody changes them any more.
+Arrays in a part are copies and never change.
 """
 
 from typing import Any
@@ -21,22 +21,23 @@ from peerwatch.network.history import PurchaseColumns
 
 
 class SnapshotRequest(msgspec.Struct, frozen=True):
-    """Dispatcher to all who have a part in a snapshot, along the way of the events."""
+    """Dispatcher to every actor with a part in a snapshot, along the way of the events."""
 
     id: int
 
 
 class SnapshotPart(msgspec.Struct, frozen=True):
-    """An actor to the collector: its part of the snapshot with request `id`. `part` is what that part is called."""
+    """An actor to the checkpointer: its part of the snapshot with request `id`. `part` is the part's name."""
 
     id: int
     part: str
 
 
 class DispatcherPart(SnapshotPart, frozen=True):
-    """How far the logs have been read, and all ids: their bytes, and where each ends.
+    """How far the logs have been read, and all ids: their bytes in `arena`, and where each of them `ends`.
 
-    `position` is in the log that is `judged` or in the other; `unseen` are the named users that no event has named yet.
+    `position` is in the `judged` log or in the other one. `unseen` holds the configured users that have not occurred in
+    an event yet.
     """
 
     progress: Counts
@@ -63,14 +64,17 @@ class ShardPart(SnapshotPart, frozen=True):
 
 
 class CoordinatorPart(SnapshotPart, frozen=True):
-    """What the judges remember, and on how many purchases they have disagreed."""
+    """The judges' state, and the number of purchases on which they have disagreed.
+
+    `decisions_written` is the number of complete parts of the decisions file, None if there is no such file.
+    """
 
     disagreed: Int64s
     judges: dict[str, NDArray[Any]]
 
 
 class OutputPart(SnapshotPart, frozen=True):
-    """Each sink's mark by its name, how many purchases are flagged, and the hash of all verdicts."""
+    """The position of each sink, in the sink's own terms; the number of flagged purchases; the hash of all verdicts."""
 
     marks: dict[str, Any]
     flagged: int

@@ -1,4 +1,4 @@
-"""Trains models away from the flow of events."""
+"""The trainer: trains models on a thread, beside the flow of events."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -13,25 +13,25 @@ from peerwatch.judging.training import TrainingSet, fitted
 
 
 class Trainee(NamedTuple):
-    """Whose models are trained: a detector with their parameters, which is left as it is, and where they are kept."""
+    """A judge to train: a detector with its parameters, which is not changed, and the store of its models."""
 
     detector: Detector
     models: Models
 
 
 class Trainer:
-    """Trains one model after the other, each on a thread."""
+    """Trains one model at a time, on a thread."""
 
     def __init__(
         self, trainees: Mapping[str, Trainee], inbox: Receive[TrainingRequest], trained: Send[TrainedModel]
     ) -> None:
-        """`trainees` are the judges that learn, by name."""
+        """Connect the trainer; `trainees` are the judges that learn, by name."""
         self._trainees = trainees
         self._inbox = inbox
         self._trained = trained
 
     async def run(self) -> None:
-        """Train until the mailbox ends."""
+        """Train until the mailbox is closed."""
         with self._inbox, self._trained:
             async for request in self._inbox:
                 model = await run_sync(_train, self._trainees[request.who], request.training_set)
@@ -40,5 +40,5 @@ class Trainer:
 
 def _train(trainee: Trainee, training_set: TrainingSet) -> Detector:
     model = fitted(trainee.detector, training_set)
-    trainee.models.keep(training_set.version, model)  # before it is handed over: it has to be there after a crash
+    trainee.models.keep(training_set.version, model)  # saved before it is handed over, so that it survives a crash
     return model

@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> None:
-    """Begin with as little as can be, so that whatever else is missing can be said."""
+    """Run the command line. Imports as little as possible first, so that any failing import can be reported."""
     try:
         from peerwatch.cli.main import main as begin  # noqa: PLC0415 (it may fail)
     except MemoryError:

@@ -1,4 +1,4 @@
-"""The Python API: what `import peerwatch` offers, beside the engine."""
+"""The public functions of the Python API. The engine is in `peerwatch.engine`."""
 
 import asyncio
 import os
@@ -29,15 +29,17 @@ if TYPE_CHECKING:
 AnyLog = str | os.PathLike[str] | IO[bytes] | IO[str] | Iterable[bytes | str]
 """A log: a path, an open file, or lines."""
 LINES: Final = 1024
-"""Lines of an iterable that are judged together."""
+"""The most lines of an iterable that are judged together."""
 Result = TypeVar("Result")
 
 
 def detector(name: str, **parameters: Any) -> Detector:
-    """A detector by its name, or a class of your own by `package.module:Class`, for `judge`, `Engine` or plain tables.
+    """Make a detector for `judge`, `Engine` or plain tables.
+
+    `name` is a built-in detector, or `package.module:Class` for a class of your own.
 
     Raises:
-        BadInput: there is no such detector, or it does not take these parameters.
+        BadInput: the detector does not exist, or does not take these parameters.
     """
     return make(name, parameters)
 
@@ -52,15 +54,17 @@ def judge(
     detector: Detector | None = None,
     lines: int = LINES,
 ) -> Decisions:
-    """Judge the purchases of a stream log behind a batch log; `D` and `T` come from its header unless they are given.
+    """Judge the purchases of a stream log, after the events of an optional batch log.
 
-    Lazy: what has been read is judged before more is read. Of an iterable that is no list or tuple, so many `lines` are
-    taken at once; with 1 each decision comes as soon as its line has.
+    `D` (hops of the network) and `T` (purchases in a window) default to those in the batch log's header line.
+
+    The result is lazy: it reads the logs and judges as you iterate. Lines of an iterable other than a list or tuple are
+    judged in groups of `lines`; with 1 each decision is yielded as soon as its line has been read.
 
     Raises:
-        UsageError: a log cannot be read, or D or T is neither given nor in a header.
-        BadInput: a parameter is impossible.
-        RunError: a log could not be read any further, or the detector failed; while it is gone through.
+        UsageError: a log cannot be read, or D or T is neither given nor in a header line.
+        BadInput: a parameter is invalid.
+        RunError: while iterating: a log could not be read any further, or the detector failed.
     """
     engine, before = _begun(batch, D, T, k, detector, lines)
     return Decisions(_decided(engine, before, _texts(stream, lines)), engine.rejected, engine.D, engine.T)
@@ -76,9 +80,9 @@ async def judge_async(
     detector: Detector | None = None,
     lines: int = LINES,
 ) -> AsyncIterator[Decision]:
-    """The same inside an event loop (asyncio, or trio through anyio): reading and judging run on a thread.
+    """Like `judge`, inside an event loop (asyncio, or trio through anyio). Reading and judging run on a thread.
 
-    The stream may also be an asynchronous iterable of lines; then each decision comes as soon as its line has.
+    The stream may also be an asynchronous iterable of lines; then each decision is yielded as soon as its line arrives.
 
     Raises:
         UsageError, BadInput, RunError: as `judge`.
@@ -109,15 +113,15 @@ def explain(
     k: float | None = None,
     detector: Detector | None = None,
 ) -> "ExplanationRecord":
-    """Explain one decision: the buyer's network with its paths, the window, the exact inequality, what would change it.
+    """Explain one decision: the network with its paths, the window, the exact inequality, and what would change it.
 
-    The purchase is named by its event number, by its line in the stream log, or by its user and time. The logs are
-    files: they are read again up to it.
+    Name the purchase by its event number `seq`, by its `line` in the stream log, or by `user` and time (`at`). The logs
+    must be files; they are read again up to the purchase.
 
     Raises:
         UsageError: a log cannot be read, or no such purchase was judged.
     """
-    from peerwatch.replay.explain import explained  # noqa: PLC0415 (whoever only judges does not pay for it)
+    from peerwatch.replay.explain import explained  # noqa: PLC0415 (judging does not need it)
 
     layers = [_layer(batch, stream, D=D, T=T, k=k, detector=detector)]
     kernels.load()
@@ -133,14 +137,15 @@ def sweep(
     k: Sequence[float] = (),
     labels: str | os.PathLike[str] | None = None,
 ) -> "SweepRecord":
-    """Judge the stream log with every combination of some D, T and k in one pass, and compare what they flag.
+    """Judge the stream log with every combination of D, T and k in one pass, and compare what they flag.
 
-    What is not given comes from the batch log's header, and k is 3. `labels` is a file that names lines of the stream.
+    D and T default to those in the batch log's header line, k to 3. `labels` is a file that names lines of the stream
+    log.
 
     Raises:
-        UsageError: a log cannot be read, there is nothing to judge, or a value is impossible.
+        UsageError: a log cannot be read, there is nothing to judge, or a value is invalid.
     """
-    from peerwatch.studies.sweep import swept  # noqa: PLC0415 (whoever only judges does not pay for it)
+    from peerwatch.studies.sweep import swept  # noqa: PLC0415 (judging does not need it)
     from peerwatch.studies.sweep_table import SettingGrid  # noqa: PLC0415
 
     wanted = SettingGrid(sorted({*D}), sorted({*T}), sorted({*map(float, k)}))
@@ -151,7 +156,7 @@ def sweep(
 def _begun(
     batch: AnyLog | None, D: int | None, T: int | None, k: float, detector: Detector | None, lines: int
 ) -> tuple[Engine, Iterator[bytes]]:
-    """An engine that has seen nothing, and the texts of the batch log behind its header."""
+    """Create an engine, and the texts of the batch log after its header line."""
     texts = _texts(batch, lines) if batch is not None else iter(())
     first, name = next(texts, b""), _name_of(batch)
     header, size = header_of(first, name) if batch is not None else ({}, 0)
@@ -186,10 +191,10 @@ def _some(decisions: Iterator[Decision], count: int) -> list[Decision]:
 
 
 def _texts(log: AnyLog, lines: int) -> Iterator[bytes]:
-    """A log's lines, many at a time; a file is opened here and now.
+    """Yield a log's lines, many at a time. A file is opened at once.
 
     Raises:
-        UsageError: it cannot be opened.
+        UsageError: the file cannot be opened.
     """
     if isinstance(log, str | os.PathLike):
         try:
@@ -238,7 +243,7 @@ def _layer(
     k: float | None = None,
     **values: Any,
 ) -> Layer:
-    """The settings that these arguments are."""
+    """Return the settings given by these arguments."""
     values |= {"input.batch": os.fspath(batch) if batch is not None else None, "input.stream": os.fspath(stream)}
     if detector is not None:
         kind = f"{type(detector).__module__}:{type(detector).__qualname__}"
@@ -250,7 +255,7 @@ def _layer(
 
 
 def _run(call: Callable[[], Awaitable[Result]]) -> Result:
-    """Run asynchronous work to its end, on a thread of its own where an event loop runs already, as in a notebook."""
+    """Run asynchronous work to its end; on a thread of its own if an event loop is running, as in a notebook."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

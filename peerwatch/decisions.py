@@ -1,4 +1,4 @@
-"""Decisions as a person or a program wants them: one by one, or as a table."""
+"""Decisions as objects, and as pandas or polars tables."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,13 +17,14 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Decision(NamedTuple):
-    """What was decided on one purchase.
+    """The decision on one purchase.
 
-    `seq` numbers the events of all logs from 1, `line` the lines of the log from 1. `timestamp` is UTC. `amount`,
-    `mean` and `sd` (population, of the window; truncated to two decimals) are exact; the last two are None for an empty
-    window. `window_size` counts the purchases it was judged against, `network_size` the buyer's network, None where
-    that was not counted. `score`, `threshold` and `model` are those of a detector other than sigma; `model` is the
-    version of the model that judged, 0 before the first, None for a detector that is not trained.
+    `seq` is the event's number across all logs, from 1, and `line` its line in its log, from 1. `timestamp` is UTC.
+    `amount`, `mean` and `sd` are exact, in the log's units; mean and sd (population) are truncated to two decimals, and
+    None if the window is empty. `window_size` is the number of purchases in the window, and `network_size` the number
+    of users in the buyer's network, None if they were not counted. `score`, `threshold` and `model` are set by
+    detectors other than sigma; `model` is the version of the model that judged, 0 before the first model, None for a
+    detector that is not trained.
     """
 
     seq: int
@@ -42,10 +43,10 @@ class Decision(NamedTuple):
 
 
 class Decisions(Iterator[Decision]):
-    """Decisions as they are made: an iterator, which ends with the logs. It can be gone through once.
+    """An iterator of decisions, made while it is iterated over. It can be used once.
 
-    `to_pandas` and `to_polars` take what is left of it as a table with the columns of a `Decision`, where amounts are
-    floats. `rejected` gathers the lines that were no events.
+    `to_pandas` and `to_polars` return the remaining decisions as a table with the fields of `Decision` as columns;
+    amounts are floats there. `rejected` collects the lines that are not events.
     """
 
     def __init__(self, decisions: Iterator[Decision], rejected: list[RejectedLine], D: int, T: int) -> None:
@@ -58,14 +59,14 @@ class Decisions(Iterator[Decision]):
         return next(self._decisions)
 
     def to_pandas(self) -> "pd.DataFrame":
-        """What is left as a pandas data frame; pandas must be installed."""
-        import pandas as pd  # noqa: PLC0415 (only whoever asks for it needs it)
+        """Return the remaining decisions as a pandas DataFrame. Requires pandas."""
+        import pandas as pd  # noqa: PLC0415 (optional)
 
         return pd.DataFrame(self._columns())
 
     def to_polars(self) -> "pl.DataFrame":
-        """What is left as a polars data frame; polars must be installed."""
-        import polars as pl  # noqa: PLC0415 (only whoever asks for it needs it)
+        """Return the remaining decisions as a polars DataFrame. Requires polars."""
+        import polars as pl  # noqa: PLC0415 (optional)
 
         return pl.DataFrame(self._columns(), schema_overrides={"network_size": pl.Int64, "model": pl.Int64})
 
@@ -80,7 +81,7 @@ class Decisions(Iterator[Decision]):
 
 
 def decisions_of(judged: JudgedBatch, name: Callable[[int], str]) -> Iterator[Decision]:
-    """The decisions of a judged batch; `name` gives a dense user's id."""
+    """Yield the decisions of a judged batch. `name` returns a dense user's id."""
     events, case, verdicts = judged
     columns = (case.seq, case.line, events.user, case.timestamp, verdicts.flagged, case.members)
     rows = zip(*(column.tolist() for column in columns), strict=True)

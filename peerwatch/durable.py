@@ -1,4 +1,4 @@
-"""Writing that survives a crash: every system call that changes the state directory goes through here."""
+"""Writes that survive a crash. Every system call that changes the state directory is made here."""
 
 import errno
 import os
@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 class DurableFile:
-    """An unbuffered file for numpy and zipfile to write to, each of its writes one call of `write`."""
+    """An unbuffered file for numpy and zipfile, which writes everything through `write`."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._size = 0
 
     def write(self, data: bytes | memoryview) -> int:
-        """Write all of `data`."""
+        """Write all of `data` and return its length in bytes."""
         rest = memoryview(data).cast("B")
         while rest:
             rest = rest[write(self._descriptor, rest) :]
@@ -23,22 +23,22 @@ class DurableFile:
         return memoryview(data).nbytes
 
     def read(self, _: int = -1) -> bytes:
-        """Numpy takes for a file what could also be read."""
+        """Raise OSError: the file is only written. Numpy accepts only objects with this method as files."""
         raise OSError(errno.EBADF, "the file is only written")
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: the file is unbuffered."""
 
     def tell(self) -> int:
-        """Bytes written."""
+        """The number of bytes written."""
         return self._size
 
 
 def replace_file(path: Path, fill: Callable[[DurableFile], None]) -> None:
-    """Put a new file at `path` that is there as a whole or not at all, also after a power failure.
+    """Write a new file at `path` atomically. It survives a power failure once this returns.
 
     Raises:
-        OSError: it could not be written; what was at `path` is still there.
+        OSError: the file could not be written; an older file at `path` is unchanged.
     """
     temporary = path.with_name(f"{path.name}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
@@ -57,10 +57,10 @@ def replace_file(path: Path, fill: Callable[[DurableFile], None]) -> None:
 
 
 def put_in_place(new: Path, path: Path) -> None:
-    """Give a file that somebody else has written its name, when it is sure to be there after a power failure.
+    """Rename the finished file `new` to `path`, once its content is on disk. The name survives a power failure.
 
     Raises:
-        OSError: it could not be done; what was at `path` is still there.
+        OSError: the file could not be renamed; an older file at `path` is unchanged.
     """
     descriptor = os.open(new, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -72,10 +72,10 @@ def put_in_place(new: Path, path: Path) -> None:
 
 
 def append(path: Path, data: bytes) -> None:
-    """Add to the end of a file, which is made if need be; afterwards it is there even after a power failure.
+    """Append to a file, creating it if needed. The data survives a power failure once this returns.
 
     Raises:
-        OSError: it could not be written; a part of `data` may be there.
+        OSError: the data could not be written; a part of it may be in the file.
     """
     made = not path.exists()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
@@ -89,20 +89,20 @@ def append(path: Path, data: bytes) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory, if it is not there, that is there even after a power failure.
+    """Create a directory if it does not exist. It survives a power failure once this returns.
 
     Raises:
-        OSError: it could not be made.
+        OSError: the directory could not be created.
     """
     path.mkdir(exist_ok=True)
     sync_directory(path.parent)
 
 
 def cut(path: Path, length: int) -> None:
-    """Cut a file back to `length` bytes.
+    """Truncate a file to `length` bytes.
 
     Raises:
-        OSError: it could not be done.
+        OSError: the file could not be truncated.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
@@ -112,7 +112,7 @@ def cut(path: Path, length: int) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make names in a directory survive a power failure."""
+    """Write a directory's entries to disk, so that they survive a power failure."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fsync(descriptor)
@@ -121,25 +121,25 @@ def sync_directory(directory: Path) -> None:
 
 
 def write(descriptor: int, data: bytes | memoryview) -> int:
-    """`os.write`."""
+    """Call `os.write`."""
     return os.write(descriptor, data)
 
 
 def fsync(descriptor: int) -> None:
-    """`os.fsync`."""
+    """Call `os.fsync`."""
     os.fsync(descriptor)
 
 
 def truncate(descriptor: int, length: int) -> None:
-    """`os.ftruncate`."""
+    """Call `os.ftruncate`."""
     os.ftruncate(descriptor, length)
 
 
 def replace(source: Path, target: Path) -> None:
-    """`os.replace`."""
+    """Call `os.replace`."""
     source.replace(target)
 
 
 def unlink(path: Path) -> None:
-    """`os.unlink`."""
+    """Call `os.unlink`."""
     path.unlink()

@@ -1,4 +1,4 @@
-"""`peerwatch.Engine`: events in, decisions out, in your own program."""
+"""`peerwatch.Engine` feeds events from your own program and returns decisions."""
 
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
@@ -26,7 +26,7 @@ from peerwatch.network.rejects import RejectedLine
 from peerwatch.readable import shown, why_damaged
 
 Lines = bytes | str | Mapping[str, Any] | Iterable[bytes | str | Mapping[str, Any]]
-"""Events: the text of a log (whole lines), one event as a mapping, or any number of lines and mappings."""
+"""Events: log text in whole lines, one event as a mapping, or an iterable of lines and mappings."""
 FORMAT: Final = "peerwatch engine"
 VERSION: Final = 1
 _encoder = msgspec.json.Encoder(decimal_format="number")
@@ -35,7 +35,7 @@ TRAINING_EVERY: Final = 50_000
 
 
 class _SavedEngine(msgspec.Struct, frozen=True):
-    """What a saved engine holds besides arrays. `detector` is a name of the registry, or `package.module:Class`."""
+    """The part of a saved engine that is not arrays. `detector` is a built-in name, or `package.module:Class`."""
 
     format: str
     version: int
@@ -50,15 +50,15 @@ class _SavedEngine(msgspec.Struct, frozen=True):
 
 
 class Engine:
-    """Judges purchases in the order in which it is fed events, exactly as `peerwatch run` does.
+    """Judges purchases in the order in which events are fed, with the same decisions as `peerwatch run`.
 
-    Networks reach `D` hops (at least 1), windows hold `T` purchases (at least 2). The default rule flags an amount
-    above mean + `k` standard deviations of its window; another `detector` comes from `peerwatch.detector`. One that is
-    trained learns from `training_rows` purchases, and anew every `training_every`. Lines that are no events are left
-    out and gathered in `rejected`.
+    A network reaches `D` hops (at least 1); a window holds the `T` latest purchases of the network (at least 2). The
+    default rule flags an amount above mean + `k` standard deviations of its window. Pass another `detector` from
+    `peerwatch.detector`. A learned detector is first trained on `training_rows` purchases, and again after
+    `training_every` more at the latest. Lines that are not events are skipped and collected in `rejected`.
 
     Raises:
-        BadInput: a parameter is impossible.
+        BadInput: a parameter is invalid.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Engine:
         self._k = Fraction(repr(k))
         self._training = training_rows, training_every
         self.rejected: list[RejectedLine] = []
-        """Lines that were no events, in order."""
+        """The lines that are not events, in order."""
         self._line = 1
         self._log = "the events"
         self._names: list[str] = []
@@ -100,37 +100,37 @@ class Engine:
 
     @property
     def events(self) -> int:
-        """How many events it has been fed: the number of the last one."""
+        """The number of events fed so far, which is also the sequence number of the last one."""
         return self._core.state.progress.events
 
     def begin_log(self, name: str, line: int = 1) -> None:
-        """Number the lines anew, as those of a log with this name; the events are numbered on."""
+        """Begin a log called `name`: lines are counted from `line`, while event numbers continue."""
         self._log, self._line = name, line
 
     def learn(self, events: Lines) -> None:
-        """Take events that are not judged: the history before the first decision.
+        """Add events without judging them, as the history before the first decision.
 
         Raises:
-            BadInput: a mapping cannot be an event.
+            BadInput: an item is neither a line nor a mapping that can be written as JSON.
         """
         self._core.apply(self._decoded(events))
 
     def feed(self, events: Lines) -> list[Decision]:
-        """Take events; returns the decision on each purchase among them, in order.
+        """Add events, and return the decision on each purchase among them, in order.
 
         Raises:
-            BadInput: a mapping cannot be an event.
+            BadInput: an item is neither a line nor a mapping that can be written as JSON.
             RunError: the detector failed.
         """
         found = self._decoded(events)
         return [each for judged in self._core.decide(found) for each in decisions_of(judged, self._name)]
 
     def save(self, path: str | Path) -> None:
-        """Write its whole state to a file, as a whole or not at all: plain arrays and JSON, nothing that is run.
+        """Save the whole state to a file, atomically. The file holds plain arrays and JSON, and no code.
 
         Raises:
             BadInput: the detector cannot be saved.
-            OSError: the file cannot be written; what was there still is.
+            OSError: the file cannot be written; an older file at `path` is unchanged.
         """
         state, judge = self._core.state, self._core.judge
         facts = StateFacts(state.progress, state.flagged, state.verdicts, 1, sorted(state.decoder.unseen))
@@ -155,10 +155,12 @@ class Engine:
 
     @classmethod
     def load(cls, path: str | Path, *, detector: Detector | None = None) -> "Engine":
-        """The engine that was saved: fed the same, it decides the same. A detector class of your own has to be given.
+        """Load a saved engine. Fed the same events, it makes the same decisions as the original would.
+
+        If the detector is a class of your own, pass it as `detector`.
 
         Raises:
-            UsageError: it cannot be read, is damaged, of another version, or the detector is another.
+            UsageError: the file cannot be read, is damaged or of another version, or was saved with another detector.
         """
         where = Path(path)
         try:
@@ -173,8 +175,8 @@ class Engine:
             state = State.restored(saved.D, saved.T, 1, [], _part(arrays, "state"), saved.facts)
         except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
             raise UsageError(f"cannot read the engine {shown(where)}: {error.strerror}") from None
-        except Exception as error:  # whatever numpy, zipfile and msgspec say of what is no such file, or damaged
-            raise UsageError(f"{shown(where)} is no saved engine, or damaged ({why_damaged(error)})") from error
+        except Exception as error:  # numpy, zipfile and msgspec raise many kinds for a damaged file
+            raise UsageError(f"{shown(where)} is not a saved engine, or is damaged ({why_damaged(error)})") from error
         if saved.detector is not None:
             detector = _expected(saved, detector, where)
         engine._open(state, detector)
@@ -199,10 +201,10 @@ class Engine:
 
 
 def text_of(events: Lines) -> bytes:
-    """Events as the text of a log.
+    """Convert events to the text of a log.
 
     Raises:
-        BadInput: something among them is neither a line nor a mapping that JSON can hold.
+        BadInput: an item is neither a line nor a mapping that can be written as JSON.
     """
     if isinstance(events, bytes):
         return events
@@ -234,7 +236,7 @@ def _part(arrays: Arrays, prefix: str) -> dict[str, Any]:
 
 
 def _expected(saved: _SavedEngine, given: Detector | None, path: Path) -> Detector:
-    """The detector of a saved engine, fresh."""
+    """Return the detector to use with a saved engine, not yet trained."""
     name = _path_now(saved.detector or "")
     if given is not None:
         own = f"{type(given).__module__}:{type(given).__qualname__}"

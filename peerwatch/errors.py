@@ -1,8 +1,8 @@
-"""Every exception peerwatch raises on purpose.
+"""The exceptions that peerwatch raises.
 
 PeerwatchError
  +- BadEvent        a line is not an event; it is rejected and the run goes on
- +- BadInput        a detector was given parameters or values that it cannot judge; a ValueError, too
+ +- BadInput        a parameter or value is invalid; also a ValueError
  +- UsageError      the command, the config, a header or a file cannot be used; exit 2, nothing written
  +- RunError        the run had to stop; exit 1
      +- StrictError     a line was rejected while --strict was set
@@ -12,27 +12,27 @@ PeerwatchError
 
 
 class PeerwatchError(Exception):
-    """The base of the tree; its text is one sentence for a person."""
+    """The base class. The message is one sentence for the user."""
 
 
-class BadEvent(PeerwatchError):  # noqa: N818 (it is what the line is, the run has no error)
-    """A line is not an event. The text is the reason, without file and line."""
+class BadEvent(PeerwatchError):  # noqa: N818 (the line is bad; the run has no error)
+    """A line is not an event. The message is the reason, without file and line."""
 
 
-class BadInput(PeerwatchError, ValueError):  # noqa: N818 (it is what was given)
-    """What a detector was given cannot be judged. The text says which parameter or value, and what is expected."""
+class BadInput(PeerwatchError, ValueError):  # noqa: N818 (named for the value that was given)
+    """A parameter or value is invalid. The message names it and what is expected."""
 
 
 class UsageError(PeerwatchError):
-    """What the user asked for cannot be done as asked. Nothing has been written."""
+    """The request cannot be carried out as given. Nothing has been written."""
 
 
 class RunError(PeerwatchError):
-    """The run could not go on."""
+    """The run could not continue."""
 
 
 class StrictError(RunError):
-    """A line was rejected and --strict forbids it."""
+    """A line was rejected while `--strict` was set."""
 
 
 class SourceError(RunError):

@@ -1,10 +1,10 @@
-"""How kernels become machine code.
+"""Compiles kernels to machine code and caches it.
 
-A kernel is a function over flat arrays and numbers that numba compiles. The machine code is kept in a cache and called
-directly, by address: a start with a filled cache never imports numba, which alone takes longer than a small log.
+A kernel is a function over flat arrays and numbers that numba compiles. The cached machine code is called directly, by
+address. So a start with a filled cache never imports numba, which alone takes longer than judging a small log.
 
-The cache has one file a kernel, named after a digest of all that the machine code depends on: the code of the kernel
-and of the functions that it calls, the values that they find in their modules, the compiler and the processor.
+The cache has one file for each kernel. Its name is a digest of everything the machine code depends on: the code of the
+kernel and of the functions that it calls, the global values that they use, the compiler and the processor.
 """
 
 import ctypes
@@ -42,20 +42,20 @@ _ARRAYS: Final[dict[Any, tuple[str, Any]]] = {
 _NUMBERS: Final[dict[Any, str]] = {int: "int64", bool: "boolean", float: "float64"}
 _NO_BYTES: Final = ctypes.c_char * 0
 _COMPILING: Final = 384 << 20
-"""Bytes of address space that compiling takes at most."""
+"""Address space, in bytes, that compiling needs at most."""
 _CHECKSUM: Final = hashlib.sha256().digest_size
 _PLAIN: Final = (int, float, complex, str, bytes, type(None), type(...))
 _LENGTH: Final = struct.Struct("<Q")
 
 
 class Kernel:
-    """A function as machine code, without the interpreter lock; call it like the function.
+    """A function compiled to machine code, which runs without the interpreter lock. Call it like the function.
 
     Arrays must be one-dimensional, contiguous and of the annotated type. The result is an int or None. Plain functions
     that a kernel calls are compiled with it.
 
-    The arguments are handed over as a row of 64-bit places, the first for the result; of an array its address and the
-    number of its items.
+    Arguments are passed as a row of 64-bit slots, of which the first takes the result. An array takes two: its address
+    and its number of items.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -67,10 +67,10 @@ class Kernel:
         arguments = ", ".join(_ARRAYS[kind][0] if kind in _ARRAYS else _NUMBERS[kind] for kind in annotations.values())
         self.signature = f"{'void' if result is None else _NUMBERS[result]}({arguments})"
         self.kinds = [_ARRAYS[kind][1] if kind in _ARRAYS else kind for kind in annotations.values()]
-        """Of each argument the type of the array's items, or that of the number."""
+        """For each argument, the dtype of the array's items or the type of the number."""
         self._places = ctypes.c_int64 * (1 + sum(1 if kind in _NUMBERS else 2 for kind in annotations.values()))
         self._known: list[tuple[Any, tuple[int, int]]] = [(_NO_BYTES, (0, 0))] * len(self.kinds)
-        """Of each argument the last array, and where its items lie."""
+        """For each argument, the last array passed, with its address and length."""
         self._code: Any = None
 
     def bind(self, address: int) -> None:
@@ -79,15 +79,15 @@ class Kernel:
 
     @property
     def is_loaded(self) -> bool:
-        """Whether there is machine code to call."""
+        """Whether the machine code is loaded."""
         return self._code is not None
 
     def __call__(self, *arguments: Any) -> int:
-        """Run the machine code.
+        """Run the machine code, loading all kernels first if necessary.
 
         Raises:
-            TypeError: an argument is not of its type.
-            RuntimeError: the kernel raised something.
+            TypeError: an argument has the wrong type.
+            RuntimeError: the kernel raised an exception.
         """
         if self._code is None:
             load()
@@ -113,10 +113,10 @@ class Kernel:
 
 
 def _address(array: NDArray[Any]) -> int:
-    """Where the items lie.
+    """Return the address of an array's items.
 
     Raises:
-        TypeError: they do not lie in one row.
+        TypeError: the array is not contiguous.
     """
     try:
         return ctypes.addressof(_NO_BYTES.from_buffer(array))  # type: ignore[arg-type] # an array is a buffer
@@ -128,26 +128,26 @@ def _address(array: NDArray[Any]) -> int:
 
 
 def kernel(function: F) -> F:
-    """Make a kernel of a function; its annotations are its signature."""
+    """Make a function a kernel. Its annotations are its signature."""
     made = Kernel(function)
     registered.append(made)
     return made  # type: ignore[return-value] # called like the function
 
 
 registered: list[Kernel] = []
-"""All kernels of the modules that have been imported."""
+"""All kernels of the modules imported so far."""
 _engines: list[Any] = []
 
 
 def load(compiling: Callable[[], None] = lambda: None, uncached: Callable[[str, str], None] = lambda *_: None) -> None:
-    """Load the machine code of all kernels made so far; tell and compile what is not in the cache.
+    """Load the machine code of all registered kernels, compiling those that are not in the cache.
 
-    A cache that cannot be used in whatever way (a read-only install without a home, a full disk, a damaged file) must
-    not stop anything: the kernels are then compiled for this process alone. `uncached` is told of a cache that cannot
-    be written: where it would be, and why not.
+    `compiling` is called before anything is compiled. If the cache cannot be used (a read-only install without a home
+    directory, a full disk, a damaged file), the kernels are compiled for this process only. If it cannot be written,
+    `uncached` is called with its path and the reason.
 
     Raises:
-        MemoryError: there is not enough to compile.
+        MemoryError: there is too little memory to compile.
     """
     missing = [each for each in registered if not each.is_loaded]
     if not missing:
@@ -172,7 +172,8 @@ def load(compiling: Callable[[], None] = lambda: None, uncached: Callable[[str, 
 
 
 Objects = dict[str, tuple[bytes, bytes]]
-"""Of each kernel, by key: the object file with its code, and the one with the entry, whose name is the key."""
+"""For each kernel, by key: the object file with its code, and the one with its entry point, which is named like the
+key."""
 
 
 def _compile(kernels: Mapping[str, Kernel]) -> Objects:
@@ -206,10 +207,10 @@ def _compile(kernels: Mapping[str, Kernel]) -> Objects:
 
 
 def _check_room() -> None:
-    """See that there is room for compiling: the compiler ends the process, or hangs, if it runs out of it.
+    """Check that there is enough memory to compile: without it the compiler ends the process, or hangs.
 
     Raises:
-        MemoryError: there is none.
+        MemoryError: there is not.
     """
     try:
         mmap.mmap(-1, _COMPILING, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=0).close()
@@ -267,19 +268,19 @@ def _checks_bounds() -> str:
 
 
 def _is_ours(value: Any) -> TypeGuard[types.FunctionType]:
-    """Whether it is a function that is compiled along with the kernels that call it."""
+    """Whether a value is a function of peerwatch, which is compiled along with the kernels that call it."""
     return isinstance(value, types.FunctionType) and value.__module__.startswith("peerwatch.")
 
 
 def key(kernel: Kernel, common: str) -> str:
-    """The name of a kernel's machine code: a digest of all that it depends on.
+    """Return the name of a kernel's machine code: a digest of everything that it depends on.
 
-    That is what all machine code depends on (`common`, the `facts`), the kernel's signature, its code and that of the
-    functions which it calls, directly or not, with their defaults and the values that they find in their modules.
-    Comments, the words of docstrings, lines, and the modules in which all this stands are no part of it.
+    That is `common` (the result of `facts`, which applies to all kernels), the kernel's signature, its code, and the
+    code of all functions that it calls, directly or indirectly, with their defaults and the global values that they
+    use. Comments, docstrings, line numbers and module names are left out.
 
     Raises:
-        TypeError: a function uses something whose value cannot be told.
+        TypeError: a function uses a global value that cannot be part of a digest.
     """
     numbers: dict[Any, int] = {kernel.function: 0}
     functions: list[Any] = [kernel.function]
@@ -300,7 +301,7 @@ def _digest(text: str) -> str:
 
 
 def facts() -> str:
-    """A digest of what all machine code depends on: compiler, how it is used here, Python's version, processor."""
+    """Return a digest of what all machine code depends on: the compiler and its use, Python's version, the CPU."""
     numba_version = b""
     with suppress(OSError):
         numba_version = Path(llvmlite.__file__).parents[1].joinpath("numba", "_version.py").read_bytes()
@@ -313,7 +314,7 @@ def facts() -> str:
 
 @cache
 def _described(function: types.FunctionType) -> tuple[str, list[types.FunctionType]]:
-    """A digest of a function's code, its defaults and the values that it finds in its module; and whom it calls."""
+    """Return a digest of a function's code, defaults and global values, and the functions that it calls."""
     defaults = function.__defaults__ or (), tuple((function.__kwdefaults__ or {}).items())
     texts, called = [_code_text(function.__code__, function.__doc__), _value_text(defaults)], []
     for name in dict.fromkeys(_names(function.__code__)):
@@ -329,7 +330,7 @@ def _described(function: types.FunctionType) -> tuple[str, list[types.FunctionTy
 
 
 def _names(code: types.CodeType) -> Iterator[str]:
-    """What code looks up by name, in its module or as an attribute."""
+    """Yield the names that code looks up, as globals or as attributes."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
@@ -337,7 +338,7 @@ def _names(code: types.CodeType) -> Iterator[str]:
 
 
 def _code_text(code: types.CodeType, docstring: str | None = None) -> str:
-    """All of the code that decides what it does."""
+    """Return the parts of a code object that decide what it does, as text."""
     first, *others = code.co_consts or (None,)
     constants = [None if first == docstring else first, *others]  # a docstring is the first one
     return repr((
@@ -348,7 +349,7 @@ def _code_text(code: types.CodeType, docstring: str | None = None) -> str:
 
 
 def _value_text(value: Any) -> str:
-    """A value as text that differs where the value does, and is the same in every process.
+    """Return a value as text that is the same in every process, and differs for different values.
 
     Raises:
         TypeError: there is no such text.
@@ -372,7 +373,7 @@ def _value_text(value: Any) -> str:
 
 
 def cache_directory() -> Path:
-    """Where the machine code of each kernel is kept, in a file with the name of its key.
+    """Return the directory of the cache.
 
     Raises:
         RuntimeError: there is no home directory.
@@ -382,7 +383,7 @@ def cache_directory() -> Path:
 
 
 def _read_cache(names: Iterable[str]) -> Objects:
-    """What the cache holds of these; nothing that is absent, damaged or somebody else's."""
+    """Read the named kernels from the cache. Missing, damaged or other users' files are left out."""
     objects: Objects = {}
     with suppress(RuntimeError):
         directory = cache_directory()
@@ -398,9 +399,9 @@ def _read_cache(names: Iterable[str]) -> Objects:
 
 
 def write_cache(objects: Objects, uncached: Callable[[str, str], None]) -> None:
-    """Keep machine code for other processes, of each kernel all or nothing.
+    """Write machine code to the cache, each kernel completely or not at all.
 
-    `uncached` hears where and why it cannot be.
+    If that fails, `uncached` is called with the path and the reason.
     """
     try:
         directory = cache_directory()
@@ -422,7 +423,7 @@ def write_cache(objects: Objects, uncached: Callable[[str, str], None]) -> None:
 
 
 def grown(array: NDArray[Any], size: int) -> NDArray[Any]:
-    """The array itself if it has `size` places, else a copy with at least twice its places, new ones zero."""
+    """Return the array if it has `size` items, else a copy at least twice as long, filled up with zeros."""
     if size <= len(array):
         return array
     larger = np.zeros(max(size, 2 * len(array)), array.dtype)

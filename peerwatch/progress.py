@@ -1,29 +1,29 @@
-"""What work reports to while it goes on; only the command line knows a terminal."""
+"""The protocol by which long-running work reports progress. Only `peerwatch.cli` writes to a terminal."""
 
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Shows a person how far work has come, and says what they should know."""
+    """Reports progress and warnings to the user."""
 
     has_bar: bool
-    """Whether a bar moves: then it wants to be moved often."""
+    """Whether a progress bar is shown, which should be moved often."""
 
     def progress(self, total: int | None) -> AbstractContextManager[None]:
-        """Around work of `total` bytes or steps, None if unknown."""
+        """Return a context to do the work in; `total` is its size in bytes or steps, None if unknown."""
 
     def moved(self, done: int, counts: str) -> None:
-        """So many bytes or steps are done; `counts` says what they held."""
+        """Report that `done` bytes or steps are done; `counts` is a text shown beside them."""
 
     def warning(self, text: str) -> None:
-        """Something that a person should know."""
+        """Show a warning, unless the user wants no messages."""
 
     def urgent(self, text: str) -> None:
-        """Something that a person has to know, quiet or not."""
+        """Show a warning even if the user wants no other messages."""
 
     def interrupted(self) -> None:
-        """A signal has ended the reading."""
+        """Report that a signal has stopped the reading."""
 
     def last_words(self, text: str) -> None:
-        """The process ends at once, and why."""
+        """Show why the process ends at once."""

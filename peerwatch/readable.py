@@ -1,4 +1,4 @@
-"""File names, users and tables as text that a person can read."""
+"""Formats file names, users and tables as text for people."""
 
 import json
 import os
@@ -9,23 +9,23 @@ from textwrap import fill
 from typing import Final
 
 WIDTH: Final = 110
-"""Columns of text."""
+"""The width of a line in characters."""
 LABEL: Final = 11
-"""Columns of what stands before it."""
+"""The width of the label at the beginning of a line, in characters."""
 LISTED: Final = 60
-"""Users that are listed; how many more there are is said."""
+"""The most users to list; the number of further ones follows."""
 
 
 def shown(path: str | bytes | os.PathLike[str]) -> str:
-    """A file's name in a form that every log and terminal takes, even if the name is not UTF-8."""
+    """Return a file name as text that any log or terminal can show, even if the name is not valid UTF-8."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def path_of(text: str, *, directory: bool = False) -> str:
-    """The path of a file, or of a `directory`, that somebody has named; `~` is a home.
+    """Return the path that a user has given for a file or a `directory`, with `~` expanded.
 
     Raises:
-        ValueError: it can be none; the text says why in words that follow the name.
+        ValueError: it cannot be a path; the text is the end of a sentence that begins with the path.
     """
     if not text:
         raise ValueError("is empty")
@@ -37,7 +37,7 @@ def path_of(text: str, *, directory: bool = False) -> str:
 
 
 def why_unwritable(path: Path, error: OSError) -> str:
-    """Why a file cannot be opened to be written, and what to do."""
+    """Return why a file cannot be opened for writing, and what to do about it."""
     if path.is_dir():
         return "it is a directory; name a file in it"
     directory = path.resolve().parent if path.is_symlink() else path.parent
@@ -47,41 +47,41 @@ def why_unwritable(path: Path, error: OSError) -> str:
 
 
 def why_damaged(error: Exception) -> str:
-    """What is wrong with an archive, by the error that reading it has raised.
+    """Return what is wrong with an archive, given the error raised while reading it.
 
-    What numpy says of anything that is no array of its own ends in the advice to load it unsafely, by running what it
-    holds: that is never said.
+    For anything but plain arrays numpy advises to load the file with pickle, which would run code from it. That advice
+    is left out.
     """
     text = str(error).partition("\n")[0]
-    return "it holds what is no array" if "pickle" in text else text or type(error).__name__
+    return "it holds something other than arrays" if "pickle" in text else text or type(error).__name__
 
 
 def readable(user: str) -> str:
-    """A user's id as a person can read it: quoted and escaped if it has spaces or what is not printed."""
+    """Return a user's id, quoted and escaped if it contains spaces or unprintable characters."""
     plain = user.isprintable() and " " not in user
     return user if plain else json.dumps(user)
 
 
 def rows(labelled: Iterable[tuple[str, str]]) -> str:
-    """Lines, each with its label before it."""
+    """Join lines, each preceded by its label."""
     return "\n".join(f"{label:<{LABEL}}{text}" for label, text in labelled)
 
 
 def listed(label: str, users: Sequence[str], before: str = "") -> str:
-    """Some users' ids, wrapped, behind a label."""
+    """Return the ids of some users after a label, wrapped."""
     more = f" and {len(users) - LISTED:,} more (--json names all)" if len(users) > LISTED else ""
     text = f"{label:<{LABEL}}{before}{' '.join(map(readable, users[:LISTED]))}{more}"
     return fill(text, WIDTH, subsequent_indent=" " * LABEL, break_long_words=False, break_on_hyphens=False)
 
 
 def by_hop(hops: Iterable[int]) -> str:
-    """How many members are at each hop."""
+    """Return the number of members at each hop, as text."""
     counts = ", ".join(f"{count:,} at hop {hop}" for hop, count in sorted(Counter(hops).items()))
     return f": {counts}" if counts else ""
 
 
 def aligned(table: Sequence[Sequence[str]], right: Sequence[int]) -> list[str]:
-    """The rows of a table as lines; the columns in `right` are aligned to the right."""
+    """Return the rows of a table as lines; the columns in `right` are right-aligned."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return [
         "  ".join(
@@ -93,5 +93,5 @@ def aligned(table: Sequence[Sequence[str]], right: Sequence[int]) -> list[str]:
 
 
 def short(timestamp: str) -> str:
-    """A timestamp without a fraction of nothing."""
+    """Return a timestamp without a zero fraction of a second."""
     return timestamp.replace(".000000Z", "Z")

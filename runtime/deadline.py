@@ -1,4 +1,4 @@
-"""The end of a process that cannot come to its end."""
+"""Ends a process that does not finish in time."""
 
 import os
 import threading
@@ -10,14 +10,14 @@ from peerwatch.progress import Progress
 
 EXIT_STOPPED: Final = 1
 WORDS_SECONDS: Final = 0.5
-"""How long last words may take: whoever holds the terminal may be stuck."""
+"""The most seconds to spend on the last message: the terminal may be blocked."""
 
 
 class Deadline:
-    """Ends the process if it takes too long to come to its end, wherever it is stuck.
+    """Ends the process if it does not finish in time, wherever it hangs.
 
-    A thread may be in a write that no cancellation reaches, or the event loop may not come round: so a thread of its
-    own waits. Leaving the context calls it off.
+    A thread may be stuck in a write that cannot be cancelled, or the event loop may be blocked, so a thread of its own
+    keeps the time. Leaving the context cancels the deadline.
     """
 
     def __init__(self, console: Progress) -> None:
@@ -26,13 +26,13 @@ class Deadline:
         self._begun = False
 
     def begin(self, seconds: float, text: str) -> None:
-        """Leave the process so many seconds; after them it says `text` and ends with exit code 1."""
+        """Start the deadline. After `seconds` the process prints `text` and ends with exit code 1."""
         if not self._begun:
             self._begun = True
             threading.Thread(target=self._wait, args=(seconds, text), daemon=True).start()
 
     def end_now(self, code: int, text: str) -> NoReturn:
-        """End the process, as safe as a kill."""
+        """Print `text` and end the process at once with exit code `code`. Files are left as a kill would leave them."""
         words = threading.Thread(target=self._console.last_words, args=(text,), daemon=True)
         with suppress(RuntimeError):  # no room for a thread
             words.start()

@@ -1,4 +1,4 @@
-"""Structured logs, and which decisions are in them."""
+"""The structured log, and the records that trace decisions."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -20,12 +20,12 @@ from peerwatch.runtime.log_target import LogTarget
 from peerwatch.settings.model import ChallengerSettings, DetectorSettings, LogSettings, Rule
 
 COMPARED: Final = ("last_hop", "membership", "scan", "partition")
-"""What the planner compares, as `Networks.expected` has it."""
+"""The names of the costs that the planner compares, in the order of `Networks.expected`."""
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 class Logger:
-    """A structlog logger that is made for the first record: most runs log nothing, and it is slow to import."""
+    """A structlog logger that is created with the first record, because structlog is slow to import."""
 
     def __init__(self, settings: LogSettings, target: LogTarget) -> None:
         self._settings = settings
@@ -61,7 +61,7 @@ class Logger:
 
 
 def _json(record: dict[str, Any], **options: Any) -> bytes:
-    """A record as one JSON object; text that is no Unicode (the name of a file, say) is escaped."""
+    """Encode a record as one JSON object. Text that is not valid Unicode, such as a file name, is escaped."""
     import orjson  # noqa: PLC0415
 
     try:
@@ -77,8 +77,8 @@ def _json(record: dict[str, Any], **options: Any) -> bytes:
 class DecisionLogger:
     """Writes the records that trace single decisions, at level info.
 
-    Logged are the flagged ones or all (`logs.decisions`), those of the named users, and a sample that depends on the
-    sequence number alone, so that every run logs the same.
+    `logs.decisions` selects the flagged decisions or all. The decisions of the configured users are logged too, and
+    those in a sample that depends on sequence numbers only, so that every run logs the same ones.
     """
 
     def __init__(
@@ -89,7 +89,10 @@ class DecisionLogger:
         users: Int32s,
         challenger: ChallengerSettings | None = None,
     ) -> None:
-        """`users` are the dense integers of the named users; `challenger` judges besides the detector."""
+        """Configure the log.
+
+        `users` are the configured users as dense integers; `challenger` holds the settings of the second detector.
+        """
         self._logger = logger
         self._detector = detector
         self._challenger = challenger or ChallengerSettings()
@@ -100,7 +103,7 @@ class DecisionLogger:
         self._users = users if enabled else users[:0]
 
     def wanted(self, queries: WindowQueries) -> Mask:
-        """Which of the purchases are logged whatever their verdict, shape [q]."""
+        """The purchases to log whatever their verdict, as a mask of shape [q]."""
         wanted = np.full(len(queries.seq), self._all)
         if len(self._users):
             wanted |= np.isin(queries.events.user, self._users)
@@ -109,12 +112,12 @@ class DecisionLogger:
         return wanted
 
     def write(self, queries: WindowQueries, decisions: Sequence[Reasons]) -> None:
-        """Write one record a decision."""
+        """Write one record for each decision."""
         for decision in decisions:
             self._logger.info("decision", **self._record(queries, decision))
 
     def disagree(self, queries: WindowQueries, pairs: Sequence[tuple[Reasons, Reasons]]) -> None:
-        """Write one record a purchase on which champion and challenger disagree, from their decisions."""
+        """Write one record for each pair of differing decisions, the champion's and the challenger's."""
         if not self.flagged:
             return
         for champion, challenger in pairs:
@@ -131,7 +134,7 @@ class DecisionLogger:
             )
 
     def tell(self, who: str, notices: Sequence[Notice | ModelActivated]) -> None:
-        """Write one record of each thing that has happened to the "champion" or the "challenger"."""
+        """Write one record for each notice; `who` is "champion" or "challenger"."""
         for one in notices:
             if isinstance(one, ModelActivated):
                 self._logger.info("model", who=who, **one._asdict())
@@ -164,7 +167,7 @@ class DecisionLogger:
 
 
 def _verdict(decision: Reasons, rule: Rule) -> dict[str, Any]:
-    """What a rule has decided; sigma's threshold is an amount, that of others a score."""
+    """The fields of a verdict. Sigma's threshold is an amount; other detectors have a threshold for their score."""
     known = decision.statistics.n > 0 and decision.scoring is None
     record: dict[str, Any] = {
         "threshold": decision.statistics.threshold(rule.exact_k()) if known else None,
@@ -181,13 +184,13 @@ def _verdict(decision: Reasons, rule: Rule) -> dict[str, Any]:
 
 
 class DifferenceLogger:
-    """Writes the records of decisions that came out differently when they were recomputed, at level error."""
+    """Writes the records of differences that an audit has found, at level error."""
 
     def __init__(self, logger: Logger) -> None:
         self._logger = logger
 
     def write(self, differences: Sequence[Difference]) -> None:
-        """Write one record a difference."""
+        """Write one record for each difference."""
         for judged, recomputed in differences:
             where = next(outcome for outcome in (recomputed, judged) if outcome is not None)
             self._logger.error(
@@ -195,13 +198,13 @@ class DifferenceLogger:
                 seq=where.seq,
                 file=where.file,
                 line=where.line,
-                judged=_said(judged),
-                recomputed=_said(recomputed),
+                judged=_fields_of(judged),
+                recomputed=_fields_of(recomputed),
             )
 
 
-def _said(outcome: AuditedDecision | None) -> dict[str, Any] | None:
-    """An outcome's fields; S and Q as text, because they may have any number of digits."""
+def _fields_of(outcome: AuditedDecision | None) -> dict[str, Any] | None:
+    """The fields of a decision. S and Q are written as text, because they may have any number of digits."""
     if outcome is None:
         return None
     n, S, Q = outcome.statistics
@@ -217,5 +220,5 @@ def _said(outcome: AuditedDecision | None) -> dict[str, Any] | None:
 
 
 def moment(micros: int | None) -> str | None:
-    """Microseconds since 1970 UTC as `2017-06-13T11:33:01.000000Z`."""
+    """Format microseconds since 1970 UTC as `2017-06-13T11:33:01.000000Z`."""
     return f"{np.datetime64(micros, 'us')}Z" if micros is not None else None

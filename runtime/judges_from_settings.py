@@ -1,4 +1,4 @@
-"""Who judges, as the settings name them."""
+"""Makes the judges that the settings name."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -36,8 +36,9 @@ from peerwatch.storage.model_store import ModelStore
 READ: Final = "read"
 LIVE: Final = "live"
 BATCH: Final = "batch"
-"""Of the journal: verdicts on this event and those behind it may have been read, and have been cut off since; a run
-begins here, the n-th, that follows the log, or that judges what there is."""
+"""Kinds of journal entries. `READ`: an earlier run wrote verdicts from this event on, which may have been read, and
+they were cut off since. `LIVE`, `BATCH`: a run begins here that follows the log, or that does not; the value counts the
+runs."""
 
 
 def judges_of(
@@ -48,13 +49,13 @@ def judges_of(
     checkpoint: Checkpoint | None = None,
     read: bool = False,  # noqa: FBT001, FBT002 (run_sync has no keywords)
 ) -> Judges:
-    """Who judges: fresh, or as of the checkpoint in a state directory. `warn` hears of damage.
+    """Make the judges, new or as of a checkpoint. `warn` is called if damage is found in the state directory.
 
-    `read` says that verdicts on what is behind the checkpoint have been written, and may have been read.
+    `read` means that verdicts on events after the checkpoint have been written, and may have been read.
 
     Raises:
-        UsageError: there is no such detector, or it does not take its parameters; the journal is damaged.
-        RunError: a model that the checkpoint needs is not there any more.
+        UsageError: a detector does not exist or does not take its parameters, or the journal is damaged.
+        RunError: a model that the checkpoint needs is missing.
     """
     check_audit(settings, origins)
     detector, challenger = settings.detector, settings.challenger
@@ -72,27 +73,27 @@ def judges_of(
         if directory is not None and journal is not None:
             models, labels = ModelStore(directory, journal, who), LabelFeed(directory, journal, warn)
         live_judges[who] = LiveJudge(judge, models, labels, waits=not settings.follow, holds=holds)
-    bench = Judges(**live_judges)
+    made = Judges(**live_judges)
     if checkpoint is not None:
-        bench.restore(checkpoint.arrays)
-    return bench
+        made.restore(checkpoint.arrays)
+    return made
 
 
 def _begin(journal: Journal, begun: int, judges: Mapping[str, Judge], settings: Settings, *, read: bool) -> bool:
-    """Write down that a run begins behind `begun` events; whether verdicts on the next ones may have been read.
+    """Record that a run begins after `begun` events; return whether verdicts on later events may have been read.
 
     Raises:
-        UsageError: they may have been, and now models would speak elsewhere.
+        UsageError: they may have been read, and models would now be activated at other events.
     """
     if not any(judge.stepwise for judge in judges.values()):
         return False
     if read:
-        journal.add(JournalEntry(begun + 1, READ, begun + 1))  # this run will cut them off, and may die, too
+        journal.add(JournalEntry(begun + 1, READ, begun + 1))  # this run will cut them off, and it may crash, too
     holds, live, batch = journal.next(READ, begun) is not None, journal.last(LIVE), journal.last(BATCH)
     learns = any(judge.learner is not None for judge in judges.values())
     if holds and learns and live > batch and not settings.follow:
         raise UsageError(
-            f"the last run on the state in {settings.state.directory} followed the log and died, and what it wrote"
+            f"the last run on the state in {settings.state.directory} followed the log and crashed, and its output"
             " depends on when its models were ready; go on with --follow once, or begin anew with --reset"
         )
     journal.add(JournalEntry(begun + 1, LIVE if settings.follow else BATCH, max(live, batch) + 1))
@@ -100,7 +101,11 @@ def _begin(journal: Journal, begun: int, judges: Mapping[str, Judge], settings: 
 
 
 def _check(settings: Settings, origins: Mapping[str, str]) -> None:
-    """See that nothing is set that would not count."""
+    """Check that no setting is given that would have no effect.
+
+    Raises:
+        UsageError: one is.
+    """
     training, challenger = settings.detector.training, settings.challenger
     if training.every < training.rows:
         key = "detector.training.every"
@@ -109,14 +114,14 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
         )
     if challenger.name is None and challenger != ChallengerSettings():
         key = "challenger.k" if challenger.k != ChallengerSettings().k else "challenger.parameters"
-        raise UsageError(f'{origins[key]}: "{key}" is set, but no challenger; name one as "challenger.name"')
+        raise UsageError(f'{origins[key]}: "{key}" is set, but there is no challenger; set "challenger.name"')
 
 
 def champion_of(detector: DetectorSettings, origins: Mapping[str, str]) -> Judge:
-    """The judge whose verdicts count, fresh, with what goes with it.
+    """Make the champion: the detector with its threshold adaptation, drift detection and severity levels.
 
     Raises:
-        UsageError: there is no such detector, or it does not take its parameters.
+        UsageError: the detector does not exist, does not take its parameters, or cannot be combined with these.
     """
     known = _detector_of("detector", detector.name, detector, origins)
     wanted = {
@@ -156,7 +161,7 @@ def _adaptation(settings: DetectorSettings, detector: Detector | None) -> Adapta
     if detector is None:
         raise BadInput("sigma gives no scores; take zscore, or another detector")
     if adapt.flag_rate is not None and adapt.precision is not None:
-        raise BadInput('the threshold follows one thing: set "flag_rate" or "precision"')
+        raise BadInput('the threshold can adapt to one target only: set "flag_rate" or "precision"')
     rate = FlagRate(adapt.flag_rate) if adapt.flag_rate is not None else None
     precision = None
     if adapt.precision is not None:
@@ -189,14 +194,16 @@ def _detector_of(section: str, name: str, rule: Rule, origins: Mapping[str, str]
             raise UsageError(f'{origins[key]}: sigma has no "{key}"; its k is set as "{section}.k"')
         return None
     if rule.k != DetectorSettings().k:
-        raise UsageError(f'{origins[f"{section}.k"]}: "{section}.k" is that of sigma; set those of {name} as "{key}"')
+        raise UsageError(
+            f'{origins[f"{section}.k"]}: "{section}.k" is for sigma only; set the parameters of {name} in "{key}"'
+        )
     try:
         kept = msgspec.json.decode(msgspec.json.encode(rule.parameters))
     except (TypeError, ValueError, msgspec.MsgspecError):
         kept = None
-    if kept != rule.parameters:  # a state directory could not tell whether they are the same
+    if kept != rule.parameters:  # their values in a state directory could not be compared with these
         raise UsageError(
-            f'{origins[key]}: "{key}" is {rule.parameters}; take finite numbers, text, true, false, lists and mappings'
+            f'{origins[key]}: "{key}" is {rule.parameters}; use finite numbers, text, true, false, lists and mappings'
         )
     try:
         return make(name, rule.parameters)
@@ -206,22 +213,22 @@ def _detector_of(section: str, name: str, rule: Rule, origins: Mapping[str, str]
 
 
 def check_audit(settings: Settings, origins: Mapping[str, str]) -> None:
-    """See that there is no audit of any detector but sigma.
+    """Check that an audit is only configured for sigma.
 
     Raises:
-        UsageError: there is to be one.
+        UsageError: it is configured for another detector.
     """
     if settings.audit and settings.detector.name != SIGMA:
         raise UsageError(
-            f"{origins['audit']}: an audit recomputes sigma only; leave it out with {settings.detector.name}"
+            f"{origins['audit']}: an audit can only recompute sigma; leave it out with {settings.detector.name}"
         )
 
 
 def check_sigma(settings: Settings, what: str) -> None:
-    """See that sigma judges: a sweep knows no other rule.
+    """Check that the detector is sigma; `what` names the command that supports no other.
 
     Raises:
-        UsageError: another detector does.
+        UsageError: it is another detector.
     """
     if settings.detector.name != SIGMA:
-        raise UsageError(f"{what} knows the rule sigma only, and the detector is {settings.detector.name}")
+        raise UsageError(f"{what} works with the detector sigma only, not with {settings.detector.name}")

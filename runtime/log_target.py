@@ -1,4 +1,4 @@
-"""Where log records go: a file, or standard error."""
+"""Where log records are written: a file or standard error."""
 
 import errno
 import io
@@ -21,26 +21,29 @@ from peerwatch.readable import shown, why_unwritable
 
 
 class LogTarget:
-    """Owns the open file and every write to it.
+    """An open log file. Every record is written through it.
 
-    A log that cannot be written stops nothing: that is told once, and the records that are lost are counted.
+    If the log cannot be written, the run goes on: there is one warning, and lost records are counted.
     """
 
     def __init__(self, file: Any, name: str, warn: Callable[[str], None], path: Path | None = None) -> None:
-        """An unbuffered binary `file` called `name`, at `path` if it can be rotated; `warn` is told of what fails."""
+        """Wrap an unbuffered binary `file` called `name`.
+
+        `path` is set if the file may be rotated. `warn` is called when records cannot be written.
+        """
         self._file = file
         self._path = path
         self._name = name
         self._warn = warn
         self._torn = False
-        """Whether a part of a record stands at the end."""
+        """Whether the file ends with an incomplete record."""
         self._lock = threading.Lock()
         self.is_terminal: bool = file.isatty()
         self.lost = 0
-        """Records that could not be written."""
+        """The number of records that could not be written."""
 
     def has_colors(self) -> bool:
-        """Whether colours are wanted there: https://no-color.org, https://force-color.org."""
+        """Whether to colour the output. See https://no-color.org and https://force-color.org."""
         if os.environ.get("NO_COLOR"):
             return False
         return self.is_terminal or (self._name == name_of(2) and bool(os.environ.get("FORCE_COLOR")))
@@ -69,10 +72,10 @@ class LogTarget:
     debug = info = warning = error = msg
 
     def look(self) -> None:
-        """See whether somebody has moved the log file away; then begin a new one."""
+        """Reopen the log if its file has been moved away."""
         if self._path is None:
             return
-        with self._lock, suppress(OSError):  # where no new one can be made the old one goes on
+        with self._lock, suppress(OSError):  # if no new file can be made, keep writing the old one
             try:
                 at_path, status = self._path.stat(), os.fstat(self._file.fileno())
                 if (at_path.st_dev, at_path.st_ino) == (status.st_dev, status.st_ino):
@@ -84,27 +87,27 @@ class LogTarget:
             self._torn = False
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
     def tell_lost(self) -> None:
-        """Tell how many records were lost, if any were."""
+        """Warn about the number of lost records, if there are any."""
         if self.lost:
             records = "1 record was lost" if self.lost == 1 else f"{self.lost:,} records were lost"
             self._warn(f"the log {self._name} could not be written: {records}")
 
 
 def standard_error(warn: Callable[[str], None] = lambda _: None) -> LogTarget:
-    """The log on standard error; what fails there can usually be told nowhere."""
+    """The log on standard error. `warn` is called when records cannot be written."""
     stream = sys.stderr.buffer
     return LogTarget(getattr(stream, "raw", stream), name_of(2), warn)
 
 
 def open_log_target(path: str | None, stack: AsyncExitStack, warn: Callable[[str], None]) -> LogTarget:
-    """The log at `path`, standard error without one; it is appended to and closed with the stack.
+    """Open the log at `path` for appending, or standard error without a path. The stack closes it.
 
     Raises:
-        UsageError: it cannot be written.
+        UsageError: the file cannot be written.
     """
     if path is None:
         return standard_error(warn)
@@ -124,6 +127,6 @@ def open_log_target(path: str | None, stack: AsyncExitStack, warn: Callable[[str
 
 
 async def _forget(path: Path, _: object, error: BaseException | None, __: object) -> None:
-    """A usage error leaves nothing behind, no empty log file either."""
+    """Remove the new log file after a usage error, which must leave nothing behind."""
     if isinstance(error, UsageError):
         await anyio.Path(path).unlink(missing_ok=True)

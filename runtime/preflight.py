@@ -1,4 +1,4 @@
-"""What a run needs before it begins: its logs, its settings in full, outputs that harm nothing else."""
+"""Checks and opens what a run needs before it begins: logs, complete settings, the state directory, outputs."""
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -27,9 +27,9 @@ AnyLog: TypeAlias = LogFile | FollowedLog
 
 
 class Outputs(NamedTuple):
-    """Where flagged purchases, rejected lines, the verdicts' ledger and all decisions go.
+    """The paths of the flagged purchases, the rejected lines, the ledger of verdicts and the decisions.
 
-    Without a file rejected lines are told.
+    If `rejects` is None, rejected lines are reported on standard error.
     """
 
     flagged: str
@@ -41,10 +41,12 @@ class Outputs(NamedTuple):
 async def open_state(
     settings: Settings, warn: Callable[[str], None], stack: AsyncExitStack, *, reset: bool
 ) -> tuple[StateDirectory | None, Checkpoint | None]:
-    """The state directory, locked, and its newest checkpoint; neither if none is set, no checkpoint to `reset`.
+    """Open and lock the state directory, and load its newest checkpoint.
+
+    Both are None without a state directory; the checkpoint is None with `reset`.
 
     Raises:
-        UsageError: it cannot be used, or none of its checkpoints can be read.
+        UsageError: the directory cannot be used, or none of its checkpoints can be read.
     """
     if settings.state.directory is None:
         if reset:
@@ -62,7 +64,7 @@ async def open_logs(
     warn: Callable[[str], None],
     stack: AsyncExitStack,
 ) -> list[AnyLog]:
-    """The batch log, if one is set and not yet read to its end, and the stream log.
+    """Open the batch log, unless there is none or it has been read to its end, and the stream log.
 
     Raises:
         UsageError: a log cannot be read.
@@ -98,10 +100,10 @@ async def open_logs(
 
 
 def take_header(logs: Sequence[AnyLog], settings: Settings, *, begun: bool = False) -> Layer:
-    """D and T from the batch log's header line; nothing if there is no batch log or it has `begun` to be read.
+    """Read D and T from the batch log's header line. Empty without a batch log, or if reading it has `begun`.
 
     Raises:
-        UsageError: the header is bad, or missing though D or T is not set elsewhere.
+        UsageError: the header is invalid, or it is missing and D or T is not set elsewhere.
     """
     if begun or not isinstance(logs[0], LogFile) or logs[0].judged:
         return Layer({}, {})
@@ -109,10 +111,10 @@ def take_header(logs: Sequence[AnyLog], settings: Settings, *, begun: bool = Fal
 
 
 async def known_header(settings: Settings) -> Layer:
-    """D and T from the header line of a batch log that has been read before; nothing if it is not there any more.
+    """Read D and T from the header line of a batch log that was read by an earlier run. Empty if the log is gone.
 
     Raises:
-        UsageError: the header is bad.
+        UsageError: the header is invalid.
     """
     path = settings.input.batch
     if path is None or not await anyio.Path(path).is_file():
@@ -128,7 +130,11 @@ async def known_header(settings: Settings) -> Layer:
 
 
 async def read_header(settings: Settings) -> Layer:
-    """D and T from the header line of the batch log that `settings` name."""
+    """Read D and T from the header line of the batch log named in `settings`.
+
+    Raises:
+        UsageError: the log cannot be read, or its header is invalid.
+    """
     async with AsyncExitStack() as stack:
         log = LogFile(settings.input.batch or "", judged=False)
         await log.open(stack)
@@ -137,10 +143,10 @@ async def read_header(settings: Settings) -> Layer:
 
 
 def required(settings: Settings) -> tuple[int, int]:
-    """D and T.
+    """Return D and T.
 
     Raises:
-        UsageError: one of them is set nowhere.
+        UsageError: one of them is not set.
     """
     D, T = settings.D, settings.T
     if D is None or T is None:
@@ -150,10 +156,10 @@ def required(settings: Settings) -> tuple[int, int]:
 
 
 def output_paths(settings: Settings) -> Outputs:
-    """Which files are written. Rejects lie beside the output unless they are named.
+    """Return the paths of all outputs. Rejected lines are written beside the output unless a path is set.
 
     Raises:
-        UsageError: no output is set.
+        UsageError: no output is set, or decisions would go to standard output.
     """
     named = settings.output
     flagged, rejects, ledger, decisions = (
@@ -168,7 +174,7 @@ def output_paths(settings: Settings) -> Outputs:
 
 
 def _beside(flagged: str) -> str | None:
-    """The rejects file of an output; none if that is a pipe or a device, beside which nothing can be kept."""
+    """The default path of the rejects file; None if the output is a pipe or a device."""
     path = Path(flagged)
     if descriptor_of(flagged, 1) is not None or _is_no_file(path):
         return None
@@ -190,15 +196,17 @@ def identity_of(run: str, settings: Settings, D: int, T: int, outputs: Outputs) 
 
 
 def rules_of(settings: Settings, *sections: str) -> dict[str, Any]:
-    """The settings of those who judge, by dotted key."""
+    """Return the settings in these sections, by dotted key."""
     return {key: value_of(settings, key) for key, _ in keys() if key.startswith(sections)}
 
 
 def check_distinct(settings: Settings, config: Path | None, outputs: Outputs) -> None:
-    """No file may be read and written, or written twice; devices may, but only one thing goes to standard output.
+    """Check that no file is both read and written, or written twice, and that standard output is used once.
+
+    Devices may be named more than once.
 
     Raises:
-        UsageError: one is.
+        UsageError: a file or standard output is used twice.
     """
     read = [("the batch log", settings.input.batch), ("the stream log", settings.input.stream), ("the config", config)]
     written = [
@@ -219,7 +227,7 @@ def check_distinct(settings: Settings, config: Path | None, outputs: Outputs) ->
 
 
 def check_replayable(settings: Settings, outputs: Outputs) -> None:
-    """What a state directory needs: a batch log that can be read again, outputs that can be cut back.
+    """Check that a run with a state directory can be continued: its batch log and outputs must be regular files.
 
     Raises:
         UsageError: one of them is a pipe or a device.
@@ -230,7 +238,7 @@ def check_replayable(settings: Settings, outputs: Outputs) -> None:
     for what, path in (("batch log", settings.input.batch), *zip(names, outputs, strict=False)):
         if path is not None and (descriptor_of(path, 1) is not None or _is_no_file(Path(path))):
             raise UsageError(
-                f"with --state the {what} must be a file, so that a run can go on in it; {shown(path)} is none"
+                f"with --state the {what} must be a file, so that a later run can continue it; {shown(path)} is not one"
             )
 
 
@@ -245,10 +253,10 @@ def _is_same(one: Path, other: Path) -> bool:
 
 
 def check_unchanged(old: Identity, new: Identity, origins: dict[str, str], settings: Settings) -> None:
-    """See that nothing is other than when the state was built that would mix verdicts or lose output.
+    """Check that nothing has changed since the state was built that would mix verdicts or lose output.
 
     Raises:
-        UsageError: something is; both ways out are named.
+        UsageError: something has changed; the message names both ways out.
     """
     for key, before, now in _changed(old, new):
         was, is_ = ("none" if value is None else value for value in (before, now))
@@ -259,10 +267,10 @@ def check_unchanged(old: Identity, new: Identity, origins: dict[str, str], setti
 
 
 def check_stream(old: Identity, new: Identity, facts: Facts, origins: dict[str, str], settings: Settings) -> None:
-    """See that the stream log is the one that the state was built from: at the same place, or with the same content.
+    """Check that the stream log has the same path as when the state was built, or the same content.
 
     Raises:
-        UsageError: it is another one.
+        UsageError: it is another log.
     """
     path = Path(settings.input.stream or "")
     if old.stream.is_same(new.stream):
@@ -278,7 +286,7 @@ def check_stream(old: Identity, new: Identity, facts: Facts, origins: dict[str, 
 
 
 def _changed(old: Identity, new: Identity) -> Iterator[tuple[str, Any, Any]]:
-    """Each key that has changed, what it was and what it is."""
+    """Yield each key that has changed, with its old and new value."""
     for name in ("D", "T"):
         if getattr(old, name) != getattr(new, name):
             yield name, getattr(old, name), getattr(new, name)

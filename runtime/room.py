@@ -1,4 +1,4 @@
-"""Whether the machine has room for what peerwatch needs, and what is said where it has not."""
+"""Checks that the machine has enough memory, threads and open files, and explains errors that mean it has not."""
 
 import errno
 import mmap
@@ -9,19 +9,19 @@ from typing import Final
 from peerwatch.errors import RunError
 
 FILES: Final = 24
-"""Open files that any command gets along with."""
+"""Open files that every command can do with."""
 BYTES: Final = 288 << 20
 THREAD_BYTES: Final = 8 << 20
-"""Address space that libraries take at least, and each of the threads that they start, one a core."""
+"""Bytes of address space that the libraries need at least, and bytes for each thread they start, one for each core."""
 SHORT: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-"""What system calls fail with if there is too little of something."""
+"""Error numbers of system calls that fail for lack of memory or open files."""
 
 
 def check_room() -> None:
-    """See that there is room to begin with: libraries that run out of it at the start end the process as they like.
+    """Check that a command can start: a library that runs out of memory at its start ends the process.
 
     Raises:
-        RunError: there is none.
+        RunError: there is too little memory, or there are too few open files.
     """
     try:
         with ExitStack() as stack:
@@ -34,7 +34,7 @@ def check_room() -> None:
 
 
 def shortage(error: BaseException) -> str | None:
-    """What is said of an error that comes from too little room; None of any other."""
+    """Explain an error caused by too little memory, too few threads or open files; None for any other error."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return "there is not enough memory; allow more (ulimit -v)"
     if isinstance(error, OSError) and error.errno in SHORT:

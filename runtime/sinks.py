@@ -58,10 +58,10 @@ class Sinks:
         return {outlet.name: await outlet.sink.sync() for outlet in self.outlets}
 
     async def look(self) -> None:
-        """See whether somebody has moved one of them away, deleted or emptied it.
+        """Check whether a file has been moved away, deleted or truncated, and reopen it.
 
         Raises:
-            SinkError: one is gone, and no new one can be made.
+            SinkError: a file is gone and no new one can be made.
         """
         for outlet in self.outlets:
             await outlet.sink.look()
@@ -92,7 +92,7 @@ def sinks_of(paths: Outputs, warn: Callable[[str], None], console: Progress, *, 
 
 
 def is_flagged_line(line: bytes) -> bool:
-    """Whether a line is one that flagged purchases are written as; an empty file is as good."""
+    """Whether a file that begins with `line` may hold flagged purchases. True for an empty file."""
     try:
         return not line or {"event_type", "mean", "sd"} <= parse_object(line.rstrip(b"\n")).keys()
     except BadEvent:
@@ -100,7 +100,7 @@ def is_flagged_line(line: bytes) -> bool:
 
 
 def is_reject_line(line: bytes) -> bool:
-    """Whether a line is a rejected line's record; an empty file is as good."""
+    """Whether a file that begins with `line` may hold rejected lines. True for an empty file."""
     try:
         return not line or bool(decode_reject(line))
     except BadEvent:
@@ -108,7 +108,7 @@ def is_reject_line(line: bytes) -> bool:
 
 
 def is_ledger_line(line: bytes) -> bool:
-    """Whether a line is a ledger's entry; an empty file is as good."""
+    """Whether a file that begins with `line` may be a ledger. True for an empty file."""
     try:
         return not line or bool(decode_entry(line))
     except msgspec.MsgspecError:

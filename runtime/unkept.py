@@ -1,4 +1,4 @@
-"""Rejected lines of a run whose output is no file beside which they could be kept: they are told."""
+"""Reports rejected lines on standard error, for a run without a rejects file."""
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -10,23 +10,23 @@ from peerwatch.connectors.records import Record, Rejection
 from peerwatch.progress import Progress
 
 TOLD: Final = 3
-"""Rejected lines that are told one by one."""
+"""Rejected lines that are reported one by one."""
 
 
 class UnkeptRejects:
-    """Tells the first rejected lines where they stand and why, then how many there are; keeps none."""
+    """A sink that reports the first rejected lines with their place and reason, then their number. It stores none."""
 
     name = "the rejected lines"
 
     def __init__(self, console: Progress, *, strict: bool) -> None:
-        """A `strict` run ends with the first one, and says so itself."""
+        """Report to `console`. A `strict` run ends with the first rejected line and reports it itself."""
         self._console = console
         self._strict = strict
         self._count = 0
         self._told = 0
 
     async def open(self, stack: AsyncExitStack) -> None:
-        """Tell the number when the stack closes."""
+        """Report the number of rejected lines when the stack closes."""
         stack.push_async_callback(run_sync, self._tell_number)
 
     async def check_new(self) -> None:
@@ -41,7 +41,7 @@ class UnkeptRejects:
         self._count = 0
 
     async def look(self) -> None:
-        """There is no file."""
+        """Do nothing: there is no file."""
 
     async def write(self, records: Sequence[Record]) -> None:
         """Take some records."""

@@ -250,7 +250,7 @@ def test_explain_and_sweep_work_inside_an_event_loop(tmp_path: Path) -> None:
         (lambda: peerwatch.Engine(1, 5).feed({"id": object()}), "cannot be written as JSON"),
         (lambda: peerwatch.detector("madd"), 'there is no detector "madd"'),
         (lambda: peerwatch.Engine.load("nowhere"), "cannot read the engine nowhere: No such file or directory"),
-        (lambda: peerwatch.Engine.load(__file__), "is no saved engine, or damaged"),
+        (lambda: peerwatch.Engine.load(__file__), "is not a saved engine, or is damaged"),
     ],
 )  # fmt: skip
 def test_mistakes_are_told(call: Callable[[], Any], message: str) -> None:

@@ -197,7 +197,9 @@ def test_a_state_needs_files(arguments: list[str], what: str) -> None:
     """A pipe can be neither read again nor cut back."""
     result = peerwatch("run", *arguments, "--state", "state")
     assert result.exit_code == 2
-    assert result.stderr.startswith(f"peerwatch: with --state the {what} must be a file, so that a run can go on in it")
+    assert result.stderr.startswith(
+        f"peerwatch: with --state the {what} must be a file, so that a later run can continue it"
+    )
 
 
 def test_a_rotation_in_the_batch_phase_is_caught_up(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,7 +195,7 @@ def test_a_corrupted_state_is_caught_and_the_first_wrong_decision_named(
     result = peerwatch("bisect", "clean.ledger", "ledger")
     assert result.exit_code == 1
     assert result.stdout.splitlines() == [
-        f"The first decision that differs is that on event {first}, line {first - len(BATCH)}:",
+        f"The first decision that differs is on event {first}, line {first - len(BATCH)}:",
         f"  clean.ledger  {as_said(RIGHT[first - 1][3])}",
         f"  ledger        {as_said(wrong[first - 1][3])}",
     ]
@@ -322,7 +322,7 @@ def test_a_audit_that_cannot_read_the_beginning_says_so(logs: Path) -> None:
     (logs / "batch").write_bytes(b"".join(BATCH[:-1]))
     result = live("--audit", "1")
     assert result.exit_code == 0
-    assert "the audit trusts the checkpoint and can only find what goes wrong behind it: " in result.stderr
+    assert "the audit trusts the checkpoint and can only find errors after it: " in result.stderr
     assert (logs / "out").read_bytes() == EXPECTED.flagged
 
 
@@ -429,7 +429,7 @@ def test_bisect_tells_a_beginning_from_a_difference(logs: Path) -> None:
     result = peerwatch("bisect", "a", "stream")
     assert result.exit_code == 2
     assert re.match(
-        r"peerwatch: stream:\d+: not a ledger's line \(.*\); name files that --verdicts has written", result.stderr
+        r"peerwatch: stream:\d+: not a line of a ledger \(.*\); name files written with --verdicts", result.stderr
     )
     assert peerwatch("bisect", "a", "no").stderr == "peerwatch: cannot read the ledger no: No such file or directory\n"
 

@@ -1,4 +1,4 @@
-"""What a person sees of a run, all on standard error: progress, warnings, a summary."""
+"""Progress, warnings and summaries for the user, on standard error."""
 
 import sys
 from collections.abc import Iterator
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 class Console:
-    """Prints nothing but errors if `quiet`; shows a progress bar only on a terminal that logs do not share."""
+    """Writes messages to standard error. With `quiet` it shows only urgent warnings and last words.
+
+    A progress bar is shown if `bar` is set and standard error is a terminal.
+    """
 
     def __init__(self, *, quiet: bool, bar: bool) -> None:
         self._silent = quiet
@@ -37,13 +40,13 @@ class Console:
     def uncached(self, where: str, why: str) -> None:
         """Say that the compiled kernels could not be kept."""
         self.warning(
-            f"cannot keep the compiled kernels in {where}: {why}; until it can be, they are compiled at every start"
+            f"cannot store the compiled kernels in {where}: {why}; until it can be, they are compiled at every start"
             " (XDG_CACHE_HOME names another place)"
         )
 
     @contextmanager
     def progress(self, total: int | None) -> Iterator[None]:
-        """A context with a progress bar, for a run that reads `total` bytes (None if unknown)."""
+        """Show a progress bar during work on `total` bytes (None if unknown)."""
         self._began = perf_counter()
         if not self.has_bar:
             yield
@@ -60,12 +63,12 @@ class Console:
             yield
 
     def moved(self, done: int, counts: str) -> None:
-        """Move the bar to `done` bytes, and show the counts beside it."""
+        """Move the bar to `done` bytes, and show `counts` beside it."""
         if self._progress is not None:
             self._progress.update(self._task, completed=done, counts=counts)
 
     def interrupted(self) -> None:
-        """Say that a signal has ended the reading."""
+        """Say that a signal has stopped the reading."""
         self._say("Stopping: what has been read is still being judged; a second signal ends the run at once.")
 
     def last_words(self, text: str) -> None:
@@ -116,12 +119,12 @@ class Console:
 
 
 def _print(text: str) -> None:
-    with suppress(OSError, ValueError):  # the work is what counts: words that nobody can read change nothing
+    with suppress(OSError, ValueError):  # a message that cannot be shown must not stop the work
         print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def different(totals: "Totals", first: "Difference") -> str:
-    """The sentence about decisions that came out differently when they were recomputed."""
+    """Return the sentence about decisions that differ from those recomputed."""
     return (
         f"{totals.differences:,} of the {totals.recomputed:,} decisions that were recomputed by brute force differ, the"
         f" first on {first.where}; each is in the log"

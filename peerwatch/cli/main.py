@@ -1,4 +1,4 @@
-"""The group of all commands, and how errors become exit codes."""
+"""The command group, and the translation of errors into exit codes."""
 
 import errno
 import os
@@ -32,11 +32,11 @@ from peerwatch.runtime.room import SHORT, check_room, shortage
 EXIT_STOPPED: Final = 1
 EXIT_USAGE: Final = 2
 FULL: Final = {errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPIPE}
-"""The errors of a write that the user is not to blame for. An error without a file name is standard output's."""
+"""Error numbers of failed writes that are not the user's mistake. Without a file name they concern standard output."""
 
 
 class Group(click.Group):
-    """A group of commands that turns errors into one sentence and an exit code."""
+    """A group of commands that reports an error as one sentence and an exit code."""
 
     def main(self, *arguments: Any, **named: Any) -> NoReturn:
         """Run the command and exit."""
@@ -56,17 +56,17 @@ class Group(click.Group):
             with suppress(OSError):
                 click.echo(f"peerwatch: {sentence}", err=True)
             if isinstance(error, OSError) and error.filename is None:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would complain again while it exits
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # otherwise Python reports the error again when it exits
         raise SystemExit(code or 0)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Check that there is room for files and memory before a command begins."""
+        """Check for enough files and memory before a command begins."""
         check_room()
         return super().invoke(ctx)
 
 
 def _told(error: Exception) -> tuple[str, int] | None:
-    """The message and exit code for an error; None if it is a bug."""
+    """Return the message and exit code for an error; None if it is a bug."""
     if isinstance(error, PeerwatchError):
         is_usage = isinstance(error, UsageError) and not _is_failing(error.__context__)
         return str(error), EXIT_USAGE if is_usage else EXIT_STOPPED
@@ -97,15 +97,14 @@ def _first_line(error: BaseException) -> str:
 
 
 def _is_failing(error: BaseException | None) -> bool:
-    """Whether the machine fails, rather than something that the user has named being wrong."""
+    """Whether an error comes from the machine, not from something the user has named."""
     return isinstance(error, OSError) and error.errno in FULL | SHORT
 
 
 def main() -> None:
     """The entry point of the command `peerwatch`.
 
-    Until a run handles signals itself, Ctrl-C ends the process as it ends any other, wherever it is: in an import, or
-    in opening a pipe that has no other end.
+    Until a run handles signals itself, Ctrl-C ends the process at once, even during an import or while it opens a pipe.
     """
     fill()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -114,7 +113,7 @@ def main() -> None:
     except SystemExit as end:
         if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
             sys.stdout.flush()
-            os._exit(end.code if isinstance(end.code, int) else 0)  # it may be stuck, and Python would wait for it
+            os._exit(end.code if isinstance(end.code, int) else 0)  # a thread may hang, and Python would wait for it
         raise
 
 

@@ -1,4 +1,4 @@
-"""The arguments and options of the commands that work on settings."""
+"""Arguments and options of commands that take settings."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,14 +29,16 @@ OPTION_KEYS: Final = {
     "follow": "follow", "idle_exit": "idle_exit", "state": "state.directory",
     "audit": "audit",
 }  # fmt: skip
-"""Which setting each option sets."""
+"""The setting that each option sets."""
 
 
 def numbers(hint: Any) -> Callable[[click.Context, click.Parameter, str | None], list[Any]]:
-    """A callback that reads comma-separated values of the type `hint`: sorted, each once; none if not given.
+    """Return a callback that parses comma-separated values of the type `hint`, sorted and without duplicates.
+
+    Without the option the result is empty.
 
     Raises:
-        click.BadParameter: one of them is no number, or an impossible one.
+        click.BadParameter: a value is not a number or is out of range.
     """
 
     def read(ctx: click.Context, param: click.Parameter, value: str | None) -> list[Any]:
@@ -53,7 +55,7 @@ def numbers(hint: Any) -> Callable[[click.Context, click.Parameter, str | None],
 
 
 class NamedPath(click.ParamType):  # type: ignore[type-arg] # older versions of click have no argument there
-    """The path of a file, or of a directory, that must not be empty; `~` is a home."""
+    """A path of a file or a directory. It must not be empty; `~` is the home directory."""
 
     name = "path"
 
@@ -61,7 +63,7 @@ class NamedPath(click.ParamType):  # type: ignore[type-arg] # older versions of 
         self._directory = directory
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """The path that `value` names."""
+        """Return the path."""
         try:
             return Path(path_of(str(value), directory=self._directory))
         except ValueError as error:
@@ -75,17 +77,17 @@ WINDOWS: Final = (
     click.option("--D", "D", type=click.IntRange(1), help="Hops a user's network reaches. Default: the header's."),
     click.option("--T", "T", type=click.IntRange(2), help="Purchases in a window. Default: the header's."),
 )
-"""The options that windows depend on."""
+"""The options that define windows."""
 SETTINGS: Final = (
     CONFIG,
     *WINDOWS,
     click.option("--k", type=float, help="Standard deviations above the mean that are still normal. Default: 3."),
 )
-"""The options that verdicts depend on."""
+"""The options that determine the verdicts."""
 
 
 def renamed(old: str, new: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A hidden option with the name of an earlier version; it is refused with its present name."""
+    """A hidden option with the name it had in an earlier version. Its use is an error that gives the new name."""
 
     def refuse(ctx: click.Context, param: click.Parameter, value: str | None) -> None:  # noqa: ARG001
         if value is not None:
@@ -104,13 +106,13 @@ GRID: Final = (
     ),
     click.option("--k", callback=numbers(Deviations), metavar="K,...", help="Standard deviations to try. Default: 3."),
 )
-"""The options that take several values of what verdicts depend on."""
+"""The options of a sweep that take several values."""
 RUNNING: Final = (
     click.option("--shards", type=click.IntRange(1), help="Purchase shards that work in parallel. Default: 1."),
     click.option("--walkers", type=click.IntRange(1), help="Friend graphs that work in parallel. Default: 2."),
     click.option("-f", "--follow", is_flag=True, default=None, help="Judge STREAM as it grows, through rotations."),
     click.option("--idle-exit", type=click.FloatRange(0), metavar="SECONDS",
-                 help="End a follow after SECONDS without anything new."),
+                 help="Stop following after SECONDS without new data."),
     click.option("--state", metavar="DIR", help="Keep checkpoints in DIR, and continue from the last one."),
     click.option("--rejects", metavar="FILE", help="Where rejected lines go. Default: beside OUTPUT."),
     click.option("--verdicts", metavar="FILE", help="Write a ledger that `peerwatch bisect` compares."),
@@ -118,11 +120,13 @@ RUNNING: Final = (
     AUDIT,
     renamed("--shadow", "--audit"),
     click.option("--strict", is_flag=True, default=None, help="Stop at the first rejected line with exit code 1."),
-    click.option("-q", "--quiet", is_flag=True, default=None, help="No progress and no summary."),
+    click.option("-q", "--quiet", is_flag=True, default=None, help="Show no progress and no summary."),
     click.option("--log-format", type=click.Choice(get_args(LogFormat)), help="Format of logs. Default: console."),
-    click.option("--log-level", type=click.Choice(get_args(LogLevel)), help="Decisions are info. Default: warning."),
+    click.option("--log-level", type=click.Choice(get_args(LogLevel)),
+                 help="The lowest level to log; decisions are info. Default: warning."),
     click.option("--log-file", metavar="FILE", help="Append logs to a file. Default: standard error."),
-    click.option("--decisions", type=click.Choice(get_args(Decisions)), help="Which are logged. Default: flagged."),
+    click.option("--decisions", type=click.Choice(get_args(Decisions)),
+                 help="Which decisions are logged. Default: flagged."),
     click.option("--log-user", multiple=True, metavar="ID", help="Log this user's decisions too; repeatable."),
     click.option("--log-sample", type=click.FloatRange(0, 1), help="Log this share of all decisions too."),
 )  # fmt: skip
@@ -140,41 +144,41 @@ VERIFY: Final = (
     renamed("--shadow", "--audit"),
     ROTATED,
     click.option("--state", metavar="DIR", help="The run's state directory, with its models and labels."),
-    click.option("-q", "--quiet", is_flag=True, default=None, help="No progress."),
+    click.option("-q", "--quiet", is_flag=True, default=None, help="Show no progress."),
 )
 
 
 def settings_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The arguments and options that every command on a run's settings takes."""
+    """Add the arguments and options of commands that use a run's settings."""
     return _with(command, click.argument("paths", nargs=-1, metavar="[BATCH] STREAM OUTPUT"), *SETTINGS, *RUNNING)
 
 
 def replay_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The arguments and options of the commands that read a run's logs again."""
+    """Add the arguments and options of commands that read a run's logs again."""
     return _with(command, click.argument("paths", nargs=-1, metavar="[BATCH] STREAM"), *SETTINGS, ROTATED, REPLAY_STATE)
 
 
 def verify_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The arguments and options of the command that judges a run's logs again."""
+    """Add the arguments and options of the command that judges a run's logs again."""
     paths = click.argument("paths", nargs=-1, metavar="[BATCH] STREAM OUTPUT")
     return _with(command, paths, *SETTINGS, *VERIFY)
 
 
 def sweep_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The arguments and options of the command that tries many settings."""
+    """Add the arguments and options of the command that tries many settings."""
     return _with(command, click.argument("paths", nargs=-1, metavar="[BATCH] STREAM"), CONFIG, *GRID)
 
 
 def window_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of a command that looks at windows."""
+    """Add the options that define windows."""
     return _with(command, *WINDOWS)
 
 
 def parameters_of(settings: Sequence[str]) -> dict[str, Any]:
-    """The parameters that `--set NAME=VALUE` names; a value is read as JSON, or as text if it is not JSON.
+    """Parse `--set NAME=VALUE` options. A value is read as JSON, or as text if it is not JSON.
 
     Raises:
-        UsageError: one is not of that form.
+        UsageError: an option does not have this form.
     """
     parameters: dict[str, Any] = {}
     for setting in settings:
@@ -197,10 +201,12 @@ def _with(command: Callable[..., None], *options: Callable[..., Any]) -> Callabl
 def layers_of(
     paths: tuple[str, ...], config: Path | None, options: dict[str, Any], *, output: bool = True
 ) -> list[Layer]:
-    """The command line's settings, then the config's; the last path is an `output` or a stream.
+    """Return the settings of the command line, then those of the config.
+
+    The last path is the `output`, or the stream if there is none.
 
     Raises:
-        UsageError: there are too few or too many paths, or the config is bad.
+        UsageError: there are too few or too many paths, or the config is invalid.
     """
     names = ["input.batch", "input.stream", *(["output.flagged"] if output else [])]
     if len(paths) not in {0, len(names) - 1, len(names)}:

@@ -1,4 +1,4 @@
 """From events to decisions: judges, thresholds, drift, severity, the verdict hash, explanations by brute force.
 
-Nothing here knows an actor, an event loop, a file or a log.
+Nothing in this package depends on actors, an event loop, files or logs.
 """

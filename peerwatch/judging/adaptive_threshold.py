@@ -1,4 +1,4 @@
-"""Thresholds that adapt: to a share of purchases that shall be flagged, or to what an analyst says of flagged ones."""
+"""Adaptive thresholds: by a target flag rate, or by the precision that analysts' labels show."""
 
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -14,40 +14,40 @@ from peerwatch.detectors.base import Floats
 from peerwatch.errors import BadInput
 
 GRID: Final = 1024
-"""A threshold from a flag rate changes only where the count of judged purchases is a multiple of this."""
+"""A flag rate's threshold changes only after a multiple of this many judged purchases."""
 RECENT: Final = 4096
-"""Scores that a flag rate is taken of."""
+"""The number of latest scores from which a flag rate's threshold is taken."""
 FEWEST: Final = 20
-"""Labels that say something about precision."""
+"""The fewest labels from which precision is estimated."""
 LABELS: Final = 1000
-"""Purchases whose labels are kept."""
+"""The most labelled purchases that are kept."""
 
 
 class FlagRate:
-    """Holds the share of flagged purchases at a target: the threshold is that quantile of the latest scores.
+    """Holds the share of flagged purchases at a target: the threshold is a quantile of the latest scores.
 
-    Where equal scores stand at the quantile fewer are flagged, never more; should more scores than the target's share
-    be infinite, none is.
+    If scores are tied at the quantile, fewer purchases are flagged, never more. If more scores than the target share
+    are infinite, none is flagged.
     """
 
     def __init__(self, target: float) -> None:
         """Flag the share `target` of the purchases that have a score.
 
         Raises:
-            BadInput: it is not between 0 and 1.
+            BadInput: the target is not between 0 and 1.
         """
         self._target = _share("flag_rate", target)
         self._judged = 0
         self._scores: deque[float] = deque(maxlen=RECENT)
         self.value: float | None = None
-        """What a score has to exceed to be flagged; None, the detector's own threshold, before the first scores."""
+        """The threshold that a flagged score exceeds; None before the first scores: the detector's own holds."""
 
     def room(self) -> int:
-        """How many more purchases are judged by this threshold."""
+        """The number of purchases before the threshold may change."""
         return GRID - self._judged % GRID
 
     def observe(self, score: Floats) -> None:
-        """Take the scores of the next purchases, at most `room()` of them. NaN counts as judged, but is no score."""
+        """Add the scores of the next n purchases, at most `room()`, shape [n]. NaN counts as judged, not as a score."""
         self._scores.extend(score[~np.isnan(score)].tolist())
         self._judged += len(score)
         if self._judged % GRID == 0 and self._scores:
@@ -55,20 +55,20 @@ class FlagRate:
             self.value = sorted(self._scores, reverse=True)[flagged]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All that it knows, as arrays without objects: enough for `restore`."""
+        """The state as arrays of plain types, enough for `restore`."""
         value = [] if self.value is None else [self.value]
         scores = np.array(self._scores, np.float64)
         return {"judged": np.array(self._judged), "scores": scores, "value": np.array(value, np.float64)}
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """As new: go on as the one of the same target whose `arrays` these are would."""
+        """Restore the state that `arrays` returned. The object must be new and have the same target."""
         self._judged = int(arrays["judged"])
         self._scores.extend(arrays["scores"].tolist())
         self.value = next(iter(arrays["value"].tolist()), None)
 
 
 class Labelled(NamedTuple):
-    """What an analyst says of the purchase `seq`, and the score it had."""
+    """A labelled purchase: its sequence number, its score, and whether it is an anomaly."""
 
     seq: int
     score: float
@@ -76,14 +76,14 @@ class Labelled(NamedTuple):
 
 
 class Precision:
-    """Holds the share of anomalies among the flagged at a target or above, going by the latest labels.
+    """Holds the share of anomalies among flagged purchases at a target or above, by the latest labels.
 
-    The threshold is the lowest one, the detector's own or a labelled score, above which enough of the labelled are
-    anomalies. If there is none, it is the highest score that was labelled normal: nothing up to it is flagged.
+    The threshold is the lowest candidate (the detector's own threshold, or a labelled score) above which enough of the
+    labelled purchases are anomalies. If there is none, it is the highest score that was labelled normal.
     """
 
     def __init__(self, target: float, own: float) -> None:
-        """At least the share `target`, never a threshold below `own`, the detector's.
+        """Aim for the share `target`. The threshold is never below `own`, the detector's.
 
         Raises:
             BadInput: the target is not between 0 and 1.
@@ -92,10 +92,10 @@ class Precision:
         self._own = own
         self._labels: dict[int, Labelled] = {}
         self.value: float | None = None
-        """What a score has to exceed to be flagged; None, the detector's own threshold, as long as labels are few."""
+        """The threshold that a flagged score exceeds; None while there are few labels: the detector's own holds."""
 
     def add(self, labels: Iterable[Labelled]) -> None:
-        """Take more labels. A newer one of the same purchase replaces the older; one without a score says nothing."""
+        """Add labels, dropping purchases without a score. A newer label of the same purchase replaces an older one."""
         for label in labels:
             if not isnan(label.score):
                 self._labels.pop(label.seq, None)
@@ -118,7 +118,7 @@ class Precision:
         return precise[-1] if precise else max(label.score for label in above if not label.anomaly)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All that it knows, as arrays without objects: enough for `restore`."""
+        """The state as arrays of plain types, enough for `restore`."""
         labels = self._labels.values()
         return {
             "seq": np.array([label.seq for label in labels], np.int64),
@@ -127,7 +127,7 @@ class Precision:
         }
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """As new: go on as the one of the same target and the same detector whose `arrays` these are would."""
+        """Restore the state that `arrays` returned. The object must be new and have the same target and detector."""
         columns = (arrays[name].tolist() for name in Labelled._fields)
         self.add(map(Labelled, *columns))
 
@@ -137,7 +137,7 @@ def _score(label: Labelled) -> float:
 
 
 def _share(name: str, share: float) -> Fraction:
-    """A share as it is written in decimals, not as the nearest binary fraction."""
+    """Return a share as an exact decimal fraction, not the nearest binary one."""
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
         raise BadInput(f'adapt: "{name}" is {share!r}; expected a number between 0 and 1')
     return Fraction(repr(float(share)))

@@ -1,7 +1,7 @@
-"""Decisions recomputed by brute force: the same events, and nothing else in common with what judges them.
+"""Recomputes decisions by brute force. Shares nothing with the code that judges but the decoded events.
 
-Dictionaries, sets and sorted lists of Python integers, of users by their ids: far slower than the kernels, and simple
-enough to be believed.
+The state consists of dictionaries, sets and sorted lists of Python integers, with users by their ids: far slower than
+the kernels, and simple enough to trust.
 """
 
 from bisect import insort
@@ -19,7 +19,7 @@ from peerwatch.network.statistics import Statistics
 
 
 class AuditedDecision(NamedTuple):
-    """What was decided on one purchase, which stands in a line of a file."""
+    """The decision on a purchase, and the file and line of the purchase."""
 
     seq: int
     file: str
@@ -29,22 +29,23 @@ class AuditedDecision(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """One decision as the run made it and as it was recomputed; None where one of them has none."""
+    """A decision as the run made it and as it was recomputed. One of them is None if it was not made there."""
 
     judged: AuditedDecision | None
     recomputed: AuditedDecision | None
 
     @property
     def where(self) -> str:
-        """Which event it is, and where it stands."""
+        """The event, with its file and line, as text."""
         known = self.recomputed or self.judged
         return f"event {known.seq:,} ({known.file}:{known.line})" if known is not None else "no event"
 
 
 class BruteForce:
-    """The friendships and everybody's T latest purchases as of an event.
+    """The friendships and each user's T latest purchases, as of an event.
 
-    A purchase is (timestamp, sequence number, amount), which orders it as well.
+    A purchase is a tuple (timestamp in microseconds, sequence number, amount in millionths), so tuples sort in time
+    order.
     """
 
     def __init__(self, D: int, T: int, k: Fraction) -> None:
@@ -55,9 +56,9 @@ class BruteForce:
     def follow(
         self, events: Events, seq: int, file: str, names: Sequence[bytes], chosen: Mask
     ) -> list[AuditedDecision]:
-        """Go through events of `file` in order, the first of them number `seq`; decide anew on the `chosen` ones.
+        """Apply events of `file` in order, beginning with number `seq`, and return the decisions on the `chosen` ones.
 
-        `names[user]` is the id of a dense user.
+        `chosen` has shape [events]. `names[user]` is the id of a dense user.
         """
         outcomes = []
         columns = (events.kind, events.user, events.friend, events.amount, events.timestamp, events.line, chosen)
@@ -74,30 +75,30 @@ class BruteForce:
         return outcomes
 
     def befriend(self, a: bytes, b: bytes) -> None:
-        """From now on they are friends."""
+        """Add a friendship."""
         self.friends[a].add(b)
         self.friends[b].add(a)
 
     def unfriend(self, a: bytes, b: bytes) -> None:
-        """From now on they are not."""
+        """Remove a friendship, if there is one."""
         self.friends[a].discard(b)
         self.friends[b].discard(a)
 
     def buy(self, user: bytes, timestamp: int, seq: int, amount: int) -> None:
-        """Put a purchase in its place; no window can hold more than the T latest of one user."""
+        """Insert a purchase in time order, and keep the user's T latest: no window can hold more."""
         bought = self.bought[user]
         insort(bought, (timestamp, seq, amount))
         del bought[: -self.T]
 
     def decide(self, user: bytes, amount: int) -> tuple[Statistics, bool]:
-        """The window of a purchase that `user` makes now, and whether it is flagged."""
+        """Return the statistics of the window of a purchase that `user` makes now, and whether it is flagged."""
         latest_first = (reversed(self.bought.get(member, [])) for member in self.network(user))
         window = islice(merge(*latest_first, reverse=True), self.T)
         statistics = Statistics.of([paid for _, _, paid in window])
         return statistics, statistics.exceeded_by(amount, self.k)
 
     def network(self, user: bytes) -> set[bytes]:
-        """Everyone within D hops, without the user."""
+        """Return the users within D hops, without the user."""
         reached, frontier = {user}, {user}
         for _ in range(self.D):
             frontier = {friend for member in frontier for friend in self.friends.get(member, ())} - reached

@@ -1,4 +1,4 @@
-"""What detectors are handed: windows and what else is known, in floats and in order of time."""
+"""The input of detectors: windows and context as floats, in time order."""
 
 from typing import Final, NamedTuple
 
@@ -11,13 +11,16 @@ from peerwatch.network.latest import sort_in_time
 from peerwatch.network.windows import Windows
 
 SECOND: Final = 10**6
-"""Microseconds."""
+"""Microseconds in a second."""
 HOUR: Final = 3600 * SECOND
 DAY: Final = 24 * HOUR
 
 
 class DetectorInput(NamedTuple):
-    """The arguments of `Detector.judge`."""
+    """The arguments of `Detector.judge`, for q purchases.
+
+    Window i is `window[offsets[i]:offsets[i + 1]]`; amounts are in units of the log.
+    """
 
     offsets: Int64s
     window: Floats
@@ -25,7 +28,7 @@ class DetectorInput(NamedTuple):
     context: Context | None
 
     def part(self, begin: int, end: int) -> "DetectorInput":
-        """What is given for the purchases from `begin` on, before `end`."""
+        """Return the input for the purchases from `begin` up to, not including, `end`."""
         offsets, window = _cut(self.offsets, self.window, begin, end)
         context = self.context
         if context is not None:
@@ -40,9 +43,9 @@ def _cut(offsets: Int64s, column: Floats, begin: int, end: int) -> tuple[Int64s,
 
 
 def detector_input(case: Case) -> DetectorInput:
-    """What a detector is handed for a case, with a context if the buyers' own purchases are there.
+    """Convert a case to a detector's input, with a context if the case holds the buyers' own purchases.
 
-    The windows are put in order of time, in place.
+    Sorts the windows of the case by time, in place.
     """
     _sort(case.windows)
     context = None
@@ -52,7 +55,7 @@ def detector_input(case: Case) -> DetectorInput:
         bought = np.flatnonzero(np.diff(own.offsets))
         since = np.full(len(case.amount), np.nan)
         newest = own.timestamp[own.offsets[bought + 1] - 1]
-        since[bought] = np.maximum(case.timestamp[bought] - newest, 0) / SECOND  # a late line may be older than that
+        since[bought] = np.maximum(case.timestamp[bought] - newest, 0) / SECOND  # a late line may be older than these
         context = Context(own.offsets, own.amount.units(), since, (case.timestamp % DAY) / HOUR, case.members)
     return DetectorInput(case.windows.offsets, case.windows.amount.units(), case.amount.units(), context)
 

@@ -1,4 +1,4 @@
-"""Has any detector but sigma judge windows: in floats, and in order of time."""
+"""Judges windows with any detector other than sigma."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -19,11 +19,11 @@ from peerwatch.kernels import Int64s
 
 LEARNER: Final = "learner"
 LEAST: Final = 2
-"""Purchases in a window that says something."""
+"""The smallest window that is used for training, drift and adaptation."""
 
 
 class DetectorJudge(Judge):
-    """A detector, what it has learned so far, and what its threshold has adapted to."""
+    """A detector, its training state, and its adapted threshold."""
 
     def __init__(
         self,
@@ -34,11 +34,11 @@ class DetectorJudge(Judge):
     ) -> None:
         super().__init__(severity=severity)
         self.detector: Detector = detector
-        """As it was asked for if it does not learn, or nothing has been learned yet; then the model that speaks."""
+        """The active model; before the first model, or without training, the detector as it was configured."""
         self.learner = learner
         self.adaptation = adaptation
         self._alarmed = False
-        """Whether a change waits for the next place at which a lesson may be brought forward."""
+        """Whether drift was detected and the next training set is still to be brought forward."""
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -47,16 +47,16 @@ class DetectorJudge(Judge):
 
     @property
     def wants_context(self) -> bool:
-        """Whether the detector wants to know more of a purchase than its window."""
+        """Whether the detector needs the buyers' own purchases besides the windows."""
         return self.detector.wants_context
 
     @property
     def stepwise(self) -> bool:
-        """Whether how purchases are judged may change from one to the next."""
+        """Whether model or threshold may change from one purchase to the next."""
         return self.learner is not None or (self.adaptation is not None and self.adaptation.moves)
 
     def until(self, case: Case) -> int:
-        """How many of the purchases may be judged before something may change how the others are."""
+        """Return how many purchases of the case can be judged before model or threshold may change."""
         rooms = [len(case.seq)]
         if self.learner is not None:
             rooms.append(self.learner.room())
@@ -64,52 +64,52 @@ class DetectorJudge(Judge):
                 rooms.append(GRID - self.learner.count % GRID)
         if self.adaptation is not None:
             rooms.append(self.adaptation.room() or len(case.seq))
-        ripe, room = np.flatnonzero(_ripe(case)), min(rooms)
-        return int(ripe[room - 1]) + 1 if room < len(ripe) else len(case.seq)
+        usable, room = np.flatnonzero(_is_usable(case)), min(rooms)
+        return int(usable[room - 1]) + 1 if room < len(usable) else len(case.seq)
 
     def verdicts(self, case: Case) -> BatchVerdicts:
-        """Judge purchases, no more than `until` says; their windows are put in order of time.
+        """Judge purchases, at most `until` of them. Sorts their windows by time, in place.
 
         Raises:
             RunError: the detector failed.
         """
-        known = case if self.wants_context else case._replace(own=None)  # another may want it
-        handed, ripe = detector_input(known), np.flatnonzero(_ripe(case))
+        known = case if self.wants_context else case._replace(own=None)  # the challenger may have asked for it
+        handed, usable = detector_input(known), np.flatnonzero(_is_usable(case))
         try:
             own = Verdicts.of(self.detector.judge(*handed), len(case.seq))
-            rows = self._training_rows(handed, ripe)
-        except Exception as error:  # a user's own code: trying again would not help
+            rows = self._training_rows(handed, usable)
+        except Exception as error:  # a user's own code: a retry would not help
             what = f"{type(error).__name__}: {error}"
             raise RunError(f"the detector {self.detector.name} failed: {what}") from error
         adapted = own
         if self.adaptation is not None:
             adapted = self.adaptation.adapted(own)
-            seen, seen_so = own.at(ripe), adapted.at(ripe)
-            self._alarmed |= self.adaptation.see(case.seq[ripe], case.line[ripe], seen, seen_so)
+            seen, seen_so = own.at(usable), adapted.at(usable)
+            self._alarmed |= self.adaptation.see(case.seq[usable], case.line[usable], seen, seen_so)
         model = None
         if self.learner is not None:
             model = np.full(len(own.score), self.learner.version)
-            self.learner.see(len(ripe), rows)
+            self.learner.see(len(usable), rows)
             if self._alarmed and self.learner.count % GRID == 0:
                 self.learner.hurry()
                 self._alarmed = False
         return BatchVerdicts(adapted.flagged, adapted.score, adapted.threshold, model)
 
     def activate(self, model: Detector) -> None:
-        """Judge by a model, that of the learner's training set, from now on."""
+        """Judge by `model` from now on. It must have been trained on the learner's training set."""
         if self.learner is not None:
             self.learner.activate()
         self.detector = model
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All it remembers but the model itself. Copies."""
+        """The state as arrays, without the model itself. The arrays are copies."""
         arrays: dict[str, NDArray[Any]] = {"alarmed": np.array(self._alarmed)}
         for name, part in self._parts().items():
             arrays |= {f"{name}.{key}": array for key, array in part.arrays().items()}
         return arrays
 
     def restore(self, arrays: Mapping[str, NDArray[Any]], load_model: Callable[[int, Detector], Detector]) -> None:
-        """As new: go on as the one whose `arrays` these are would, with the model that was active then."""
+        """Restore the state that `arrays` returned, with the model that was active. The object must be new."""
         self._alarmed = bool(arrays["alarmed"])
         for name, part in self._parts().items():
             part.restore(section(arrays, name))
@@ -124,13 +124,13 @@ class DetectorJudge(Judge):
         parts = {LEARNER: self.learner, "adaptation": self.adaptation}
         return {name: part for name, part in parts.items() if part is not None}
 
-    def _training_rows(self, handed: DetectorInput, ripe: Int64s) -> Floats:
-        """The features of those purchases that a lesson needs."""
-        unwanted = self.learner.unwanted(len(ripe)) if self.learner is not None else len(ripe)
-        if unwanted == len(ripe):
+    def _training_rows(self, handed: DetectorInput, usable: Int64s) -> Floats:
+        """The features of the purchases that the training set needs, shape [n, features]."""
+        unwanted = self.learner.unwanted(len(usable)) if self.learner is not None else len(usable)
+        if unwanted == len(usable):
             return np.zeros((0, len(FEATURES)))
-        first = int(ripe[unwanted])
-        return features(*handed.part(first, len(handed.amount)))[ripe[unwanted:] - first]
+        first = int(usable[unwanted])
+        return features(*handed.part(first, len(handed.amount)))[usable[unwanted:] - first]
 
     def _scoring(self, judged: BatchVerdicts, place: int) -> Scoring | None:
         if judged.score is None or judged.threshold is None:
@@ -139,6 +139,6 @@ class DetectorJudge(Judge):
         return Scoring(self.detector.name, float(judged.score[place]), float(judged.threshold[place]), model)
 
 
-def _ripe(case: Case) -> NDArray[np.bool_]:
-    """Which windows say something. Shape [q]."""
+def _is_usable(case: Case) -> NDArray[np.bool_]:
+    """Which windows hold at least LEAST purchases, shape [q]."""
     return np.diff(case.windows.offsets) >= LEAST

@@ -1,7 +1,7 @@
-"""Tells when judged purchases are no longer what they were: ADWIN and Page-Hinkley on their scores and their flag rate.
+"""Detects drift in the scores and the flag rate of judged purchases, with ADWIN and Page-Hinkley.
 
-Both are river's. ADWIN (Bifet and Gavalda, 2007) compares every older part of its window with the newer one;
-Page-Hinkley (Page, 1954) adds up how far values lie beyond their mean. Both find changes in either direction.
+Both are river's. ADWIN (Bifet and Gavalda, 2007) compares the older and the newer part of its window at every cut;
+Page-Hinkley (Page, 1954) sums the deviations from the mean beyond a tolerance. Both detect changes in either direction.
 """
 
 from abc import ABC, abstractmethod
@@ -16,25 +16,25 @@ from peerwatch.detectors.base import Floats, Mask, ratio
 from peerwatch.errors import BadInput
 
 BLOCK: Final = 64
-"""Purchases in one value: their mean is near enough to normal, and costs a 64th."""
+"""Purchases averaged into one value, which makes values nearly normal and costs a 64th."""
 CAP: Final = 10.0
-"""Times its threshold that a score counts at most: one purchase shall not move a mean by much."""
+"""The largest multiple of its threshold that a score counts as, so that one purchase cannot move a mean by much."""
 MOST: Final = 16_384
-"""Values that a detector sees at most before it starts afresh: what a checkpoint has to hold, 2^20 purchases."""
+"""The most values before a detector restarts. They make 2^20 purchases, and a checkpoint holds them."""
 SCORE: Final = "score"
 FLAG_RATE: Final = "flag rate"
 PAGE_HINKLEY: Final = {SCORE: (0.05, 5.0), FLAG_RATE: (0.01, 1.0)}
-"""Of each series: the distance from the mean that is still normal, and the sum of what lies beyond that is a change.
+"""For each series: the tolerated deviation d from the mean, and the sum s of larger deviations that counts as a change.
 
-Half of a change that matters is the usual distance: a tenth of the threshold, 2 points of the flag rate. With values of
-variance v a false alarm takes about v / (2 d^2) * exp(2 d s / v) values (Wald's approximation for a random walk with
-drift d): with these sums a million and more while the values of scores have a deviation of up to 0.2, and flag rates
-are up to 0.1.
+A change of twice the tolerated deviation is meant to be found: a tenth of the threshold, 2 points of the flag rate.
+With values of variance v a false alarm takes about v / (2 d^2) * exp(2 d s / v) values (Wald's approximation for a
+random walk with drift d). With these sums that is a million or more values, as long as scores have a standard deviation
+of at most 0.2 and flag rates are at most 0.1.
 """
 
 
 class Change(NamedTuple):
-    """Behind `judged` purchases the detector `by` finds that the mean of a series was `before`, and is `after`.
+    """The detector `by` found, after `judged` purchases, that the mean of a series changed from `before` to `after`.
 
     The series is "score", in multiples of the threshold, or "flag rate".
     """
@@ -47,10 +47,10 @@ class Change(NamedTuple):
 
 
 class Drift:
-    """Watches the purchases of a run in order. It does not matter how they are cut into calls."""
+    """Detects drift in the purchases of a run. The result does not depend on how they are split into calls."""
 
     def __init__(self) -> None:
-        """Watch from the first purchase on.
+        """Start before the first purchase.
 
         Raises:
             BadInput: river is not installed.
@@ -64,10 +64,10 @@ class Drift:
         self._watches = [kind(series) for series in (SCORE, FLAG_RATE) for kind in (_Adwin, _PageHinkley)]
 
     def observe(self, score: Floats, flagged: Mask, threshold: Floats) -> list[Change]:
-        """The changes that the next n purchases bring to light. Shapes [n].
+        """Observe the next n purchases and return the changes detected. All arrays have shape [n].
 
-        A score counts as a multiple of its threshold, from 0 to CAP; not at all where it is NaN, or where the threshold
-        is not above 0.
+        Scores count as multiples of their thresholds, clipped to 0 and CAP. A score that is NaN, or whose threshold is
+        not above 0, is ignored.
         """
         if not len(score):
             return []
@@ -81,12 +81,12 @@ class Drift:
         return list(self._changes(judged.part(0, whole), done))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All that it knows, as arrays without objects: enough for `restore`."""
+        """The state as arrays of plain types, enough for `restore`."""
         values = {watch.key: np.array(watch.values, np.float64) for watch in self._watches}
         return {"judged": np.array(self._judged)} | self._joined()._asdict() | values
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """As new: go on as the one whose `arrays` these are would."""
+        """Restore the state that `arrays` returned. The object must be new."""
         self._judged = int(arrays["judged"])
         self._waiting = [_Series(arrays["score"], arrays["flagged"], arrays["threshold"])]
         for watch in self._watches:
@@ -97,11 +97,11 @@ class Drift:
         return _Series(*map(np.concatenate, zip(*self._waiting, strict=True)))
 
     def _changes(self, judged: "_Series", done: int) -> Iterator[Change]:
-        """The changes that whole blocks bring to light, behind `done` purchases."""
+        """Yield the changes in whole blocks, which come after `done` purchases."""
         score, threshold = judged.score.reshape(-1, BLOCK), judged.threshold.reshape(-1, BLOCK)
         multiple = np.where(np.isposinf(score), CAP, np.clip(ratio(score, threshold), 0.0, CAP))
         known = ~np.isnan(multiple) & (threshold > 0)
-        with np.errstate(invalid="ignore"):  # a block in which no score is known has no mean
+        with np.errstate(invalid="ignore"):  # a block without any score has no mean
             scores = np.where(known, multiple, 0.0).sum(axis=1) / known.sum(axis=1)
         flags = judged.flagged.reshape(-1, BLOCK).mean(axis=1)
         for place, means in enumerate(zip(scores.tolist(), flags.tolist(), strict=True), 1):
@@ -113,19 +113,19 @@ class Drift:
 
 
 class _Series(NamedTuple):
-    """Purchases in order. Shapes [n]."""
+    """Scores, verdicts and thresholds of purchases in order, shape [n]."""
 
     score: Floats
     flagged: Mask
     threshold: Floats
 
     def part(self, begin: int, end: int) -> "_Series":
-        """Some of them."""
+        """Return the purchases from `begin` up to, not including, `end`."""
         return _Series(self.score[begin:end], self.flagged[begin:end], self.threshold[begin:end])
 
 
 class _Watch(ABC):
-    """One detector on one series. What it has seen since it last started is kept: fed again, it is the same."""
+    """One river detector on one series. It keeps the values since its last restart, from which it can be rebuilt."""
 
     by: ClassVar[str]
 
@@ -135,11 +135,11 @@ class _Watch(ABC):
 
     @property
     def key(self) -> str:
-        """Its name among arrays."""
+        """Its name in `Drift.arrays`."""
         return f"{self.series} {self.by}".replace(" ", "_")
 
     def update(self, value: float) -> tuple[float, float] | None:
-        """The means before and after the change that is found with this value; it starts afresh then."""
+        """Add a value. If it reveals a change, restart and return the means before and after the change."""
         if len(self.values) == MOST:
             self._start()
         self.values.append(value)
@@ -157,7 +157,7 @@ class _Watch(ABC):
 
     @abstractmethod
     def _made(self) -> Any:
-        """River's detector, as new."""
+        """Create the river detector."""
 
 
 class _Adwin(_Watch):
@@ -166,7 +166,7 @@ class _Adwin(_Watch):
     def _made(self) -> Any:
         from river.drift import ADWIN  # noqa: PLC0415
 
-        return ADWIN(clock=4)  # type: ignore[no-untyped-call]  # looks at every fourth value
+        return ADWIN(clock=4)  # type: ignore[no-untyped-call]  # tests at every fourth value
 
 
 class _PageHinkley(_Watch):
@@ -176,12 +176,12 @@ class _PageHinkley(_Watch):
         from river.drift import PageHinkley  # noqa: PLC0415
 
         normal, most = PAGE_HINKLEY[self.series]
-        # alpha 1 forgets nothing: with river's 0.9999 the sums of 10,000 values and more wander beyond any threshold
+        # alpha 1 discounts nothing: with river's 0.9999 sums of 10,000 or more values exceed any threshold by chance
         return PageHinkley(delta=normal, threshold=most, alpha=1.0, mode="both")
 
 
 def _turn(values: Floats) -> int:
-    """How many values lie before a change of their mean: where two means fit best, by least squares (Hinkley, 1970)."""
+    """Return the number of values before the change of mean that fits best by least squares (Hinkley, 1970)."""
     count, before = len(values), np.arange(1, len(values))
     beyond = np.cumsum(values - values.mean())[:-1]
     return int(np.argmax(beyond**2 / (before * (count - before)))) + 1

@@ -1,6 +1,6 @@
-"""The synchronous core: events in, verdicts out. It knows no event loop and no file.
+"""The synchronous core: events in, verdicts out, without an event loop or files.
 
-Actors run its parts side by side; sweeps, evaluation and the Python API call it as it stands.
+Actors run its parts concurrently; sweeps, evaluation and the Python API call it directly.
 """
 
 from collections.abc import Iterator
@@ -18,15 +18,18 @@ from peerwatch.network.graph import FriendGraph, Networks, alone
 from peerwatch.network.history import PurchaseHistory
 
 BATCH_CAP: Final = 4096
-"""Events judged at once at most."""
+"""The most events judged at once."""
 MOST_PLACES: Final = 1 << 20
-"""Members or purchases after which an answer is complete before the next network is walked: 4 MiB or 24 of memory."""
+"""The number of members, or of purchases, after which a walk ends its answer: about 4 or 24 MiB of memory."""
 WINDOW_PURCHASES: Final = 1 << 20
-"""Window purchases in one request at most, over all its windows: bounds memory to some tens of MiB."""
+"""The most window purchases in one request, over all its windows. Bounds memory to some tens of MiB."""
 
 
 class Walked(NamedTuple):
-    """Some purchases of a batch and their buyers' networks: `places` among the events; `gone` events are done."""
+    """Purchases of a batch with their buyers' networks.
+
+    `places` are the purchases' indices among the events; the first `gone` events have been applied.
+    """
 
     places: Int64s
     networks: Networks
@@ -34,7 +37,7 @@ class Walked(NamedTuple):
 
 
 class JudgedBatch(NamedTuple):
-    """Purchases that have been judged, in order: their events, what they were judged by, and the verdicts."""
+    """Judged purchases in order: their events, the case that was judged, and the verdicts."""
 
     events: Events
     case: Case
@@ -42,17 +45,17 @@ class JudgedBatch(NamedTuple):
 
 
 def windows_at_once(T: int, shards: int = 1) -> int:
-    """How many windows of T purchases are asked for at once."""
+    """Return how many windows of T purchases to request at once."""
     return max(1, WINDOW_PURCHASES // (T * shards))
 
 
 def walked(
     graph: FriendGraph, events: Events, seq: int, most: int, *, judged: bool = True, sizes: bool = False
 ) -> Iterator[Walked]:
-    """Let a batch of events, the first of them number `seq`, go through the graph, each purchase answered if `judged`.
+    """Apply a batch of events to the graph; if `judged`, yield each purchase with its buyer's network as of then.
 
-    An answer has at most `most` networks; the last one may have none. With `sizes` each network is counted. The graph
-    must have room for all users.
+    The first event has number `seq`. Each answer holds at most `most` networks; the last may hold none. With `sizes`
+    each network is counted. The graph must have room for all users.
     """
     places = np.flatnonzero(events.kind == Kind.PURCHASE) if judged else np.zeros(0, np.int64)
     gone = answered = 0
@@ -70,7 +73,7 @@ def walked(
 
 
 def append(history: PurchaseHistory, events: Events, seq: int, users: int) -> None:
-    """Give a history the purchases among events, the first of them number `seq`, of `users` users."""
+    """Append the purchases among events to a history for `users` users. The first event has number `seq`."""
     history.reserve(users)
     bought = np.flatnonzero(events.kind == Kind.PURCHASE)
     through = seq + len(events) - 1
@@ -78,7 +81,7 @@ def append(history: PurchaseHistory, events: Events, seq: int, users: int) -> No
 
 
 def apply(state: State, events: Events, seq: int) -> None:
-    """Let events, the first of them number `seq`, change a state of one shard; none of them is judged."""
+    """Apply events to a state with one shard, without judging. The first event has number `seq`."""
     graph, history = state.graph, state.histories[0]
     users = len(state.decoder.interner)
     graph.reserve(users)
@@ -92,9 +95,9 @@ def apply(state: State, events: Events, seq: int) -> None:
 def cases(
     state: State, events: Events, seq: int, *, context: bool = False, sizes: bool = False
 ) -> Iterator[tuple[Events, Case]]:
-    """Let events, the first of them number `seq`, change a state of one shard; each purchase becomes a case.
+    """Apply events to a state with one shard, and yield the purchases as cases. The first event has number `seq`.
 
-    With `context` a case has the buyers' own latest purchases as well, with `sizes` the networks' sizes in any case.
+    With `context` a case also holds the buyers' own latest purchases, with `sizes` the sizes of the networks.
     """
     graph, history = state.graph, state.histories[0]
     users, most = len(state.decoder.interner), windows_at_once(state.T)
@@ -114,7 +117,9 @@ def cases(
 
 
 def verdicts_of(judge: Judge, case: Case) -> BatchVerdicts:
-    """Judge purchases; those of a run come in order, each once. A model is trained where it is due, here and now.
+    """Judge purchases. Must be called with every purchase of a run, in order and once.
+
+    If a model is due, it is trained synchronously.
 
     Raises:
         RunError: the detector failed.
@@ -135,21 +140,21 @@ def verdicts_of(judge: Judge, case: Case) -> BatchVerdicts:
 
 
 class JudgingEngine:
-    """A state and the judge of its purchases: one after the other, every event changes the one and asks the other."""
+    """Applies events to a state one after the other, and judges each purchase by the state before it."""
 
     def __init__(self, state: State, judge: Judge, *, sizes: bool = False) -> None:
-        """`state` has one shard and everything before the first event; with `sizes` every network is counted."""
+        """Begin with `state`, which must have one shard. With `sizes` every network is counted."""
         self._sizes = sizes
         self.state = state
         self.judge = judge
 
     def apply(self, events: Events) -> None:
-        """Take events that are not judged."""
+        """Apply events without judging them."""
         apply(self.state, events, self.state.progress.events + 1)
         self.state.advance(len(events), judged=0)
 
     def decide(self, events: Events) -> Iterator[JudgedBatch]:
-        """Take events; each purchase is judged by what was there before it.
+        """Apply events, and yield their purchases with verdicts. Each purchase is judged by the state before it.
 
         Raises:
             RunError: the detector failed.

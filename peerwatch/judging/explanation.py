@@ -1,4 +1,4 @@
-"""Why a verdict is what it is, and what would have made it another."""
+"""Explains a verdict by brute force, and finds what would change it."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ from peerwatch.network.statistics import Statistics
 from peerwatch.network.windows import Windows
 
 PARTITION_ONLY: Final = (0, 1 << 20, 1 << 20, 0)
-"""Planner costs with which every network is walked to its members."""
+"""Planner costs that make every network be walked in full."""
 MOST_MEMBERS: Final = 1 << 22
-"""Members of networks without one friendship that are held at once."""
+"""The number of members, over several networks, after which a walk returns."""
 
 
 @dataclass(frozen=True)
 class Bought:
-    """A purchase held: its sequence number, dense buyer, timestamp (microseconds) and amount (millionths)."""
+    """A purchase in a history: sequence number, dense buyer, timestamp (microseconds) and amount (millionths)."""
 
     seq: int
     user: int
@@ -39,7 +39,7 @@ class Bought:
 
 @dataclass(frozen=True)
 class Without:
-    """What the verdict would rest on without one friendship (two dense users) or one purchase (its number)."""
+    """The window statistics without one friendship (two dense users) or without one purchase (its sequence number)."""
 
     friendship: tuple[int, int] | None
     purchase: int | None
@@ -48,9 +48,9 @@ class Without:
 
 @dataclass(frozen=True)
 class Grounds:
-    """What any verdict on `amount` (millionths) of dense `user` rests on.
+    """What a verdict on `amount` (millionths) of dense `user` is based on.
 
-    `window` holds the T latest purchases of the network, the newest first.
+    `window` holds the T latest purchases of the network, newest first.
     """
 
     user: int
@@ -62,10 +62,10 @@ class Grounds:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Sigma's verdict with its `grounds`, and what would have made it another.
+    """Sigma's verdict, its `grounds`, and what would change it.
 
-    `flips_at` is the nearest amount with the other verdict: None if none has it. `flipped_by` are the single
-    friendships and purchases whose absence gives the other verdict.
+    `flips_at` is the nearest amount with the opposite verdict, None if there is none. `flipped_by` are the friendships
+    and purchases of which one less would reverse the verdict.
     """
 
     grounds: Grounds
@@ -76,17 +76,17 @@ class Explanation:
 
     @property
     def d(self) -> int:
-        """N times the amount, less S."""
+        """The difference n * amount - S, in millionths."""
         return self.grounds.statistics.n * self.grounds.amount - self.grounds.statistics.S
 
 
 def grounds_of(
     graph: FriendGraph, held: PurchaseColumns, user: int, amount: int, T: int, key: Callable[[int], tuple[int, bytes]]
 ) -> Grounds:
-    """What a purchase is judged by as of the state given, found by the plainest means.
+    """Find what a purchase is judged by, as of the given state.
 
-    Nothing of the selection's machinery is used: whoever is in the network is found by breadth-first search, the window
-    by sorting all the network's purchases. `key` orders users.
+    Uses none of the selection kernels: breadth-first search finds the network, and sorting the network's purchases
+    gives the window. `key` is the sort key of users.
     """
     members = members_of(graph, user, graph.D, key)
     window = latest_of(held, members, T)
@@ -94,9 +94,9 @@ def grounds_of(
 
 
 def explain(graph: FriendGraph, held: PurchaseColumns, grounds: Grounds, T: int, k: Fraction) -> Explanation:
-    """Judge a purchase by sigma, and look for what its verdict hangs on.
+    """Judge a purchase by sigma, and find what would change the verdict.
 
-    `held` has at least T + 1 purchases of whoever bought as many.
+    `held` must contain the T + 1 latest purchases of each user, or all if there are fewer.
     """
     purchases, statistics = _latest_first(held, grounds.members), grounds.statistics
     flagged = statistics.exceeded_by(grounds.amount, k)
@@ -110,9 +110,9 @@ def explain(graph: FriendGraph, held: PurchaseColumns, grounds: Grounds, T: int,
 
 
 def features_of(grounds: Grounds, timestamp: int, own: Sequence[Bought] | None) -> dict[str, float]:
-    """What a learned detector sees of a purchase at `timestamp` (microseconds), by name.
+    """The features of a purchase at `timestamp` (microseconds) that a learned detector gets, by name.
 
-    `own` are the buyer's own latest purchases, the newest first; None if the detector wants no context.
+    `own` are the buyer's own latest purchases, newest first; None if the detector does not use them.
     """
     case = Case(
         _windows(grounds.window), np.zeros(1, np.int64), np.zeros(1, np.int64), Amounts.of([grounds.amount]),
@@ -122,18 +122,18 @@ def features_of(grounds: Grounds, timestamp: int, own: Sequence[Bought] | None) 
 
 
 def _windows(bought: Sequence[Bought]) -> Windows:
-    """One window, held as a run holds it."""
+    """Make `Windows` with one window."""
     seq, timestamp = (np.array([getattr(one, name) for one in bought], np.int64) for name in ("seq", "timestamp"))
     return Windows(np.array([0, len(bought)]), seq, timestamp, Amounts.of([one.amount for one in bought]))
 
 
 def latest_of(held: PurchaseColumns, users: Collection[int], count: int) -> list[Bought]:
-    """The `count` latest purchases by some users, the newest first."""
+    """Return the `count` latest purchases by some users, newest first."""
     return _latest_first(held, users).top(count)
 
 
 def flip_amount(statistics: Statistics, *, flagged: bool, k: Fraction) -> int | None:
-    """The amount nearest to the boundary that has the other verdict, None if there is none."""
+    """Return the amount (millionths) nearest to the boundary with the opposite verdict, None if there is none."""
     if statistics.n < 2:
         return None
     highest = statistics.highest_normal(k)
@@ -144,7 +144,7 @@ def flip_amount(statistics: Statistics, *, flagged: bool, k: Fraction) -> int | 
 
 @dataclass(frozen=True)
 class _Purchases:
-    """A network's purchases, the latest first. All arrays have shape [n]."""
+    """A network's purchases, newest first. All columns have shape [n]."""
 
     seq: Int64s
     user: Int64s
@@ -152,7 +152,7 @@ class _Purchases:
     amount: Amounts
 
     def top(self, count: int, lost: NDArray[np.bool_] | None = None) -> list[Bought]:
-        """The `count` latest, without those of users that are `lost` (shape [users])."""
+        """Return the `count` latest purchases, without those by `lost` users (a mask of shape [users])."""
         which = np.arange(min(count, len(self.seq))) if lost is None else np.flatnonzero(~lost[self.user])[:count]
         columns = (column[which].tolist() for column in (self.seq, self.user, self.timestamp, self.amount))
         return [Bought(seq, user, timestamp, amount) for seq, user, timestamp, amount in zip(*columns, strict=True)]
@@ -169,7 +169,7 @@ def _latest_first(held: PurchaseColumns, members: Collection[int]) -> _Purchases
 
 
 def _without_purchases(window: list[Bought], latest: list[Bought]) -> list[Without]:
-    """Without each of the window's: the one behind the window, if there is one, takes its place."""
+    """The statistics without each purchase of the window. The next older purchase, if any, takes its place."""
     return [
         Without(None, gone.seq, Statistics.of([bought.amount for bought in latest if bought.seq != gone.seq]))
         for gone in window
@@ -177,10 +177,10 @@ def _without_purchases(window: list[Bought], latest: list[Bought]) -> list[Witho
 
 
 def _without_friendships(graph: FriendGraph, grounds: Grounds, purchases: _Purchases, T: int) -> list[Without]:
-    """Without each friendship that the window can hang on.
+    """The statistics without each friendship that can affect the window.
 
-    The absence of a friendship changes the window only if it takes a buyer of it out of the network; then it is on
-    every path to that buyer, so also on the one shown.
+    A friendship affects the window only if its removal takes one of the window's buyers out of the network. Then it is
+    on every path to that buyer, so it is also on the shortest path that is shown.
     """
     members = grounds.members
     buyers = dict.fromkeys(bought.user for bought in grounds.window)
@@ -198,7 +198,7 @@ def _without_friendships(graph: FriendGraph, grounds: Grounds, purchases: _Purch
 
 
 def _networks_without(graph: FriendGraph, user: int, edges: list[tuple[int, int]]) -> list[NDArray[np.int32]]:
-    """The members of a user's network without each of some friendships: ended, asked, made again."""
+    """A user's network without each of some friendships: end the friendship, walk, and restore it."""
     graph = graph.copy(costs=PARTITION_ONLY)
     kind = np.tile(np.array([Kind.UNFRIEND, Kind.PURCHASE, Kind.BEFRIEND], np.int8), len(edges))
     a = np.array([(one, user, one) for one, _ in edges], np.int32).reshape(-1)

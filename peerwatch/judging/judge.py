@@ -1,4 +1,4 @@
-"""What judges have in common: cases in, verdicts out, with their reasons."""
+"""Judges turn windows into verdicts. Sigma's judge screens in floats and decides close cases in integers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -17,16 +17,17 @@ from peerwatch.network.windows import Windows
 
 CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
-"""Whose verdicts count, and whose are only compared with them: names in snapshots, the journal and models' files."""
+"""The names of the two judges in snapshots, in the journal and in the names of model files."""
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 
 class Case(NamedTuple):
-    """Purchases to be judged, in order: their windows, and columns of shape [q].
+    """Purchases to judge, in order: their windows, and columns of shape [q].
 
-    `line` is in the log, from 1; `amount` is in millionths, `timestamp` in microseconds; `members` counts the network
-    (-1: not counted). `own` are the buyers' own latest purchases before these; None if nobody has asked for them.
+    `line` is the line number in the log, from 1; `amount` is in millionths, `timestamp` in microseconds; `members` is
+    the size of the network, -1 if it was not counted. `own` are the buyers' own latest purchases, None if no judge
+    needs them.
     """
 
     windows: Windows
@@ -42,7 +43,7 @@ class Case(NamedTuple):
         return Statistics.of(self.windows.amount[self.windows.window(place)].tolist())
 
     def part(self, begin: int, end: int) -> "Case":
-        """The purchases from `begin` on, before `end`."""
+        """Return the purchases from `begin` up to, not including, `end`."""
         own = self.own.part(begin, end) if self.own is not None else None
         seq, line, timestamp, members = (
             column[begin:end] for column in (self.seq, self.line, self.timestamp, self.members)
@@ -51,9 +52,9 @@ class Case(NamedTuple):
 
 
 class BatchVerdicts(NamedTuple):
-    """Verdicts on q purchases. Of shape [q]; what sigma has nothing to say on is None.
+    """Verdicts on q purchases, in columns of shape [q]. Sigma sets only `flagged`.
 
-    `model` is the version of the model that spoke, 0 for none.
+    `model` is the version of the model that judged, 0 before the first model.
     """
 
     flagged: Mask
@@ -63,7 +64,7 @@ class BatchVerdicts(NamedTuple):
 
 
 def joined(parts: Sequence[BatchVerdicts]) -> BatchVerdicts:
-    """Verdicts on purchases that were judged part by part, one part at least."""
+    """Join the verdicts on consecutive parts. There must be at least one part."""
     score, threshold, model = (
         None if column[0] is None else np.concatenate(column)
         for column in zip(*(part[1:] for part in parts), strict=True)
@@ -72,9 +73,10 @@ def joined(parts: Sequence[BatchVerdicts]) -> BatchVerdicts:
 
 
 class Scoring(NamedTuple):
-    """A detector's own words: its name, the score it gave (NaN if it has none), its threshold, its model's version.
+    """How a detector other than sigma scored a purchase: its name, the score, its threshold, its model's version.
 
-    The version is None for a detector that learns nothing, and 0 before the first model.
+    The score is NaN if it gave none. The version is None for a detector that is not trained, and 0 before the first
+    model.
     """
 
     detector: str
@@ -84,11 +86,10 @@ class Scoring(NamedTuple):
 
 
 class Reasons(NamedTuple):
-    """One verdict with its reasons. `place` is the purchase's place in the judged batch.
+    """A verdict with its reasons. `place` is the purchase's index in the judged batch.
 
     `amount` is in millionths; `oldest` and `newest` are the timestamps (microseconds) at the window's ends, None if it
-    is empty. `scoring` is what a detector other than sigma had to say; `severity` how bad a flagged purchase is, if
-    levels are set.
+    is empty. `scoring` is set by detectors other than sigma, `severity` on flagged purchases if levels are configured.
     """
 
     place: int
@@ -102,9 +103,10 @@ class Reasons(NamedTuple):
 
 
 class Judge(ABC):
-    """What turns windows into verdicts.
+    """Turns windows into verdicts.
 
-    `detector` is the rule or model it judges by, `learner` what trains it, `adaptation` what moves its threshold.
+    `detector` is the rule or model that it judges by, `learner` collects training sets, `adaptation` adapts the
+    threshold.
     """
 
     detector: Any
@@ -116,35 +118,39 @@ class Judge(ABC):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The parameters it judges by, if they are any detector's."""
+        """The parameters of its detector; empty for sigma."""
         return {}
 
     @property
     def wants_context(self) -> bool:
-        """Whether it wants to know more of a purchase than its window."""
+        """Whether it needs the buyers' own purchases besides the windows."""
         return False
 
     @property
     def stepwise(self) -> bool:
-        """Whether how purchases are judged may change from one to the next."""
+        """Whether model or threshold may change from one purchase to the next."""
         return False
 
     def until(self, case: Case) -> int:
-        """How many of the purchases may be judged before something may change how the others are."""
+        """Return how many purchases of the case can be judged before model or threshold may change."""
         return len(case.seq)
 
     def activate(self, model: Any) -> None:
-        """Judge by a model, that of the learner's training set, from now on."""
+        """Judge by `model` from now on. It must have been trained on the learner's training set.
+
+        Raises:
+            NotImplementedError: the detector is not trained.
+        """
         raise NotImplementedError(f"{type(self).__name__} learns nothing")
 
     @abstractmethod
     def verdicts(self, case: Case) -> BatchVerdicts:
-        """Judge purchases; those of a run come in order, each once."""
+        """Judge purchases. Must be called with every purchase of a run, in order and once."""
 
     def decisions(self, case: Case, judged: BatchVerdicts, which: Mask) -> list[Reasons]:
-        """Verdicts with their reasons, of the purchases `which` (shape [q]) says, in order.
+        """Return the verdicts on the purchases in the mask `which` (shape [q]) with their reasons, in order.
 
-        Mean and sd are exact whoever judges: they are written whoever does.
+        Mean and sd are exact for every detector, because they are written to the output.
         """
         return [self._decision(case, judged, place) for place in np.flatnonzero(which).tolist()]
 
@@ -153,13 +159,13 @@ class Judge(ABC):
         return Statistics.of(windows.amount[windows.window(place)].tolist())
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All it remembers from one purchase to the next. Copies."""
+        """The state that is kept from one purchase to the next, as copies."""
         return {}
 
     def restore(  # noqa: B027 (most remember nothing)
         self, arrays: Mapping[str, NDArray[Any]], load_model: Callable[[int, Any], Any]
     ) -> None:
-        """Remember what `arrays` held. `load_model` gives a model by its version, like the detector it is handed."""
+        """Restore the state that `arrays` returned. `load_model` loads a version of a model."""
 
     def _scoring(self, judged: BatchVerdicts, place: int) -> Scoring | None:  # noqa: ARG002
         return None

@@ -1,10 +1,10 @@
-"""What analysts say of purchases."""
+"""Labels that analysts give to purchases."""
 
 from typing import NamedTuple
 
 
 class Label(NamedTuple):
-    """That a purchase is an anomaly, or is none: the event `seq`, or else that on `line` of the stream log."""
+    """A label on one purchase, named by its event number `seq` or by its `line` in the stream log."""
 
     seq: int | None
     line: int | None

@@ -1,4 +1,4 @@
-"""Judging the same purchases with many T and k at once."""
+"""Judges the same purchases with many values of T and k at once."""
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -14,7 +14,10 @@ from peerwatch.network.windows import Windows, shortened
 
 
 class GridVerdicts(NamedTuple):
-    """What one T gives: which of q purchases each k flags, shape [ks, q], and the windows' statistics of those."""
+    """The verdicts with one T: `flagged` has shape [ks, q].
+
+    `statistics` holds those of the windows of purchases that any k flags, by index.
+    """
 
     flagged: Mask
     statistics: dict[int, Statistics]
@@ -23,11 +26,10 @@ class GridVerdicts(NamedTuple):
 def judge_grid(
     windows: Windows, amount: Amounts, T: Sequence[int], k: Sequence[Fraction], *, reasons: bool
 ) -> Iterator[GridVerdicts]:
-    """Judge q purchases with each T, the largest first, and each k, from their windows of the largest T.
+    """Judge q purchases with each T, the largest first, and each k. `windows` must be those of the largest T.
 
-    The T latest purchases of a network are the latest of any larger window of it: the windows are cut shorter and
-    shorter, in their memory. `amount` has shape [q]. Statistics are left out without `reasons`: they take longer than
-    the verdicts.
+    The T latest purchases of a network are the latest of any larger window, so windows are shortened in place. `amount`
+    has shape [q]. Without `reasons` no statistics are computed: they take longer than the verdicts.
     """
     judges = [SigmaJudge(Sigma(each)) for each in k]
     for most in T:

@@ -1,4 +1,4 @@
-"""How bad a flagged purchase is."""
+"""Severity levels of flagged purchases."""
 
 from fractions import Fraction
 from typing import Final, Literal
@@ -14,13 +14,13 @@ EMERGENCY: Final = "emergency"
 
 
 class Severity:
-    """Levels by score: what is flagged is a warning, above `critical` critical, above `emergency` an emergency."""
+    """Levels by score: above `emergency` emergency, above `critical` critical, otherwise warning."""
 
     def __init__(self, critical: float, emergency: float) -> None:
-        """Both in what the detector counts in: sigma in standard deviations above the mean.
+        """Set the bounds, in units of the detector's score; for sigma in standard deviations above the mean.
 
         Raises:
-            BadInput: one is no number above 0, or `critical` is above `emergency`.
+            BadInput: a bound is not a number above 0, or `critical` is above `emergency`.
         """
         positive("severity", critical=critical, emergency=emergency)
         if critical > emergency:
@@ -29,15 +29,15 @@ class Severity:
         self._emergency = emergency
 
     def of(self, score: float) -> Level:
-        """The level of a flagged purchase."""
+        """Return the level of a flagged purchase with this score."""
         if score > self._emergency:
             return EMERGENCY
         return CRITICAL if score > self._critical else WARNING
 
     def exact(self, statistics: Statistics, amount: int) -> Level:
-        """The level of a purchase that sigma has flagged, by integers: `amount` in millionths, beside its window.
+        """Return the level of a purchase that sigma has flagged, computed in integers; `amount` is in millionths.
 
-        The bounds are meant as they are written in decimals, not as the nearest binary fractions.
+        The bounds are taken as decimals, not as the nearest binary fractions.
         """
         if statistics.exceeded_by(amount, Fraction(repr(float(self._emergency)))):
             return EMERGENCY

@@ -1,4 +1,4 @@
-"""The default rule, sigma: more than mean + k standard deviations. Floats screen, integers decide."""
+"""The default rule, sigma: more than mean + k standard deviations, decided exactly."""
 
 from fractions import Fraction
 from typing import Final
@@ -14,14 +14,14 @@ from peerwatch.network.windows import Windows
 NORMAL: Final = 0
 FLAGGED: Final = 1
 UNDECIDED: Final = 2
-"""Too close for floats, or too large for a column: the integers decide."""
+"""Floats cannot decide, or an amount is too large for its column: decide in integers."""
 
 
 class Sigma:
     """Flags an amount above mean + k * sd (population) of its window.
 
-    Floats sort out what is clear, with a margin that their rounding cannot cross; the rest is left UNDECIDED for
-    `network.statistics`, so that the verdicts are those of integer arithmetic.
+    Floats decide clear cases, with a margin that their rounding errors cannot exceed. The others are UNDECIDED and left
+    to `network.statistics`, so that all verdicts are those of integer arithmetic.
     """
 
     name: Final = "sigma"

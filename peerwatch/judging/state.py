@@ -1,4 +1,4 @@
-"""The state of a run at one sequence number: what the actors own, fresh or from a snapshot."""
+"""The state of a run at one sequence number, new or restored from a snapshot."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,16 +17,16 @@ from peerwatch.network.interner import Interner
 
 Arrays = Mapping[str, NDArray[Any]]
 COLUMNS: Final = ("held", "seq", "timestamp", "amount")
-"""The columns of a history, as a snapshot names them, each followed by the shard's number."""
+"""The names of a history's columns in a snapshot. Each is followed by the shard's number."""
 LARGE: Final = "large"
-"""Beside them the large amounts in the order of their names, one a line, in ASCII."""
+"""The name of a shard's large amounts in a snapshot: in the order of their names, one a line, in ASCII."""
 
 DISAGREED: Final = "disagreed"
-"""In a snapshot: how many purchases the champion alone has flagged, and how many the challenger alone."""
+"""The name, in a snapshot, of the counts of purchases flagged by the champion alone and by the challenger alone."""
 
 
 class Counts(NamedTuple):
-    """How far the dispatcher has come. `bytes` counts what has been read of all logs."""
+    """How many bytes of all logs, events, judged purchases, rejected lines and users the dispatcher has processed."""
 
     bytes: int = 0
     events: int = 0
@@ -39,9 +39,9 @@ NOTHING_DONE: Final = Counts()
 
 
 class StateFacts(msgspec.Struct, frozen=True):
-    """What a snapshot holds of a state besides arrays.
+    """The part of a snapshot that is not arrays.
 
-    `shards` is the number of histories, `unseen` are the named users that no event has named yet.
+    `shards` is the number of histories; `unseen` are the configured users that have not occurred in an event yet.
     """
 
     progress: Counts
@@ -53,7 +53,7 @@ class StateFacts(msgspec.Struct, frozen=True):
 
 @dataclass
 class State:
-    """All actors' state at one sequence number."""
+    """The state of all actors at one sequence number."""
 
     D: int
     T: int
@@ -67,7 +67,7 @@ class State:
 
     @classmethod
     def fresh(cls, D: int, T: int, shards: int, named: list[bytes] | None = None) -> "State":
-        """Nobody, nothing bought."""
+        """Create the state before the first event."""
         return cls(D, T, Decoder(named or []), FriendGraph(D, T), [PurchaseHistory(T) for _ in range(shards)])
 
     def advance(self, events: int, judged: int) -> None:
@@ -78,7 +78,7 @@ class State:
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What a snapshot of this state holds."""
+        """The arrays that a snapshot of this state holds."""
         arena, ends = self.decoder.interner.columns()
         degree, friends = self.graph.columns()
         arrays: dict[str, NDArray[Any]] = {"arena": arena, "ends": ends, "degree": degree, "friends": friends}
@@ -89,7 +89,7 @@ class State:
 
     @classmethod
     def restored(cls, D: int, T: int, shards: int, named: list[bytes], arrays: Arrays, facts: StateFacts) -> "State":
-        """As a snapshot found it; the number of shards may have changed since."""
+        """Restore the state from a snapshot, with any number of shards."""
         parts = [columns_from(arrays, number) for number in range(facts.shards)]
         large = max(-int(part.amount.held.min(initial=0)) for part in parts)
         decoder = Decoder(named, Interner.from_columns(arrays["arena"], arrays["ends"]), large, facts.unseen)
@@ -104,7 +104,7 @@ class State:
 
 
 def _dealt(parts: list[PurchaseColumns], users: int, shards: int) -> list[PurchaseColumns]:
-    """The purchases of some shards, dealt out anew to `shards` shards; each user's stay together and in order."""
+    """Redistribute the purchases of some shards to `shards` shards. Each user's stay together and in order."""
     owner = [np.repeat(np.arange(len(part.held)), part.held) for part in parts]
     user = np.concatenate(owner)
     columns = [np.concatenate([getattr(part, name) for part in parts]) for name in ("seq", "timestamp")]
@@ -119,7 +119,7 @@ def _dealt(parts: list[PurchaseColumns], users: int, shards: int) -> list[Purcha
 
 
 def arrays_of(columns: PurchaseColumns, number: int) -> dict[str, NDArray[Any]]:
-    """A shard's part of a snapshot."""
+    """The arrays of a shard's history in a snapshot."""
     amount = columns.amount
     text = "\n".join(str(amount.large[name]) for name in amount.named())
     arrays = (columns.held, columns.seq, columns.timestamp, amount.held)
@@ -128,7 +128,7 @@ def arrays_of(columns: PurchaseColumns, number: int) -> dict[str, NDArray[Any]]:
 
 
 def columns_from(arrays: Arrays, number: int) -> PurchaseColumns:
-    """The columns whose part of a snapshot this is."""
+    """The inverse of `arrays_of`: the history's columns."""
     held, seq, timestamp, amount = (arrays[f"{name}{number}"] for name in COLUMNS)
     amounts = map(int, arrays[f"{LARGE}{number}"].tobytes().split())
     names = np.unique(amount[amount < 0]).tolist()

@@ -1,4 +1,4 @@
-"""When a detector that learns is trained, on what, and from when on its new model speaks."""
+"""Training of learned detectors: when a training set is complete, and when its model is due."""
 
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
@@ -16,53 +16,53 @@ LESSON: Final = "lesson"
 
 
 class TrainingSet(NamedTuple):
-    """What model number `version` learns from: rows of features, shape [n, features]."""
+    """The training set of model number `version`: rows of features, shape [n, features]."""
 
     version: int
     rows: Floats
 
 
 class Learner:
-    """Gathers what the next model learns from, and counts.
+    """Collects training sets and decides when their models are due.
 
-    The first lesson is what has been learned from the first `rows` purchases. Then there is one whenever as many
-    purchases have been judged again as had been before, and from `every` on one every `every` purchases; each is the
-    last `rows` of them. A lesson's model is expected half-way to the next lesson: that is how long training may take
-    before anybody has to wait for it.
+    The first training set holds the first `rows` purchases. Further ones are completed whenever the number of purchases
+    has doubled, and, once that would take more than `every` purchases, every `every` purchases. Each holds the latest
+    `rows` purchases. A model is due half-way to the next training set: until then training may take its time before
+    judging waits for it.
     """
 
     def __init__(self, rows: int, every: int) -> None:
         self.rows, self.every = rows, every
         self.count = 0
-        """Purchases seen: those whose windows say something."""
+        """The number of purchases seen whose windows are large enough to learn from."""
         self.version = 0
-        """The model that speaks; 0 before the first."""
+        """The version of the active model; 0 before the first."""
         self.training_set: TrainingSet | None = None
-        """What the next model learns from, until that model speaks."""
+        """The training set of the next model, until that model is activated."""
         self.next = rows
-        """The count at which the next lesson is complete."""
+        """The count at which the next training set is complete."""
         self.expected = 0
-        """The count at which the lesson's model is expected to speak."""
+        """The count at which the training set's model is due."""
         self._gathered: list[Floats] = []
 
     @property
     def due(self) -> bool:
-        """Whether a model is expected to speak now."""
+        """Whether a model is due now."""
         return self.training_set is not None and self.count >= self.expected
 
     def room(self) -> int:
-        """How many purchases may be seen before something happens."""
+        """The number of purchases until a training set is complete or a model is due."""
         until = self.next
         if self.training_set is not None and self.expected > self.count:
             until = min(until, self.expected)
         return until - self.count
 
     def unwanted(self, count: int) -> int:
-        """How many of the next `count` purchases no lesson needs."""
+        """How many of the next `count` purchases come before the next training set begins."""
         return min(count, max(0, self.next - self.rows - self.count))
 
     def see(self, count: int, rows: Floats) -> None:
-        """Count so many purchases, `room` at most; `rows` are the features of those that are wanted."""
+        """Count purchases, at most `room()`; `rows` are the features of the needed ones, shape [n, features]."""
         self.count += count
         if len(rows):
             self._gathered.append(rows)
@@ -70,17 +70,21 @@ class Learner:
             self._complete()
 
     def activate(self) -> None:
-        """The training set's model judges from now on."""
+        """Mark the training set's model as active.
+
+        Raises:
+            ValueError: there is no training set.
+        """
         if self.training_set is None:
             raise ValueError("there is no training set whose model could be activated")
         self.version, self.training_set = self.training_set.version, None
 
     def hurry(self) -> None:
-        """What was learned may no longer hold: learn from the next `rows` purchases."""
-        self.next = min(self.next, self.count + self.rows)  # nothing has been gathered for a later one yet
+        """Bring the next training set forward after drift: learn from the next `rows` purchases."""
+        self.next = min(self.next, self.count + self.rows)  # for a later training set nothing has been gathered yet
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All it remembers. Copies."""
+        """The state as arrays, enough for `restore`. The arrays are copies."""
         nothing = np.zeros((0, len(FEATURES)))
         learning = self.training_set.version if self.training_set is not None else 0
         return {
@@ -90,7 +94,7 @@ class Learner:
         }
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Remember what `arrays` held."""
+        """Restore the state that `arrays` returned."""
         self.count, self.version, self.next, self.expected, learning = arrays[TALLY].tolist()
         self._gathered = [arrays[GATHERED]]
         self.training_set = TrainingSet(learning, arrays[LESSON]) if learning else None
@@ -102,19 +106,19 @@ class Learner:
             self.expected = self.next + step // 2
             self.next += max(step, self.rows)
         else:
-            self.next += self.rows  # the last one is still being learned
+            self.next += self.rows  # the last training set is still in use
         self._gathered.clear()
 
 
 def fitted(detector: Detector, training_set: TrainingSet) -> Detector:
-    """A new detector with the parameters of `detector`, which is left as it is, that has learned the training set.
+    """Train a new detector with the parameters of `detector` on the training set. `detector` is not changed.
 
     Raises:
-        RunError: it could not be trained.
+        RunError: the training failed.
     """
     try:
         return type(detector)(**detector.get_params()).fit(training_set.rows)
-    except Exception as error:  # a user's own code, or rows that nothing can be learned from
+    except Exception as error:  # a user's own code, or rows that it cannot be fitted to
         what = f"{type(error).__name__}: {error}"
         name, version = detector.name, training_set.version
         raise RunError(f"the detector {name} could not be trained (model {version}): {what}") from error

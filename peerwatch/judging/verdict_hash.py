@@ -1,4 +1,4 @@
-"""A running hash of all verdicts, and the entries of a ledger in which two runs can be compared."""
+"""A running hash of all verdicts, and the ledger entries by which two runs can be compared."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,11 +13,11 @@ from peerwatch.kernels import Int64s
 GROUP: Final = 4096
 """Sequence numbers whose verdicts are hashed together."""
 NOTHING: Final = "0" * 32
-"""The digest of no decision."""
+"""The digest before the first decision."""
 
 
 class FlaggedVerdict(NamedTuple):
-    """A flagged purchase: its sequence number, its line in its file, and the mean and sd that are written."""
+    """A flagged purchase: its sequence number, its line number, and the mean and sd as written."""
 
     seq: int
     line: int
@@ -26,10 +26,10 @@ class FlaggedVerdict(NamedTuple):
 
 
 class LedgerEntry(msgspec.Struct, frozen=True):
-    """One line of a ledger: the verdicts of one group, which ends with event `through` or goes on behind it.
+    """A line of a ledger: the verdicts of one group, up to event `through`.
 
-    `judged` counts the group's decisions; whatever is not in `flagged` is normal. `digest` is that of these and all
-    before.
+    `judged` counts the group's decisions; those not in `flagged` are normal. `digest` is the digest of all decisions up
+    to and including these.
     """
 
     through: int
@@ -39,26 +39,26 @@ class LedgerEntry(msgspec.Struct, frozen=True):
 
     @property
     def group(self) -> int:
-        """Which group it is, from 0."""
+        """The number of the group, from 0."""
         return (self.through - 1) // GROUP
 
     @property
     def has_ended(self) -> bool:
-        """Whether it is whole; if not, a run ended within the group, and one that goes on writes it again."""
+        """Whether the group is complete. If not, a run ended within it; a run that continues writes it again."""
         return self.through % GROUP == 0
 
 
 class VerdictHash(msgspec.Struct):
-    """The verdicts so far as a chain of digests, one for each group of GROUP sequence numbers in which any were judged.
+    """The running hash: a chain of digests, one for each group of GROUP sequence numbers with a judged purchase.
 
-    A link is BLAKE2b (128 bits) over the digest before it and, as JSON, the group's number from 0, how many of its
-    purchases were judged, and the sequence number, mean and sd of each flagged one. So the digest depends on the
-    verdicts alone, not on how they came. A verdict's line is not in it, because lines are counted anew in every file
-    that a log is rotated through.
+    A link is BLAKE2b (128 bits) over the previous digest and, as JSON, the group's number from 0, how many of its
+    purchases were judged, and the sequence number, mean and sd of each flagged one. The digest depends on the verdicts
+    alone, not on how they were batched. Line numbers are left out, because every file that a log is rotated through
+    counts its lines anew.
     """
 
     closed: str = NOTHING
-    """The digest of all groups before the one that is open."""
+    """The digest of all complete groups."""
     decisions: int = 0
     through: int = 0
     group: int = 0
@@ -66,9 +66,10 @@ class VerdictHash(msgspec.Struct):
     flagged: list[FlaggedVerdict] = []
 
     def add(self, seq: Int64s, flagged: Sequence[FlaggedVerdict], through: int) -> list[LedgerEntry]:
-        """Take in the decisions on purchases `seq`, those that were `flagged` among them, up to event `through`.
+        """Add the decisions on purchases `seq`, of which some are `flagged`, up to event `through`.
 
-        Both are in order and behind everything before. Returns the groups that have ended.
+        Both must be in order and later than everything added before. Returns the entries of groups that are now
+        complete.
         """
         ended: list[LedgerEntry] = []
         begin = taken = 0
@@ -99,11 +100,11 @@ class VerdictHash(msgspec.Struct):
         return blake2b(self.closed.encode() + msgspec.json.encode(said), digest_size=16).hexdigest()
 
     def unended(self) -> list[LedgerEntry]:
-        """The group that has not ended, as it is now, if anything in it has been judged."""
+        """The entry of the incomplete group; empty if nothing in it has been judged."""
         return [LedgerEntry(self.through, self.judged, self.digest(), self.flagged)] if self.judged else []
 
     def copy(self) -> "VerdictHash":
-        """Another that goes its own way."""
+        """Return an independent copy."""
         return msgspec.structs.replace(self, flagged=[*self.flagged])
 
     def _end(self) -> list[LedgerEntry]:
@@ -113,7 +114,7 @@ class VerdictHash(msgspec.Struct):
 
 
 def encode_entry(entry: LedgerEntry) -> bytes:
-    """One NDJSON line."""
+    """Encode an entry as one line of NDJSON."""
     return msgspec.json.encode(entry) + b"\n"
 
 
@@ -121,13 +122,13 @@ def decode_entry(line: bytes) -> LedgerEntry:
     """The inverse of `encode_entry`.
 
     Raises:
-        MsgspecError: the line is no entry.
+        MsgspecError: the line is not a ledger entry.
     """
     return msgspec.json.decode(line, type=LedgerEntry)
 
 
 def is_provisional(line: bytes) -> bool:
-    """Whether a line is the entry of a group within which a run ended."""
+    """Whether a line is the entry of an incomplete group."""
     with suppress(msgspec.MsgspecError):
         return not decode_entry(line).has_ended
     return False

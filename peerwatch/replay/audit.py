@@ -1,4 +1,4 @@
-"""The state that an audit begins with: empty, or built from the logs before a checkpoint."""
+"""Builds the state that an audit begins with: empty, or from the logs before a checkpoint."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
@@ -21,9 +21,10 @@ from peerwatch.storage.checkpoints import Facts
 async def audit_from(
     state: State, facts: Facts | None, layers: Sequence[Layer], k: Fraction, warn: Callable[[str], None]
 ) -> BruteForce:
-    """An audit at this state. The state is not trusted: the logs are read again from their beginning.
+    """Build the audit state that corresponds to `state`, by reading the logs from their beginning.
 
-    Only if they no longer hold what the state was built from does it begin with the state, with a warning.
+    `state` itself is not trusted. Only if the logs no longer hold the events that it was built from does the audit
+    begin with a copy of it, and `warn` is called.
     """
     if facts is None:
         return BruteForce(state.D, state.T, k)
@@ -34,12 +35,12 @@ async def audit_from(
         why = "the logs no longer hold what it was built from"
     except PeerwatchError as error:
         why = str(error)
-    await run_sync(warn, f"the audit trusts the checkpoint and can only find what goes wrong behind it: {why}")
+    await run_sync(warn, f"the audit trusts the checkpoint and can only find errors after it: {why}")
     return await run_sync(taken_from, state, k)
 
 
 async def _follow(audit: BruteForce, layers: Sequence[Layer], facts: Facts) -> bool:
-    """Follow everything that had been read then; returns whether it is as much as then, and ends where it did."""
+    """Apply all events read up to the checkpoint. Returns whether the logs still hold as many events and bytes."""
     events, size, end = 0, facts.progress.bytes, 0
     decoder, names = Decoder(), list[bytes]()
 
@@ -66,7 +67,7 @@ async def _follow(audit: BruteForce, layers: Sequence[Layer], facts: Facts) -> b
 
 
 def taken_from(state: State, k: Fraction) -> BruteForce:
-    """An audit that trusts the state."""
+    """Build the audit state from `state`, trusting it."""
     audit = BruteForce(state.D, state.T, k)
     names = ids_of(*state.decoder.interner.columns(), 0)
     degree, friends = state.graph.columns()

@@ -1,4 +1,4 @@
-"""The ways to name an event: by number, line, time, or user and time."""
+"""Selects an event by number, by line, by time, or by user and time."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +17,11 @@ from peerwatch.runtime.decision_log import moment
 from peerwatch.storage.checkpoints import Facts
 
 NEAREST = 3
-"""The number of nearby purchases that an error lists."""
+"""The most nearby purchases that an error lists."""
 
 
 class BySeq:
-    """Event number `seq`; the first that is not there yet may be asked for as well if `end`."""
+    """Selects event number `seq`. With `end` the event after the last one may be selected, too."""
 
     def __init__(self, seq: int, *, end: bool = False) -> None:
         self._seq = seq
@@ -32,19 +32,19 @@ class BySeq:
         return facts.progress.events < self._seq
 
     def place(self, part: Part) -> int | None:
-        """The place of the event in the part, None if it is not there."""
+        """Return the event's index in the part, None if it is not there."""
         place = self._seq - part.seq
         return place if place < len(part.events) else None
 
     def missed(self, events: int) -> UsageError | None:
-        """The error: the logs are too short."""
+        """Return the error: the logs are too short. None if the state at their end was asked for."""
         if self._end and self._seq == events + 1:
             return None
         return UsageError(f"there is no event {self._seq - self._end:,}: the logs end with event {events:,}")
 
 
 class ByLine:
-    """The event in line `line` of the stream log's file `file`."""
+    """Selects the event in line `line` of the stream log's file `file`."""
 
     def __init__(self, line: int, file: str) -> None:
         self._line = line
@@ -57,7 +57,7 @@ class ByLine:
         return not facts.judged or (position.line <= self._line and holds(Path(self._file), position))
 
     def place(self, part: Part) -> int | None:
-        """The place of the event, if the part has the line."""
+        """Return the event's index in the part, None if the line is not there."""
         if not part.judged or part.file != self._file:
             return None
         block = part.block
@@ -73,31 +73,31 @@ class ByLine:
         raise UsageError(f"{self._file}:{self._line} is blank; name the line of a purchase")
 
     def missed(self, _: int) -> UsageError:
-        """The error: the file is too short."""
+        """Return the error: the file is too short."""
         return UsageError(f"{self._file} has no line {self._line:,}: it has {self._last:,}")
 
 
 class ByTime:
-    """The first event later than `time` (microseconds): the state before it is that of the moment."""
+    """Selects the first event later than `time` (microseconds). The state before it is the state at that time."""
 
     def __init__(self, time: int) -> None:
         self._time = time
 
     def suits(self, _: Facts) -> bool:
-        """False: no checkpoint says how late its events are."""
+        """Return False: a checkpoint does not record the times of its events."""
         return False
 
     def place(self, part: Part) -> int | None:
-        """The place of the event in the part, None if it is not there."""
+        """Return the event's index in the part, None if it is not there."""
         later = np.flatnonzero(part.events.timestamp > self._time)
         return int(later[0]) if len(later) else None
 
     def missed(self, _: int) -> None:
-        """No error: if nothing is later, the moment is the end of the logs."""
+        """Return None: if no event is later, the state at that time is the state at the end of the logs."""
 
 
 class ByUserAndTime:
-    """The stream purchases of one user at one time: gathers them from all parts, as sequence numbers and lines."""
+    """Collects the stream purchases of one user at one time, as sequence numbers and lines."""
 
     def __init__(self, user: str, time: int) -> None:
         self._user = user
@@ -114,7 +114,7 @@ class ByUserAndTime:
             self._found.append((distance, part.seq + place, part.file, int(events.line[place])))
 
     def seq(self) -> int:
-        """The sequence number of the purchase that is meant.
+        """The sequence number of the one purchase found.
 
         Raises:
             UsageError: there is none, or more than one.
@@ -138,10 +138,10 @@ def _listed(found: Sequence[tuple[int, int, str, int]]) -> str:
 
 
 def time_of(text: str) -> int:
-    """A timestamp, written as in the logs, in microseconds.
+    """Parse a timestamp, written as in the logs, to microseconds.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the text is not a timestamp.
     """
     try:
         return parse_timestamp({"timestamp": msgspec.Raw(msgspec.json.encode(text))})
@@ -150,10 +150,10 @@ def time_of(text: str) -> int:
 
 
 def id_of(text: str) -> bytes:
-    """A user's id, as the bytes that the logs hold.
+    """Return a user's id as the bytes in the logs.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the text cannot be an id.
     """
     try:
         user = text.encode()

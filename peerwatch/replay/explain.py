@@ -1,4 +1,4 @@
-"""`peerwatch explain`: one decision with everything it rests on, from the logs."""
+"""`peerwatch explain`: one decision, and everything it is based on, from the logs."""
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing
@@ -65,13 +65,13 @@ class Alternative(msgspec.Struct, frozen=True):
 
 
 class ExplanationRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One decision, explained. Integers that may not fit into 64 bits are written as strings.
+    """One explained decision. Integers that may not fit into 64 bits are written as strings.
 
-    What only sigma has is None for other detectors: `k`, `threshold` (an amount), and all from `d` to `without`.
+    `k`, `threshold` (an amount) and the fields from `d` to `without` are None for detectors other than sigma.
 
-    `S` is the sum of the window's amounts in millionths, `Q` that of their squares; with k = p / q the purchase is
+    `S` is the sum of the window's amounts in millionths, `Q` the sum of their squares. With k = p / q the purchase is
     flagged if d > 0 and `left` = (q d)^2 > `right` = p^2 (n Q - S^2), where d = n x - S. `flips_at` is the nearest
-    amount with the other verdict, `cents_away` how many whole cents lead there; null if no amount does.
+    amount with the opposite verdict, `cents_away` the number of whole cents to it; null if there is no such amount.
     """
 
     seq: int
@@ -102,10 +102,11 @@ class ExplanationRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScoredExplanation(ExplanationRecord, frozen=True, kw_only=True):
-    """An explained decision of another detector than sigma.
+    """An explained decision of a detector other than sigma.
 
-    `score` and `score_threshold` are as in a decision log. `model` is the version of the model that spoke, 0 for none,
-    from event `model_since` on; None for a detector that learns nothing. `features` is what a model sees of a purchase.
+    `score` and `score_threshold` are as in a decision log. `model` is the version of the model that judged, 0 for none,
+    and `model_since` the event from which it was active; None for a detector that is not trained. `features` are the
+    purchase's features as the model gets them.
     """
 
     parameters: dict[str, Any]
@@ -125,10 +126,10 @@ async def explained(
     user: str | None = None,
     at: str | None = None,
 ) -> ExplanationRecord:
-    """The decision on one purchase of the stream log, named by its number, its line, or its user and time.
+    """Explain the decision on one purchase, named by `seq`, by `line` of the stream log, or by `user` and `at`.
 
     Raises:
-        UsageError: it is not named by just one of these, or there is no such decision.
+        UsageError: the purchase is not named in exactly one of these ways, or there is no such decision.
     """
     ways = (seq is not None, line is not None, user is not None and at is not None)
     if sum(ways) != 1 or (user is None) != (at is None):
@@ -168,10 +169,10 @@ async def _seq_of(layers: Sequence[Layer], user: str, at: str) -> int:
 
 
 def _purchase(then: Past) -> int:
-    """The amount of the purchase at the target.
+    """Return the amount (millionths) of the purchase at the target.
 
     Raises:
-        UsageError: it is none, or none that was judged.
+        UsageError: the event is not a purchase, or it was not judged.
     """
     events, place = then.found.events, then.place
     where = f"event {then.seq:,} ({then.found.file}:{int(events.line[place])})"
@@ -188,7 +189,7 @@ def _timestamp(then: Past) -> int:
 
 
 def _shared(opened: Opened, then: Past, grounds: Grounds, places: dict[int, Where]) -> dict[str, Any]:
-    """The fields that every detector's decision has."""
+    """Return the fields that explanations of all detectors have in common."""
     name, statistics, own = Names(then), grounds.statistics, places[then.seq]
     known = statistics.n > 0
     return {

@@ -1,4 +1,4 @@
-"""Judges the logs again with the code of a run, and with the models and labels of its history."""
+"""Judges the logs again with the code of a run, using the models and labels of its history."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
@@ -28,9 +28,9 @@ from peerwatch.storage.run_history import RunHistory, read_record
 
 
 class JudgedAgain(NamedTuple):
-    """A decision that the judge `live` has made again.
+    """A decision that was made again, and the judge `live` that made it.
 
-    `since` is the event from which on its model speaks, None if there is no model.
+    `since` is the event from which its model is active, None if there is no model.
     """
 
     decision: Reasons
@@ -47,12 +47,12 @@ class JudgedAgain(NamedTuple):
 
 
 async def judged_again(opened: Opened, then: Past) -> JudgedAgain:
-    """The decision of another detector than sigma on the event that comes after `then`.
+    """Make the decision on the event after `then` again, with a detector other than sigma.
 
-    Everything behind the checkpoint is judged up to it.
+    Everything between the checkpoint and the event is judged as well.
 
     Raises:
-        UsageError: it cannot be known which model spoke, or that model is not there any more.
+        UsageError: the model that judged is unknown or missing.
         RunError: a log could not be read any further, or the detector failed.
     """
     record = await run_sync(record_of, opened)
@@ -65,7 +65,7 @@ async def judged_again(opened: Opened, then: Past) -> JudgedAgain:
         pipeline = Pipeline(state, Judges(live), decisions=found, outlets=(), walkers=walkers)
         await pipeline.run(first_bytes(logs, then.size - state.progress.bytes))
     if found.decision is None or found.decision.scoring is None:
-        raise UsageError(f"event {then.seq:,} is not in the logs any more; they have changed while they were read")
+        raise UsageError(f"event {then.seq:,} is not in the logs any more; they changed while they were being read")
     scoring, since = found.decision.scoring, None
     if scoring.model:
         since = found.spoke.get(scoring.model)
@@ -75,10 +75,10 @@ async def judged_again(opened: Opened, then: Past) -> JudgedAgain:
 
 
 def record_of(opened: Opened) -> RunHistory | None:
-    """The history of the run with these settings; None if there is none.
+    """Return the history of the run with these settings; None if there is none.
 
     Raises:
-        UsageError: it is damaged.
+        UsageError: the history is damaged.
     """
     directory, newest, settings = opened.settings.state.directory, opened.newest, opened.settings
     if directory is None or newest is None:
@@ -90,11 +90,11 @@ def record_of(opened: Opened) -> RunHistory | None:
 
 
 def live_judge_of(opened: Opened, record: RunHistory | None, seq: int | None = None) -> LiveJudge:
-    """A judge that decides as the run's champion did, up to event `seq` or as far as the run has come.
+    """Return a judge that decides as the run's champion did, up to event `seq` or to the end of the run.
 
     Raises:
-        UsageError: it cannot be known which model speaks, or which labels count; or nobody but a state directory names
-            the code that judges.
+        UsageError: it is unknown which model or which labels were used; or the code of the detector is named only by a
+            state directory, which is not trusted.
     """
     _check_known(opened)
     settings = opened.settings
@@ -104,7 +104,7 @@ def live_judge_of(opened: Opened, record: RunHistory | None, seq: int | None = N
         if labelled or clocked:
             what = "which labels had been read" if labelled else "when each of its models became active"
             raise UsageError(
-                f"only the state directory of this run knows {what}; name it, with the settings of the run"
+                f"only the state directory of this run records {what}; name it, with the settings of the run"
             )
         return live
     complete = seq is None or seq <= record.through
@@ -117,7 +117,7 @@ def live_judge_of(opened: Opened, record: RunHistory | None, seq: int | None = N
 
 
 def _begun(opened: Opened, checkpoint: Checkpoint | None, live: LiveJudge) -> State:
-    """The state at the checkpoint or at the beginning, with everything that the judge remembers."""
+    """Return the state and restore the judge, as of the checkpoint or of the beginning."""
     D, T, shards = opened.D, opened.T, opened.settings.shards
     if checkpoint is None:
         return State.fresh(D, T, shards)
@@ -126,7 +126,11 @@ def _begun(opened: Opened, checkpoint: Checkpoint | None, live: LiveJudge) -> St
 
 
 def _check_known(opened: Opened) -> None:
-    """Check that no code is imported only because a state directory names it."""
+    """Check that no code would be imported only because a state directory names it.
+
+    Raises:
+        UsageError: it would be.
+    """
     name, parameters = opened.settings.detector.name, opened.settings.detector.parameters
     key = "detector.parameters" if name in DETECTORS else "detector.name"
     if name != SIGMA and opened.origins[key] == DEFAULT and not is_known({"name": name, "parameters": parameters}):
@@ -137,7 +141,7 @@ def _check_known(opened: Opened) -> None:
 
 
 class OneDecision:
-    """A decision log that remembers one decision, and from which events on models were active."""
+    """A decision log that stores one decision, and the events from which models were active."""
 
     flagged = False
 
@@ -147,24 +151,24 @@ class OneDecision:
         self.spoke: dict[int, int] = {}
 
     def wanted(self, queries: WindowQueries) -> Mask:
-        """The mask of the one decision that is wanted."""
+        """The mask that selects the decision, shape [q]."""
         wanted: Mask = queries.seq == self._seq
         return wanted
 
     def write(self, queries: WindowQueries, decisions: Sequence[Reasons]) -> None:  # noqa: ARG002
-        """Remember it."""
+        """Store the decision."""
         self.decision = decisions[0]
 
     def disagree(self, queries: WindowQueries, pairs: Sequence[tuple[Reasons, Reasons]]) -> None:
         """Never called: there is no challenger."""
 
     def tell(self, who: str, notices: Sequence[Notice | ModelActivated]) -> None:  # noqa: ARG002
-        """Remember when models became active."""
+        """Store the activation of models."""
         self.spoke |= {one.version: one.seq for one in notices if isinstance(one, ModelActivated)}
 
 
 def first_bytes(logs: Sequence[Source], size: int) -> list[Source]:
-    """The logs as far as the block with which `size` bytes of them all have been read."""
+    """Limit the logs to the blocks with the first `size` bytes of all of them."""
     left = [size]
     return [_Beginning(log, left) for log in logs]
 

@@ -12,15 +12,15 @@ from peerwatch.readable import shown
 class Ledger:
     """The entries of a ledger, decoded when they are used.
 
-    Where rotated ledgers were put together, an entry of a group within which a run ended may be followed by that of the
-    whole group; only the latter counts.
+    If rotated ledgers were concatenated, the entry of an incomplete group may be followed by the entry of the whole
+    group. Then only the latter counts.
     """
 
     def __init__(self, path: Path) -> None:
         """Read the file.
 
         Raises:
-            UsageError: it cannot be read.
+            UsageError: the file cannot be read.
         """
         self.name = shown(path)
         try:
@@ -33,25 +33,25 @@ class Ledger:
         return len(self._lines)
 
     def where(self, place: int) -> str:
-        """The file and line of the entry at a place."""
+        """Return the file and line of the entry at an index."""
         return f"{self.name}:{self._lines[place][0]}"
 
     def entry(self, place: int) -> LedgerEntry:
-        """The entry at a place, from 0.
+        """Return the entry at an index, from 0.
 
         Raises:
-            UsageError: its line is none.
+            UsageError: the line is not an entry.
         """
         try:
             return decode_entry(self._lines[place][1])
         except msgspec.MsgspecError as error:
             raise UsageError(
-                f"{self.where(place)}: not a ledger's line ({error}); name files that --verdicts has written"
+                f"{self.where(place)}: not a line of a ledger ({error}); name files written with --verdicts"
             ) from None
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """Whether two ledgers agree, and the sentence about it."""
+    """Whether two ledgers agree, and a sentence that says so."""
 
     same: bool
     text: str
@@ -60,10 +60,10 @@ class Comparison(msgspec.Struct, frozen=True):
 def compare(a: Ledger, b: Ledger) -> Comparison:
     """Find the first decision that differs.
 
-    An entry's digest is that of everything up to it, so the first entry that differs is found by bisection.
+    An entry's digest covers everything up to it, so the first entry that differs is found by bisection.
 
     Raises:
-        UsageError: a line that is looked at is no entry, or has been altered.
+        UsageError: a line is not an entry, or has been altered. Only lines that the search visits are checked.
     """
     low, high = 0, min(len(a), len(b))
     while low < high:
@@ -83,12 +83,12 @@ def compare(a: Ledger, b: Ledger) -> Comparison:
 
 
 def _within(a: Ledger, b: Ledger, place: int) -> Comparison:
-    """The first difference within the first entries that differ."""
+    """Find the first difference in the first entries that differ."""
     entries = one, other = a.entry(place), b.entry(place)
     if one.group != other.group:
         early, late, entry = (a, b, one) if one.group < other.group else (b, a, other)
         text = f"{early.name} has decisions up to event {entry.through:,} where {late.name} has none:"
-        return Comparison(same=False, text=f"{text} they do not come from the same logs.")
+        return Comparison(same=False, text=f"{text} they are not from the same logs.")
     said = [{verdict.seq: verdict for verdict in entry.flagged} for entry in entries]
     reached = min(one.through, other.through)
     for seq in sorted(said[0].keys() | said[1].keys()):
@@ -96,7 +96,7 @@ def _within(a: Ledger, b: Ledger, place: int) -> Comparison:
         if seq <= reached and _shown(found[0]) != _shown(found[1]):
             line = next(verdict.line for verdict in found if verdict is not None)
             width = max(len(a.name), len(b.name))
-            text = f"The first decision that differs is that on event {seq:,}, line {line:,}:"
+            text = f"The first decision that differs is on event {seq:,}, line {line:,}:"
             for ledger, verdict in zip((a, b), found, strict=True):
                 text += f"\n  {ledger.name:<{width}}  {_shown(verdict)}"
             return Comparison(same=False, text=text)
@@ -107,7 +107,7 @@ def _within(a: Ledger, b: Ledger, place: int) -> Comparison:
             f"Up to event {one.through:,} the same purchases are flagged, but {one.judged:,} and {other.judged:,} were"
             " judged:"
         )
-        return Comparison(same=False, text=f"{text} they do not come from the same logs.")
+        return Comparison(same=False, text=f"{text} they are not from the same logs.")
     raise UsageError(
         f"{a.where(place)} and {b.where(place)} agree, but their digests differ: one of the files has been altered"
     )
@@ -118,7 +118,7 @@ def _shown(verdict: FlaggedVerdict | None) -> str:
 
 
 def _ends(shorter: Ledger, longer: Ledger) -> Comparison:
-    """The result for a ledger that is the beginning of the other."""
+    """Describe a ledger that is the beginning of the other."""
     reached = shorter.entry(len(shorter) - 1).through if len(shorter) else 0
     text = f"{shorter.name} ends with event {reached:,}, and {longer.name} goes on; up to there they agree."
     return Comparison(same=False, text=text)

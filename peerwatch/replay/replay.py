@@ -28,7 +28,7 @@ from peerwatch.storage.checkpoints import Checkpoint, CheckpointEnvelope, Facts,
 
 
 class Part(NamedTuple):
-    """Events of one log in order, the first of them number `seq`, as they were read from `file` in one block."""
+    """Events of one log in order, beginning with number `seq`, that were read from `file` in one block."""
 
     file: str
     judged: bool
@@ -39,20 +39,20 @@ class Part(NamedTuple):
 
 
 class Target(Protocol):
-    """The event to stop before."""
+    """Selects the event to stop before."""
 
     def suits(self, facts: Facts) -> bool:
         """Whether a checkpoint was certainly taken before the event."""
 
     def place(self, part: Part) -> int | None:
-        """The event's place among those of the part, None if it is not there.
+        """Return the event's index in the part, None if it is not there.
 
         Raises:
             UsageError: the part shows that there is no such event.
         """
 
     def missed(self, events: int) -> UsageError | None:
-        """The error if the logs end after `events` events without the target; None if their end will do."""
+        """Return the error for logs that end after `events` events; None if the end of the logs will do."""
 
 
 class Where(NamedTuple):
@@ -63,7 +63,7 @@ class Where(NamedTuple):
 
 
 class LineIndex:
-    """The lines of the events that have been read, 4 bytes each."""
+    """The line numbers of the events read so far, in 4 bytes each."""
 
     def __init__(self) -> None:
         self._first: list[int] = []
@@ -78,7 +78,7 @@ class LineIndex:
             self._lines.append(part.events.line.astype(np.int32))
 
     def where(self, seq: int) -> Where | None:
-        """The place of an event, None if it has not been read."""
+        """Return the file and line of an event, None if it has not been read."""
         place = bisect_right(self._first, seq) - 1
         if place < 0 or seq - self._first[place] >= len(self._lines[place]):
             return None
@@ -86,7 +86,7 @@ class LineIndex:
 
 
 class Opened(NamedTuple):
-    """Opened logs: the settings in full, the checkpoint to begin at, and the logs after it."""
+    """Opened logs with complete settings, the checkpoint to begin at, and the logs after it."""
 
     settings: Settings
     D: int
@@ -110,10 +110,10 @@ class Opened(NamedTuple):
 
 
 class Past(NamedTuple):
-    """The state before event `seq`, and the event's `place` in `part`; both may be missing.
+    """The state before event `seq`, and the event's index `place` in `part`. At the end of the logs `part` is None.
 
-    `state` has one shard, whose history keeps one purchase of each user more than a window needs. `size` counts the
-    bytes of all logs up to the end of the part.
+    `state` has one shard, whose history keeps T + 1 purchases of each user. `size` counts the bytes of all logs up to
+    the end of the part.
     """
 
     state: State
@@ -122,12 +122,12 @@ class Past(NamedTuple):
     part: Part | None
     place: int
     unseen: frozenset[int]
-    """Named users that do not exist yet."""
+    """Configured users that do not exist yet."""
     size: int
 
     @property
     def found(self) -> Part:
-        """The part in which event `seq` is, at `place`.
+        """The part that contains event `seq`.
 
         Raises:
             LookupError: the logs end before it.
@@ -147,7 +147,7 @@ class Past(NamedTuple):
         return arena[ends[user - 1] if user else 0 : ends[user]].tobytes()
 
     def key(self, user: int) -> tuple[int, bytes]:
-        """The sort key of a user; ids that are numbers sort as numbers."""
+        """Return the sort key of a user. Numeric ids sort as numbers."""
         name = self.name(user)
         return len(name), name
 
@@ -159,20 +159,21 @@ async def open_replay(
     *,
     fallback: Layer = NOTHING_SET,
 ) -> Opened:
-    """Open the logs of these settings to read them again, from the newest checkpoint that `suits` or from the start.
+    """Open the logs of these settings, to read them from the newest checkpoint that `suits`, or from the beginning.
 
-    A state directory is only looked at: it may be that of a run that is going on. What neither the layers nor that
-    state nor the header set, `fallback` does; with another D or T than the state's its checkpoints are left alone.
+    A state directory is only read, because its run may be going on. `fallback` applies to settings that are set neither
+    in the layers, nor in the state, nor in the header line. If D or T differ from the state's, its checkpoints are not
+    used.
 
     Raises:
-        UsageError: something is missing or cannot be read. A log that has lost something raises it while it is read.
+        UsageError: a setting is missing or a file cannot be read. Reading the logs raises it too if a part is missing.
     """
     layers = [Layer({"idle_exit": 0.0}, {}), *layers]
     settings, origins = resolve(*layers)
     if settings.input.stream is None:
         raise UsageError(NOT_SET.format(key="input.stream", what="the stream log", option="STREAM"))
     await run_sync(_check_readable_again, settings)
-    must = origins["state.directory"].startswith("--")  # a config may name one that no run has made yet
+    must = origins["state.directory"].startswith("--")  # a config may name a directory that does not exist yet
     envelope, checkpoint = await run_sync(_choose, settings, suits, must)
     beginning, built = Beginning(), NOTHING_SET
     if envelope is None and settings.follow:
@@ -206,7 +207,7 @@ def _choose(
     suits: Callable[[Facts], bool],
     must: bool,  # noqa: FBT001 (run_sync has no keywords)
 ) -> tuple[CheckpointEnvelope | None, Checkpoint | None]:
-    """The envelope of any checkpoint, for what they have in common, and the newest checkpoint that suits."""
+    """Return the envelope of any checkpoint, and the newest checkpoint that suits."""
     if settings.state.directory is None:
         return None, None
     directory, newest = Path(settings.state.directory), None
@@ -218,17 +219,17 @@ def _choose(
             try:
                 return newest, read_checkpoint(path, settings.input)
             except FileNotFoundError:
-                continue  # a run that is going on has let go of it
+                continue  # a run has removed it meanwhile
     return newest, None
 
 
 async def parts(
     logs: Sequence[AnyLog], decoder: Decoder, events: int, bookmarks: Sequence[Bookmark[Position]] = ()
 ) -> AsyncGenerator[Part, None]:
-    """The logs' events after the first `events`, decoded, in order.
+    """Decode and yield the events after the first `events` ones, in order.
 
     Raises:
-        UsageError: a mark shows that they are not numbered as they were: something is missing.
+        UsageError: a bookmark shows that the events are numbered otherwise than before, so something is missing.
         SourceError: a log could not be read any further.
     """
     seq = events + 1
@@ -244,7 +245,11 @@ async def parts(
 
 
 def _check_numbers(part: Part, bookmarks: Sequence[Bookmark[Position]]) -> None:
-    """Check that each bookmark in the part has as many events before it as when it was made."""
+    """Check that each bookmark in the part has the same number of events before it as when it was made.
+
+    Raises:
+        UsageError: one has not.
+    """
     begin, end = part.block.offset, part.block.position
     for mark in bookmarks:
         there = mark.position
@@ -254,12 +259,12 @@ def _check_numbers(part: Part, bookmarks: Sequence[Bookmark[Position]]) -> None:
             if before != mark.events:
                 raise UsageError(
                     f"{part.file}, byte {there.offset:,}: {before:,} events stand before it, but {mark.events:,} did"
-                    " when the run read it; what stood before has been changed or is gone"
+                    " when the run read it; earlier lines have been changed or removed"
                 )
 
 
 async def past(opened: Opened, target: Target, named: Sequence[bytes] = ()) -> Past:
-    """Read the logs up to the target, and return the state there.
+    """Read the logs up to the target, and return the state before it.
 
     Raises:
         UsageError: there is no such event.
@@ -300,7 +305,7 @@ def _begun(opened: Opened, named: Sequence[bytes]) -> tuple[State, int]:
 
 
 async def places_of(opened: Opened, seqs: Int64s, lines: LineIndex) -> dict[int, Where]:
-    """The places of events; those that `lines` does not know are looked for between the bookmarks around them.
+    """Return the file and line of events. Those not in `lines` are looked up between the nearest bookmarks.
 
     Raises:
         UsageError: the logs are not those that the state directory was built from.
@@ -322,7 +327,7 @@ async def places_of(opened: Opened, seqs: Int64s, lines: LineIndex) -> dict[int,
 def _counted(
     opened: Opened, mark: Bookmark[Position] | None, behind: Bookmark[Position] | None, seqs: Sequence[int]
 ) -> dict[int, Where]:
-    """The places of events between two bookmarks if every line there is an event; otherwise nothing."""
+    """Return the places of events between two bookmarks, if every line there is an event; otherwise nothing."""
     if mark is None or behind is None or mark.judged != behind.judged:
         return {}
     begin, end, settings = mark.position, behind.position, opened.settings
@@ -334,7 +339,7 @@ def _counted(
 
 
 async def _read(opened: Opened, mark: Bookmark[Position] | None, seqs: Sequence[int]) -> dict[int, Where]:
-    """The places of events after a bookmark, by reading on from there."""
+    """Return the places of events after a bookmark, by reading the log from there."""
     lines = LineIndex()
     async with AsyncExitStack() as stack:
         logs = await _open_at(opened, mark, stack)
@@ -354,7 +359,7 @@ async def _read(opened: Opened, mark: Bookmark[Position] | None, seqs: Sequence[
 
 
 async def reopened(opened: Opened, checkpoint: Checkpoint | None, stack: AsyncExitStack) -> list[AnyLog]:
-    """The logs, opened again after a checkpoint or from their beginning.
+    """Open the logs again, after a checkpoint or from their beginning.
 
     Raises:
         UsageError: one of them cannot be read any more.
@@ -365,7 +370,7 @@ async def reopened(opened: Opened, checkpoint: Checkpoint | None, stack: AsyncEx
 
 
 async def _open_at(opened: Opened, mark: Bookmark[Position] | None, stack: AsyncExitStack) -> list[AnyLog]:
-    """The logs from a bookmark on, or from their beginning."""
+    """Open the logs at a bookmark, or from their beginning."""
     if opened.newest is not None and mark is not None:
         facts = msgspec.structs.replace(opened.newest.facts, judged=mark.judged, position=mark.position)
         there = Checkpoint({}, msgspec.structs.replace(opened.newest, facts=facts))

@@ -1,4 +1,4 @@
-"""`peerwatch rejects requeue`: feeds corrected lines back."""
+"""`peerwatch rejects requeue`: appends corrected lines to a log."""
 
 import os
 from collections.abc import Sequence
@@ -12,20 +12,20 @@ from peerwatch.readable import shown
 
 LOOKS: Final = 20
 LOOK_SECONDS: Final = 0.05
-"""How many times, and how many seconds apart, to look whether somebody finishes the log's last line."""
+"""How often, and at which interval in seconds, to check whether the log's incomplete last line has been finished."""
 CHUNK: Final = 1 << 16
 
 
 def append_events(content: bytes, name: str, stream: Path) -> int:
-    """Append the lines of `content`, found in the file `name`, to the log; returns how many there are.
+    """Append the lines of `content`, which come from the file `name`, to the log; return their number.
 
-    A writer may be in the middle of a line: that is waited for, and not for long. Nothing is put into a line that
-    somebody has begun.
+    If the log ends within a line, another writer may be about to finish it, so this waits for a short time. Nothing is
+    ever appended to an incomplete line.
 
     Raises:
         UsageError: a line is not an event, the log cannot be opened, or it ends within a line; nothing has been
             appended.
-        RunError: the log could not be written, or somebody has begun a line in the very moment.
+        RunError: the log could not be written, or another writer began a line at the same moment.
     """
     events = _events(content, name)
     try:
@@ -42,10 +42,10 @@ def append_events(content: bytes, name: str, stream: Path) -> int:
 
 
 def _events(content: bytes, name: str) -> Sequence[bytes]:
-    """The lines to append, checked.
+    """Check the lines and return those to append.
 
     Raises:
-        UsageError: one is not an event.
+        UsageError: a line is not an event.
     """
     events = []
     for number, line in enumerate(content.split(b"\n"), 1):
@@ -73,7 +73,9 @@ def _append(descriptor: int, lines: bytes, name: str) -> None:
         )
     data = b"\n" * bool(last) + lines
     if os.write(descriptor, data) < len(data):
-        raise RunError(f"{name} took only a part of the lines: the disk is full; free it and look at its end")
+        raise RunError(
+            f"{name} took only a part of the lines: the disk is full; free some space and check the end of the file"
+        )
     begin = os.lseek(descriptor, 0, os.SEEK_CUR) - len(data)
     if not last and begin > 0 and os.pread(descriptor, 1, begin - 1) != b"\n":
         raise RunError(
@@ -83,7 +85,7 @@ def _append(descriptor: int, lines: bytes, name: str) -> None:
 
 
 def _last_line(descriptor: int) -> bytes:
-    """The bytes after the last line feed."""
+    """Return the bytes after the last line feed."""
     end = os.fstat(descriptor).st_size
     parts: list[bytes] = []
     while end > 0:
@@ -97,7 +99,7 @@ def _last_line(descriptor: int) -> bytes:
 
 
 def _is_begun(line: bytes) -> bool:
-    """Whether a last line is neither blank nor whole: JSON that only lacks its line feed is."""
+    """Whether a last line is incomplete. Blank text is not, nor is valid JSON that only lacks its line feed."""
     own = line[begin_of_line(line) :].strip()
     if not own:
         return False

@@ -1,4 +1,4 @@
-"""`peerwatch state`: one user as of any moment, from the logs."""
+"""`peerwatch state`: a user's state at any moment, from the logs."""
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -20,11 +20,11 @@ from peerwatch.runtime.decision_log import moment
 from peerwatch.settings.model import SIGMA, Layer
 
 LONGEST_SEQ: Final = 20
-"""A number with more digits than this is not a sequence number."""
+"""The most digits of a sequence number. Longer numbers are taken as timestamps."""
 
 
 class HeldPurchase(msgspec.Struct, frozen=True):
-    """A purchase that the user has made: event, file, line, time and amount."""
+    """A purchase of the user: event, file, line, time and amount."""
 
     seq: int
     file: str
@@ -34,11 +34,10 @@ class HeldPurchase(msgspec.Struct, frozen=True):
 
 
 class UserState(msgspec.Struct, frozen=True, kw_only=True):
-    """A user as of the moment after event `seq`: friends, network, purchases, and the window of the next purchase.
+    """A user's state after event `seq`: friends, network, purchases, and the window of a purchase made now.
 
-    `purchases` are the user's T latest, the newest first: no window reaches further. The window is that of a purchase
-    by this user at this moment; its mean and sd are null if it is empty. Only sigma has a k, and a threshold that is
-    an amount.
+    `purchases` are the user's T latest, newest first; older ones cannot be in a window. Mean and sd of the window are
+    null if it is empty. `k` and `threshold` (an amount) are set for sigma only.
     """
 
     seq: int
@@ -56,10 +55,10 @@ class UserState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def state_of(layers: Sequence[Layer], user: str, at: str) -> UserState:
-    """What was known of a user after event number `at`, or before the first event later than the timestamp `at`.
+    """Return a user's state after event number `at`, or before the first event later than the timestamp `at`.
 
     Raises:
-        UsageError: the user did not exist then, or there is no such moment.
+        UsageError: the user did not exist then, the logs have no event `at`, or `at` is not a timestamp.
     """
     target: Target = (
         BySeq(int(at) + 1, end=True) if at.isascii() and at.isdigit() and len(at) < LONGEST_SEQ else ByTime(time_of(at))
@@ -106,7 +105,7 @@ async def state_of(layers: Sequence[Layer], user: str, at: str) -> UserState:
 
 
 def as_text(state: UserState) -> str:
-    """The state as text for a person."""
+    """Format the state as text."""
     hops = by_hop(member.hop for member in state.network)
     window = f"{state.window_size} purchases, mean {state.mean}, sd {state.sd}"
     if state.window_size < 2:

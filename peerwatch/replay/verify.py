@@ -33,7 +33,7 @@ PROGRESS_SECONDS: Final = 0.1
 
 
 class Verified(NamedTuple):
-    """The result of judging again: `wrong` says where the file OUTPUT first differs; None if it does not."""
+    """The result of judging again. `wrong` says where OUTPUT first differs, None if it does not."""
 
     totals: Totals
     output: str
@@ -42,17 +42,17 @@ class Verified(NamedTuple):
 
 
 class ComparingSink:
-    """A sink that compares what would be written with a file, and remembers the first line that differs."""
+    """A sink that compares what would be written with a file, and stores the first line that differs."""
 
     def __init__(self, path: str) -> None:
         self.name = shown(path)
         self._path = path
         self._file: Any = None
         self.same = 0
-        """The number of lines that are as they should be."""
+        """The number of lines that agree."""
         self.differs = False
         self.found = b""
-        """What the file has where it differs: a line, or nothing at its end."""
+        """The line of the file that differs; empty if the file ends there."""
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Open the file; it is closed with the stack.
@@ -71,7 +71,7 @@ class ComparingSink:
             await self._compare(encoded(records))
 
     async def finish(self) -> None:
-        """Check that the file ends here, because nothing more is to be written."""
+        """Check that the file ends where the output ends."""
         if not self.differs and (found := await self._read(1)):
             self.differs, self.found = True, found + await self._line()
 
@@ -104,7 +104,7 @@ class ComparingSink:
 
 
 class FlaggedPlace:
-    """A ledger that remembers only the flagged purchase at which the output differs."""
+    """A ledger sink that keeps only the flagged purchase at which the output differs."""
 
     def __init__(self, output: ComparingSink) -> None:
         self._output = output
@@ -128,7 +128,7 @@ class FlaggedPlace:
 
 
 async def verified(layers: Sequence[Layer], console: Progress) -> Verified:
-    """Judge the logs that the settings name from their beginning, and compare with the output that they name.
+    """Judge the logs from their beginning, and compare the result with the output named in the settings.
 
     Raises:
         UsageError: something is missing or cannot be read.
@@ -167,10 +167,10 @@ async def verified(layers: Sequence[Layer], console: Progress) -> Verified:
 
 
 def _audit_share(opened: Opened) -> float:
-    """The share of decisions to recompute: of sigma's only.
+    """Return the share of decisions to recompute. Only decisions by sigma can be.
 
     Raises:
-        UsageError: somebody has asked for it with another detector.
+        UsageError: the user has asked for an audit of another detector.
     """
     if opened.settings.detector.name != SIGMA and opened.origins["audit"] == DEFAULT:
         return 0.0
@@ -186,7 +186,7 @@ async def _show(pipeline: Pipeline, console: Progress) -> None:
 
 
 def _wrong(output: ComparingSink, verdict: FlaggedVerdict | None) -> str | None:
-    """The sentence about where the output differs: what is there, and what should be."""
+    """Return the sentence about the first difference: what is in the file, and what it should be."""
     if not output.differs:
         return None
     where = f"{output.name}:{output.same + 1}"
@@ -200,7 +200,7 @@ def _wrong(output: ComparingSink, verdict: FlaggedVerdict | None) -> str | None:
 
 
 def as_text(found: Verified) -> str:
-    """The result as text for a person."""
+    """Format the result as text."""
     totals = found.totals
     rows = [("judged", f"{totals.decisions:,}", f"decisions again, hash {totals.verdicts}")]
     if totals.recomputed:

@@ -1,6 +1,6 @@
-"""The settings, and where each value came from.
+"""The settings model, and the origin of each value.
 
-A command-line option beats the YAML config, which beats the batch log's header line, which beats the default.
+A command-line option takes precedence over the YAML config, then come the batch log's header line and the default.
 `configs/default.yaml` explains every key.
 """
 
@@ -25,14 +25,14 @@ Score = Annotated[float, Meta(gt=0, le=1e300)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 Count = Annotated[int, Meta(ge=1, le=2**62)]
 TrainingRows = Annotated[int, Meta(ge=50, le=100_000)]
-Kept = Annotated[int, Meta(ge=2, le=1_000_000)]  # two: should the newest be damaged, the one before serves
+Kept = Annotated[int, Meta(ge=2, le=1_000_000)]  # at least two, in case the newest is damaged
 LogFormat = Literal["console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Decisions = Literal["flagged", "all", "none"]
 
 
 class InputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which logs are read."""
+    """The logs to read."""
 
     batch: str | None = None
     stream: str | None = None
@@ -40,7 +40,7 @@ class InputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class OutputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which files are written."""
+    """The files to write."""
 
     flagged: str | None = None
     rejects: str | None = None
@@ -49,32 +49,32 @@ class OutputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 SIGMA: Final = "sigma"
-"""The detector that decides exactly; its k is a key of its own."""
+"""The name of the exact detector, whose k is a key of its own."""
 
 
 class TrainingSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The size of a training set, and the most purchases between two models."""
+    """The size of a training set, and the largest number of purchases between two of them."""
 
     rows: TrainingRows = 1000
     every: Count = 50_000
 
 
 class AdaptSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the threshold adapts to: a share of flagged purchases, or of anomalies among the labelled ones."""
+    """The target of an adaptive threshold: a flag rate, or a precision among the labelled purchases."""
 
     flag_rate: Part | None = None
     precision: Part | None = None
 
 
 class SeveritySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Above which scores a flagged purchase is worse than a warning; no levels if neither is set."""
+    """The scores above which a flagged purchase is critical or an emergency. No levels if neither is set."""
 
     critical: Score | None = None
     emergency: Score | None = None
 
 
 class DetectorSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The detector that judges windows."""
+    """The detector that judges windows, and everything that is set for it."""
 
     name: str = SIGMA
     k: Deviations = 3.0
@@ -85,30 +85,30 @@ class DetectorSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     severity: SeveritySettings = SeveritySettings()
 
     def described(self) -> dict[str, Any]:
-        """The detector and its parameters, for a record."""
+        """The detector and its parameters, as a record."""
         own = {"k": self.k} if self.name == SIGMA else {"parameters": self.parameters}
         return {"detector": self.name} | own
 
     def shown(self) -> str:
-        """The detector and its parameters, for a person."""
+        """The detector and its parameters, as text."""
         if self.name == SIGMA:
             return f"k={self.k:g}"
         return " ".join([self.name, *(f"{key}={value}" for key, value in self.parameters.items())])
 
     def exact_k(self) -> Fraction:
-        """`k` as it is written in decimals, not as the nearest binary fraction."""
+        """Return `k` as an exact decimal fraction, not the nearest binary one."""
         return Fraction(repr(self.k))
 
 
 class ChallengerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A second detector, whose verdicts are only compared; none if it has no name."""
+    """A second detector, whose verdicts are only compared. None if it has no name."""
 
     name: str | None = None
     k: Deviations = 3.0
     parameters: dict[str, Any] = {}
 
     def exact_k(self) -> Fraction:
-        """`k` as it is written in decimals, not as the nearest binary fraction."""
+        """Return `k` as an exact decimal fraction, not the nearest binary one."""
         return Fraction(repr(self.k))
 
 
@@ -116,7 +116,7 @@ Rule: TypeAlias = DetectorSettings | ChallengerSettings
 
 
 class LogSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is logged, in which format, and where."""
+    """What to log, in which format, and where."""
 
     format: LogFormat = "console"
     level: LogLevel = "warning"
@@ -156,7 +156,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 RENAMED: Final = {"shadow": "audit", "detector.learning": "detector.training"}
-"""Keys of earlier versions, and what they are called now."""
+"""Keys of earlier versions, and their present names."""
 DEFAULT: Final = "default"
 DIRECTORIES: Final = {"state.directory"}
 PATHS: Final = {
@@ -178,7 +178,7 @@ NOTHING_SET: Final = Layer({}, {})
 
 
 def keys(kind: type[Struct] = Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every dotted key that can be set, with its type."""
+    """Yield every dotted key that can be set, with its type."""
     for name, hint in get_type_hints(kind, include_extras=True).items():
         if isinstance(hint, type) and issubclass(hint, Struct):
             yield from keys(hint, f"{prefix}{name}.")
@@ -187,7 +187,7 @@ def keys(kind: type[Struct] = Settings, prefix: str = "") -> Iterator[tuple[str,
 
 
 def value_of(settings: Settings, key: str) -> Any:
-    """The value at a dotted key."""
+    """Return the value of a dotted key."""
     value: Any = settings
     for name in key.split("."):
         value = getattr(value, name)
@@ -195,10 +195,10 @@ def value_of(settings: Settings, key: str) -> Any:
 
 
 def resolve(*layers: Layer) -> tuple[Settings, dict[str, str]]:
-    """The settings from layers, the strongest first, and each key's origin.
+    """Merge layers, the strongest first. Returns the settings and the origin of each key.
 
     Raises:
-        UsageError: a value is of the wrong type or impossible.
+        UsageError: a value has the wrong type or is invalid.
     """
     values: dict[str, Any] = {}
     origins = {key: DEFAULT for key, _ in keys()}
@@ -239,6 +239,6 @@ def _path(key: str, value: str, origin: str) -> str:
 
 
 def expected(error: msgspec.ValidationError) -> str:
-    """The expected kind of value, in words."""
+    """Describe the expected kind of value, given the validation error."""
     words = str(error).partition(", got")[0].partition(" - at")[0]
     return words.removeprefix("Expected ").replace("`", "").replace(" | null", "")

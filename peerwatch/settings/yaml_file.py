@@ -1,4 +1,4 @@
-"""Config files: YAML to settings, each value with the line it stands on."""
+"""Reads YAML config files, keeping the line of each value."""
 
 import difflib
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from peerwatch.settings.model import RENAMED, Layer, keys
 
 
 def read_config(path: Path) -> Layer:
-    """The values of a YAML config file. A key without a value counts as not given.
+    """Read a YAML config file. A key without a value counts as not set.
 
     Raises:
         UsageError: the file cannot be read, is not YAML, or has an unknown or repeated key.
@@ -39,7 +39,7 @@ def read_config(path: Path) -> Layer:
 
 
 def _scalars(node: yaml.Node, path: Path, prefix: str) -> Iterator[tuple[str, Any, str]]:
-    """Dotted key, value and origin of everything set below a mapping."""
+    """Yield the dotted key, value and origin of every setting in a mapping."""
     origin = f"{path}:{node.start_mark.line + 1}"
     if node.tag == "tag:yaml.org,2002:null":
         return
@@ -55,7 +55,7 @@ def _scalars(node: yaml.Node, path: Path, prefix: str) -> Iterator[tuple[str, An
             raise UsageError(f"{origin}: a key must be a word, not a list or a mapping")
         key = f"{prefix}{key_node.value}"
         if key in seen:
-            raise UsageError(f'{origin}: the key "{key}" is there twice')
+            raise UsageError(f'{origin}: the key "{key}" appears twice')
         seen.add(key)
         if key in known:
             value = _construct(value_node, origin, key)
@@ -68,7 +68,7 @@ def _scalars(node: yaml.Node, path: Path, prefix: str) -> Iterator[tuple[str, An
         else:
             close = {name.lower(): name for name in (*known, *sections)}
             near = difflib.get_close_matches(key.lower(), close, n=1)
-            hint = f'did you mean "{close[near[0]]}"?' if near else f"known are {', '.join(known)}"
+            hint = f'did you mean "{close[near[0]]}"?' if near else f"the known keys are {', '.join(known)}"
             raise UsageError(f'{origin}: unknown key "{key}"; {hint}')
 
 

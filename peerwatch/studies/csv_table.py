@@ -1,4 +1,4 @@
-"""Tables from CSV text, with errors that name the line of a bad value."""
+"""Reads tables from CSV text. Errors name the line of an invalid value."""
 
 import csv
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from peerwatch.readable import shown
 
 
 class CsvTable(NamedTuple):
-    """A table as text: its name, its header with the header's line, and each row with its line."""
+    """A table as text: its name, its header and the header's line, and each row with its line."""
 
     name: str
     first: int
@@ -22,10 +22,10 @@ class CsvTable(NamedTuple):
     rows: list[list[str]]
 
     def texts(self, column: str) -> list[str]:
-        """One column as text.
+        """Return a column as text.
 
         Raises:
-            UsageError: there is no such column, or more than one.
+            UsageError: the column does not exist, or its name is not unique.
         """
         if column not in self.header:
             raise UsageError(
@@ -40,10 +40,10 @@ class CsvTable(NamedTuple):
         return [row[place] for row in self.rows]
 
     def numbers(self, column: str) -> Floats:
-        """One column as finite numbers, shape [rows].
+        """Return a column as finite numbers, shape [rows].
 
         Raises:
-            UsageError: there is no such column, or a value is no finite number.
+            UsageError: the column does not exist, its name is not unique, or a value is not a finite number.
         """
         values = [number(text) for text in self.texts(column)]
         for line, text, value in zip(self.lines, self.texts(column), values, strict=True):
@@ -53,7 +53,7 @@ class CsvTable(NamedTuple):
 
 
 def number(text: str) -> float | None:
-    """The finite number that the text is, None if it is not one."""
+    """Parse a finite number; None if the text is not one."""
     try:
         value = float(text) if "_" not in text else np.nan
     except ValueError:
@@ -62,11 +62,11 @@ def number(text: str) -> float | None:
 
 
 def parsed(name: str, text: Iterable[str]) -> CsvTable:
-    """The table in lines of CSV, of which the first is the header; blank lines are skipped.
+    """Parse lines of CSV, of which the first is the header. Blank lines are skipped.
 
     Raises:
-        UsageError: a row has not as many fields as the header.
-        csv.Error: it is not CSV text.
+        UsageError: a row does not have as many fields as the header.
+        csv.Error: the text is not CSV.
     """
     reader = csv.reader(text)
     (first, header), *rest = [(reader.line_num, row) for row in reader if row] or [(1, [])]
@@ -77,10 +77,10 @@ def parsed(name: str, text: Iterable[str]) -> CsvTable:
 
 
 def read_csv_table(path: Path) -> CsvTable:
-    """Read a table with a header line.
+    """Read a CSV file with a header line.
 
     Raises:
-        UsageError: it cannot be read, or a row has not as many fields as the header.
+        UsageError: the file cannot be read, or a row does not have as many fields as the header.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

@@ -1,4 +1,4 @@
-"""Seeded synthetic logs."""
+"""Generates seeded synthetic logs."""
 
 import math
 import os
@@ -15,7 +15,7 @@ from peerwatch.errors import RunError, UsageError
 
 FIRST_SECOND: Final = np.datetime64("2017-06-13T11:33:01", "s")
 TAIL: Final = 2.2
-"""Exponent of the Pareto weights with which users make friends: below 3, so the degrees' variance has no bound."""
+"""Exponent of the Pareto weights with which users befriend. Below 3, so the variance of degrees is unbounded."""
 SLICE: Final = 1 << 16
 PURCHASE, BEFRIEND, UNFRIEND = 0, 1, 2
 NAMES: Final = ("batch_log.json", "stream_log.json", "labels.json")
@@ -23,7 +23,7 @@ NAMES: Final = ("batch_log.json", "stream_log.json", "labels.json")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What to generate; shares are between 0 and 1."""
+    """What to generate. Shares are between 0 and 1."""
 
     users: int = 10_000
     batch_events: int = 200_000
@@ -47,15 +47,16 @@ class Recipe:
 
     @property
     def befriendings(self) -> int:
-        """Befriend events in the batch log."""
+        """The number of befriend events in the batch log."""
         return round(self.users * self.mean_degree / 2)
 
 
 @dataclass(frozen=True)
 class DrawnEvents:
-    """Columns of events in time order, as long as each other; of a purchase `b` means nothing, of the others `cents`.
+    """Events in time order, in columns of the same length.
 
-    `seconds` count from FIRST_SECOND, users from 0.
+    `seconds` count from FIRST_SECOND; users count from 0. `b` applies to friendship events only, `cents` to purchases
+    only.
     """
 
     kind: NDArray[np.int8]
@@ -65,15 +66,15 @@ class DrawnEvents:
     cents: NDArray[np.int64]
 
     def __getitem__(self, which: slice | NDArray[np.int64]) -> "DrawnEvents":
-        """Some of the events."""
+        """Return some of the events."""
         return DrawnEvents(self.kind[which], self.seconds[which], self.a[which], self.b[which], self.cents[which])
 
 
 def write_logs(directory: Path, recipe: Recipe, *, force: bool) -> list[Path]:
-    """Write the batch log, the stream log and the labels; returns their paths.
+    """Write the batch log, the stream log and the labels. Returns their paths.
 
     Raises:
-        UsageError: a file is there already and `force` is not set, or the directory cannot be made.
+        UsageError: a file exists and `force` is not set, or the directory cannot be made.
         RunError: a file could not be written.
     """
     paths = vacant(directory, NAMES, force=force)
@@ -82,11 +83,10 @@ def write_logs(directory: Path, recipe: Recipe, *, force: bool) -> list[Path]:
 
 
 def vacant(directory: Path, names: Sequence[str], *, force: bool) -> list[Path]:
-    """The paths for files of these names in a directory, which is created if needed.
+    """Return paths for new files in a directory, which is created if necessary.
 
     Raises:
-        UsageError: a file is there already and `force` is not set, the directory cannot be made, or something may not
-            be written.
+        UsageError: a file exists and `force` is not set, the directory cannot be made, or a path is not writable.
     """
     paths = [directory / name for name in names]
     try:
@@ -95,7 +95,7 @@ def vacant(directory: Path, names: Sequence[str], *, force: bool) -> list[Path]:
         raise UsageError(f"cannot make the directory {directory}: {error.strerror}") from None
     there = [str(path) for path in paths if path.exists()]
     if there and not force:
-        raise UsageError(f"{', '.join(there)} exists already; name another directory or add --force")
+        raise UsageError(f"{', '.join(there)} already exists; name another directory or add --force")
     for path in (directory, *filter(Path.exists, paths)):
         if not os.access(path, os.W_OK):
             raise UsageError(f"{path} may not be written; name another directory")
@@ -103,7 +103,7 @@ def vacant(directory: Path, names: Sequence[str], *, force: bool) -> list[Path]:
 
 
 def write_files(paths: Sequence[Path], contents: Iterable[Iterable[str]]) -> None:
-    """Write each file's lines, in ASCII.
+    """Write the lines of each file in ASCII.
 
     Raises:
         RunError: a file could not be written.
@@ -117,20 +117,20 @@ def write_files(paths: Sequence[Path], contents: Iterable[Iterable[str]]) -> Non
 
 
 def generate(recipe: Recipe) -> tuple[list[str], list[str], list[str]]:
-    """The lines of the batch log, the stream log and the labels."""
+    """Return the lines of the batch log, the stream log and the labels."""
     batch, stream, labels = map(list, _generated(recipe))
     return batch, stream, labels
 
 
 def _generated(recipe: Recipe) -> tuple[Iterator[str], Iterator[str], Iterator[str]]:
-    """The lines as generators, so that a large log's lines are never in memory together."""
+    """Return the lines as generators, so that a large log is never in memory as a whole."""
     events, _, odd = draw(recipe)
     labels = ((place, "sudden spender") for place in (odd - recipe.batch_events).tolist())
     return as_logs(recipe, events, labels)
 
 
 def draw(recipe: Recipe) -> tuple[DrawnEvents, NDArray[np.float64], NDArray[np.int64]]:
-    """The events of both logs, each user's typical amount in units of money, and the places of the anomalies."""
+    """Draw the events of both logs, each user's typical amount in money units, and the indices of the anomalies."""
     rng = np.random.default_rng(recipe.seed)
     count = recipe.batch_events + recipe.stream_events
     kind = np.full(count, PURCHASE, np.int8)
@@ -158,7 +158,7 @@ def draw(recipe: Recipe) -> tuple[DrawnEvents, NDArray[np.float64], NDArray[np.i
 def as_logs(
     recipe: Recipe, events: DrawnEvents, labels: Iterable[tuple[int, str]]
 ) -> tuple[Iterator[str], Iterator[str], Iterator[str]]:
-    """The lines of the batch log, the stream log and the labels: a place in the stream from 0, and a kind."""
+    """Return the lines of the batch log, the stream log and the labels. A label is a stream index and a kind."""
     header = f'{{"D":"{recipe.D}", "T":"{recipe.T}"}}\n'
     stream = events[recipe.batch_events :]
     named = (f'{{"line": {place + 1}, "id": "{stream.a[place] + 1}", "label": "{label}"}}\n' for place, label in labels)
@@ -166,7 +166,7 @@ def as_logs(
 
 
 def _pairs(rng: np.random.Generator, users: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Two different users each; the first buys alike, the second is befriended with a heavy tail."""
+    """Draw pairs of different users. The first is uniform; the second has a heavy-tailed weight."""
     weight = rng.pareto(TAIL, users) + 0.1
     a = rng.integers(0, users, count)
     b = rng.choice(users, count, p=weight / weight.sum())

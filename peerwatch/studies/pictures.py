@@ -1,4 +1,4 @@
-"""Pictures by matplotlib, an extra that is imported only here."""
+"""Draws pictures with matplotlib, an extra."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 FORMATS: Final = (".svg", ".png")
 MOST_DRAWN: Final = 1000
-"""With twice as many members, only some of those without a counting purchase who are not friends are drawn."""
+"""With more than twice as many members, only friends, members with a counting purchase and some others are drawn."""
 NAME_POINTS: Final = 9
-"""The distance of a member's id from its point."""
+"""The distance between a member's point and its id, in points."""
 NAME_ROOM: Final = 0.06
-"""The least distance of two members whose ids are written, in radii of the picture."""
+"""The smallest distance between members whose ids are written, as a share of the picture's radius."""
 WIDE: Final = 20
 """Amounts are drawn on a logarithmic scale if the largest is this many times the median."""
 INK, GREY, PALE, BLUE, RED = "#222222", "#8a8a8a", "#d9d9d9", "#2b6cb0", "#c53030"
@@ -29,10 +29,10 @@ MAGNITUDES: Final = 30
 
 
 def check(path: Path) -> None:
-    """Check that a picture can be written to `path`, before any work is done.
+    """Check that a picture can be written to `path`, before the work begins.
 
     Raises:
-        UsageError: the name has another ending, its directory is missing, or matplotlib is not installed.
+        UsageError: the file name has another extension, its directory is missing, or matplotlib is not installed.
     """
     if path.suffix not in FORMATS:
         raise UsageError(f"{shown(path)}: a picture's name ends in {' or '.join(FORMATS)}")
@@ -45,7 +45,7 @@ def check_installed() -> None:
     """Check that matplotlib is installed.
 
     Raises:
-        UsageError: it is not.
+        UsageError: it is not installed.
     """
     if find_spec("matplotlib") is None:
         raise UsageError("pictures need matplotlib, which is not installed: pip install matplotlib")
@@ -64,7 +64,7 @@ def save(figure: Any, path: Path) -> None:
 
 
 def draw_explanation(record: "ExplanationRecord", path: Path) -> None:
-    """The buyer's network by hops with the purchases that count, and the amount beside the window's amounts."""
+    """Draw the buyer's network by hops with the purchases that count, and the amount beside the window's amounts."""
     import matplotlib as mpl  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -137,7 +137,7 @@ def _draw_network(axes: Any, record: "ExplanationRecord") -> None:
 
 
 def _with_room(users: list[str], at: dict[str, tuple[float, float]], room: float) -> list[str]:
-    """The users whose ids can be written beside them without touching those of users before them."""
+    """Return the users whose ids can be written without touching those of users before them."""
     named: list[str] = []
     for user in users:
         if all(dist(at[user], at[other]) > room for other in named):
@@ -146,7 +146,7 @@ def _with_room(users: list[str], at: dict[str, tuple[float, float]], room: float
 
 
 def _radial(centre: str, parents: dict[str, str]) -> dict[str, tuple[float, float]]:
-    """A tree laid out in rings around its root: each branch gets an angle as wide as it has leaves."""
+    """Lay out a tree in rings around its root. Each branch gets an angle in proportion to its leaves."""
     children: dict[str, list[str]] = {centre: []}
     for user, parent in parents.items():  # parents stand before their children
         children[user] = []
@@ -211,7 +211,10 @@ def _draw_window(axes: Any, record: "ExplanationRecord") -> None:
 
 
 def draw_sweep(record: "Sweep", path: Path) -> None:
-    """The share that each setting flags over k: a panel for each D, a line for each T; below, how labels are met."""
+    """Draw the share flagged by each setting over k, in a panel for each D and a line for each T.
+
+    If there are labels, precision and recall are drawn below.
+    """
     import matplotlib as mpl  # noqa: PLC0415 (slow to import)
     from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -244,7 +247,7 @@ def draw_sweep(record: "Sweep", path: Path) -> None:
 
 
 def _scale(axes: Any, values: Sequence[float | None]) -> None:
-    """Shares from 0 on, as percentages; on a logarithmic axis if they are of different magnitudes."""
+    """Format an axis of shares as percentages; logarithmic if their magnitudes differ."""
     from matplotlib.ticker import FuncFormatter, NullFormatter  # noqa: PLC0415
 
     known = [value for value in values if value is not None]

@@ -1,4 +1,4 @@
-"""What other choices of D, T and k would have flagged: all of them in one pass over the logs."""
+"""Judges one stream with many combinations of D, T and k in one pass over the logs."""
 
 import errno
 import fcntl
@@ -38,14 +38,14 @@ from peerwatch.studies.sweep_table import Setting, SettingGrid, SweepRecord, com
 
 
 class LineLabel(msgspec.Struct, frozen=True):
-    """A line of the labels file: it names a line of the stream log, from 1, and may have a label."""
+    """A line of the labels file: the number of a line of the stream log, from 1, and an optional label."""
 
     line: Count
     label: object = None
 
 
 class Named(NamedTuple):
-    """The line of the labels file that names a line of the stream log, and its label, "" if there is none."""
+    """The label of a line of the stream log, "" if it has none, and its line in the labels file."""
 
     place: int
     kind: str
@@ -60,7 +60,7 @@ async def sweep(
     output: Path | None = None,
     force: bool = False,
 ) -> SweepRecord | Signals:
-    """The same as `swept`, with progress; a signal that comes meanwhile ends it with nothing written, and is returned.
+    """Like `swept`, but shows progress. A signal ends the sweep with nothing written, and is returned.
 
     Raises:
         UsageError, SourceError, SinkError: as `swept`.
@@ -84,12 +84,12 @@ async def swept(
     force: bool = False,
     progress: Progress | None = None,
 ) -> SweepRecord:
-    """Judge the stream log with every wanted setting; of what is not wanted, the one value that is set.
+    """Judge the stream log with every wanted setting. A parameter that is not varied keeps its configured value.
 
-    With `output` each setting's flagged purchases are written into that directory.
+    With `output` the flagged purchases of each setting are written to that directory.
 
     Raises:
-        UsageError: something is missing or cannot be used, nothing is there to judge, or a label names no purchase.
+        UsageError: something is missing or cannot be used, there is no purchase, or a label names no purchase.
         SourceError: a log could not be read any further.
         SinkError: an output could not be written.
     """
@@ -121,13 +121,13 @@ async def swept(
 
 
 async def _shielded(call: Callable[[], None]) -> None:
-    """Run a call on a thread even where the work around it has been cancelled."""
+    """Run a call on a thread, even if the work around it has been cancelled."""
     with anyio.CancelScope(shield=True):
         await run_sync(call)
 
 
 async def _until_signal(work: Callable[[], Awaitable[None]], signals: AsyncIterator[Signals]) -> Signals | None:
-    """Run the work to its end, or until a signal, which is returned."""
+    """Run the work until it ends or a signal arrives. Returns the signal, if any."""
     received: list[Signals] = []
     async with task_group() as tasks:
 
@@ -142,7 +142,7 @@ async def _until_signal(work: Callable[[], Awaitable[None]], signals: AsyncItera
 
 
 class Sweep:
-    """One pass over the logs: they are decoded once, and one history of the largest T serves every D."""
+    """One pass over the logs. They are decoded once, and one history of the largest T serves every D."""
 
     def __init__(
         self, opened: Opened, grid: SettingGrid, labels: Collection[int], files: "FlaggedFiles | None"
@@ -157,10 +157,10 @@ class Sweep:
         self.judged = 0
         count = len(grid.D) * len(grid.T) * len(grid.k) + 1
         self.shared: Int64s = np.zeros((count, count), np.int64)
-        """The number of purchases that any two settings both flag; the labels come last, like one more setting."""
+        """How many purchases any two settings both flag. The labels come last, as if they were a setting."""
 
     async def run(self, progressed: Callable[[int, str], None]) -> None:
-        """Go through the logs, and report how many bytes and events are done."""
+        """Read the logs; `progressed` is called with the bytes done and a text with the counts."""
         read = 0
         async with aclosing(parts(self._opened.logs, self._state.decoder, 0, self._opened.bookmarks)) as found:
             async for part in found:
@@ -197,13 +197,13 @@ class Sweep:
         return [Lane(graph, grid.T, grid.k, reasons=self._files is not None) for graph in graphs]
 
     def _count(self, part: Part, purchases: Events, verdicts: list[GridVerdicts]) -> None:
-        """Count and write the verdicts on a batch of purchases; `verdicts` has an item for each D and T."""
+        """Count and write the verdicts on a batch of purchases. `verdicts` has an item for each D and T."""
         labelled = np.zeros(len(purchases), np.bool_)
         if part.file == self._opened.logs[-1].name:
             labelled = np.isin(purchases.line, self._labels)
             self.found.update(purchases.line[labelled].tolist())
         flagged = np.vstack([*(each.flagged for each in verdicts), labelled])
-        rows = flagged.astype(np.float32)  # floats multiply quickest, and hold a batch's counts exactly
+        rows = flagged.astype(np.float32)  # float32 multiplies fastest and holds a batch's counts exactly
         self.shared += (rows @ rows.T).astype(np.int64)
         self.judged += len(purchases)
         if self._files is not None:
@@ -219,7 +219,7 @@ class Sweep:
 
 
 class Lane:
-    """Judges with one D and many T and k, by a friend graph of its own."""
+    """Judges with one D and many T and k. Has its own friend graph."""
 
     def __init__(self, graph: FriendGraph, T: Sequence[int], k: Sequence[float], *, reasons: bool) -> None:
         self._graph, self._T, self._reasons = graph, T[::-1], reasons
@@ -227,7 +227,10 @@ class Lane:
         self._most = windows_at_once(T[-1])
 
     def judge(self, history: PurchaseHistory, events: Events, seq: int, users: int) -> list[GridVerdicts]:
-        """The verdicts of each T, ascending, on the events' purchases; the first event is number `seq`."""
+        """Judge the purchases among events and return the verdicts of each T, ascending.
+
+        The first event has number `seq`.
+        """
         self._graph.reserve(users)
         bought = np.flatnonzero(events.kind == Kind.PURCHASE)
         flagged = np.zeros((len(self._T), len(self._k), len(bought)), np.bool_)
@@ -245,10 +248,10 @@ class Lane:
 
 
 def read_labels(path: Path) -> dict[int, Named]:
-    """The lines of the stream log that a labels file names, each with its first label; blank lines are skipped.
+    """Read a labels file: the named lines of the stream log, each with its first label. Blank lines are skipped.
 
     Raises:
-        UsageError: the file cannot be read, or a line of it names no line.
+        UsageError: the file cannot be read, or a line of it does not name a line of the stream.
     """
     try:
         lines = path.read_bytes().splitlines()
@@ -269,10 +272,10 @@ def read_labels(path: Path) -> dict[int, Named]:
 
 
 def check_labels(named: Mapping[int, Named], judged: AbstractSet[int], labels: Path, stream: str) -> None:
-    """Check that every label names a judged line of the stream log.
+    """Check that every label names a judged purchase.
 
     Raises:
-        UsageError: one does not.
+        UsageError: a label does not.
     """
     if unknown := sorted((named[line].place, line) for line in named.keys() - judged):
         place, line = unknown[0]
@@ -280,7 +283,7 @@ def check_labels(named: Mapping[int, Named], judged: AbstractSet[int], labels: P
 
 
 class FlaggedFiles:
-    """The files of flagged purchases, one for each setting: at the end there are all of them, or none."""
+    """The files of flagged purchases, one for each setting. In the end either all of them exist or none."""
 
     def __init__(self, directory: Path, settings: Sequence[Setting]) -> None:
         self._directory = directory
@@ -290,10 +293,10 @@ class FlaggedFiles:
         self._lock: int | None = None
 
     def begin(self, *, force: bool) -> None:
-        """Make the directory, lock it against another sweep, and make empty files.
+        """Create and lock the directory, and create empty temporary files.
 
         Raises:
-            UsageError: a file is there already and `force` is not set, or the directory cannot be used.
+            UsageError: a file exists and `force` is not set, or the directory cannot be used.
         """
         try:
             self._made = [path for path in (self._directory, *self._directory.parents) if not path.exists()]
@@ -312,7 +315,7 @@ class FlaggedFiles:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno == errno.EWOULDBLOCK:  # another errno: directories cannot be locked there, as on NFS
+            if error.errno == errno.EWOULDBLOCK:  # any other errno: directories cannot be locked, as on NFS
                 raise UsageError(
                     f"another sweep is writing into {shown(self._directory)}; name another directory"
                 ) from None
@@ -322,13 +325,13 @@ class FlaggedFiles:
             if place.is_dir():
                 raise UsageError(f"cannot write {shown(place)}: it is a directory; name another DIR")
             if place.exists() and not force:
-                raise UsageError(f"{shown(place)} exists already; name another directory, or add --force")
+                raise UsageError(f"{shown(place)} already exists; name another directory, or add --force")
 
     def append(self, number: int, lines: bytes) -> None:
-        """Append what a setting flags.
+        """Append lines that a setting flags.
 
         Raises:
-            SinkError: it could not be written.
+            SinkError: the file could not be written.
         """
         try:
             with self._unfinished[number].open("ab") as file:
@@ -337,10 +340,10 @@ class FlaggedFiles:
             raise self._failed(number, error) from None
 
     def finish(self) -> None:
-        """Give the files their names.
+        """Rename the temporary files to their final names.
 
         Raises:
-            SinkError: it could not be done.
+            SinkError: a file could not be renamed.
         """
         for number, (path, place) in enumerate(zip(self._unfinished, self._places, strict=True)):
             try:
@@ -353,11 +356,11 @@ class FlaggedFiles:
         return SinkError(f"cannot write {name}: {error.strerror}; fix that and sweep again")
 
     def discard(self) -> None:
-        """Remove unfinished files, and directories that were created for nothing; release the lock."""
+        """Remove temporary files, and directories that were created for them. Releases the lock."""
         for path in self._unfinished:
             path.unlink(missing_ok=True)
         for path in self._made:
-            with suppress(OSError):  # not empty: it has not been made for nothing
+            with suppress(OSError):  # not empty: it is in use
                 path.rmdir()
         if self._lock is not None:
             os.close(self._lock)

@@ -1,4 +1,4 @@
-"""Compares the settings of a sweep, as a record, as text and as CSV."""
+"""Compares the settings of a sweep; formats the result as a record, text or CSV."""
 
 import csv
 import io
@@ -15,13 +15,13 @@ from peerwatch.kernels import Int64s
 from peerwatch.network.statistics import shown_k
 
 WIDTH: Final = 1000
-"""The width of the table in characters, so that no cell is cut."""
+"""The width of the table in characters, large enough that no cell is cut."""
 COLUMNS: Final = ("D", "T", "k", "flagged", "share", "shared", "jaccard", "precision", "recall")
-"""The columns of the table, as the fields of a cell."""
+"""The columns of the table, which are the fields of a cell."""
 
 
 class SettingGrid(NamedTuple):
-    """The settings to try: every D with every T and every k, each ascending."""
+    """The settings to try: every combination of D, T and k, each sorted."""
 
     D: Sequence[int]
     T: Sequence[int]
@@ -33,7 +33,7 @@ class SettingGrid(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """One setting: a D, a T and a k."""
+    """A setting: one D, T and k."""
 
     D: int
     T: int
@@ -41,7 +41,7 @@ class Setting(NamedTuple):
 
     @property
     def shown_k(self) -> str:
-        """The k as a person writes it."""
+        """Its k in decimals."""
         return shown_k(Fraction(repr(self.k)))
 
     @property
@@ -53,9 +53,9 @@ class Setting(NamedTuple):
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """What one setting flags of the judged purchases.
 
-    `shared` are those that the current setting flags as well, `jaccard` is their share of what either flags (1 where
-    neither flags any). Of what is flagged `precision` is labelled, of what is labelled `recall` is flagged; null where
-    that is a share of nothing, and without labels.
+    `shared` counts purchases that the current setting flags as well. `jaccard` is their share of the purchases that
+    either flags, 1 if neither flags any. `precision` is the share of flagged purchases that are labelled, `recall` the
+    share of labelled purchases that are flagged. These are null if undefined or without labels.
     """
 
     D: int
@@ -70,9 +70,10 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SweepRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What all settings flag. `current` is the place of the setting that the others are compared with.
+    """The results of all settings. `current` is the index of the setting that the others are compared with.
 
-    `shared[i][j]` purchases are flagged by both settings i and j, `jaccard[i][j]` is their share of what either flags.
+    `shared[i][j]` is the number of purchases that both setting i and setting j flag, `jaccard[i][j]` their share of the
+    purchases that either flags.
     """
 
     judged: int
@@ -86,9 +87,9 @@ class SweepRecord(msgspec.Struct, frozen=True, kw_only=True):
 def compared(
     settings: Sequence[Setting], own: Setting, judged: int, shared: Int64s, *, has_labels: bool
 ) -> SweepRecord:
-    """The record of a sweep, from the number of purchases that any two settings both flag.
+    """Make the record of a sweep from the number of purchases that any two settings both flag.
 
-    `shared` has shape [settings + 1, settings + 1]: behind the settings stand the labels like one more.
+    `shared` has shape [settings + 1, settings + 1]; the labels come last, as if they were a setting.
     """
     flagged = np.diag(shared)
     jaccard = _jaccard(shared)
@@ -118,14 +119,14 @@ def compared(
 
 
 def _jaccard(shared: Int64s) -> NDArray[np.float64]:
-    """The Jaccard index of any two sets, from the sizes of their intersections."""
+    """Compute the Jaccard index of any two sets from the sizes of their intersections."""
     size = np.diag(shared)
     either = size[:, None] + size - shared
     return np.where(either, shared / np.maximum(either, 1), 1.0)
 
 
 def as_text(record: SweepRecord) -> str:
-    """The settings as a table for a person, the current one marked."""
+    """Format the settings as a table, with the current one marked."""
     from rich.console import Console as RichConsole  # noqa: PLC0415 (slow to import)
     from rich.table import Table  # noqa: PLC0415
 
@@ -154,7 +155,7 @@ def _ratio(value: float | None) -> str:
 
 
 def as_csv(record: SweepRecord) -> str:
-    """The settings as comma-separated values with a header line."""
+    """Format the settings as CSV with a header line."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)

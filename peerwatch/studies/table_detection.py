@@ -1,4 +1,4 @@
-"""`peerwatch detect`: a detector on columns of a plain table."""
+"""`peerwatch detect`: applies a detector to columns of a table."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,10 +15,10 @@ from peerwatch.studies.csv_table import CsvTable
 
 
 def _values(sheet: CsvTable, columns: Sequence[str]) -> Floats:
-    """Some columns as numbers, shape [rows, columns].
+    """Return columns as numbers, shape [rows, columns].
 
     Raises:
-        UsageError: one is not there, or named twice, or a value there is no finite number.
+        UsageError: a column does not exist or is named twice, or a value is not a finite number.
     """
     for place, column in enumerate(columns):
         if column in columns[:place]:
@@ -29,17 +29,19 @@ def _values(sheet: CsvTable, columns: Sequence[str]) -> Floats:
 def detected(
     sheet: CsvTable, columns: Sequence[str], method: str, parameters: Mapping[str, Any], model: Path | None = None
 ) -> list[list[str]]:
-    """The header and each flagged row of a table, with the score added, looking back. `model` is a file to save to.
+    """Return the header and the flagged rows of a table, with their scores. Each row is judged knowing all of them.
+
+    The fitted model is saved to the file `model`, if given.
 
     Raises:
-        UsageError: there is no such method, it does not take these parameters, there are too few rows, or what was
-            learned cannot be saved.
+        UsageError: the method does not exist or does not take these parameters, there are too few rows, or the model
+            cannot be saved.
     """
     values = _values(sheet, columns)
     try:
         detector = make(method, parameters)
         if model is not None and model.exists():
-            facts(model)  # what is no model is not written over
+            facts(model)  # do not overwrite a file that is not a model
         score, _, flagged = detector.look_back(values)
         if model is not None:
             save(detector.fit(values), model, columns=list(columns), rows=len(values))
@@ -51,10 +53,10 @@ def detected(
 
 
 def judged(sheet: CsvTable, columns: Sequence[str], model: Path) -> list[list[str]]:
-    """The header and each row that a saved model flags; it was fitted on another table with these columns.
+    """Return the header and the rows that a saved model flags, with their scores.
 
     Raises:
-        UsageError: the model cannot be read, or is one of other columns.
+        UsageError: the model cannot be read, or was fitted on other columns.
     """
     detector, learned = load(model), facts(model).get("columns", "of a run")
     if learned != list(columns):

@@ -256,7 +256,7 @@ def test_a_live_run_without_its_record_is_not_explained(live: Path) -> None:
     """Not without the state directory, not with that of other settings, and not what it has not judged yet."""
     result = explain(300)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "only the state directory of this run knows when each of its models became active" in result.stderr
+    assert "only the state directory of this run records when each of its models became active" in result.stderr
     with (live / "stream").open("ab") as stream:
         stream.write(purchase(1, "13", "2017-06-15 00:00:00"))
     last = max(seq for seq in decisions()) + 1
@@ -301,7 +301,7 @@ def test_thresholds_that_labels_have_moved_are_known() -> None:
     check([*edges, *some(8)], "--state", "state")
     result = explain(flagged[0])
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "only the state directory of this run knows which labels had been read" in result.stderr
+    assert "only the state directory of this run records which labels had been read" in result.stderr
     labels = Path("state/feedback.jsonl")
     labels.write_bytes(labels.read_bytes().splitlines(keepends=True)[0])
     result = explain(max(logged), "--state", "state")
@@ -446,7 +446,7 @@ def test_an_output_verifies_and_a_changed_line_is_named(detector: str) -> None:
     assert content_of(Path("state")) == before
     result = verify("--audit", "0.5")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "--audit: an audit recomputes sigma only" in result.stderr
+    assert "--audit: an audit can only recompute sigma" in result.stderr
 
 
 def test_a_live_run_verifies_by_its_record(live: Path) -> None:
@@ -456,7 +456,7 @@ def test_a_live_run_verifies_by_its_record(live: Path) -> None:
     assert content_of(live / "state") == before
     result = verify()
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "only the state directory of this run knows when each of its models became active" in result.stderr
+    assert "only the state directory of this run records when each of its models became active" in result.stderr
 
 
 @pytest.mark.usefixtures("logs")

@@ -151,16 +151,16 @@ def test_levels_are_written_with_what_is_flagged(logs: Path) -> None:
 @pytest.mark.parametrize(
     ("detector", "sentence"),
     [
-        ("{adapt: {flag_rate: 0.01}}", 'c.yaml:1: "detector.adapt.flag_rate": sigma gives no scores; take zscore'),
+        ("{adapt: {flag_rate: 0.01}}", 'c.yaml:1: "detector.adapt.flag_rate": sigma gives no scores; use zscore'),
         ("{drift: true}", 'c.yaml:1: "detector.drift": sigma gives no scores'),
         ("{name: mad, adapt: {flag_rate: 2}}", '"detector.adapt.flag_rate" is 2; expected `float` < 1.0'),
         ("{name: mad, adapt: {flag_rate: 0.1, precision: 0.9}}", 'set "flag_rate" or "precision"'),
-        ("{name: lof, adapt: {precision: 0.9}}", "lof has no threshold that stays the same; take a rule"),
+        ("{name: lof, adapt: {precision: 0.9}}", "lof has no fixed threshold; use a rule"),
         ("{severity: {critical: 5}}", 'set both "critical" and "emergency"'),
         ("{severity: {critical: 5, emergency: 4}}", 'severity: "critical" is 5.0; expected at most 4.0'),
         ("{name: mad, training: {rows: 3}}", '"detector.training.rows" is 3; expected'),
         ("{name: lof, training: {every: 300}}", '"detector.training.every" is 300; expected at least 1000'),
-        ("{name: mad}\nchallenger: {k: 2}", 'c.yaml:2: "challenger.k" is set, but no challenger; name one'),
+        ("{name: mad}\nchallenger: {k: 2}", 'c.yaml:2: "challenger.k" is set, but there is no challenger; set'),
     ],
 )
 def test_what_does_not_go_together_is_told(logs: Path, detector: str, sentence: str) -> None:

@@ -176,11 +176,15 @@ def test_what_a_users_own_detector_returns_is_looked_at(
         ("{name: sigmoid}", [], 'c.yaml:1: there is no detector "sigmoid"; known are sigma, zscore'),
         ("{name: iqr, parameters: {kk: 1}}", [], 'c.yaml:1: iqr has no parameter "kk"; it has k'),
         ("{name: iqr, parameters: {k: -1}}", [], 'c.yaml:1: iqr: "k" is -1; expected a number above 0'),
-        ("{name: iqr, parameters: {k: .nan}}", [], "take finite numbers"),
+        ("{name: iqr, parameters: {k: .nan}}", [], "use finite numbers"),
         ("{name: iqr, parameters: 3}", [], '"detector.parameters" is 3; expected'),
         ("{name: sigma, parameters: {k: 3}}", [], 'sigma has no "detector.parameters"; its k is set as "detector.k"'),
-        ("{name: iqr}", ["--k", "2"], '--k: "detector.k" is that of sigma; set those of iqr as "detector.parameters"'),
-        ("{name: iqr}", ["--audit", "0.5"], "--audit: an audit recomputes sigma only"),
+        (
+            "{name: iqr}",
+            ["--k", "2"],
+            '--k: "detector.k" is for sigma only; set the parameters of iqr in "detector.parameters"',
+        ),
+        ("{name: iqr}", ["--audit", "0.5"], "--audit: an audit can only recompute sigma"),
         ("{name: 'nowhere:Rule'}", [], 'the detector "nowhere:Rule" cannot be imported'),
     ],
 )
@@ -206,7 +210,7 @@ def test_a_state_directory_belongs_to_its_detector(logs: Path) -> None:
     (logs / "c.yaml").write_text("detector: {name: iqr}\n")
     result = peerwatch("sweep", "batch", "stream", "--config", "c.yaml", "--k", "2,3")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "sweep knows the rule sigma only, and the detector is iqr" in result.stderr
+    assert "sweep works with the detector sigma only, not with iqr" in result.stderr
 
 
 def test_decisions_are_logged_with_the_detectors_words(logs: Path) -> None:

@@ -171,7 +171,7 @@ def test_a_run_says_that_the_kernels_are_not_kept(monkeypatch: pytest.MonkeyPatc
     assert result.exit_code == 0
     first, *_ = result.stderr.splitlines()
     assert first == (
-        "peerwatch: cannot keep the compiled kernels in /x: Read-only file system; until it can be, they are compiled"
+        "peerwatch: cannot store the compiled kernels in /x: Read-only file system; until it can be, they are compiled"
         " at every start (XDG_CACHE_HOME names another place)"
     )
     assert peerwatch("run", "batch", "stream", "out", "--quiet").stderr == ""

@@ -326,7 +326,7 @@ def test_what_a_killed_live_run_has_said_stays_said(logs: Path) -> None:
         said.append(out.read_bytes())
     refused = subprocess.run(command, cwd=logs, env=environment, check=False, capture_output=True, text=True)
     assert refused.returncode == 2
-    assert "followed the log and died" in refused.stderr
+    assert "followed the log and crashed" in refused.stderr
     assert out.read_bytes() == said[-1]
     follow = [*command, "--follow", "--idle-exit", "0"]
     subprocess.run(follow, cwd=logs, env=environment, check=True, capture_output=True)

@@ -43,7 +43,7 @@ def test_k_is_the_decimal_number_written() -> None:
         ("logs:\n  levels: info", '{path}:2: unknown key "logs.levels"; did you mean "logs.level"?'),
         (
             "T: 50\nzzzzzz: 3",
-            '{path}:2: unknown key "zzzzzz"; known are D, T, shards, walkers, strict, quiet, follow, ',
+            '{path}:2: unknown key "zzzzzz"; the known keys are D, T, shards, walkers, strict, quiet, follow, ',
         ),
         ('D: "3"', "{path}:1: \"D\" is '3'; expected int"),
         ("D: 0", '{path}:1: "D" is 0; expected int >= 1'),
@@ -62,7 +62,7 @@ def test_k_is_the_decimal_number_written() -> None:
         ("logs:\n  format: xml", "{path}:2: \"logs.format\" is 'xml'; expected one of console, json"),
         ("logs:\n  users: anna", "{path}:2: \"logs.users\" is 'anna'; expected array"),
         ("logs:\n  sample: 2", '{path}:2: "logs.sample" is 2; expected float <= 1'),
-        ("D: 3\nD: 4", '{path}:2: the key "D" is there twice'),
+        ("D: 3\nD: 4", '{path}:2: the key "D" appears twice'),
         ("D: [", "{path}:1: not valid YAML: "),
         ("D: 3\n\tT: 4", "{path}:2: not valid YAML: "),
         ("- 1", "{path}:1: the config must be a mapping of keys to values"),

@@ -295,7 +295,7 @@ def test_a_table_is_written_once(tmp_path: Path) -> None:
     assert (directory / "cards.csv").read_text() == _made("cards", rows=300, seed=3)[0]
     code, _, err = _peerwatch(*make)
     assert (code, err) == (
-        2, f"peerwatch: {directory}/cards.csv exists already; name another directory or add --force\n",
+        2, f"peerwatch: {directory}/cards.csv already exists; name another directory or add --force\n",
     )  # fmt: skip
     assert _peerwatch(*make, "--force")[0] == 0
 

@@ -209,7 +209,7 @@ def test_folds_are_in_order_of_time() -> None:
     """Five of them, one behind the other, up to the end; the first part is judged by nobody."""
     found = folds(Measures("t", np.zeros((LEAST + 1, 1)), None, []))
     assert [(fold.start, fold.stop) for fold in found] == [(5, 9), (9, 13), (13, 17), (17, 21), (21, 25)]
-    with pytest.raises(UsageError, match="t has 23 rows; cross-validation in order of time takes 24"):
+    with pytest.raises(UsageError, match="t has 23 rows; cross-validation in time order needs at least 24"):
         folds(Measures("t", np.zeros((LEAST - 1, 1)), None, []))
 
 
@@ -336,7 +336,7 @@ def test_the_same_command_writes_the_same_bytes(tmp_path: Path) -> None:
     assert page.count("sigma is left out: ") == 1
     again = evaluated(*small, "--write", str(tmp_path / "a"))
     assert (again.exit_code, again.stdout) == (2, "")
-    assert again.stderr.endswith("exists already; name another directory or add --force\n")
+    assert again.stderr.endswith("already exists; name another directory or add --force\n")
     forced = evaluated(*small[:2], "--dataset", "cards", "--method", "mad", "--write", str(tmp_path / "a"), "--force")
     assert forced.exit_code == 0
     assert (tmp_path / "a" / "evaluation.md").read_text() != page
@@ -437,7 +437,7 @@ def test_what_cannot_judge_is_named() -> None:
         ("empty.csv", "empty.csv has no rows"),
         ("empty.csv --label a", "empty.csv has no rows"),
         ("head.csv --column a", "head.csv has no rows"),
-        ("few.csv", "few.csv has 23 rows; cross-validation in order of time takes 24"),
+        ("few.csv", "few.csv has 23 rows; cross-validation in time order needs at least 24"),
         ("words.csv", "words.csv: no column begins with a number; name those to judge with --column"),
         ("late.csv", 'late.csv:32: "a" is "x"; expected a finite number'),
         ("t.csv --column note", 't.csv:2: "note" is "x"; expected a finite number'),
@@ -446,11 +446,11 @@ def test_what_cannot_judge_is_named() -> None:
         ("bad.csv --label fraud", 'bad.csv:2: "fraud" is "yes"; a label is 0 or 1'),
         (
             "none.csv --label fraud",
-            "none.csv: of the 100 rows that are judged (those behind the first 20) none is labelled",
+            "none.csv: of the 100 rows that are judged (those after the first 20) none is labelled",
         ),
         (
             "all.csv --label fraud",
-            "all.csv: of the 100 rows that are judged (those behind the first 20) every one is labelled",
+            "all.csv: of the 100 rows that are judged (those after the first 20) every one is labelled",
         ),
         ("t.csv --method no", 'there is no detector "no"; known are sigma, '),
         ("t.csv --method sigma", "sigma judges the windows of a run only; here are "),

@@ -23,7 +23,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     assert contents[0] == contents[1] != contents[2]
     again = CliRunner().invoke(cli, ["generate", str(tmp_path / "a"), *arguments])
     assert again.exit_code == 2
-    assert again.stderr.endswith("labels.json exists already; name another directory or add --force\n")
+    assert again.stderr.endswith("labels.json already exists; name another directory or add --force\n")
     assert CliRunner().invoke(cli, ["generate", str(tmp_path / "a"), "--force", *arguments]).exit_code == 0
 
 

@@ -198,7 +198,7 @@ def test_lists_serve_where_nothing_is_set(directory: Path) -> None:
         ),
         ("--labels early", "peerwatch: early:2: line 3 of stream is not a judged purchase"),
         ("--labels late", "peerwatch: late:1: line 99 of stream is not a judged purchase"),
-        ("--output full", "peerwatch: full/D2-T3-k3.json exists already; name another directory, or add --force"),
+        ("--output full", "peerwatch: full/D2-T3-k3.json already exists; name another directory, or add --force"),
         ("--output stream", "peerwatch: cannot write into stream: File exists"),
     ],
 )

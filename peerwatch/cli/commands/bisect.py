@@ -18,7 +18,7 @@ def bisect(a: Path, b: Path) -> None:
     Exit codes:
       0  every verdict is the same
       1  one differs, or one ledger ends before the other
-      2  a file is no ledger
+      2  a file is not a ledger
     """  # noqa: D301 (click wants the character \b before text that is not to be wrapped)
     from peerwatch.replay.ledger import Ledger, compare  # noqa: PLC0415
 

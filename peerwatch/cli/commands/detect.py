@@ -18,7 +18,7 @@ from peerwatch.errors import UsageError
 @click.option("--method", metavar="NAME", help="The detector, as the config names it.  [default: iqr]")
 @METHOD_SETTINGS
 @click.option(
-    "--save", "saved", type=FILE, metavar="MODEL", help="Also save the detector fitted on the table to this file."
+    "--save", "saved", type=FILE, metavar="MODEL", help="Also fit the detector on the table and save it to this file."
 )
 @click.option("--model", type=FILE, metavar="MODEL", help="Judge each row by this saved model.")
 def detect(

@@ -9,12 +9,12 @@ from peerwatch.cli.options import DIRECTORY, FILE, METHOD_SETTINGS, layers_of, p
 from peerwatch.errors import UsageError
 
 DEFAULTS: Final = {"rows": 10_000, "seed": 1}
-"""Defaults of the data sets' options."""
+"""Defaults of the options for data sets."""
 ONLY: Final = {
     "rows": "the data sets", "seed": "the data sets", "dataset": "the data sets",
     "label": "a table", "column": "a table", "labels": "logs", "D": "logs", "T": "logs",
 }  # fmt: skip
-"""What each option is for that does not apply to everything."""
+"""What each option applies to, for options that do not apply to everything."""
 
 
 @click.command()
@@ -99,10 +99,10 @@ def evaluate(
 
 
 def _what(paths: tuple[Path, ...], options: dict[str, Any]) -> str:
-    """What is evaluated: the data sets, a table or logs.
+    """Return what is to be evaluated: data sets, a table or logs.
 
     Raises:
-        UsageError: there are too many paths, or there is an option for something else.
+        UsageError: there are too many paths, or an option does not apply.
     """
     if len(paths) > 2:
         raise UsageError(f"name FILE.csv, or BATCH STREAM, or nothing for the data sets; got {len(paths)}")

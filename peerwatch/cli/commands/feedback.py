@@ -27,8 +27,7 @@ def feedback(
     """Label purchases of a run as anomalies or normal, by the numbers that decision logs give them.
 
     FILE (- for standard input) has one label a line, like {"seq": 8, "label": "anomaly"} or {"line": 9, "label":
-    "normal"}. If one of them cannot be used, nothing is added. The run that keeps its state in STATE_DIR may be running
-    meanwhile.
+    "normal"}. If one of them cannot be used, nothing is added. A run may be using STATE_DIR meanwhile.
 
     \b
     peerwatch feedback state --seq 200812 --seq 200990 --label anomaly

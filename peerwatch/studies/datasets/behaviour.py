@@ -3,7 +3,7 @@
 Normal: each user has hours and a pace of their own; requests have a heavy tail, and one session in ten is but a glance.
 One session in thirty begins with a forgotten password (up to six failed logins), one in fifty opens a new project with
 many resources never used before, and two users in a hundred are scheduled jobs, with pauses as even as a machine's. So
-no column tells all anomalies by itself.
+no single column reveals all anomalies.
 
 - `bot`: a stranger's script uses an account for some sessions in a row: 2 to 20 times the requests, short and even
   pauses. The clumsy ones are plain; the careful ones (requests and pauses half and twice a person's) differ only for
@@ -36,11 +36,11 @@ BOT, BRUTE, ACCESS = range(3)
 ROWS_PER_USER: Final = 50
 DAYS: Final = 28
 DEEP_NIGHT: Final = 2 * 3600
-"""Second of the day at which hardly anybody is awake."""
+"""The second of the day at which most people sleep."""
 
 
 def make(order: DatasetOrder) -> Table:
-    """Four weeks of sessions; with more rows there are more users, about 50 rows each."""
+    """Make four weeks of sessions, with a user for every 50 rows or so."""
     rng = np.random.default_rng(order.seed)
     counts = order.counts(KINDS)
     users = max(2, order.rows // ROWS_PER_USER)

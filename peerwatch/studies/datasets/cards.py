@@ -1,16 +1,16 @@
 """Card transactions over sixty days, a row for each: how much, when and where.
 
 Normal: each card has a home, a usual amount with a heavy tail (one purchase in thirty is 3 to 12 times as large:
-furniture, a holiday; one in twelve is small change: parking) and hours of its own; one card in ten belongs to somebody
-who lives at night. Three cards in five go on a trip of some days, up to a few thousand kilometres from home. So neither
-a large amount nor a late hour nor a far place is an anomaly by itself: what counts is what the card did before.
+furniture, a holiday; one in twelve is small change: parking) and hours of its own; one card in ten is used at
+night. Three cards in five go on a trip of some days, up to a few thousand kilometres from home. So neither a large
+amount nor a late hour nor a far place is an anomaly by itself: what counts is what the card did before.
 
 - `unusual amount`: one purchase of 5 to 60 times the card's usual amount, at a usual time and place. The larger ones
   stand out for their card, the smaller ones are no larger than furniture.
 - `unusual time`: some purchases within hours, when the card's holder sleeps. The amounts are usual, and the hour is
   usual for others: only a detector that knows the card's own hours finds them.
 - `unusual place`: one purchase 400 to 9,000 km away, 10 to 120 minutes after the card was used elsewhere. Trips are as
-  far; `km_from_last` and `gap_minutes` together tell that nobody travels so fast. (The next purchase, back home, is
+  far; `km_from_last` and `gap_minutes` together show that nobody travels so fast. (The next purchase, back home, is
   normal although it is as far from the last one.)
 - `card testing`: a burst of purchases of small change, a minute or two apart, to try whether a stolen card works. Each
   by itself is cheap and looks harmless; the gaps betray it.
@@ -50,11 +50,11 @@ DAYS: Final = 60
 EARTH_KM: Final = 6371.0
 DEGREE_KM: Final = 111.2
 DEEP_NIGHT: Final = 2 * 3600
-"""Second of the day at which hardly anybody is awake."""
+"""The second of the day at which most people sleep."""
 
 
 def make(order: DatasetOrder) -> Table:
-    """Sixty days of transactions; with more rows there are more cards, about 100 rows each."""
+    """Make sixty days of transactions, with a card for every 100 rows or so."""
     rng = np.random.default_rng(order.seed)
     counts = order.counts(KINDS)
     cards = max(2, order.rows // ROWS_PER_CARD)
@@ -117,7 +117,7 @@ def _amounts(rng: np.random.Generator, usual: Floats) -> Floats:
 
 
 def _places(rng: np.random.Generator, card: Ints, seconds: Ints, home: Floats) -> Floats:
-    """Where each card's holder is at each moment, degrees north and east: at home or on the card's trip."""
+    """Return where each card's holder is, at home or travelling: degrees north and east, shape [n, 2]."""
     cards = len(home)
     begin = rng.integers(0, (DAYS - 5) * DAY, cards)
     end = begin + np.where(rng.random(cards) < 0.6, rng.integers(3 * DAY, 10 * DAY, cards), 0)
@@ -127,13 +127,13 @@ def _places(rng: np.random.Generator, card: Ints, seconds: Ints, home: Floats) -
 
 
 def _towards(rng: np.random.Generator, count: int) -> Floats:
-    """Directions: unit vectors."""
+    """Return random directions as unit vectors, shape [count, 2]."""
     vector = rng.standard_normal((count, 2))
     return np.asarray(vector / np.sqrt(np.square(vector).sum(axis=1, keepdims=True)))
 
 
 def _distance(a: Floats, b: Floats) -> Floats:
-    """Kilometres between points in degrees north and east, along the sphere (the haversine formula)."""
+    """Return the kilometres between points in degrees north and east, on a sphere (haversine formula)."""
     north, east = np.radians(a - b).T
     h = np.sin(north / 2) ** 2 + np.cos(np.radians(a[:, 0])) * np.cos(np.radians(b[:, 0])) * np.sin(east / 2) ** 2
     return np.asarray(2 * EARTH_KM * np.arcsin(np.sqrt(np.minimum(1, h))))

@@ -11,7 +11,7 @@ from peerwatch.studies.generate import NAMES, vacant, write_files
 
 
 class Dataset(NamedTuple):
-    """A data set: its title, its columns and kinds of anomalies, and the function that makes the lines of its files."""
+    """A data set: its title, columns and kinds of anomalies, and the function that makes its files."""
 
     about: str
     columns: Sequence[Column]
@@ -37,10 +37,10 @@ DATASETS: Final = {
 
 
 def dataset(name: str) -> Dataset:
-    """The data set with that name.
+    """Return the data set with this name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: it does not exist.
     """
     if name not in DATASETS:
         raise UsageError(f"there is no data set {name}; there are {', '.join(DATASETS)}")
@@ -48,20 +48,20 @@ def dataset(name: str) -> Dataset:
 
 
 def write(name: str, directory: Path, order: DatasetOrder, *, force: bool) -> list[Path]:
-    """Make a data set and write its files into a directory; returns their paths.
+    """Make a data set and write its files to a directory. Returns their paths.
 
     Raises:
-        UsageError: there is no such data set, the order cannot be met, a file is there already and `force` is not set,
-            or the directory cannot be made.
+        UsageError: the data set does not exist, the order cannot be met, a file exists and `force` is not set, or the
+            directory cannot be made.
         RunError: a file could not be written.
     """
     found = dataset(name)
-    order.counts(found.kinds)  # a bad order is told before a directory is made
+    order.counts(found.kinds)  # reject a bad order before making a directory
     paths = vacant(directory, found.files, force=force)
     write_files(paths, found.make(order))
     return paths
 
 
 def describe() -> str:
-    """The list of data sets for a person, one a line."""
+    """List the data sets as text, one a line."""
     return "\n".join(f"{name:<11}{found.about:<40}{', '.join(found.kinds)}" for name, found in DATASETS.items())

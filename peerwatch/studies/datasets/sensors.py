@@ -12,7 +12,7 @@ nearby.
 - `stuck sensor`: the temperature stays what it was, to the tenth of a degree, while load and air change. No value is
   out of range: a threshold finds nothing, a detector that looks at changes does.
 
-A failure is labelled from its onset, whose first rows nobody can tell from normal ones: no detector finds all.
+A failure is labelled from its onset. Its first rows look like normal ones, so no detector finds all of them.
 """
 
 from typing import Final
@@ -34,7 +34,7 @@ STEP: Final = 900
 
 
 def make(order: DatasetOrder) -> Table:
-    """Ten days of readings; with more rows there are more pumps, 1,000 rows each."""
+    """Make ten days of readings, with a pump for every 1,000 rows."""
     rng = np.random.default_rng(order.seed)
     pumps = max(3, order.rows // 1000)
     odd = grid(rng, order.rows, pumps, [*zip(order.counts(KINDS), (24, 24, 32, 24), strict=True)])

@@ -7,7 +7,7 @@ log six. Every label names a purchase of the stream log.
 - `sudden spender`: one purchase of 10 to 50 times what the user usually spends. What the rule was made for: it stands
   out of the network's window, unless the user is used to spending far less than the network.
 - `slow climb`: a user's amounts grow purchase by purchase, over three to five weeks, up to 8 to 40 times. All of them
-  are labelled: the early ones nobody can tell from normal ones, the last ones are far above the network's, which does
+  are labelled: the early ones look like normal ones, the last ones are far above the network's, which does
   not climb along. (A rule on the user's own past would climb along.)
 - `collusive ring`: four to six users befriend each other and then buy, in turn, at 4 to 12 times their usual amounts.
   At first their own network has hardly bought at such prices and the first purchases stand out; soon their window is
@@ -26,17 +26,17 @@ from peerwatch.studies.generate import BEFRIEND, FIRST_SECOND, PURCHASE, UNFRIEN
 
 KINDS: Final = ("sudden spender", "slow climb", "collusive ring", "account takeover")
 MONDAY: Final = int((np.datetime64("2017-06-19T00:00:00") - FIRST_SECOND).astype(np.int64))
-"""The start of the batch log, in seconds after that of generated logs: a midnight, so that days begin there."""
+"""The start of the batch log, in seconds after the start of generated logs; a midnight, so that days begin there."""
 BATCH_DAYS: Final = 84
 STREAM_DAYS: Final = 42
 ROWS_PER_USER: Final = 20
-"""Stream events per user."""
+"""Stream events for each user."""
 NONE: Final = -1
-"""The label of an event without one."""
+"""The label of an event that is not an anomaly."""
 
 
 class Act(NamedTuple):
-    """One event of a fraud: `second` counts from the stream's beginning, `label` is NONE or a place among the kinds."""
+    """An event of a fraud. `second` counts from the stream's beginning; `label` is NONE or an index of the kinds."""
 
     second: int
     kind: int
@@ -47,7 +47,7 @@ class Act(NamedTuple):
 
 
 def make(order: DatasetOrder) -> Iterable[Iterable[str]]:
-    """The lines of the batch log, of the stream log (`order.rows` of them) and of the labels."""
+    """Make the lines of the batch log, of the stream log (`order.rows` of them) and of the labels."""
     recipe = Recipe(
         users=max(20, order.rows // ROWS_PER_USER), batch_events=2 * order.rows, stream_events=order.rows,
         mean_degree=6.0, anomalies=0.0, seed=order.seed,
@@ -90,7 +90,7 @@ def _sudden(rng: np.random.Generator, part: Stretches, usual: Floats) -> Iterato
 
 
 def _climbs(rng: np.random.Generator, part: Stretches, usual: Floats) -> Iterator[Act]:
-    """The k-th purchase of n is the k/n-th power of the last one's factor."""
+    """Yield slow climbs. The factor of purchase k of n is the last one's factor to the power k/n."""
     users = rng.integers(0, len(usual), len(part))[part.episode]
     days = rng.uniform(21, 35, len(part))[part.episode]
     begun = rng.uniform(0, STREAM_DAYS - 36, len(part))[part.episode]

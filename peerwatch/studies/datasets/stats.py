@@ -1,4 +1,4 @@
-"""Describes a labelled data set: rows, time span, anomalies, and the spread of normal and anomalous rows."""
+"""Describes a labelled data set: rows, time span, anomalies, and the spread of its columns."""
 
 import csv
 import math
@@ -20,12 +20,12 @@ from peerwatch.readable import shown
 from peerwatch.studies.generate import NAMES
 
 NO_MEASURES: Final = ("timestamp", "id", "label", "kind")
-"""Columns of a table that are not measurements."""
+"""Columns that are not measurements."""
 MICROS: Final = 1_000_000
 
 
 class Spread(msgspec.Struct, frozen=True):
-    """The spread of some values; `sd` is the population's."""
+    """The spread of some values. `sd` is the population standard deviation."""
 
     rows: int
     min: float
@@ -36,9 +36,9 @@ class Spread(msgspec.Struct, frozen=True):
 
 
 class DatasetStatistics(msgspec.Struct, frozen=True):
-    """Statistics of a data set. `anomalous` counts rows by kind; `columns` has the spread of normal and anomalous rows.
+    """Statistics of a data set. `anomalous` counts rows by kind; `columns` has the spreads of its columns.
 
-    A spread is null where there are no such rows.
+    A spread is null if there are no rows of its class, normal or anomalous.
     """
 
     rows: int
@@ -51,7 +51,7 @@ class DatasetStatistics(msgspec.Struct, frozen=True):
 
 @dataclass
 class _Read:
-    """The rows that have been read. `values` has those of normal and of anomalous rows for each column."""
+    """The rows read so far. `values` holds those of normal and of anomalous rows for each column."""
 
     columns: list[str]
     rows: int = 0
@@ -85,10 +85,10 @@ def _spread(column: NDArray[np.float64]) -> Spread:
 
 
 def statistics(path: Path) -> DatasetStatistics:
-    """The statistics of a table, or of a directory with the logs of `social`.
+    """Compute the statistics of a table, or of a directory with the logs of `social`.
 
     Raises:
-        UsageError: it cannot be read, or something in it is not what it should be; the text names the line.
+        UsageError: the data cannot be read, or a value is invalid; the message names the line.
     """
     read = _logs(path) if path.is_dir() else _table(path)
     if not read.rows:
@@ -143,14 +143,14 @@ def _number(where: str, column: str, text: str) -> float:
 
 
 class LabelledLine(msgspec.Struct, frozen=True):
-    """A line of the labels file: the anomaly in a line of the stream log, from 1."""
+    """A line of the labels file: the kind of anomaly in a line of the stream log, counted from 1."""
 
     line: int
     label: str
 
 
 def _logs(directory: Path) -> _Read:
-    """Read a stream log: amounts are those of its purchases; friend events are normal rows without an amount."""
+    """Read a stream log. Friendship events are normal rows without an amount."""
     _, stream, labels = (directory / name for name in NAMES)
     absent = [path.name for path in (stream, labels) if not path.exists()]
     if absent:
@@ -202,7 +202,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def as_text(found: DatasetStatistics) -> str:
-    """The statistics as text for a person."""
+    """Format the statistics as text."""
     odd = sum(found.anomalous.values())
     days = (found.end - found.begin).total_seconds() / 86_400
     counts = [("anomalous", odd), *((f"  {kind}", count) for kind, count in found.anomalous.items())]

@@ -1,7 +1,7 @@
-"""What the data sets share: their size, the rhythm of the week, stretches of anomalies, and rows as CSV.
+"""Shared by all data sets: size, weekly rhythm, stretches of anomalies, and CSV output.
 
-The same order gives the same bytes. Values are rounded to a few decimals, so that a last bit which another processor
-may compute differently does not show.
+The same order gives the same bytes. Values are rounded to a few decimals, because their last bits may differ between
+processors.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,18 +20,18 @@ FIRST_SECOND: Final = np.datetime64("2024-01-01T00:00:00", "s")
 """The first second of every data set: a Monday, UTC."""
 DAY: Final = 86_400
 NORMAL: Final = -1
-"""The kind of a normal row; other values are places among the data set's kinds."""
+"""The kind of a normal row. Other values are indices of the data set's kinds."""
 TRIES: Final = 100
 
 HOURS: Final = (2, 1, 1, 1, 1, 2, 4, 7, 9, 10, 10, 11, 12, 11, 10, 10, 11, 12, 13, 13, 11, 8, 5, 3, 2)
-"""How busy people are from midnight to midnight, on the hour."""
+"""How active people are at each full hour, from midnight to midnight."""
 DAYS: Final = (1.0, 1.0, 1.0, 1.0, 1.1, 0.8, 0.6)
-"""How busy people are from Monday to Sunday."""
+"""How active people are on each day, from Monday to Sunday."""
 BUSY: Final = float(np.mean(HOURS[:-1]) * np.mean(DAYS))
 
 
 class Column(NamedTuple):
-    """A numeric column: its unit, its meaning, and the number of decimals."""
+    """A numeric column: its unit, its meaning, and its number of decimals."""
 
     name: str
     unit: str
@@ -41,17 +41,17 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetOrder:
-    """The size of a data set: the number of rows, of which a share between 0 and 0.5 is anomalous."""
+    """The size of a data set: its number of rows, and the share of anomalous ones, between 0 and 0.5."""
 
     rows: int = 10_000
     anomalies: float = 0.02
     seed: int = 1
 
     def counts(self, kinds: Sequence[str]) -> list[int]:
-        """Anomalous rows of each kind, as equal as can be.
+        """Return the number of anomalous rows of each kind, as equal as possible.
 
         Raises:
-            UsageError: there is not one for each.
+            UsageError: there would not be at least one of each kind.
         """
         total = round(self.rows * self.anomalies)
         if self.anomalies and total < len(kinds):
@@ -64,14 +64,17 @@ class DatasetOrder:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows in any order, [rows] each. `seconds` count from FIRST_SECOND, `kind` is NORMAL or a place among kinds."""
+    """Rows in any order, in columns of shape [rows].
+
+    `seconds` count from FIRST_SECOND; `kind` is NORMAL or an index of the kinds.
+    """
 
     seconds: Ints
     kind: Ints
     values: Mapping[str, Ints | Floats]
 
     def lines(self, columns: Sequence[Column], kinds: Sequence[str]) -> Iterator[str]:
-        """The CSV with its header, in time order; rows of the same second keep theirs."""
+        """Yield the lines of the CSV, with a header and in time order. Rows of the same second keep their order."""
         yield ",".join(("timestamp", *(column.name for column in columns), "label", "kind")) + "\n"
         order = np.argsort(self.seconds, kind="stable")
         stamps = np.datetime_as_string(FIRST_SECOND + self.seconds[order]).tolist()
@@ -83,10 +86,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Stretches:
-    """Stretches of consecutive anomalous rows: arrays of shape [rows].
+    """Stretches of consecutive anomalous rows, in arrays of shape [rows].
 
-    `episode` numbers the stretches; `progress` goes from above 0 to 1 within each; `severity`, from 0 (hard to see) to
-    1 (plain), is each one's own, and spread evenly over them.
+    `episode` is the number of the stretch; `progress` rises to 1 within each stretch; `severity` is a constant of each
+    stretch, from 0 (hard to see) to 1 (obvious), spread evenly over the stretches.
     """
 
     episode: Ints
@@ -98,17 +101,17 @@ class Stretches:
         return len(self.episode)
 
     def parts(self) -> list[Ints]:
-        """The rows of each stretch."""
+        """The row indices of each stretch."""
         return np.split(np.arange(len(self)), np.flatnonzero(np.diff(self.episode)) + 1) if len(self) else []
 
     def elapsed(self, gaps: Ints) -> Ints:
-        """How long after its stretch began each row is, if `gaps` lie between a row and the one before."""
+        """Return the time since the stretch began for each row, given the gap before each row."""
         total = np.cumsum(gaps)
         return np.asarray(total - total[np.searchsorted(self.episode, self.episode)])
 
 
 def stretches(rng: np.random.Generator, total: int, typical: int) -> Stretches:
-    """`total` rows in stretches of 0.5 to 1.5 times `typical` rows; single rows if that is 1."""
+    """Draw stretches with `total` rows in all, 0.5 to 1.5 times `typical` rows each; single rows if `typical` is 1."""
     count = max(1, round(total / typical))
     weight = rng.uniform(0.5, 1.5, count) if typical > 1 else np.ones(count)
     ends = np.rint(np.cumsum(weight) / weight.sum() * total).astype(np.int64)
@@ -121,9 +124,9 @@ def stretches(rng: np.random.Generator, total: int, typical: int) -> Stretches:
 
 @dataclass(frozen=True)
 class MachineGrid:
-    """One row for each step of time and each machine: [steps, machines] each.
+    """One row for each time step and machine, in arrays of shape [steps, machines].
 
-    Of a row in a stretch, `begin` is the step at which that began.
+    `begin` is the step at which the stretch of a row began.
     """
 
     kind: Ints
@@ -132,20 +135,20 @@ class MachineGrid:
     begin: Ints
 
     def seconds(self, step: int) -> Ints:
-        """The second of each row, if steps are that many seconds apart."""
+        """Return the second of each row, with steps of `step` seconds."""
         return np.arange(len(self.kind))[:, None] * step + np.zeros_like(self.kind)
 
     def table(self, rows: int, seconds: Ints, values: Mapping[str, Floats]) -> Table:
-        """The first rows, with the machine as `id`."""
+        """Return the first `rows` rows as a table, with the machine as `id`."""
         machine = np.indices(self.kind.shape)[1] + 1
         first = {name: column.ravel()[:rows] for name, column in values.items()}
         return Table(seconds.ravel()[:rows], self.kind.ravel()[:rows], {"id": machine.ravel()[:rows], **first})
 
 
 def grid(rng: np.random.Generator, rows: int, machines: int, plan: Sequence[tuple[int, int]]) -> MachineGrid:
-    """Stretches of each kind at random places of a grid that has at least `rows` cells, and all in the first `rows`.
+    """Place stretches of each kind at random on a grid of at least `rows` cells, within the first `rows` ones.
 
-    `plan` gives each kind's rows and typical stretch. A stretch that finds no room is cut in two.
+    `plan` gives the number of rows and the typical stretch of each kind. A stretch that does not fit is split in two.
     """
     shape = -(-rows // machines), machines
     free = np.arange(shape[0] * machines).reshape(shape) < rows
@@ -177,13 +180,13 @@ def _room(rng: np.random.Generator, free: NDArray[np.bool_], size: int) -> tuple
 
 
 def rhythm(seconds: Ints) -> Floats:
-    """How busy people are at a moment, 1 on average over a week."""
+    """Return how active people are at a moment; the average over a week is 1."""
     hour = np.interp(seconds % DAY / 3600, np.arange(25), HOURS)
     return np.asarray(hour * np.array(DAYS)[seconds // DAY % 7] / BUSY)
 
 
 def moments(rng: np.random.Generator, count: int, days: int) -> Ints:
-    """Seconds at which people do something, as often as the rhythm has it, in any order."""
+    """Draw `count` moments within `days`, distributed as the rhythm, in any order."""
     ends = np.arange(1, days * 144 + 1) * 600
     share = np.cumsum(rhythm(ends - 300))
     found = np.interp(rng.random(count) * share[-1], np.insert(share, 0, 0), np.insert(ends, 0, 0))
@@ -191,7 +194,7 @@ def moments(rng: np.random.Generator, count: int, days: int) -> Ints:
 
 
 def wander(rng: np.random.Generator, steps: int, machines: int, keep: float) -> Floats:
-    """Noise of mean 0 and sd 1 that forgets slowly: a share `keep` of each step is the one before."""
+    """Draw autocorrelated noise of mean 0 and sd 1: each step keeps a share `keep` of the one before."""
     noise = rng.standard_normal((steps, machines))
     noise[1:] *= (1 - keep * keep) ** 0.5
     for step in range(1, steps):
@@ -200,5 +203,5 @@ def wander(rng: np.random.Generator, steps: int, machines: int, keep: float) -> 
 
 
 def graded(low: float, high: float, severity: Floats) -> Floats:
-    """From `low` at severity 0 to `high` at 1, by equal factors."""
+    """Interpolate geometrically from `low` at severity 0 to `high` at severity 1."""
     return np.asarray(low * (high / low) ** severity)

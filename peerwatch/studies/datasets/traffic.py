@@ -35,13 +35,13 @@ COLUMNS: Final = (
 KINDS: Final = ("ddos", "port scan", "exfiltration")
 DDOS, SCAN, EXFILTRATION = range(3)
 STEP: Final = 300
-"""Seconds that a row covers."""
+"""Seconds in a row."""
 BACKUP: Final = 1800
 """Seconds that a backup takes."""
 
 
 def make(order: DatasetOrder) -> Table:
-    """A week of traffic; with more rows there are more servers, 2,000 rows each."""
+    """Make a week of traffic, with a server for every 2,000 rows."""
     rng = np.random.default_rng(order.seed)
     servers = max(3, order.rows // 2000)
     odd = grid(rng, order.rows, servers, [*zip(order.counts(KINDS), (6, 3, 12), strict=True)])

@@ -1,1 +1,1 @@
-"""How well detectors do, judged in order of time: the data, the folds, the figures, the page and its pictures."""
+"""Measures how well detectors find anomalies, judging in time order."""

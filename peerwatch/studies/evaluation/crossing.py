@@ -1,4 +1,4 @@
-"""Cross-validation in order of time: fitted on what was before, judged on what came next."""
+"""Cross-validation in time order: fit on earlier rows, judge later ones."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -12,9 +12,9 @@ from peerwatch.studies.evaluation.data import Data, RowJudge
 from peerwatch.studies.evaluation.metrics import LabelledFigures, Margins, UnlabelledFigures, labelled, unlabelled
 
 FOLDS: Final = 5
-"""The number of folds: rows are cut into one part more, and each but the first is judged by a fit on all before it."""
+"""The number of folds. Rows are cut into FOLDS + 1 parts; each but the first is judged by a fit on all before it."""
 LEAST: Final = 4 * (FOLDS + 1)
-"""The least number of rows, so that each part has a few."""
+"""The fewest rows, so that each part has some."""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -26,10 +26,10 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of one detector on the judged rows.
+    """The result of one detector.
 
-    `no_score` rows have none, such as purchases with too small a window. `labelled` is None without labels,
-    `unlabelled` with them. `skipped` tells why there is nothing else.
+    `no_score` counts rows without a score, such as purchases with too small a window. `labelled` is set if there are
+    labels, otherwise `unlabelled`. If the detector was skipped, `skipped` is the reason and nothing else is set.
     """
 
     method: str
@@ -42,7 +42,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
-    """The results of all detectors on some data: the last `judged` of `rows`, of which `anomalous` are anomalous."""
+    """The results of all detectors on one data set.
+
+    The last `judged` of its `rows` were judged; `anomalous` of those are anomalous.
+    """
 
     data: str
     rows: int
@@ -52,7 +55,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EvaluationRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """The results of all detectors on all data, with how they were made and the number of folds."""
+    """The results of all detectors on all data sets, with the number of folds, and `made`: what was evaluated how."""
 
     made: str
     folds: int
@@ -60,7 +63,7 @@ class EvaluationRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Crossed(NamedTuple):
-    """A section with the data of its pictures: the judged rows' labels, and each method's verdicts on them."""
+    """A section with the data of its pictures: the labels of the judged rows, and each method's verdicts on them."""
 
     section: Section
     labels: Mask | None
@@ -85,12 +88,12 @@ def check_learn() -> None:
 def cross(
     data: Data, methods: Sequence[str], parameters: Mapping[str, Any], progressed: Callable[[str], None]
 ) -> Crossed:
-    """Evaluate detectors, all on the same rows; reports each before it begins.
+    """Evaluate detectors on the same rows. `progressed` is called before each one.
 
-    A detector that cannot judge these rows is skipped, with the reason.
+    A detector that cannot judge these rows is skipped, and the reason recorded.
 
     Raises:
-        UsageError: there are too few rows, or the judged ones are labelled all alike.
+        UsageError: there are too few rows, or all judged rows have the same label.
         RunError: a detector failed.
     """
     splits = folds(data)
@@ -99,7 +102,7 @@ def cross(
     if labels is not None and len(np.unique(labels)) < 2:
         which = "every one" if labels.any() else "none"
         raise UsageError(
-            f"{data.name}: of the {len(labels):,} rows that are judged (those behind the first"
+            f"{data.name}: of the {len(labels):,} rows that are judged (those after the first"
             f" {begin:,}) {which} is labelled; the figures need both"
         )
     results, found = [], {}
@@ -121,7 +124,7 @@ def cross(
 
 
 def folds(data: Data) -> list[slice]:
-    """The rows that are judged together, in order of time; scikit-learn's TimeSeriesSplit.
+    """Return the folds in time order, by scikit-learn's TimeSeriesSplit.
 
     Raises:
         UsageError: there are too few rows.
@@ -129,13 +132,13 @@ def folds(data: Data) -> list[slice]:
     from sklearn.model_selection import TimeSeriesSplit  # noqa: PLC0415
 
     if len(data) < LEAST:
-        raise UsageError(f"{data.name} has {len(data)} rows; cross-validation in order of time takes {LEAST}")
+        raise UsageError(f"{data.name} has {len(data)} rows; cross-validation in time order needs at least {LEAST}")
     splits = TimeSeriesSplit(FOLDS).split(range(len(data)))
     return [slice(int(tested[0]), int(tested[-1]) + 1) for _, tested in splits]
 
 
 def pooled(judging: RowJudge, splits: Sequence[slice]) -> Margins:
-    """The verdicts of all folds, one after the other."""
+    """Return the verdicts of all folds, concatenated."""
     parts = [judging(fold.start, fold.stop) for fold in splits]
     return Margins(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 

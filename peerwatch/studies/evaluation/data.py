@@ -1,6 +1,6 @@
-"""The data that detectors are evaluated on: rows of a table by its plain columns, or purchases with their windows.
+"""The data to evaluate detectors on: columns of a table, or purchases with their windows.
 
-Both are in order of time. Detectors are unsupervised: labels are never given to `fit`.
+Both are in time order. Detectors are unsupervised: `fit` never gets labels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,18 +26,18 @@ from peerwatch.studies.evaluation.metrics import Margins
 
 
 class RowJudge(Protocol):
-    """Judges the rows `begin` to `end`, knowing those before."""
+    """Judges rows, using earlier rows only."""
 
     def __call__(self, begin: int, end: int) -> Margins:
-        """The verdicts on these rows, shape [end - begin].
+        """Return the verdicts on the rows from `begin` up to, not including, `end`; shape [end - begin].
 
         Raises:
-            BadInput: there are too few rows before, or there is what cannot be judged.
+            BadInput: there are too few earlier rows, or a value cannot be judged.
         """
 
 
 class Data(Protocol):
-    """Rows in order of time."""
+    """Rows in time order."""
 
     @property
     def name(self) -> str:
@@ -45,34 +45,34 @@ class Data(Protocol):
 
     @property
     def labels(self) -> Mask | None:
-        """Which rows are anomalous, if that is known. Shape [rows]."""
+        """Which rows are anomalous, shape [rows]; None if that is unknown."""
 
     @property
     def kinds(self) -> Sequence[str]:
-        """What kind of anomaly each row is, "" if that is not known."""
+        """The kind of anomaly of each row, "" if it is unknown."""
 
     def __len__(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
 
     def columns(self, begin: int, end: int) -> Floats:
-        """The values of the rows `begin` to `end`, for the distances between flagged and normal rows."""
+        """The columns in which distances between flagged and normal rows are measured, shape [end - begin, columns]."""
 
     def methods(self) -> list[str]:
-        """The detectors that can judge these rows."""
+        """The names of the detectors that can judge these rows."""
 
     def judging(self, method: str, parameters: Mapping[str, Any]) -> RowJudge:
-        """The judge of a detector for these rows.
+        """Return a judge that uses a detector.
 
         Raises:
-            BadInput: there is no such detector here, or it does not take these parameters.
+            BadInput: the detector does not exist or cannot be used here, or it does not take these parameters.
         """
 
 
 @dataclass(frozen=True)
 class Measures:
-    """A table: `values` has shape [rows, columns].
+    """Rows of a table; `values` has shape [rows, columns].
 
-    A detector is fitted on the plain columns of all rows before, whoever's they are; nothing is set off for an id.
+    A detector is fitted on all earlier rows, whatever their id.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Measures:
         return len(self.values)
 
     def columns(self, begin: int, end: int) -> Floats:
-        """The table's columns."""
+        """The table's columns, shape [end - begin, columns]."""
         return self.values[begin:end]
 
     def methods(self) -> list[str]:
@@ -92,7 +92,7 @@ class Measures:
         return [*DETECTORS]
 
     def judging(self, method: str, parameters: Mapping[str, Any]) -> RowJudge:
-        """Judges rows with the detector as an estimator."""
+        """Return a judge that uses the detector as an estimator."""
 
         def judge(begin: int, end: int) -> Margins:
             detector, rows = make(method, parameters).fit(self.values[:begin]), self.values[begin:end]
@@ -100,17 +100,17 @@ class Measures:
                 excess = -detector.decision_function(rows)
                 return Margins(excess / _threshold(detector, rows, excess), excess > 0)
 
-        make(method, parameters)  # a mistake is told before the work
+        make(method, parameters)  # reject mistakes before the work begins
         return judge
 
 
 def measures(
     name: str, sheet: CsvTable, *, columns: Sequence[str], label: str | None, kind: str | None = None
 ) -> Measures:
-    """Some columns of a CSV table, with its labels.
+    """Select columns and labels of a CSV table.
 
     Raises:
-        UsageError: a column is missing, holds what it should not, or all labels are the same.
+        UsageError: a column is missing or has invalid values, or all labels are the same.
     """
     if not sheet.rows:
         raise UsageError(f"{sheet.name} has no rows")
@@ -120,7 +120,7 @@ def measures(
 
 
 def numeric(sheet: CsvTable, but: Sequence[str | None]) -> list[str]:
-    """The columns whose first value is a number, without timestamp, id, label and kind.
+    """Return the columns whose first value is a number, other than timestamp, id, label and kind.
 
     Raises:
         UsageError: there is none.
@@ -144,9 +144,9 @@ def _labels(sheet: CsvTable, column: str) -> Mask:
 
 @dataclass(frozen=True)
 class StreamPurchases:
-    """Judged purchases with their windows, in order of time.
+    """Judged purchases with their windows, in time order.
 
-    `given` is what detectors are handed of all of them.
+    `given` is the detectors' input for all of them.
     """
 
     name: str
@@ -159,7 +159,7 @@ class StreamPurchases:
         return len(self.case.seq)
 
     def columns(self, begin: int, end: int) -> Floats:
-        """The amount, as the only column."""
+        """The amount as the only column, shape [end - begin, 1]."""
         return self.given.amount[begin:end, None]
 
     def methods(self) -> list[str]:
@@ -167,7 +167,7 @@ class StreamPurchases:
         return [SIGMA, *DETECTORS]
 
     def judging(self, method: str, parameters: Mapping[str, Any]) -> RowJudge:
-        """Judges purchases against their windows, as in a run."""
+        """Return a judge that uses the detector on windows, as a run does."""
         if method == SIGMA:
             judge = SigmaJudge(sigma(parameters))
             return lambda begin, end: self._sigma(judge, begin, end)
@@ -181,12 +181,12 @@ class StreamPurchases:
         return Margins((score - threshold) / _size(threshold), flagged)
 
     def _training_rows(self, end: int) -> Floats:
-        """The training set of a run before `end`: the features of purchases with two or more in their windows."""
+        """The training set of a run before row `end`: the features of purchases with at least two in their windows."""
         ripe = np.diff(self.given.offsets[: end + 1]) >= LEAST
         return features(*self.given.part(0, end))[ripe]
 
     def _sigma(self, judge: SigmaJudge, begin: int, end: int) -> Margins:
-        """The exact verdicts; the score is in floats: standard deviations above the mean."""
+        """Return exact verdicts, with scores as floats: standard deviations above the mean."""
         offsets, window, paid, _ = self.given.part(begin, end)
         score = np.full(len(paid), np.nan)
         with np.errstate(over="ignore", invalid="ignore"):  # what floats cannot square has no score
@@ -200,22 +200,25 @@ class StreamPurchases:
 
 
 def _threshold(detector: Detector, rows: Floats, excess: Floats) -> Floats:
-    """The size of the threshold `excess` below the scores of n rows, from the row nearest to it."""
+    """Return the size of a model's threshold, shape [1], computed from the row whose score is nearest to it.
+
+    `excess` is how much the scores of n rows exceed the threshold, shape [n].
+    """
     known = np.flatnonzero(np.isfinite(excess))
     nearest = known[np.argsort(np.abs(excess[known]))[:1]]
     return _size(-detector.score_samples(rows[nearest]) - excess[nearest]) if len(nearest) else np.ones(1)
 
 
 def _size(threshold: Floats) -> Floats:
-    """The unit of scores that makes several models comparable: the threshold, or 1 where that is 0."""
+    """Return the unit that makes scores of several models comparable: the threshold, or 1 if that is 0."""
     return np.where(threshold == 0, 1.0, np.abs(threshold))
 
 
 def sigma(parameters: Mapping[str, Any]) -> Sigma:
-    """The rule sigma with its one parameter.
+    """Make sigma from its one parameter.
 
     Raises:
-        BadInput: there is another parameter, or k is no number from 0 on.
+        BadInput: there is another parameter, or k is not a number of at least 0.
     """
     unknown = [name for name in parameters if name != "k"]
     if unknown:

@@ -23,7 +23,7 @@ from peerwatch.studies.generate import NAMES
 
 
 def data_set(name: str, order: DatasetOrder) -> Data:
-    """A seeded data set; its files, where it has some, are gone when it has been read.
+    """Make a seeded data set. Its files, if any, are removed once they have been read.
 
     Raises:
         UsageError: there is no such data set, or the order cannot be met.
@@ -40,7 +40,7 @@ def data_set(name: str, order: DatasetOrder) -> Data:
 
 
 def logs(name: str, layers: Sequence[Layer], labels: Path | None) -> Data:
-    """The purchases of the stream log that the settings name.
+    """Read the purchases of the stream log named in the settings.
 
     Raises:
         UsageError: a file cannot be used, or there is no purchase.
@@ -50,10 +50,10 @@ def logs(name: str, layers: Sequence[Layer], labels: Path | None) -> Data:
 
 
 def table(path: Path, columns: Sequence[str], label: str | None) -> Measures:
-    """A user's own table; without `columns` those that begin with a number and are no timestamp, id, label or kind.
+    """Read a user's table. `columns` default to those that begin with a number, except timestamp, id, label and kind.
 
     Raises:
-        UsageError: it cannot be used.
+        UsageError: the table cannot be used.
     """
     sheet = read_csv_table(path)
     return measures(path.name, sheet, columns=columns or numeric(sheet, (*NO_MEASURES, label)), label=label)
@@ -62,10 +62,10 @@ def table(path: Path, columns: Sequence[str], label: str | None) -> Measures:
 def evaluate(
     all_data: Sequence[Data], methods: Sequence[str], parameters: Mapping[str, Any], console: Progress
 ) -> list[Crossed]:
-    """Evaluate detectors on all data; without `methods` every one that there is.
+    """Evaluate detectors on all data; every available one without `methods`.
 
     Raises:
-        UsageError: a named method judges none of the data, there are too few rows, or nothing can be judged.
+        UsageError: a named method can judge none of the data, there are too few rows, or nothing can be judged.
     """
     check_learn()
     for method in methods:

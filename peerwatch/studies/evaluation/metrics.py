@@ -1,7 +1,6 @@
-"""Figures of verdicts by scikit-learn, an extra that is imported only here and for the folds.
+"""Metrics of verdicts, computed by scikit-learn, which is an extra.
 
-A figure that is a share of nothing is None. All are rounded to six decimals, so that a last bit which another processor
-may compute differently does not show.
+An undefined metric is None. All are rounded to six decimals, because their last bits may differ between processors.
 """
 
 from collections.abc import Sequence
@@ -15,15 +14,15 @@ from peerwatch.kernels import Int64s
 
 DECIMALS: Final = 6
 MOST_COMPARED: Final = 5_000
-"""The most rows that the silhouette compares; from more rows this many are drawn at random."""
+"""The most rows for the silhouette. From more rows this many are sampled."""
 SEED: Final = 1
-"""The seed of what is drawn at random."""
+"""The seed of the sample."""
 
 
 class Margins(NamedTuple):
-    """For n rows: how far each score is above its threshold (NaN without a score), and whether the row is flagged.
+    """For n rows: by how much each score exceeds its threshold (NaN without a score), and whether the row is flagged.
 
-    By how much is told in thresholds: what models that learned from more and more rows say can then be put together.
+    The excess is in multiples of the threshold, so that models trained on different numbers of rows can be compared.
     Shapes [n].
     """
 
@@ -32,9 +31,9 @@ class Margins(NamedTuple):
 
 
 class LabelledFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """Figures of verdicts compared with labels.
+    """Metrics of verdicts compared with labels.
 
-    `pr_auc` is the average precision. Mean and sd (the population's) are over the folds that have rows of both classes.
+    `pr_auc` is the average precision. Mean and sd (population) are over the folds that have rows of both classes.
     """
 
     true_positives: int
@@ -54,10 +53,10 @@ class LabelledFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UnlabelledFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """How far apart flagged and normal rows lie, in standardised columns; None where all rows are of one class.
+    """How far apart flagged and normal rows lie, in standardised columns. None if all rows are of one class.
 
-    The silhouette (Rousseeuw, 1987) is between -1 and 1, Calinski-Harabasz (1974) from 0 on; higher is further apart.
-    Davies-Bouldin (1979) is from 0 on; lower is further apart.
+    The silhouette (Rousseeuw, 1987) is between -1 and 1, Calinski-Harabasz (1974) is at least 0; higher is further
+    apart. Davies-Bouldin (1979) is at least 0; lower is further apart.
     """
 
     silhouette: float | None
@@ -66,12 +65,12 @@ class UnlabelledFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def ranked(excess: Floats) -> Int64s:
-    """Ranks of the scores, equal ones alike: enough for the curves, which know no infinity. Without a score: lowest."""
+    """Return the ranks of the scores, equal for ties, which also orders infinite scores. No score ranks lowest."""
     return np.asarray(np.unique(np.where(np.isnan(excess), -np.inf, excess), return_inverse=True)[1], np.int64)
 
 
 def labelled(judged: Margins, labels: Mask, folds: Sequence[slice]) -> LabelledFigures:
-    """The figures of the verdicts on n rows, over all of them and within the folds."""
+    """Compute the metrics of the verdicts on n rows, over all of them and within the folds."""
     from sklearn import metrics  # noqa: PLC0415 (an extra, and slow to import)
 
     flagged, found = judged.flagged, metrics.confusion_matrix(labels, judged.flagged, labels=[False, True])
@@ -99,7 +98,7 @@ def labelled(judged: Margins, labels: Mask, folds: Sequence[slice]) -> LabelledF
 
 
 def unlabelled(flagged: Mask, columns: Floats) -> UnlabelledFigures:
-    """How far apart the flagged and the other rows are; `columns` has shape [n, columns]."""
+    """Compute how far apart flagged and other rows are; `columns` has shape [n, columns]."""
     from sklearn import metrics  # noqa: PLC0415
     from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
 
@@ -116,5 +115,5 @@ def unlabelled(flagged: Mask, columns: Floats) -> UnlabelledFigures:
 
 
 def rounded(value: Any) -> float | None:
-    """A figure as it is saved: None if it is not a number."""
+    """Round a metric for storage; None if it is not a number."""
     return round(float(value), DECIMALS) if np.isfinite(value) else None

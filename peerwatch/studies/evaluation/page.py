@@ -1,4 +1,4 @@
-"""The record of an evaluation as text, and as a page with pictures."""
+"""Formats an evaluation as text and as a page with pictures."""
 
 import io
 from collections.abc import Sequence
@@ -22,14 +22,14 @@ WIDTH: Final = 1000
 
 
 class FigureTable(NamedTuple):
-    """A table whose first column is text and whose others are figures."""
+    """A table whose first column is text and whose other columns are metrics."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
 
 
 def as_text(record: EvaluationRecord) -> str:
-    """All sections as text for a terminal."""
+    """Format all sections as text for a terminal."""
     return "\n\n".join("\n".join((*_about(section), "", _as_text(_figures(section)))) for section in record.sections)
 
 
@@ -76,7 +76,7 @@ def _spread(mean: float | None, sd: float | None) -> str:
 
 
 def _kinds(section: Section) -> FigureTable:
-    """How many rows of each kind of anomaly each detector flags; no rows if kinds are not known."""
+    """Tabulate how many rows of each kind each detector flags; empty if kinds are unknown."""
     rows = [
         [result.method, *(f"{found.flagged} of {found.rows}" for found in result.kinds), f"{_false(result):,}"]
         for result in section.results
@@ -91,7 +91,7 @@ def _false(result: Result) -> int:
 
 
 def _overview(record: EvaluationRecord) -> FigureTable:
-    """F1 and average precision of every detector on all data that have labels."""
+    """Tabulate F1 and average precision of each detector on all labelled data."""
     sections = [section for section in record.sections if section.anomalous is not None]
     rows: dict[str, dict[str, str]] = {}
     for section in sections:
@@ -125,7 +125,7 @@ def _as_markdown(grid: FigureTable) -> str:
 
 
 def as_page(record: EvaluationRecord) -> str:
-    """The page in Markdown, with links to its pictures."""
+    """Format the record as a Markdown page with links to its pictures."""
     sections = []
     for section in record.sections:
         about, *skipped = _about(section)
@@ -147,10 +147,10 @@ def _picture(section: Section) -> str:
 
 
 def places(directory: Path, names: Sequence[str], *, force: bool) -> None:
-    """Make the directories for a page about data with these names, before any work is done.
+    """Make the directories for a page about data with these names, and check that it can be written.
 
     Raises:
-        UsageError: matplotlib is not installed, a file is there and `force` is not set, or a directory cannot be made.
+        UsageError: matplotlib is not installed, a file exists and `force` is not set, or a directory cannot be made.
     """
     check_installed()
     vacant(directory, [PAGE], force=force)
@@ -158,7 +158,9 @@ def places(directory: Path, names: Sequence[str], *, force: bool) -> None:
 
 
 def write(directory: Path, record: EvaluationRecord, crossed: Sequence[Crossed]) -> list[Path]:
-    """Write the page, its figures as JSON and its pictures; the same record gives the same bytes. Returns their paths.
+    """Write the page, its figures as JSON and its pictures. Returns their paths.
+
+    The same record gives the same bytes.
 
     Raises:
         RunError: a file could not be written.

@@ -1,4 +1,4 @@
-"""A picture of how detectors did on some data: a row for each, with the curves of the others pale behind its own."""
+"""Pictures of how detectors performed: a row for each, with the curves of the others in pale colours behind."""
 
 import io
 from collections.abc import Mapping
@@ -14,16 +14,16 @@ from peerwatch.studies.pictures import BLUE, GREY, INK, PALE, RED
 
 BINS: Final = 40
 ROW, COLUMN = 1.7, 2.9
-"""Inches that a panel takes."""
+"""The height and width of a panel, in inches."""
 APART: Final = 0.16
-"""The least distance of ticks, as a share of their axis."""
+"""The smallest distance between ticks, as a share of the axis."""
 DPI: Final = 120
 COLOURS: Final = 64
-"""Colours of a picture: a palette of this many takes half the bytes."""
+"""The number of colours in a picture's palette, which halves the size of the file."""
 
 
 def draw(crossed: Crossed, path: Path) -> None:
-    """Draw ROC curve, precision over recall, scores and confusion of each detector; without labels only the scores."""
+    """Draw ROC and precision-recall curves, scores and confusions of each detector; without labels only scores."""
     import matplotlib as mpl  # noqa: PLC0415 (an extra, and slow to import)
     from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -46,7 +46,7 @@ def draw(crossed: Crossed, path: Path) -> None:
 
 
 def _as_png(figure: Any) -> bytes:
-    """The picture as PNG with a palette."""
+    """Encode a figure as PNG with a palette."""
     from PIL import Image  # noqa: PLC0415 (matplotlib's own)
 
     drawn, reduced = io.BytesIO(), io.BytesIO()
@@ -70,7 +70,7 @@ def _name_columns(panels: Any, *, labelled: bool) -> None:
 
 
 def _curves(judged: Margins, labels: Mask) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
-    """The ROC curve, and precision over recall: each x and y."""
+    """Return the x and y of the ROC curve and of the precision-recall curve."""
     from sklearn import metrics  # noqa: PLC0415
 
     order = ranked(judged.excess)
@@ -94,9 +94,9 @@ def _draw_curves(panels: Any, method: str, curves: Mapping[str, Any]) -> None:
 
 
 def _draw_scores(axes: Any, judged: Margins, labels: Mask | None) -> None:
-    """Histograms of normal and anomalous rows, each adding up to 1; linear near the threshold, logarithmic far off.
+    """Draw histograms of normal and anomalous rows, each with a sum of 1, linear near the threshold, else logarithmic.
 
-    What is infinite stands at the right end.
+    Infinite scores are drawn at the right end.
     """
     known = ~np.isnan(judged.excess)
     excess = judged.excess[known]
@@ -118,7 +118,7 @@ def _draw_scores(axes: Any, judged: Margins, labels: Mask | None) -> None:
 
 
 def _ticks(low: float, high: float, unit: float) -> list[float]:
-    """0 and, from far off inwards, round numbers with room between them; the axis goes from `low` to `high`."""
+    """Return ticks for an axis from `low` to `high`: 0, and round numbers from the ends inwards, spaced apart."""
     steps = [step * 10.0**power for power in range(160, -10, -1) for step in (3, 1)]
     ticks, places = [0.0], [0.0]
     for tick in (sign * step for step in steps for sign in (1, -1)):
@@ -130,7 +130,7 @@ def _ticks(low: float, high: float, unit: float) -> list[float]:
 
 
 def _draw_confusion(axes: Any, flagged: Mask, labels: Mask) -> None:
-    """Rows of each class, by whether they are flagged; shaded by their share of the class."""
+    """Draw the rows of each class by whether they are flagged, shaded by their share of the class."""
     from sklearn.metrics import confusion_matrix  # noqa: PLC0415
 
     counts = confusion_matrix(labels, flagged, labels=[False, True])

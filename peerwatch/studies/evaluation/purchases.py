@@ -1,4 +1,4 @@
-"""Reads logs and keeps the windows of the stream's purchases, as detectors judge them in a run."""
+"""Reads logs and keeps the windows of the stream's purchases, as detectors get them in a run."""
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing
@@ -25,10 +25,10 @@ from peerwatch.studies.sweep import check_labels, read_labels
 
 
 async def read_purchases(name: str, layers: Sequence[Layer], labels: Path | None) -> StreamPurchases:
-    """The stream log's purchases with their windows, and which of them are labelled, if there are labels.
+    """Read the stream log's purchases with their windows and, if given, their labels.
 
     Raises:
-        UsageError: something is missing or cannot be used, nothing is there to judge, or a label names no purchase.
+        UsageError: something is missing or cannot be used, there is no purchase, or a label names no purchase.
         SourceError: a log could not be read any further.
     """
     named = await run_sync(read_labels, labels) if labels is not None else {}
