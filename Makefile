@@ -4,6 +4,8 @@
 #               fresh ones every time; LOGS=DIR for logs of your own
 # make bench    how fast everything is; ARGS='--cases load,stream --runs 3' for some of it
 # make evaluate  how well each detector finds the anomalies of each data set: writes docs/evaluation.md
+# make servers  install Kafka, PostgreSQL, Redis, NATS, InfluxDB and VictoriaMetrics and run them, on the standard ports
+#               and with empty data, until Ctrl-C; make servers-install only installs them, for the tests
 # make check    lint and types
 # make constraints   resolve the pinned versions anew
 # make clean    remove the environment and the demo
@@ -32,6 +34,11 @@ bench: $(VENV)/.dev
 evaluate: $(VENV)/.dev
 	$(VENV)/bin/peerwatch evaluate --write docs --force
 
+servers: servers-install
+	@$(VENV)/bin/python tests/servers.py
+
+servers-install: $(VENV)/.dev $(VENV)/.servers
+
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -59,4 +66,8 @@ $(VENV)/.dev: $(VENV)/bin/pip pyproject.toml constraints.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.run
 
-.PHONY: run test soak bench evaluate check constraints clean
+$(VENV)/.servers: $(VENV)/bin/pip tests/install_servers.sh tests/kafka/pom.xml
+	tests/install_servers.sh $(abspath $(VENV))/kafka
+	@touch $@
+
+.PHONY: run test soak bench evaluate servers servers-install check constraints clean

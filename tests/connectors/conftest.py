@@ -1,0 +1,42 @@
+"""Real servers, each started once a process by the first test that asks for it."""
+
+from collections.abc import Iterator
+
+import pytest
+from servers import Influx, Kafka, Nats, Postgres, Redis, Victoria, started
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """PostgreSQL."""
+    yield from started(Postgres)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Redis]:
+    """Redis."""
+    yield from started(Redis)
+
+
+@pytest.fixture(scope="session")
+def nats_server() -> Iterator[Nats]:
+    """NATS with JetStream."""
+    yield from started(Nats)
+
+
+@pytest.fixture(scope="session")
+def influx() -> Iterator[Influx]:
+    """InfluxDB 1.x."""
+    yield from started(Influx)
+
+
+@pytest.fixture(scope="session")
+def victoria() -> Iterator[Victoria]:
+    """VictoriaMetrics."""
+    yield from started(Victoria)
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Kafka]:
+    """Apache Kafka."""
+    yield from started(Kafka)
