@@ -146,7 +146,10 @@ class TrainingRequest(msgspec.Struct, frozen=True):
 
 
 class TrainedModel(msgspec.Struct, frozen=True):
-    """Trainer to coordinator: model number `version` of `who`. It has been saved, and the receiver owns it."""
+    """Trainer to coordinator: model number `version` of `who`. It has been saved, and the receiver owns it.
+
+    The message holds the model itself, because restoring one from its arrays can take as long as fitting it.
+    """
 
     who: str
     version: int

@@ -1,4 +1,4 @@
-"""Judges turn windows into verdicts. Sigma's judge screens in floats and decides close cases in integers."""
+"""The contract of judges: cases in, verdicts out, with their reasons."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
