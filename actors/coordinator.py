@@ -29,7 +29,6 @@ from peerwatch.actors.messages import (
 )  # fmt: skip
 from peerwatch.actors.snapshot import CoordinatorPart, SnapshotPart, SnapshotRequest
 from peerwatch.actors.window_table import WindowTable
-from peerwatch.amounts import UNIT
 from peerwatch.connectors.records import DecisionRow
 from peerwatch.judging.adaptation import Notice, section
 from peerwatch.judging.audit import AuditedDecision
@@ -38,6 +37,7 @@ from peerwatch.judging.sampling import sampled
 from peerwatch.kernels import Int64s
 from peerwatch.network.events import parse_event
 from peerwatch.network.graph import Networks, alone
+from peerwatch.network.statistics import decimal
 from peerwatch.network.windows import Windows, merged
 
 
@@ -353,11 +353,11 @@ def _row(queries: WindowQueries, decision: Reasons) -> DecisionRow:
         line=int(events.line[place]),
         user=parse_event(line).user.decode(),
         timestamp=int(events.timestamp[place]),
-        amount=decision.amount / UNIT,
+        amount=decimal(decision.amount),
         flagged=decision.flagged,
         window_size=statistics.n,
-        mean=float(statistics.mean()) if known else None,
-        sd=float(statistics.sd()) if known else None,
+        mean=statistics.mean() if known else None,
+        sd=statistics.sd() if known else None,
         network_size=size if size >= 0 else None,
         score=scoring.score if scoring is not None else None,
         threshold=scoring.threshold if scoring is not None else None,

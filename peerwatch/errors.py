@@ -8,6 +8,7 @@ PeerwatchError
      +- StrictError     a line was rejected while --strict was set
      +- SourceError     a log became unreadable
      +- SinkError       the output could not be written
+     +- Unavailable     a server does not answer; it is tried again for a while
 """
 
 
@@ -41,3 +42,7 @@ class SourceError(RunError):
 
 class SinkError(RunError):
     """An output could not be written any further."""
+
+
+class Unavailable(RunError):  # noqa: N818 (it is what the server is, and it may pass)
+    """A server does not answer at present. The text says why, without the server's name."""

@@ -168,7 +168,7 @@ class DecisionsFile:
     def _write_group(self) -> None:
         if self._writer is None:
             self._writer = self._parquet.ParquetWriter(str(self._new), self._schema)
-        rows = map(msgspec.structs.astuple, self._rows)
+        rows = map(_row, self._rows)
         columns = [[*column] for column in zip(*rows, strict=True)] or [[] for _ in self._schema]
         arrays = [self._arrow.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
         self._writer.write_table(self._arrow.Table.from_arrays(arrays, schema=self._schema))
@@ -190,3 +190,12 @@ class DecisionsFile:
         except OSError as error:
             why = error.strerror or str(error).partition("\n")[0]
             raise SinkError(f"cannot write the decisions {self.name}: {why}; fix that and run again") from None
+
+
+def _row(decision: DecisionRow) -> tuple[Any, ...]:
+    """A row of the table: amounts in units, as near as floats come."""
+    real = {
+        name: None if value is None else float(value)
+        for name, value in (("amount", decision.amount), ("mean", decision.mean), ("sd", decision.sd))
+    }
+    return tuple({**msgspec.structs.asdict(decision), **real}.values())

@@ -1,11 +1,12 @@
 """The records that sinks take: one a result, each with a number that is the same in every run over the same logs."""
 
 from collections.abc import Iterable
-from typing import ClassVar, Final, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias
 
 import msgspec
 
 from peerwatch.judging.verdict_hash import LedgerEntry, encode_entry
+from peerwatch.network.events import parse_object
 from peerwatch.network.rejects import RejectedLine, encode_reject
 
 Kind: TypeAlias = Literal["flagged", "decision", "reject", "ledger"]
@@ -13,6 +14,10 @@ FLAGGED: Final = "flagged"
 DECISION: Final = "decision"
 REJECT: Final = "reject"
 LEDGER: Final = "ledger"
+SCHEMA: Final = 1
+"""The version of the fields that messages and tables have."""
+JUDGED_BY: Final = ("detector", "score", "score_threshold", "model")
+"""What a detector other than sigma adds to a flagged line."""
 
 
 class Record(Protocol):
@@ -27,6 +32,9 @@ class Record(Protocol):
     def encode(self) -> bytes:
         """The record as a file holds it: one NDJSON line."""
 
+    def fields(self) -> dict[str, Any]:
+        """The record as named fields, for a database or a message; amounts are text, as they may have 300 digits."""
+
 
 class FlaggedPurchase(msgspec.Struct, frozen=True):
     """A flagged purchase: event `seq`, and its own line with `mean` and `sd` added."""
@@ -39,9 +47,21 @@ class FlaggedPurchase(msgspec.Struct, frozen=True):
         """The line."""
         return self.line
 
+    def fields(self) -> dict[str, Any]:
+        """The purchase's own fields and those that were added, amounts as text; `line` is the whole line."""
+        raw = parse_object(self.line)
+        fields: dict[str, Any] = {"timestamp": _text(raw["timestamp"]), "id": _text(raw["id"])}
+        for name in ("amount", "mean", "sd"):
+            fields[name] = _text(raw[name])
+        if "detector" in raw:
+            fields |= {name: msgspec.json.decode(raw[name]) for name in JUDGED_BY if name in raw}
+        if "severity" in raw:
+            fields["severity"] = _text(raw["severity"])
+        return fields | {"line": self.line.rstrip(b"\n").decode()}
+
 
 class DecisionRow(msgspec.Struct, frozen=True):
-    """Any decision: amounts in units, as near as floats come; `timestamp` in microseconds since 1970 UTC.
+    """Any decision. `amount` is exact, `mean` and `sd` have two decimals; `timestamp` is microseconds since 1970 UTC.
 
     `mean` and `sd` are None for an empty window, `network_size` where it was not counted; `score`, `threshold` and
     `model` are those of a detector other than sigma, `severity` stands where levels are set.
@@ -53,11 +73,11 @@ class DecisionRow(msgspec.Struct, frozen=True):
     line: int
     user: str
     timestamp: int
-    amount: float
+    amount: str
     flagged: bool
     window_size: int
-    mean: float | None
-    sd: float | None
+    mean: str | None
+    sd: str | None
     network_size: int | None
     score: float | None
     threshold: float | None
@@ -67,6 +87,12 @@ class DecisionRow(msgspec.Struct, frozen=True):
     def encode(self) -> bytes:
         """The fields as one JSON object."""
         return msgspec.json.encode(self) + b"\n"
+
+    def fields(self) -> dict[str, Any]:
+        """The columns, but `line` is called `line_number`."""
+        fields = msgspec.structs.asdict(self)
+        fields["line_number"] = fields.pop("line")
+        return fields
 
 
 class Rejection(msgspec.Struct, frozen=True):
@@ -79,6 +105,12 @@ class Rejection(msgspec.Struct, frozen=True):
     def encode(self) -> bytes:
         """Where the line stands, the reason, and its bytes."""
         return encode_reject(self.rejected)
+
+    def fields(self) -> dict[str, Any]:
+        """The same, but `line` is called `line_number`."""
+        fields: dict[str, Any] = msgspec.json.decode(self.encode())
+        fields["line_number"] = fields.pop("line")
+        return fields
 
 
 class LedgerRecord(msgspec.Struct, frozen=True):
@@ -95,6 +127,22 @@ class LedgerRecord(msgspec.Struct, frozen=True):
     def encode(self) -> bytes:
         """The entry."""
         return encode_entry(self.entry)
+
+    def fields(self) -> dict[str, Any]:
+        """The entry's fields."""
+        fields: dict[str, Any] = msgspec.to_builtins(self.entry)
+        return fields
+
+
+def payload(record: Record, run: str) -> dict[str, Any]:
+    """A record as messages hold it: `version` of the schema, `kind`, `run`, `seq`, and the record's own fields."""
+    return {"version": SCHEMA, "kind": record.kind, "run": run, "seq": record.seq, **record.fields()}
+
+
+def _text(raw: msgspec.Raw) -> str:
+    """A JSON value as text: a string's content, or a number as it is written."""
+    value = bytes(raw)
+    return msgspec.json.decode(value, type=str) if value.startswith(b'"') else value.decode()
 
 
 def encoded(records: Iterable[Record]) -> bytes:

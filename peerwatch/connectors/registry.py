@@ -1,0 +1,48 @@
+"""Which code a URL's scheme stands for: peerwatch's own connectors and those of other packages, by entry points."""
+
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any, Final, TypeAlias
+
+from peerwatch.connectors.store import Store, StoreContext
+from peerwatch.connectors.stream import Stream
+from peerwatch.connectors.url import ConnectorUrl
+from peerwatch.errors import UsageError
+
+SINKS: Final = "peerwatch.sinks"
+SOURCES: Final = "peerwatch.sources"
+MakeStore: TypeAlias = Callable[[ConnectorUrl, StoreContext], Store]
+MakeStream: TypeAlias = Callable[[ConnectorUrl, float], Stream]
+
+
+def store_of(url: ConnectorUrl, context: StoreContext) -> Store:
+    """The store that a URL names; nothing is connected yet.
+
+    Raises:
+        UsageError: nothing is known of the scheme, the URL lacks something, or a library is missing.
+    """
+    make: MakeStore = _loaded(SINKS, "sink", url)
+    return make(url, context)
+
+
+def stream_of(url: ConnectorUrl, timeout: float) -> Stream:
+    """The stream that a URL names, whose server answers within `timeout` seconds; nothing is connected yet.
+
+    Raises:
+        UsageError: nothing is known of the scheme, the URL lacks something, or a library is missing.
+    """
+    make: MakeStream = _loaded(SOURCES, "source", url)
+    return make(url, timeout)
+
+
+def _loaded(group: str, what: str, url: ConnectorUrl) -> Any:
+    known = {entry.name: entry for entry in metadata.entry_points(group=group)}
+    entry = known.get(url.scheme)
+    if entry is None:
+        raise UsageError(f"{url}: there is no {what} for {url.scheme}; known are {', '.join(sorted(known))}")
+    return entry.load()
+
+
+def missing_library(url: ConnectorUrl, library: str, extra: str) -> UsageError:
+    """The error if the library that a connector needs is not installed."""
+    return UsageError(f"{url} needs {library}; install it: pip install 'peerwatch[{extra}]'")
