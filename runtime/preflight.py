@@ -13,17 +13,20 @@ from peerwatch.connectors.descriptors import descriptor_of
 from peerwatch.connectors.follow import FollowedLog
 from peerwatch.connectors.generation import holds
 from peerwatch.connectors.log_file import LogFile
-from peerwatch.connectors.position import position_of
+from peerwatch.connectors.position import Position, position_of
+from peerwatch.connectors.registry import stream_of
 from peerwatch.connectors.rotated import rotated_files
+from peerwatch.connectors.stream import StreamSource
 from peerwatch.connectors.tail import Beginning
 from peerwatch.errors import PeerwatchError, UsageError
 from peerwatch.readable import shown
-from peerwatch.settings.model import Layer, Settings, keys, value_of
+from peerwatch.settings.model import Layer, Settings, SinkSettings, keys, value_of
 from peerwatch.storage.checkpoints import Checkpoint, Facts, FilePlace, Identity, StateDirectory
+from peerwatch.urls import is_url, parsed, redacted
 
 NOT_SET: Final = '"{key}" is not set: name {what} as {option} on the command line, or set it in the config'
 
-AnyLog: TypeAlias = LogFile | FollowedLog
+AnyLog: TypeAlias = LogFile | FollowedLog | StreamSource
 
 
 class Outputs(NamedTuple):
@@ -74,12 +77,18 @@ async def open_logs(
     logs: list[AnyLog] = []
     if settings.input.batch is not None and (facts is None or not facts.judged):
         begun = facts.position if facts is not None else None
+        if is_url(settings.input.batch):
+            logs.append(await _open_stream(settings, settings.input.batch, begun, warn, stack, judged=False))
+    if settings.input.batch is not None and not is_url(settings.input.batch) and (facts is None or not facts.judged):
+        begun = facts.position if facts is not None else None
         batch = LogFile(settings.input.batch, judged=False, position=begun, resumable=resumable)
         await batch.open(stack)
         if begun is None:
             await batch.read_ahead()
         logs.append(batch)
     position = facts.position if facts is not None and facts.judged else None
+    if is_url(stream):
+        return [*logs, await _open_stream(settings, stream, position, warn, stack, judged=True)]
     if settings.follow and stream != "-" and not await anyio.Path(stream).is_fifo():
         if await anyio.Path(stream).is_dir():
             raise UsageError(f"{stream} is a directory; name the log file in it")
@@ -97,6 +106,24 @@ async def open_logs(
     log = LogFile(stream, judged=True, position=position, resumable=resumable, warn=warn)
     await log.open(stack)
     return [*logs, log]
+
+
+async def _open_stream(
+    settings: Settings, name: str, position: Any, warn: Callable[[str], None], stack: AsyncExitStack, *, judged: bool
+) -> StreamSource:
+    url = parsed(name)
+    source = StreamSource(
+        stream_of(url, settings.servers.timeout),
+        judged=judged,
+        position=position,
+        follow=settings.follow and judged,
+        idle_exit=settings.idle_exit,
+        give_up=settings.servers.give_up,
+        warn=warn,
+    )
+    stack.push_async_callback(source.close)
+    await source.open()
+    return source
 
 
 def take_header(logs: Sequence[AnyLog], settings: Settings, *, begun: bool = False) -> Layer:
@@ -168,13 +195,23 @@ def output_paths(settings: Settings) -> Outputs:
     )
     if decisions == "-":
         raise UsageError("decisions cannot go to standard output; name a file")
+    if ledger is not None and is_url(ledger):
+        raise UsageError(f"the ledger must be a file, and {redacted(ledger)} is none")
     if flagged is None:
         raise UsageError(NOT_SET.format(key="output.flagged", what="the output", option="OUTPUT"))
-    return Outputs(flagged, rejects if rejects is not None else _beside(flagged), ledger, decisions)
+    taken = any("rejects" in sink.records for sink in settings.sinks)
+    if rejects is None and not taken:
+        rejects = _beside(flagged, settings.state.directory)
+    return Outputs(flagged, rejects, ledger, decisions)
 
 
-def _beside(flagged: str) -> str | None:
-    """The default path of the rejects file; None if the output is a pipe or a device."""
+def _beside(flagged: str, state: str | None) -> str | None:
+    """The rejects file of an output; none if that is a pipe or a device, beside which nothing can be kept.
+
+    That of an output which a URL names is in the state directory, if there is one.
+    """
+    if is_url(flagged):
+        return str(Path(state) / "rejects.json") if state is not None else None
     path = Path(flagged)
     if descriptor_of(flagged, 1) is not None or _is_no_file(path):
         return None
@@ -186,12 +223,18 @@ def new_run() -> str:
     return secrets.token_hex(8)
 
 
+def sink_name(sink: SinkSettings) -> str:
+    """The name under which checkpoints keep the mark of a sink."""
+    return f"{redacted(sink.to)} {' '.join(sorted(sink.records))}"
+
+
 def identity_of(run: str, settings: Settings, D: int, T: int, outputs: Outputs) -> Identity:
     """What the state of a run belongs to."""
     directory = Path(settings.state.directory or ".")
     stream = FilePlace.of(settings.input.stream or "", directory)
     named = outputs._replace(rejects=outputs.rejects or "-")._asdict()
     places = {name: FilePlace.of(path, directory) for name, path in named.items() if path is not None}
+    places |= {sink_name(sink): FilePlace.of(sink.to, directory) for sink in settings.sinks}
     return Identity(run, D, T, rules_of(settings, "detector.", "challenger."), stream, places)
 
 
@@ -236,7 +279,7 @@ def check_replayable(settings: Settings, outputs: Outputs) -> None:
         return
     names = ("output", "rejects file", "ledger")
     for what, path in (("batch log", settings.input.batch), *zip(names, outputs, strict=False)):
-        if path is not None and (descriptor_of(path, 1) is not None or _is_no_file(Path(path))):
+        if path is not None and not is_url(path) and (descriptor_of(path, 1) is not None or _is_no_file(Path(path))):
             raise UsageError(
                 f"with --state the {what} must be a file, so that a later run can continue it; {shown(path)} is not one"
             )
@@ -247,7 +290,7 @@ def _is_no_file(path: Path) -> bool:
 
 
 def _is_same(one: Path, other: Path) -> bool:
-    if str(one) == "-" or str(other) == "-" or _is_no_file(one):
+    if str(one) == "-" or str(other) == "-" or is_url(str(one)) or is_url(str(other)) or _is_no_file(one):
         return False
     return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
 
@@ -275,7 +318,8 @@ def check_stream(old: Identity, new: Identity, facts: Facts, origins: dict[str, 
     path = Path(settings.input.stream or "")
     if old.stream.is_same(new.stream):
         return
-    position = position_of(facts.position)
+    by_name = is_url(old.stream.absolute) or is_url(new.stream.absolute)
+    position = Position() if by_name else position_of(facts.position)
     files = [path, *(file.path for file in rotated_files(path, settings.input.rotated))]
     if not (facts.judged and position.offset and any(holds(file, position) for file in files)):
         raise UsageError(
@@ -293,7 +337,8 @@ def _changed(old: Identity, new: Identity) -> Iterator[tuple[str, Any, Any]]:
     for key in new.rules:
         if old.rules.get(key) != new.rules[key]:
             yield key, old.rules.get(key), new.rules[key]
-    for name in Outputs._fields:
+    for name in (*Outputs._fields, *sorted((old.outputs.keys() | new.outputs.keys()) - {*Outputs._fields})):
         was, is_ = old.outputs.get(name), new.outputs.get(name)
         if (was is None) != (is_ is None) or (was is not None and is_ is not None and not was.is_same(is_)):
-            yield f"output.{name}", was and was.absolute, is_ and is_.absolute
+            key = f"output.{name}" if name in Outputs._fields else "sinks"
+            yield key, was and was.absolute, is_ and is_.absolute

@@ -35,9 +35,10 @@ from peerwatch.runtime.preflight import (
     required,
     take_header,
 )  # fmt: skip
-from peerwatch.runtime.sinks import sinks_of
+from peerwatch.runtime.sinks import SinkMaker
 from peerwatch.runtime.supervisor import Supervisor
 from peerwatch.settings.model import Layer, Settings, resolve
+from peerwatch.urls import is_url
 
 
 class Report(NamedTuple):
@@ -87,7 +88,7 @@ async def run(
         logger = Logger(settings.logs, target)
         directory, checkpoint = await open_state(settings, logger.warning, stack, reset=reset)
         beginning = Beginning()
-        if settings.follow and checkpoint is None:
+        if settings.follow and checkpoint is None and not is_url(settings.input.stream):
             beginning = await run_sync(look_at, Path(settings.input.stream), settings.input.rotated)
         logs = await open_logs(settings, checkpoint, beginning, logger.warning, stack)
         if checkpoint is None:
@@ -106,9 +107,7 @@ async def run(
             check_unchanged(checkpoint.envelope.identity, identity, origins, settings)
             facts = checkpoint.envelope.facts
             await run_sync(check_stream, checkpoint.envelope.identity, identity, facts, origins, settings)
-        parts = settings.follow or settings.state.directory is not None
-        make_sinks = partial(sinks_of, paths, logger.warning, console, strict=settings.strict, parts=parts)
-        sinks = await run_sync(make_sinks)
+        sinks = await run_sync(SinkMaker(settings, run, logger.warning, console).sinks, paths)
         await sinks.open(stack, check_new=checkpoint is None and not force)
         setup = RunSetup(
             layers,

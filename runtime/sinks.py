@@ -2,22 +2,27 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from peerwatch.actors.output import Outlet
 from peerwatch.connectors.file_sink import FileSink
 from peerwatch.connectors.parquet import DecisionsFile
-from peerwatch.connectors.records import DECISION, FLAGGED, LEDGER, REJECT
+from peerwatch.connectors.records import DECISION, FLAGGED, LEDGER, REJECT, Kind
+from peerwatch.connectors.registry import store_of
 from peerwatch.connectors.sink import ResumableSink
-from peerwatch.errors import BadEvent
+from peerwatch.connectors.store import AT_LEAST_ONCE, EXACTLY_ONCE, StoreContext, StoreSink
+from peerwatch.errors import BadEvent, UsageError
 from peerwatch.judging.verdict_hash import decode_entry, is_provisional
 from peerwatch.network.events import parse_object
 from peerwatch.network.rejects import decode_reject
 from peerwatch.progress import Progress
-from peerwatch.runtime.preflight import Outputs
+from peerwatch.readable import path_of, shown
+from peerwatch.runtime.preflight import Outputs, sink_name
 from peerwatch.runtime.unkept import UnkeptRejects
+from peerwatch.settings.model import Delivery, Settings
+from peerwatch.urls import is_url, parsed
 
 
 class Sinks:
@@ -67,28 +72,65 @@ class Sinks:
             await outlet.sink.look()
 
 
-def sinks_of(paths: Outputs, warn: Callable[[str], None], console: Progress, *, strict: bool, parts: bool) -> Sinks:
-    """The sinks that the settings name. With `parts` decisions go into a folder, a file a checkpoint.
+class SinkMaker:
+    """Makes sinks for one run: from a path a file, from a URL a store."""
 
-    Raises:
-        UsageError: a library is missing.
-    """
-    outlets: list[Outlet[ResumableSink]] = [
-        Outlet("flagged", FileSink(paths.flagged, warn, is_own=is_flagged_line), frozenset({FLAGGED})),
-        Outlet(
-            "rejects",
-            FileSink(paths.rejects, warn, is_own=is_reject_line)
-            if paths.rejects is not None
-            else UnkeptRejects(console, strict=strict),
-            frozenset({REJECT}),
-        ),
-    ]
-    if paths.verdicts is not None:
-        ledger = FileSink(paths.verdicts, warn, is_own=is_ledger_line, is_provisional=is_provisional)
-        outlets.append(Outlet("verdicts", ledger, frozenset({LEDGER})))
-    if paths.decisions is not None:
-        outlets.append(Outlet("decisions", DecisionsFile(paths.decisions, parts=parts), frozenset({DECISION})))
-    return Sinks(outlets)
+    def __init__(self, settings: Settings, run: str, warn: Callable[[str], None], console: Progress) -> None:
+        self._settings = settings
+        self._run = run
+        self._warn = warn
+        self._console = console
+        self._keeps_state = settings.state.directory is not None
+
+    def sinks(self, paths: Outputs) -> Sinks:
+        """The sinks that the settings name.
+
+        Raises:
+            UsageError: a library is missing, a URL is malformed, or a sink cannot deliver as it is asked to.
+        """
+        outlets = [self._outlet("flagged", paths.flagged, (FLAGGED,))]
+        if paths.rejects is not None:
+            outlets.append(self._outlet("rejects", paths.rejects, (REJECT,)))
+        elif not any("rejects" in sink.records for sink in self._settings.sinks):
+            unkept = UnkeptRejects(self._console, strict=self._settings.strict)
+            outlets.append(Outlet("rejects", unkept, frozenset({REJECT})))
+        if paths.verdicts is not None:
+            outlets.append(self._outlet("verdicts", paths.verdicts, (LEDGER,)))
+        if paths.decisions is not None:
+            outlets.append(self._outlet("decisions", paths.decisions, (DECISION,)))
+        for sink in self._settings.sinks:
+            kinds = tuple(KINDS[name] for name in sink.records)
+            outlets.append(self._outlet(sink_name(sink), sink.to, kinds, sink.delivery))
+        return Sinks(outlets)
+
+    def _outlet(
+        self, name: str, to: str, kinds: tuple[Kind, ...], delivery: Delivery | None = None
+    ) -> Outlet[ResumableSink]:
+        records = frozenset(kinds)
+        if is_url(to):
+            return Outlet(name, self._store_sink(to, records, delivery), records)
+        if len(records) != 1:
+            raise UsageError(f"{shown(to)}: a file takes records of one kind; name a file for each")
+        if kinds[0] == DECISION and (name == "decisions" or to.endswith(".parquet")):
+            parts = self._settings.follow or self._keeps_state
+            return Outlet(name, DecisionsFile(to, parts=parts), records)
+        lines = LINES[kinds[0]]
+        return Outlet(name, FileSink(path_of(to), self._warn, is_own=lines[0], is_provisional=lines[1]), records)
+
+    def _store_sink(self, to: str, records: frozenset[Kind], delivery: Delivery | None) -> StoreSink:
+        url, servers = parsed(to), self._settings.servers
+        asked = delivery or self._settings.output.delivery
+        if asked == EXACTLY_ONCE and not self._keeps_state:
+            raise UsageError(f"{url}: exactly-once delivery needs a state directory; add --state, or set at-least-once")
+        delivered = asked or (EXACTLY_ONCE if self._keeps_state else AT_LEAST_ONCE)
+        if url.has_literal_password:
+            self._warn(f"{url}: its password is in the URL; keep it in the environment, as ${{NAME}} in its place")
+        context = StoreContext(self._run, records, delivered, servers.timeout)
+        return StoreSink(store_of(url, context), delivery=delivered, give_up=servers.give_up, warn=self._warn)
+
+
+def _none(_: bytes) -> bool:
+    return False
 
 
 def is_flagged_line(line: bytes) -> bool:
@@ -113,3 +155,22 @@ def is_ledger_line(line: bytes) -> bool:
         return not line or bool(decode_entry(line))
     except msgspec.MsgspecError:
         return False
+
+
+def is_decision_line(line: bytes) -> bool:
+    """Whether a line is a decision; an empty file is as good."""
+    try:
+        return not line or {"seq", "flagged", "window_size"} <= parse_object(line.rstrip(b"\n")).keys()
+    except BadEvent:
+        return False
+
+
+KINDS: Final[Mapping[str, Kind]] = {"flagged": FLAGGED, "decisions": DECISION, "rejects": REJECT}
+"""The kind of record by its name in the settings."""
+LINES: Final[Mapping[Kind, tuple[Callable[[bytes], bool], Callable[[bytes], bool]]]] = {
+    FLAGGED: (is_flagged_line, _none),
+    REJECT: (is_reject_line, _none),
+    DECISION: (is_decision_line, _none),
+    LEDGER: (is_ledger_line, is_provisional),
+}
+"""For each kind of record, what tells its lines from others, and the lines that a later run writes anew."""

@@ -6,8 +6,8 @@ from typing import Any, Final, TypeAlias
 
 from peerwatch.connectors.store import Store, StoreContext
 from peerwatch.connectors.stream import Stream
-from peerwatch.connectors.url import ConnectorUrl
 from peerwatch.errors import UsageError
+from peerwatch.urls import ConnectorUrl
 
 SINKS: Final = "peerwatch.sinks"
 SOURCES: Final = "peerwatch.sources"

@@ -8,16 +8,16 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import anyio
 import msgspec
 
 from peerwatch.connectors.records import Kind, Record
-from peerwatch.connectors.url import ConnectorUrl
 from peerwatch.errors import SinkError, Unavailable, UsageError
+from peerwatch.settings.model import Delivery
+from peerwatch.urls import ConnectorUrl
 
-Delivery: TypeAlias = Literal["exactly-once", "at-least-once"]
 EXACTLY_ONCE: Final = "exactly-once"
 AT_LEAST_ONCE: Final = "at-least-once"
 FIRST_PAUSE: Final = 0.05

@@ -10,8 +10,8 @@ import msgspec
 
 from peerwatch.connectors.source import Block
 from peerwatch.connectors.store import FIRST_PAUSE, LONGEST_PAUSE
-from peerwatch.connectors.url import ConnectorUrl
 from peerwatch.errors import SourceError, Unavailable, UsageError
+from peerwatch.urls import ConnectorUrl
 
 POLL_SECONDS: Final = 0.5
 """How long one fetch waits for entries."""

@@ -25,6 +25,7 @@ from peerwatch.readable import shown
 from peerwatch.runtime.preflight import NOT_SET, AnyLog, open_logs, required, take_header
 from peerwatch.settings.model import NOTHING_SET, Layer, Settings, resolve
 from peerwatch.storage.checkpoints import Checkpoint, CheckpointEnvelope, Facts, envelopes, files_in, read_checkpoint
+from peerwatch.urls import is_url
 
 
 class Part(NamedTuple):
@@ -176,7 +177,7 @@ async def open_replay(
     must = origins["state.directory"].startswith("--")  # a config may name a directory that does not exist yet
     envelope, checkpoint = await run_sync(_choose, settings, suits, must)
     beginning, built = Beginning(), NOTHING_SET
-    if envelope is None and settings.follow:
+    if envelope is None and settings.follow and not is_url(settings.input.stream):
         beginning = await run_sync(look_at, Path(settings.input.stream), settings.input.rotated)
     if envelope is not None:
         beginning, known = Beginning(seen=envelope.facts.seen, again=True), envelope.identity

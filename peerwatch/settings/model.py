@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 
 from peerwatch.errors import UsageError
 from peerwatch.readable import path_of
+from peerwatch.urls import is_url
 
 Hops = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 WindowSize = Annotated[int, Meta(ge=2, le=2**31 - 1)]
@@ -29,6 +30,9 @@ Kept = Annotated[int, Meta(ge=2, le=1_000_000)]  # at least two, in case the new
 LogFormat = Literal["console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Decisions = Literal["flagged", "all", "none"]
+Timeout = Annotated[float, Meta(gt=0, le=1e6)]
+Delivery = Literal["exactly-once", "at-least-once"]
+Records = Literal["flagged", "decisions", "rejects"]
 
 
 class InputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -40,12 +44,28 @@ class InputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class OutputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The files to write."""
+    """Which files are written, or which systems by their URLs."""
 
     flagged: str | None = None
     rejects: str | None = None
     verdicts: str | None = None
     decisions: str | None = None
+    delivery: Delivery | None = None
+
+
+class SinkSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One more sink: its file or URL, and the kinds of records that it gets."""
+
+    to: str
+    records: tuple[Records, ...] = ("flagged",)
+    delivery: Delivery | None = None
+
+
+class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How long servers are waited for, in seconds: for one answer, and in all before the run ends."""
+
+    timeout: Timeout = 10.0
+    give_up: Seconds = 300.0
 
 
 SIGMA: Final = "sigma"
@@ -149,6 +169,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     audit: Share = 0.0
     input: InputSettings = InputSettings()
     output: OutputSettings = OutputSettings()
+    sinks: tuple[SinkSettings, ...] = ()
+    servers: ServerSettings = ServerSettings()
     detector: DetectorSettings = DetectorSettings()
     challenger: ChallengerSettings = ChallengerSettings()
     logs: LogSettings = LogSettings()
@@ -164,7 +186,7 @@ PATHS: Final = {
     "output.decisions", "logs.file",
     *DIRECTORIES,
 }  # fmt: skip
-"""The keys whose values are paths."""
+"""The keys whose values are paths, or URLs."""
 
 
 class Layer(msgspec.Struct, frozen=True):
@@ -231,6 +253,8 @@ def _check(key: str, value: Any, hint: Any, origin: str) -> None:
 
 
 def _path(key: str, value: str, origin: str) -> str:
+    if is_url(value):
+        return value
     try:
         return path_of(value, directory=key in DIRECTORIES)
     except ValueError as error:

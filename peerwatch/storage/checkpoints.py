@@ -26,6 +26,7 @@ from peerwatch.errors import SinkError, UsageError
 from peerwatch.judging.state import Arrays, StateFacts
 from peerwatch.readable import shown, why_damaged
 from peerwatch.settings.model import InputSettings
+from peerwatch.urls import is_url, redacted
 
 VERSION: Final = 7
 """Of the format. Whoever changes it adds a step to `peerwatch.storage.migrations`."""
@@ -67,9 +68,9 @@ class FilePlace(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, path: str, directory: Path) -> "FilePlace":
-        """The place of a path, relative to a state directory; `-` is no file and the same everywhere."""
-        if path == "-":
-            return cls(path, path)
+        """The place of a path, relative to a state directory; `-` and a URL are the same everywhere."""
+        if path == "-" or is_url(path):
+            return cls(redacted(path), redacted(path))
         absolute = Path(path).absolute()
         return cls(shown(absolute), shown(os.path.relpath(absolute, directory.absolute())))
 
