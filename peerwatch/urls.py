@@ -11,9 +11,7 @@ import msgspec
 
 from peerwatch.errors import UsageError
 
-_URL: Final = re.compile(r"([a-z][a-z0-9+]*)(://|:(?=[^/\\]))")
-WITHOUT_HOST: Final = {"sqlite"}
-"""Schemes that are written `scheme:path`."""
+_URL: Final = re.compile(r"[a-z][a-z0-9+]*://|sqlite:")
 _SECRET: Final = re.compile(r"\$\{(?:(?P<env>[A-Za-z_][A-Za-z0-9_]*)|file:(?P<file>[^}]+))\}")
 HIDDEN: Final = "***"
 
@@ -86,8 +84,7 @@ class ConnectorUrl(msgspec.Struct, frozen=True):
 
 def is_url(text: str) -> bool:
     """Whether a text that may name a file names a source or sink by URL."""
-    found = _URL.match(text)
-    return found is not None and (found[2] == "://" or found[1] in WITHOUT_HOST)
+    return _URL.match(text) is not None
 
 
 def parsed(text: str) -> ConnectorUrl:

@@ -113,7 +113,7 @@ async def _open_stream(
 ) -> StreamSource:
     url = parsed(name)
     source = StreamSource(
-        stream_of(url, settings.servers.timeout),
+        await run_sync(stream_of, url, settings.servers.timeout),
         judged=judged,
         position=position,
         follow=settings.follow and judged,

@@ -5,7 +5,7 @@ Each raises an AssertionError that says which promise is not kept.
 
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -15,18 +15,37 @@ from peerwatch.connectors.source import Block, Source
 
 OpenSource = Callable[[Any, AsyncExitStack], Awaitable[Source]]
 """Opens a source of given lines behind a position (None: from the beginning); it is closed with the stack."""
-HELD = FlaggedPurchase(1, b'{"held": 1}\n')
-BEHIND = FlaggedPurchase(2, b'{"behind": 1}\n')
+
+
+def flagged(seq: int, user: str = "1", amount: str = "1601.83") -> FlaggedPurchase:
+    """A flagged purchase to write."""
+    stamp = f"2017-06-13 11:33:{seq // 1000 % 60:02}.{seq % 1000:06}"
+    fields = {
+        "event_type": "purchase",
+        "timestamp": stamp,
+        "id": user,
+        "amount": amount,
+        "mean": "29.10",
+        "sd": "21.46",
+    }
+    return FlaggedPurchase(seq, msgspec.json.encode(fields) + b"\n")
+
+
+HELD: Final = flagged(1)
+BEHIND: Final = flagged(2)
 
 
 class SinkUnderTest(Protocol):
-    """A sink that checks can open again and again, as one run after the other does."""
+    """A sink that checks can open again and again, as one process after the other does."""
 
     async def open(self, stack: AsyncExitStack) -> ResumableSink:
-        """Open it, as a new run does."""
+        """Open it, as a new process of the same run does."""
+
+    def begin_run(self) -> None:
+        """From now on it is another run that opens it."""
 
     async def read(self) -> bytes:
-        """What a reader finds in it."""
+        """What a reader finds in it of the run, as a file would hold it."""
 
 
 async def blocks_of(open_source: OpenSource, position: Any = None) -> list[Block]:
@@ -64,12 +83,12 @@ async def check_source_resumes(open_source: OpenSource, content: bytes) -> None:
 
 async def check_sink_keeps_what_is_written(sink: SinkUnderTest) -> None:
     """What has been written and made durable is what a reader finds, in order."""
-    records = [FlaggedPurchase(number, b'{"record": %d}\n' % number) for number in range(3)]
+    records = [flagged(number) for number in range(1, 4)]
     async with AsyncExitStack() as stack:
         opened = await sink.open(stack)
         await opened.start(None)
-        for number in range(3):
-            await opened.write(records[number : number + 1])
+        for record in records:
+            await opened.write([record])
         await opened.sync()
     _expect(await sink.read() == encoded(records), "records are kept")
 
@@ -95,14 +114,67 @@ async def check_sink_resumes(sink: SinkUnderTest) -> None:
 
 
 async def check_sink_begins_anew(sink: SinkUnderTest) -> None:
-    """A run without a mark leaves nothing of an earlier one."""
+    """A run without a mark finds nothing of its own, whatever an earlier run has left."""
     for records in ([HELD, BEHIND], [BEHIND]):
+        sink.begin_run()
         async with AsyncExitStack() as stack:
             opened = await sink.open(stack)
-            await opened.start(None)
+            await opened.start(None, force=True)
             await opened.write(records)
             await opened.sync()
-    _expect(await sink.read() == BEHIND.encode(), "a new run begins with nothing")
+        _expect(await sink.read() == encoded(records), "a new run begins with nothing")
+
+
+async def check_sink_takes_any_purchase(sink: SinkUnderTest) -> None:
+    """Ids of any characters, a line of a mebibyte, an amount of 300 digits: what is read is what was written."""
+    records = [
+        flagged(1, user="Zo\u00eb \U0001f600 '; DROP TABLE x; -- %s $1 \\\" ,=\t"),
+        flagged(2, amount="9" * 300 + ".123456"),
+        flagged(3, user="x" * (1 << 20)),
+    ]
+    async with AsyncExitStack() as stack:
+        opened = await sink.open(stack)
+        await opened.start(None)
+        for record in records:
+            await opened.write([record])
+        await opened.sync()
+    _expect(await sink.read() == encoded(records), "any purchase is kept as it is")
+
+
+async def check_sink_goes_on_anywhere(sink: SinkUnderTest, count: int = 12) -> None:
+    """A run that dies behind any write, and goes on behind any mark that it had, leaves each record once, in order."""
+    records = [flagged(3 * number + 1) for number in range(count)]
+    marks: list[Any] = []
+    async with AsyncExitStack() as stack:
+        opened = await sink.open(stack)
+        await opened.start(None)
+        marks.append(await opened.sync())
+        for record in records:
+            await opened.write([record])
+            marks.append(await opened.sync())
+    for place in range(count, -1, -1):
+        async with AsyncExitStack() as stack:
+            opened = await sink.open(stack)
+            await opened.start(msgspec.json.decode(msgspec.json.encode(marks[place])))
+            for begin in range(place, count, 5):  # cut into batches in another way
+                await opened.write(records[begin : begin + 5])
+            await opened.sync()
+        _expect(
+            await sink.read() == encoded(records), f"each record is there once after going on behind record {place}"
+        )
+
+
+async def check_sink_outlives(sink: SinkUnderTest, disturb: Callable[[int], Awaitable[None]], count: int = 40) -> None:
+    """Whatever `disturb` does to the server before each write, each record is there once, in order."""
+    records = [flagged(number + 1) for number in range(count)]
+    async with AsyncExitStack() as stack:
+        opened = await sink.open(stack)
+        await opened.start(None)
+        for number, record in enumerate(records):
+            await disturb(number)
+            await opened.write([record])
+        await opened.sync()
+    _expect(await sink.read() == encoded(records), "each record is there once although the server was disturbed")
 
 
 def _expect(kept: bool, promise: str) -> None:  # noqa: FBT001 (like assert)

@@ -85,6 +85,9 @@ class OneFile:
         await sink.open(stack)
         return sink
 
+    def begin_run(self) -> None:
+        """A file does not know runs."""
+
     async def read(self) -> bytes:
         """What is in the file."""
         return await anyio.Path(self.path).read_bytes()
@@ -92,7 +95,13 @@ class OneFile:
 
 @pytest.mark.parametrize(
     "check",
-    [checks.check_sink_keeps_what_is_written, checks.check_sink_resumes, checks.check_sink_begins_anew],
+    [
+        checks.check_sink_keeps_what_is_written,
+        checks.check_sink_resumes,
+        checks.check_sink_begins_anew,
+        checks.check_sink_takes_any_purchase,
+        checks.check_sink_goes_on_anywhere,
+    ],
 )
 async def test_the_output_file_is_a_sink(tmp_path: Path, check: Callable[..., Any]) -> None:
     """Each promise."""
@@ -123,6 +132,9 @@ class Forgetful:
     async def sync(self) -> int:
         """How much there is."""
         return len(self.data)
+
+    def begin_run(self) -> None:
+        """It does not care."""
 
     async def read(self) -> bytes:
         """All of it."""

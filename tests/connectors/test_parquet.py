@@ -114,7 +114,7 @@ async def test_a_full_disk_leaves_no_half_file(logs: Path, monkeypatch: pytest.M
     file, stack = DecisionsFile("all", parts=True), AsyncExitStack()
     await file.open(stack)
     await file.start()
-    row = DecisionRow(1, "f", 1, "u", 0, 1.0, False, 0, None, None, None, None, None, None, None)  # noqa: FBT003
+    row = DecisionRow(1, "f", 1, "u", 0, "1.00", False, 0, None, None, None, None, None, None, None)  # noqa: FBT003
     await file.write([row] * 10)
 
     def full(*_: object) -> None:
