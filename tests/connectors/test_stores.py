@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pytest
 from anyio.to_thread import run_sync
+from system_kafka import KafkaSystem
 from systems import SinkSystem, SqliteSystem
 
 from peerwatch.connectors import checks
@@ -14,6 +15,7 @@ from peerwatch.errors import SinkError, UsageError
 
 SYSTEMS: Final[dict[str, tuple[type[SinkSystem], str | None]]] = {
     "sqlite": (SqliteSystem, None),
+    "kafka": (KafkaSystem, "kafka"),
 }
 """Each system, and the fixture that starts its server."""
 WITH_SERVER: Final = [name for name, (_, fixture) in SYSTEMS.items() if fixture is not None]
@@ -25,6 +27,7 @@ def made(name: str, request: pytest.FixtureRequest, directory: Path) -> SinkSyst
     system = kind(directory)
     if fixture is not None:
         system.server = request.getfixturevalue(fixture)
+    system.make()
     return system
 
 

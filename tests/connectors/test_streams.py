@@ -6,12 +6,15 @@ from typing import Any, Final
 
 import pytest
 from anyio.to_thread import run_sync
+from system_kafka import KafkaSource
 from systems import SourceSystem
 
 from peerwatch.connectors import checks
 from peerwatch.errors import SourceError, UsageError
 
-SYSTEMS: Final[dict[str, tuple[type[SourceSystem], str]]] = {}
+SYSTEMS: Final[dict[str, tuple[type[SourceSystem], str]]] = {
+    "kafka": (KafkaSource, "kafka"),
+}
 """Each system, and the fixture that starts its server."""
 LINES: Final = [
     *(b'{"n": %d}' % number for number in range(300)),
