@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -32,16 +32,28 @@ NAMES: Final[Mapping[Kind, str]] = {FLAGGED: "", "decision": "-decisions", "reje
 class Mark(msgspec.Struct, frozen=True):
     """The metadata of a committed offset: the number of the last record, and the process that writes."""
 
-    seq: int
-    writer: str
+    seq: int = 0
+    writer: str = ""
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """What the last record of a topic says of itself."""
+    """What a topic's record says of itself."""
 
     run: str = "one that is not named"
     kind: str = ""
     seq: int = 0
+
+    @classmethod
+    def of(cls, message: "Message") -> "Origin":
+        """Read a record, whoever has written it."""
+        try:
+            return msgspec.json.decode(message.value() or b"{}", type=cls)
+        except msgspec.MsgspecError:
+            return cls()
+
+    def mark_of(self, run: str, kind: Kind) -> Mark:
+        """The mark that it is, if it is of this run and kind."""
+        return Mark(self.seq if (self.run, self.kind) == (run, kind) else 0)
 
 
 class KafkaStore:
@@ -91,7 +103,7 @@ class KafkaStore:
     def _connect(self) -> None:
         self._consumer = self._client.consumer(self._name)
         for topic in self._topics.values():
-            self._client.describe(self._consumer, topic)
+            self._client.partitions(self._consumer, topic)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -112,7 +124,7 @@ class KafkaStore:
 
     def _other_run(self) -> str | None:
         for topic in self._topics.values():
-            if self._client.describe(self._reader, topic) is not None:
+            if self._client.partitions(self._reader, topic) is not None:
                 last = self._last(topic)
                 if last is not None and last.run != self._run:
                     return last.run
@@ -135,32 +147,34 @@ class KafkaStore:
             if self._writes:
                 self._check_writer()
             longest = min(LONGEST_TRANSACTION, 6 * self._client.timeout)
-            settings |= {"transactional.id": self._name, "transaction.timeout.ms": round(longest * 1000)}
+            settings |= {
+                "transactional.id": self._name,
+                "transaction.timeout.ms": round(longest * 1000),
+                "message.timeout.ms": round(min(longest, self._client.timeout) * 1000),
+            }
         self._producer = self._client.producer(settings)
         if self._exactly_once:
             with self._client.translated():
                 self._producer.init_transactions(self._client.timeout)
                 self._read_marks()
                 self._producer.begin_transaction()
-                self._commit(self._producer, list(self._topics))
+                self._commit(self._producer, {kind: (seq, self._ends[kind]) for kind, seq in self._marks.items()})
             self._writes = True
 
     def _make(self, topic: str) -> None:
-        if self._client.describe(self._reader, topic) is not None:
+        if self._client.partitions(self._reader, topic) is not None:
             return
         if self._writes:
             raise UsageError(f"{self.url}: the topic {topic} was deleted while it was being written to")
-        from confluent_kafka.admin import NewTopic  # noqa: PLC0415 (it is there)
-
         admin = self._client.admin()
-        made = admin.create_topics([NewTopic(topic, num_partitions=1)], operation_timeout=self._client.timeout)
+        made = admin.create_topics([self._client.new_topic(topic)], operation_timeout=self._client.timeout)
         try:
             with self._client.translated():
                 made[topic].result(self._client.timeout)
         except UsageError as error:
             raise UsageError(f"{error}; the topic {topic} is not there, make it with one partition") from None
         deadline = time.monotonic() + self._client.timeout
-        while self._client.describe(self._reader, topic) is None:  # brokers hear of it one after the other
+        while self._client.partitions(self._reader, topic) is None:  # brokers hear of it one after the other
             if time.monotonic() > deadline:
                 raise Unavailable(f"the topic {topic} was made, and is not there")
 
@@ -172,25 +186,49 @@ class KafkaStore:
         return {kind: seq for kind, seq in self._marks.items() if seq}
 
     def _read_marks(self) -> None:
-        """Read them from the group; a group that is idle for a week is forgotten, so the topic itself knows better."""
-        self._marks, self._ends = {}, {}
-        committed = self._committed()
-        for kind, topic in self._topics.items():
-            mark, offset = committed.get(kind, (None, 0))
-            there = self._client.describe(self._reader, topic) is not None
-            end = self._client.bounds(self._reader, topic)[1] if there else 0
-            if mark is not None and offset <= end:  # otherwise it is another topic, of the same name
-                self._marks[kind], self._ends[kind] = mark.seq, offset
-                continue
-            last = self._last(topic) if there else None
-            is_own = last is not None and (last.run, last.kind) == (self._run, kind)
-            self._marks[kind], self._ends[kind] = (last.seq, end) if last is not None and is_own else (0, 0)
+        """Read them from the group, and from the topic, which knows better if the group was forgotten: after a week.
 
-    def _committed(self) -> dict[Kind, tuple[Mark, int]]:
+        A broker that was killed may leave a transaction undecided for good, although it had promised to commit it. The
+        next commit of this producer settles that, so its records count as written.
+
+        Raises:
+            SinkError: records are gone that were there.
+        """
+        marks, ends = {}, {}
+        with closing(self._client.consumer(self._name, "read_uncommitted")) as consumer:
+            committed = self._committed(consumer)
+            for kind, topic in self._topics.items():
+                mark, offset = committed.get(kind, (None, 0))
+                there = self._client.partitions(consumer, topic) is not None
+                end = self._client.bounds(consumer, topic)[1] if there else 0
+                if mark is None or offset > end:  # forgotten, or of another topic that had the same name
+                    last = self._last(topic) if there else None
+                    mark, offset = last.mark_of(self._run, kind) if last is not None else Mark(), end
+                undecided = self._undecided(consumer, kind, mark.seq) if there and self._producer is not None else 0
+                marks[kind], ends[kind] = max(mark.seq, undecided), end if undecided else offset
+        for kind, seq in marks.items():
+            if seq < self._marks.get(kind, 0):
+                raise SinkError(
+                    f"{self.url}: records up to number {self._marks[kind]:,} were there, and those above {seq:,} are"
+                    " gone; see what has happened to the server, and run again"
+                )
+        self._marks, self._ends = marks, ends
+
+    def _undecided(self, consumer: "Consumer", kind: Kind, seq: int) -> int:
+        """The number of the last own record that the next commit will settle, 0 if there is none above `seq`."""
+        found = [Origin.of(message) for message in self._client.undecided(consumer, self._topics[kind])]
+        above = max((each.mark_of(self._run, kind).seq for each in found), default=0)
+        if above <= seq:
+            return 0
+        if not found[0].mark_of(self._run, kind).seq:
+            raise Unavailable("another producer's transaction has not ended")
+        return above
+
+    def _committed(self, consumer: "Consumer") -> dict[Kind, tuple[Mark, int]]:
         """What the group has committed for each kind, with the offset."""
         partitions = [self._client.partition(topic) for topic in self._topics.values()]
         with self._client.translated():
-            found = self._reader.committed(partitions, timeout=self._client.timeout)
+            found = consumer.committed(partitions, timeout=self._client.timeout)
         committed = {}
         for kind, partition in zip(self._topics, found, strict=True):
             if partition.error is not None:
@@ -205,7 +243,9 @@ class KafkaStore:
         Raises:
             SinkError: somebody has.
         """
-        if any(mark.writer != self._writer for mark, _ in self._committed().values()):
+        with closing(self._client.consumer(self._name, "read_uncommitted")) as consumer:
+            committed = self._committed(consumer)
+        if any(mark.writer != self._writer for mark, _ in committed.values()):
             raise SinkError(
                 f"{self.url}: another process has begun to write this run, and this one has been fenced off; let only"
                 " one of them run"
@@ -232,14 +272,14 @@ class KafkaStore:
             producer.begin_transaction()
             try:
                 self._send(producer, records)
+                self._commit(producer, {kind: (records[-1].seq, self._end)})
                 self._marks[kind], self._ends[kind] = records[-1].seq, self._end
-                self._commit(producer, [kind])
             except SinkError:
                 self._abort(producer)
                 raise
         except self._client.errors as exception:
             error = exception.args[0]
-            if error.code() in {codes._FENCED, codes.PRODUCER_FENCED, codes.INVALID_PRODUCER_EPOCH}:  # noqa: SLF001
+            if error.code() in {codes._FENCED, codes.PRODUCER_FENCED, codes.INVALID_PRODUCER_EPOCH}:
                 self._check_writer()
                 raise Unavailable("a transaction took too long") from None
             if error.txn_requires_abort():
@@ -279,12 +319,12 @@ class KafkaStore:
         else:
             self._end = (message.offset() or 0) + 1
 
-    def _commit(self, producer: "Producer", kinds: Sequence[Kind]) -> None:
-        """Commit a transaction with the marks of these kinds."""
+    def _commit(self, producer: "Producer", marks: Mapping[Kind, tuple[int, int]]) -> None:
+        """Commit a transaction with these marks: for each kind a number, and the offset behind its record."""
         offsets = []
-        for kind in kinds:
-            mark = msgspec.json.encode(Mark(self._marks[kind], self._writer)).decode()
-            offsets.append(self._client.partition(self._topics[kind], 0, self._ends[kind], mark))
+        for kind, (seq, end) in marks.items():
+            metadata = msgspec.json.encode(Mark(seq, self._writer)).decode()
+            offsets.append(self._client.partition(self._topics[kind], 0, end, metadata))
         group, timeout = self._reader.consumer_group_metadata(), self._client.timeout
         self._client.bounded(lambda: producer.send_offsets_to_transaction(offsets, group, timeout))
         producer.commit_transaction(timeout)
@@ -298,12 +338,7 @@ class KafkaStore:
     def _last(self, topic: str) -> Origin | None:
         """What the last record of a topic says of itself."""
         last = self._client.last_record(self._reader, topic)
-        if last is None:
-            return None
-        try:
-            return msgspec.json.decode(last.value() or b"{}", type=Origin)
-        except msgspec.MsgspecError:
-            return Origin()
+        return Origin.of(last) if last is not None else None
 
 
 class KafkaStream:
@@ -363,14 +398,13 @@ class KafkaStream:
     def _chosen(self, consumer: "Consumer") -> int:
         """The partition that is read."""
         topic = self._client.topic
-        found = self._client.describe(consumer, topic)
-        if found is None:
+        count = self._client.partitions(consumer, topic)
+        if count is None:
             raise UsageError(f"{self.url}: there is no topic {topic}; make it, or name another")
-        count = len(found.partitions)
         if self._partition is None and count > 1:
             raise UsageError(
-                f"{self.url}: the topic has {count} partitions, whose order is another one each time they are read; write"
-                " into one partition, or read one of them with ?partition=0"
+                f"{self.url}: the topic has {count} partitions, whose order is another one each time they are read;"
+                " write into one partition, or read one of them with ?partition=0"
             )
         if (self._partition or 0) >= count:
             raise UsageError(f"{self.url}: the topic has {count} partitions, numbered from 0")
@@ -421,11 +455,9 @@ class KafkaStream:
             if error is None:
                 entries.append(Entry(offset, message.value()))
                 self._next = offset + 1
-            elif error.code() == codes._PARTITION_EOF:  # noqa: SLF001
+            elif error.code() == codes._PARTITION_EOF:
                 self._next = offset
-                if entries:  # behind the last message is the end of a transaction: it is none, and may be trimmed
-                    entries[-1] = Entry(self._last_before(offset, entries[-1].id), entries[-1].content)
-            elif error.code() in {codes._AUTO_OFFSET_RESET, codes.OFFSET_OUT_OF_RANGE}:  # noqa: SLF001
+            elif error.code() in {codes._AUTO_OFFSET_RESET, codes.OFFSET_OUT_OF_RANGE}:
                 raise SourceError(f"{self.url}: messages from offset {self._next:,} on are gone, {WAY_OUT}")
             else:
                 raise self._client.failure(error)
@@ -433,15 +465,13 @@ class KafkaStream:
             self._client.check()
         return entries
 
-    def _last_before(self, end: int, offset: int) -> int:
-        """The last offset before an end of the partition, on the same side of the end at the opening."""
-        return min(end, self._until) - 1 if self._until is not None and offset < self._until else end - 1
-
     async def lag(self) -> int | None:
         """How many offsets lie between what has been fetched and the end, as far as the last answer said."""
         if self._consumer is None:
             return None
-        ends = self._consumer.get_watermark_offsets(self._client.partition(self._client.topic, self._partition or 0), cached=True)
+        ends = self._consumer.get_watermark_offsets(
+            self._client.partition(self._client.topic, self._partition or 0), cached=True
+        )
         return max(0, ends[1] - self._next) + len(self._held) if ends is not None and ends[1] >= 0 else None
 
 

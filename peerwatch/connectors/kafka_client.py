@@ -4,7 +4,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -15,7 +15,7 @@ from peerwatch.urls import ConnectorUrl
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
-    from confluent_kafka.admin import AdminClient, TopicMetadata
+    from confluent_kafka.admin import AdminClient
 
 PORT: Final = 9092
 PROTOCOLS: Final = ("plaintext", "ssl", "sasl_plaintext", "sasl_ssl")
@@ -43,18 +43,18 @@ class KafkaClient:
             UsageError: the library is missing, or the URL is malformed.
         """
         try:
-            import confluent_kafka  # noqa: PLC0415 (only where a URL asks for it)
+            import confluent_kafka.admin  # noqa: PLC0415 (only where a URL asks for it)
         except ImportError:
             raise missing_library(url, "confluent-kafka", "kafka") from None
         url.check_options(*OPTIONS, *options)
-        self._library = confluent_kafka
+        self._library, self._admin = confluent_kafka, confluent_kafka.admin
         self.codes = confluent_kafka.KafkaError
         self.errors = confluent_kafka.KafkaException
         self.url = url
         self.topic = url.path
         self.timeout = timeout
         self.servers = list(_servers(url))
-        self._settings = {
+        self._settings: dict[str, Any] = {
             "bootstrap.servers": ",".join(f"{host}:{port}" for host, port in self.servers),
             "client.id": "peerwatch",
             "log_level": 0,  # what matters comes back as an error
@@ -94,8 +94,8 @@ class KafkaClient:
                 return
         raise Unavailable(why)
 
-    def consumer(self, group: str) -> "Consumer":
-        """A consumer of committed records, which joins no group and commits nothing. Reads files for TLS."""
+    def consumer(self, group: str, isolation: str = "read_committed") -> "Consumer":
+        """A consumer that joins no group and commits nothing. Reads files for TLS."""
         with self.translated():
             return self._library.Consumer({
                 **self._settings,
@@ -103,7 +103,7 @@ class KafkaClient:
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "error",
-                "isolation.level": "read_committed",
+                "isolation.level": isolation,
                 "enable.partition.eof": True,
                 "fetch.wait.max.ms": 100,
             })  # fmt: skip
@@ -122,17 +122,19 @@ class KafkaClient:
 
     def admin(self) -> "AdminClient":
         """A client that makes topics. Reads files for TLS."""
-        from confluent_kafka.admin import AdminClient  # noqa: PLC0415 (it is there)
-
         with self.translated():
-            return AdminClient(dict(self._settings))
+            return self._admin.AdminClient(self._settings)
+
+    def new_topic(self, topic: str) -> Any:
+        """A topic of one partition, as the admin client makes it."""
+        return self._admin.NewTopic(topic, num_partitions=1)
 
     def partition(self, topic: str, number: int = 0, offset: int = -1001, metadata: str = "") -> "TopicPartition":
         """A partition, with an offset."""
         return self._library.TopicPartition(topic, number, offset, metadata)
 
-    def describe(self, consumer: "Consumer", topic: str) -> "TopicMetadata | None":
-        """A topic's partitions, None if there is no such topic. Blocks.
+    def partitions(self, consumer: "Consumer", topic: str) -> int | None:
+        """The number of a topic's partitions, None if there is no such topic. Blocks.
 
         Raises:
             UsageError: the server refuses the user, or the user the topic.
@@ -151,7 +153,7 @@ class KafkaClient:
                     raise self.failure(error.args[0]) from None
                 continue
             if found.error is None:
-                return found
+                return len(found.partitions)
             if found.error.code() == self.codes.UNKNOWN_TOPIC_OR_PART:
                 return None
             raise self.failure(found.error)
@@ -178,6 +180,15 @@ class KafkaClient:
                 return records[-1] if records else None
             back *= 8
         return None
+
+    def undecided(self, consumer: "Consumer", topic: str) -> "list[Message]":
+        """The records behind the last committed one, up to the end of a topic's first partition. Blocks.
+
+        The first of them is of a transaction that has not ended. `consumer` reads what is not committed.
+        """
+        with closing(self.consumer("peerwatch")) as of_committed:
+            begin, end = self.bounds(of_committed, topic)[1], self.bounds(consumer, topic)[1]
+        return self._until_end(consumer, self.partition(topic, 0, begin)) if begin < end else []
 
     def _until_end(self, consumer: "Consumer", begin: "TopicPartition") -> "list[Message]":
         records: list[Message] = []
@@ -206,8 +217,8 @@ class KafkaClient:
             UsageError: the server refuses the user.
             Unavailable: no server can be reached.
         """
-        if self._refusal is not None or self._broken is not None:
-            raise self.failure(self._refusal or self._broken)
+        if (error := self._refusal or self._broken) is not None:
+            raise self.failure(error)
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -238,9 +249,8 @@ class KafkaClient:
         if failed:
             raise failed[0]
 
-    def failure(self, error: "KafkaError | None") -> PeerwatchError:
+    def failure(self, error: "KafkaError") -> PeerwatchError:
         """The exception that an error means: a mistake, something that is refused for good, or what may pass."""
-        assert error is not None
         codes, text = self.codes, error.str()
         if error.code() in {codes._AUTHENTICATION, codes.SASL_AUTHENTICATION_FAILED, codes._SSL}:
             return UsageError(f"{self.url} refuses the connection: {text}; check user, password and certificates")
@@ -284,7 +294,9 @@ def _security(url: ConnectorUrl) -> dict[str, str]:
     if protocol not in PROTOCOLS:
         raise UsageError(f"{url}: security.protocol is {protocol!r}; expected one of {', '.join(PROTOCOLS)}")
     if protocol.startswith("sasl_") != (url.user is not None):
-        raise UsageError(f"{url}: a user and a password are needed for SASL, and for nothing else; see security.protocol")
+        raise UsageError(
+            f"{url}: a user and a password are needed for SASL, and for nothing else; see security.protocol"
+        )
     settings = {"security.protocol": protocol, **files}
     if url.user is not None:
         mechanism = url.option("sasl.mechanism", MECHANISMS) or "PLAIN"
