@@ -334,6 +334,7 @@ def _flagged(queries: WindowQueries, decision: Reasons) -> Flagged:
         decision.statistics,
         decision.scoring,
         decision.severity,
+        queries.names,
     )
 
 
@@ -351,7 +352,7 @@ def _row(queries: WindowQueries, decision: Reasons) -> DecisionRow:
         seq=int(queries.seq[place]),
         file=queries.file,
         line=int(events.line[place]),
-        user=parse_event(line).user.decode(),
+        user=parse_event(line, queries.names).user.decode(),
         timestamp=int(events.timestamp[place]),
         amount=decimal(decision.amount),
         flagged=decision.flagged,

@@ -14,6 +14,7 @@ from peerwatch.judging.severity import Level
 from peerwatch.judging.training import TrainingSet
 from peerwatch.kernels import Bytes, Int32s, Int64s
 from peerwatch.network.decoder import Events
+from peerwatch.network.events import CANONICAL, FieldNames
 from peerwatch.network.graph import GraphContents, Networks
 from peerwatch.network.rejects import RejectedLine
 from peerwatch.network.statistics import Statistics
@@ -36,6 +37,7 @@ class Batch(msgspec.Struct, frozen=True):
     users: int
     rejected: list[RejectedLine]
     new: bool = False
+    names: FieldNames = CANONICAL
 
 
 class PurchaseBatch(msgspec.Struct, frozen=True):
@@ -69,6 +71,7 @@ class WindowQueries(msgspec.Struct, frozen=True):
     through: int
     next: bool
     new: bool = False
+    names: FieldNames = CANONICAL
 
 
 class WindowRequest(msgspec.Struct, frozen=True):
@@ -123,6 +126,7 @@ class Flagged(msgspec.Struct, frozen=True):
     statistics: Statistics
     scoring: Scoring | None = None
     severity: Level | None = None
+    names: FieldNames = CANONICAL
 
 
 class Results(msgspec.Struct, frozen=True):

@@ -78,7 +78,9 @@ class OutputActor:
             pairs = zip(results.flagged, verdicts, strict=True)
             await self._hand_out(
                 [
-                    FlaggedPurchase(one.seq, flagged_line(one.text, each.mean, each.sd, one.scoring, one.severity))
+                    FlaggedPurchase(
+                        one.seq, flagged_line(one.text, each.mean, each.sd, one.scoring, one.severity), one.names
+                    )
                     for one, each in pairs
                 ]
             )

@@ -73,6 +73,7 @@ async def open_logs(
         UsageError: a log cannot be read.
     """
     stream, resumable = settings.input.stream or "", settings.state.directory is not None
+    names = settings.input.names()
     facts = checkpoint.envelope.facts if checkpoint is not None else None
     logs: list[AnyLog] = []
     if settings.input.batch is not None and (facts is None or not facts.judged):
@@ -81,7 +82,7 @@ async def open_logs(
             logs.append(await _open_stream(settings, settings.input.batch, begun, warn, stack, judged=False))
     if settings.input.batch is not None and not is_url(settings.input.batch) and (facts is None or not facts.judged):
         begun = facts.position if facts is not None else None
-        batch = LogFile(settings.input.batch, judged=False, position=begun, resumable=resumable)
+        batch = LogFile(settings.input.batch, judged=False, position=begun, resumable=resumable, names=names)
         await batch.open(stack)
         if begun is None:
             await batch.read_ahead()
@@ -101,9 +102,10 @@ async def open_logs(
             idle_exit=settings.idle_exit,
             resumable=resumable,
             warn=warn,
+            names=names,
         )
         return [*logs, follow]
-    log = LogFile(stream, judged=True, position=position, resumable=resumable, warn=warn)
+    log = LogFile(stream, judged=True, position=position, resumable=resumable, warn=warn, names=names)
     await log.open(stack)
     return [*logs, log]
 
@@ -120,6 +122,7 @@ async def _open_stream(
         idle_exit=settings.idle_exit,
         give_up=settings.servers.give_up,
         warn=warn,
+        names=settings.input.names(),
     )
     stack.push_async_callback(source.close)
     await source.open()
@@ -235,7 +238,10 @@ def identity_of(run: str, settings: Settings, D: int, T: int, outputs: Outputs) 
     named = outputs._replace(rejects=outputs.rejects or "-")._asdict()
     places = {name: FilePlace.of(path, directory) for name, path in named.items() if path is not None}
     places |= {sink_name(sink): FilePlace.of(sink.to, directory) for sink in settings.sinks}
-    return Identity(run, D, T, rules_of(settings, "detector.", "challenger."), stream, places)
+    rules = rules_of(settings, "detector.", "challenger.")
+    if settings.input.fields:
+        rules["input.fields"] = settings.input.fields
+    return Identity(run, D, T, rules, stream, places)
 
 
 def rules_of(settings: Settings, *sections: str) -> dict[str, Any]:
@@ -334,9 +340,9 @@ def _changed(old: Identity, new: Identity) -> Iterator[tuple[str, Any, Any]]:
     for name in ("D", "T"):
         if getattr(old, name) != getattr(new, name):
             yield name, getattr(old, name), getattr(new, name)
-    for key in new.rules:
-        if old.rules.get(key) != new.rules[key]:
-            yield key, old.rules.get(key), new.rules[key]
+    for key in (*new.rules, *sorted(old.rules.keys() - new.rules.keys())):
+        if old.rules.get(key) != new.rules.get(key):
+            yield key, old.rules.get(key), new.rules.get(key)
     for name in (*Outputs._fields, *sorted((old.outputs.keys() | new.outputs.keys()) - {*Outputs._fields})):
         was, is_ = old.outputs.get(name), new.outputs.get(name)
         if (was is None) != (is_ is None) or (was is not None and is_ is not None and not was.is_same(is_)):

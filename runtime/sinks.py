@@ -136,7 +136,7 @@ def _none(_: bytes) -> bool:
 def is_flagged_line(line: bytes) -> bool:
     """Whether a file that begins with `line` may hold flagged purchases. True for an empty file."""
     try:
-        return not line or {"event_type", "mean", "sd"} <= parse_object(line.rstrip(b"\n")).keys()
+        return not line or {"mean", "sd"} <= parse_object(line.rstrip(b"\n")).keys()
     except BadEvent:
         return False
 

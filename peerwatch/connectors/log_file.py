@@ -19,7 +19,7 @@ from peerwatch.connectors.source import Block
 from peerwatch.connectors.stored_file import PlainFile
 from peerwatch.errors import BadEvent, SourceError, UsageError
 from peerwatch.network.decoder import line_feeds
-from peerwatch.network.events import begin_of_line, parse_object
+from peerwatch.network.events import CANONICAL, FieldNames, begin_of_line, parse_object
 from peerwatch.network.likeness import LOOKED_AT, looks_like
 from peerwatch.readable import shown
 from peerwatch.settings.model import Layer
@@ -49,9 +49,11 @@ class LogFile:
         position: Any = None,
         resumable: bool = False,
         warn: Callable[[str], None] = lambda _: None,
+        names: FieldNames = CANONICAL,
     ) -> None:
         self.name = "standard input" if path == "-" else shown(path)
         self.judged = judged
+        self.names = names
         self.size: int | None = None
         """Size in bytes, None for a pipe."""
         self._path = path

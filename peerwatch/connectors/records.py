@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias
 import msgspec
 
 from peerwatch.judging.verdict_hash import LedgerEntry, encode_entry
-from peerwatch.network.events import parse_object
+from peerwatch.network.events import CANONICAL, FieldNames, parse_object
 from peerwatch.network.rejects import RejectedLine, encode_reject
 
 Kind: TypeAlias = Literal["flagged", "decision", "reject", "ledger"]
@@ -42,6 +42,8 @@ class FlaggedPurchase(msgspec.Struct, frozen=True):
     kind: ClassVar[Kind] = FLAGGED
     seq: int
     line: bytes
+    names: FieldNames = CANONICAL
+    """The keys under which the line has the purchase's own fields."""
 
     def encode(self) -> bytes:
         """The line."""
@@ -50,9 +52,9 @@ class FlaggedPurchase(msgspec.Struct, frozen=True):
     def fields(self) -> dict[str, Any]:
         """The purchase's own fields and those that were added, amounts as text; `line` is the whole line."""
         raw = parse_object(self.line)
-        fields: dict[str, Any] = {"timestamp": _text(raw["timestamp"]), "id": _text(raw["id"])}
-        for name in ("amount", "mean", "sd"):
-            fields[name] = _text(raw[name])
+        names = self.names
+        fields: dict[str, Any] = {"timestamp": _text(raw[names.timestamp]), "id": _text(raw[names.id])}
+        fields |= {"amount": _text(raw[names.amount]), "mean": _text(raw["mean"]), "sd": _text(raw["sd"])}
         if "detector" in raw:
             fields |= {name: msgspec.json.decode(raw[name]) for name in JUDGED_BY if name in raw}
         if "severity" in raw:

@@ -11,6 +11,7 @@ import msgspec
 from peerwatch.connectors.source import Block
 from peerwatch.connectors.store import FIRST_PAUSE, LONGEST_PAUSE
 from peerwatch.errors import SourceError, Unavailable, UsageError
+from peerwatch.network.events import CANONICAL, FieldNames
 from peerwatch.urls import ConnectorUrl
 
 POLL_SECONDS: Final = 0.5
@@ -82,9 +83,11 @@ class StreamSource:
         give_up: float,
         warn: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
+        names: FieldNames = CANONICAL,
     ) -> None:
         self.name = str(stream.url)
         self.judged = judged
+        self.names = names
         self._stream = stream
         self._position = StreamPosition() if position is None else msgspec.convert(position, StreamPosition)
         self._idle_exit = idle_exit if follow else 0.0

@@ -5,8 +5,10 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from peerwatch.connectors.records import DECISION, FLAGGED, REJECT, Kind, Record, payload
-from peerwatch.network.events import parse_object, parse_timestamp
+from peerwatch.network.events import parse_timestamp
 
 
 class Column(Enum):
@@ -70,10 +72,15 @@ def row_of(record: Record, run: str) -> list[Any]:
     """A record as a row of its kind's table, in the order of the columns."""
     fields = payload(record, run)
     if record.kind == FLAGGED:
-        fields["time"] = moment(parse_timestamp(parse_object(fields["line"].encode())))
+        fields["time"] = moment(time_of(fields["timestamp"]))
     elif record.kind == DECISION:
         fields["time"] = moment(fields["timestamp"])
     return [fields.get(name, fields.get(RENAMED.get(name, name))) for name in TABLES[record.kind].columns]
+
+
+def time_of(text: str) -> int:
+    """A timestamp as a line has it, in microseconds since 1970 UTC."""
+    return parse_timestamp({"timestamp": msgspec.Raw(msgspec.json.encode(text))})
 
 
 def moment(micros: int) -> datetime:

@@ -184,7 +184,7 @@ async def open_replay(
         built = Layer({"D": known.D, "T": known.T} | known.rules, {})
         if settings.D not in {None, known.D} or settings.T not in {None, known.T}:
             checkpoint = None
-    logs = await open_logs(settings, checkpoint, beginning, _refuse, stack)
+    logs = await open_logs(resolve(*layers, built)[0], checkpoint, beginning, _refuse, stack)
     begun = checkpoint is not None and checkpoint.envelope.facts.position is not None
     header = take_header(logs, resolve(*layers, built, fallback)[0], begun=begun)
     settings, origins = resolve(*layers, built, header, fallback)
@@ -238,7 +238,7 @@ async def parts(
         async with aclosing(log.blocks()) as blocks:
             async for block in blocks:
                 if block.content:
-                    decoded = await run_sync(decoder.decode, block.content, block.line)
+                    decoded = await run_sync(decoder.decode, block.content, block.line, log.names)
                     part = Part(log.file, log.judged, seq, decoded.events, decoded.rejected, block)
                     _check_numbers(part, bookmarks)
                     yield part

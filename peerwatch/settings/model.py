@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from peerwatch.errors import UsageError
+from peerwatch.network.events import CANONICAL, FieldNames
 from peerwatch.readable import path_of
 from peerwatch.urls import is_url
 
@@ -30,6 +31,7 @@ Kept = Annotated[int, Meta(ge=2, le=1_000_000)]  # at least two, in case the new
 LogFormat = Literal["console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Decisions = Literal["flagged", "all", "none"]
+FieldName = Literal["event_type", "timestamp", "id", "amount", "id1", "id2"]
 Timeout = Annotated[float, Meta(gt=0, le=1e6)]
 Delivery = Literal["exactly-once", "at-least-once"]
 Records = Literal["flagged", "decisions", "rejects"]
@@ -41,6 +43,11 @@ class InputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     batch: str | None = None
     stream: str | None = None
     rotated: str | None = None
+    fields: dict[FieldName, str] = {}
+
+    def names(self) -> FieldNames:
+        """The keys under which events have their fields."""
+        return CANONICAL._replace(**self.fields)
 
 
 class OutputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
