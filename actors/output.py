@@ -87,6 +87,8 @@ class OutputActor:
             self.written += len(verdicts)
         if results.decisions:
             await self._hand_out(results.decisions)
+        if results.notices:
+            await self._hand_out(results.notices)
         if results.rejected:
             numbered = enumerate(results.rejected, self._rejected + 1)
             await self._hand_out([Rejection(number, line) for number, line in numbered])

@@ -34,7 +34,7 @@ Decisions = Literal["flagged", "all", "none"]
 FieldName = Literal["event_type", "timestamp", "id", "amount", "id1", "id2"]
 Timeout = Annotated[float, Meta(gt=0, le=1e6)]
 Delivery = Literal["exactly-once", "at-least-once"]
-Records = Literal["flagged", "decisions", "rejects"]
+Records = Literal["flagged", "decisions", "rejects", "notices"]
 
 
 class InputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
