@@ -125,7 +125,7 @@ class SinkMaker:
         delivered = asked or (EXACTLY_ONCE if self._keeps_state else AT_LEAST_ONCE)
         if url.has_literal_password:
             self._warn(f"{url}: its password is in the URL; keep it in the environment, as ${{NAME}} in its place")
-        context = StoreContext(self._run, records, delivered, servers.timeout)
+        context = StoreContext(self._run, records, delivered, servers.timeout, self._warn)
         return StoreSink(store_of(url, context), delivery=delivered, give_up=servers.give_up, warn=self._warn)
 
 
