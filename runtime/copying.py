@@ -12,7 +12,7 @@ from peerwatch.connectors.log_file import LogFile
 from peerwatch.connectors.registry import stream_of, target_of
 from peerwatch.connectors.source import Source
 from peerwatch.connectors.stream import StreamSource
-from peerwatch.connectors.target import Target
+from peerwatch.connectors.target import EventTarget
 from peerwatch.errors import RunError, Unavailable, UsageError
 from peerwatch.settings.model import ServerSettings
 from peerwatch.urls import is_url, parsed, redacted
@@ -68,7 +68,7 @@ async def _opened(source: str, warn: Callable[[str], None], stack: AsyncExitStac
 
 async def _send(
     log: Source,
-    target: Target,
+    target: EventTarget,
     name: str,
     rate: float | None,
     clock: Callable[[], float],

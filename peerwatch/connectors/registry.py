@@ -6,7 +6,7 @@ from typing import Any, Final, TypeAlias
 
 from peerwatch.connectors.store import Store, StoreContext
 from peerwatch.connectors.stream import Stream
-from peerwatch.connectors.target import FileTarget, Target
+from peerwatch.connectors.target import EventTarget, FileTarget
 from peerwatch.errors import UsageError
 from peerwatch.urls import ConnectorUrl, is_url, parsed
 
@@ -15,7 +15,7 @@ SOURCES: Final = "peerwatch.sources"
 TARGETS: Final = "peerwatch.targets"
 MakeStore: TypeAlias = Callable[[ConnectorUrl, StoreContext], Store]
 MakeStream: TypeAlias = Callable[[ConnectorUrl, float], Stream]
-MakeTarget: TypeAlias = Callable[[ConnectorUrl, float], Target]
+MakeTarget: TypeAlias = Callable[[ConnectorUrl, float], EventTarget]
 
 
 def store_of(url: ConnectorUrl, context: StoreContext) -> Store:
@@ -38,7 +38,7 @@ def stream_of(url: ConnectorUrl, timeout: float) -> Stream:
     return make(url, timeout)
 
 
-def target_of(name: str, timeout: float) -> Target:
+def target_of(name: str, timeout: float) -> EventTarget:
     """The target that a path or URL names, whose server answers within `timeout` seconds; nothing is connected yet.
 
     Raises:

@@ -10,7 +10,7 @@ from peerwatch.errors import SinkError, UsageError
 from peerwatch.readable import path_of, why_unwritable
 
 
-class Target(Protocol):
+class EventTarget(Protocol):
     """Takes events, each the bytes of one line without its line end, at least once and in order."""
 
     async def connect(self) -> None:
