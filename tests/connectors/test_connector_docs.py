@@ -8,13 +8,7 @@ from servers import Server
 from test_docs import DOCS, fences, typed
 
 EXAMPLES = [fence for fence in fences(DOCS / "connectors.md") if fence.not_run is not None]
-FIXTURES = {
-    "postgres": "postgres",
-    "redis": "redis_server",
-    "nats": "nats_server",
-    "influx": "influx",
-    "kafka": "kafka",
-}
+FIXTURES = {name: name for name in ("postgres", "influx", "kafka")} | {"redis": "redis_server", "nats": "nats_server"}
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
