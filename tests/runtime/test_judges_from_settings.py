@@ -228,7 +228,7 @@ def test_decisions_are_logged_with_the_detectors_words(logs: Path) -> None:
 
 HEAVY = {
     "sklearn", "river", "skops", "statsmodels", "scipy", "matplotlib", "pandas", "pyarrow",
-    "redis", "nats", "confluent_kafka", "asyncpg", "httpx", "sqlite3", "importlib.metadata", "random",
+    "redis", "nats", "confluent_kafka", "asyncpg", "httpx", "sqlite3",
 }  # fmt: skip
 LOADED = """
 import os
