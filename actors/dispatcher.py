@@ -243,7 +243,7 @@ class Dispatcher:
                 [Rejected(block.line, 0, why, block.content.removesuffix(b"\n"))],
             )
         else:
-            decoded = await run_kernel(len(block.content), self._decoder.decode, block.content, block.line)
+            decoded = await run_kernel(len(block.content), self._decoder.decode, block.content, block.line, log.names)
             events, bad = decoded.events, decoded.rejected
             for hole in decoded.holes[:1]:
                 await self._say_hole(log, hole.line, hole.size)
@@ -282,7 +282,7 @@ class Dispatcher:
                 low=0 if log.judged else through + 1,
             )  # fmt: skip
             await shard.send(purchases)
-        batch = Batch(events, seq, content, log.name, log.judged, users, rejected, self._caught_up)
+        batch = Batch(events, seq, content, log.name, log.judged, users, rejected, self._caught_up, log.names)
         if self._audit is not None:
             await self._audit.send(AuditBatch(batch, *self._decoder.interner.columns()))
         if log.judged and not self._shared:

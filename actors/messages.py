@@ -6,7 +6,7 @@ import msgspec
 
 from peerwatch.actors.snapshot import SnapshotRequest
 from peerwatch.amounts import Amounts
-from peerwatch.connectors.records import DecisionRow
+from peerwatch.connectors.records import DecisionRow, NoticeRecord
 from peerwatch.detectors.base import Detector
 from peerwatch.judging.audit import AuditedDecision
 from peerwatch.judging.judge import Scoring
@@ -14,6 +14,7 @@ from peerwatch.judging.severity import Level
 from peerwatch.judging.training import TrainingSet
 from peerwatch.kernels import Bytes, Int32s, Int64s
 from peerwatch.network.decoder import Events
+from peerwatch.network.events import CANONICAL, FieldNames
 from peerwatch.network.graph import GraphContents, Networks
 from peerwatch.network.rejects import RejectedLine
 from peerwatch.network.statistics import Statistics
@@ -36,6 +37,7 @@ class Batch(msgspec.Struct, frozen=True):
     users: int
     rejected: list[RejectedLine]
     new: bool = False
+    names: FieldNames = CANONICAL
 
 
 class PurchaseBatch(msgspec.Struct, frozen=True):
@@ -69,6 +71,7 @@ class WindowQueries(msgspec.Struct, frozen=True):
     through: int
     next: bool
     new: bool = False
+    names: FieldNames = CANONICAL
 
 
 class WindowRequest(msgspec.Struct, frozen=True):
@@ -123,12 +126,14 @@ class Flagged(msgspec.Struct, frozen=True):
     statistics: Statistics
     scoring: Scoring | None = None
     severity: Level | None = None
+    names: FieldNames = CANONICAL
 
 
 class Results(msgspec.Struct, frozen=True):
     """Coordinator to output: what to write, in order. All events up to `through` have been judged.
 
-    `seq` holds the sequence numbers of the judged purchases, `decisions` a row for each if a sink takes them.
+    `seq` holds the sequence numbers of the judged purchases, `decisions` a row for each if a sink takes them, `notices`
+    what has happened to the judges.
     """
 
     seq: Int64s
@@ -136,6 +141,7 @@ class Results(msgspec.Struct, frozen=True):
     rejected: list[RejectedLine]
     through: int
     decisions: list[DecisionRow] = []
+    notices: list[NoticeRecord] = []
 
 
 class TrainingRequest(msgspec.Struct, frozen=True):

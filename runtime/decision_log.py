@@ -151,7 +151,7 @@ class DecisionLogger:
             "seq": int(queries.seq[place]),
             "file": queries.file,
             "line": int(events.line[place]),
-            "user": parse_event(line).user.decode(),
+            "user": parse_event(line, queries.names).user.decode(),
             "timestamp": moment(int(events.timestamp[place])),
             "amount": decimal(decision.amount),
             "network_size": int(queries.networks.size[place]),

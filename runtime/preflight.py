@@ -1,6 +1,6 @@
 """Checks and opens what a run needs before it begins: logs, complete settings, the state directory, outputs."""
 
-import secrets
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,13 +12,14 @@ from anyio.to_thread import run_sync
 from peerwatch.connectors.descriptors import descriptor_of
 from peerwatch.connectors.follow import FollowedLog
 from peerwatch.connectors.generation import holds
+from peerwatch.connectors.interleaved import INTERLEAVING, InterleavedStream, Partitioned
 from peerwatch.connectors.log_file import LogFile
 from peerwatch.connectors.position import Position, position_of
 from peerwatch.connectors.registry import stream_of
 from peerwatch.connectors.rotated import rotated_files
-from peerwatch.connectors.stream import StreamSource
+from peerwatch.connectors.stream import Stream, StreamSource
 from peerwatch.connectors.tail import Beginning
-from peerwatch.errors import PeerwatchError, UsageError
+from peerwatch.errors import PeerwatchError, Unavailable, UsageError
 from peerwatch.readable import shown
 from peerwatch.settings.model import Layer, Settings, SinkSettings, keys, value_of
 from peerwatch.storage.checkpoints import Checkpoint, Facts, FilePlace, Identity, StateDirectory
@@ -73,6 +74,7 @@ async def open_logs(
         UsageError: a log cannot be read.
     """
     stream, resumable = settings.input.stream or "", settings.state.directory is not None
+    names = settings.input.names()
     facts = checkpoint.envelope.facts if checkpoint is not None else None
     logs: list[AnyLog] = []
     if settings.input.batch is not None and (facts is None or not facts.judged):
@@ -81,14 +83,15 @@ async def open_logs(
             logs.append(await _open_stream(settings, settings.input.batch, begun, warn, stack, judged=False))
     if settings.input.batch is not None and not is_url(settings.input.batch) and (facts is None or not facts.judged):
         begun = facts.position if facts is not None else None
-        batch = LogFile(settings.input.batch, judged=False, position=begun, resumable=resumable)
+        batch = LogFile(settings.input.batch, judged=False, position=begun, resumable=resumable, names=names)
         await batch.open(stack)
         if begun is None:
             await batch.read_ahead()
         logs.append(batch)
     position = facts.position if facts is not None and facts.judged else None
     if is_url(stream):
-        return [*logs, await _open_stream(settings, stream, position, warn, stack, judged=True)]
+        again = beginning.again
+        return [*logs, await _open_stream(settings, stream, position, warn, stack, judged=True, again=again)]
     if settings.follow and stream != "-" and not await anyio.Path(stream).is_fifo():
         if await anyio.Path(stream).is_dir():
             raise UsageError(f"{stream} is a directory; name the log file in it")
@@ -101,25 +104,49 @@ async def open_logs(
             idle_exit=settings.idle_exit,
             resumable=resumable,
             warn=warn,
+            names=names,
         )
         return [*logs, follow]
-    log = LogFile(stream, judged=True, position=position, resumable=resumable, warn=warn)
+    log = LogFile(stream, judged=True, position=position, resumable=resumable, warn=warn, names=names)
     await log.open(stack)
     return [*logs, log]
 
 
+async def _interleaved(stream: Stream, settings: Settings, *, again: bool) -> Stream:
+    """All partitions of a stream, in the order that the state directory's journal has."""
+    if settings.state.directory is None:
+        raise UsageError('"input.journal" is kept in a state directory; name one with --state')
+    if not isinstance(stream, Partitioned):
+        raise UsageError(f'{stream.url} has no partitions; leave out "input.journal"')
+    try:
+        partitions = await stream.split()
+    except Unavailable as error:
+        raise UsageError(f"cannot reach {stream.url}: {error}; start the server, or name another") from None
+    return InterleavedStream(stream.url, partitions, Path(settings.state.directory) / INTERLEAVING, again=again)
+
+
 async def _open_stream(
-    settings: Settings, name: str, position: Any, warn: Callable[[str], None], stack: AsyncExitStack, *, judged: bool
+    settings: Settings,
+    name: str,
+    position: Any,
+    warn: Callable[[str], None],
+    stack: AsyncExitStack,
+    *,
+    judged: bool,
+    again: bool = False,
 ) -> StreamSource:
-    url = parsed(name)
+    stream = await run_sync(stream_of, parsed(name), settings.servers.timeout)
+    if settings.input.journal and judged:
+        stream = await _interleaved(stream, settings, again=again)
     source = StreamSource(
-        await run_sync(stream_of, url, settings.servers.timeout),
+        stream,
         judged=judged,
         position=position,
         follow=settings.follow and judged,
         idle_exit=settings.idle_exit,
         give_up=settings.servers.give_up,
         warn=warn,
+        names=settings.input.names(),
     )
     stack.push_async_callback(source.close)
     await source.open()
@@ -220,7 +247,7 @@ def _beside(flagged: str, state: str | None) -> str | None:
 
 def new_run() -> str:
     """A name for a run, like no other."""
-    return secrets.token_hex(8)
+    return os.urandom(8).hex()
 
 
 def sink_name(sink: SinkSettings) -> str:
@@ -235,7 +262,10 @@ def identity_of(run: str, settings: Settings, D: int, T: int, outputs: Outputs) 
     named = outputs._replace(rejects=outputs.rejects or "-")._asdict()
     places = {name: FilePlace.of(path, directory) for name, path in named.items() if path is not None}
     places |= {sink_name(sink): FilePlace.of(sink.to, directory) for sink in settings.sinks}
-    return Identity(run, D, T, rules_of(settings, "detector.", "challenger."), stream, places)
+    rules = rules_of(settings, "detector.", "challenger.")
+    if settings.input.fields:
+        rules["input.fields"] = settings.input.fields
+    return Identity(run, D, T, rules, stream, places)
 
 
 def rules_of(settings: Settings, *sections: str) -> dict[str, Any]:
@@ -334,9 +364,9 @@ def _changed(old: Identity, new: Identity) -> Iterator[tuple[str, Any, Any]]:
     for name in ("D", "T"):
         if getattr(old, name) != getattr(new, name):
             yield name, getattr(old, name), getattr(new, name)
-    for key in new.rules:
-        if old.rules.get(key) != new.rules[key]:
-            yield key, old.rules.get(key), new.rules[key]
+    for key in (*new.rules, *sorted(old.rules.keys() - new.rules.keys())):
+        if old.rules.get(key) != new.rules.get(key):
+            yield key, old.rules.get(key), new.rules.get(key)
     for name in (*Outputs._fields, *sorted((old.outputs.keys() | new.outputs.keys()) - {*Outputs._fields})):
         was, is_ = old.outputs.get(name), new.outputs.get(name)
         if (was is None) != (is_ is None) or (was is not None and is_ is not None and not was.is_same(is_)):

@@ -10,8 +10,10 @@ from anyio.to_thread import run_sync
 
 from peerwatch.connectors.follow import FollowedLog
 from peerwatch.connectors.seen import Lost
+from peerwatch.connectors.store import StoreSink
+from peerwatch.connectors.stream import StreamSource
 from peerwatch.runtime.assembly import Assembled, RunSetup
-from peerwatch.storage.status import STATUS_SECONDS, Status, look_at_log, write_status
+from peerwatch.storage.status import STATUS_SECONDS, ServerStatus, Status, look_at_log, write_status
 
 PROGRESS_SECONDS: Final = 0.1
 
@@ -75,5 +77,14 @@ class Reporter:
             size=size,
             unlogged=self._setup.logger.target.lost,
             lost=self.lost,
+            servers=self._servers(),
         )
         await run_sync(write_status, directory.path, status)
+
+    def _servers(self) -> list[ServerStatus]:
+        sources = [log for log in self._run.logs if isinstance(log, StreamSource)]
+        sinks = [outlet.sink for outlet in self._setup.sinks.outlets if isinstance(outlet.sink, StoreSink)]
+        return [
+            *(ServerStatus(source.name, source.away, waiting=source.unread()) for source in sources),
+            *(ServerStatus(sink.name, sink.away, sink.written, sink.retries) for sink in sinks),
+        ]

@@ -29,6 +29,7 @@ from peerwatch.judging.audit import BruteForce, Difference
 from peerwatch.judging.judge import Mask, Reasons
 from peerwatch.judging.sigma import Sigma, SigmaJudge
 from peerwatch.judging.state import State
+from peerwatch.network.events import CANONICAL
 from peerwatch.network.graph import Plan
 from peerwatch.network.rejects import RejectedLine, decode_reject
 from peerwatch.runtime.pipeline import Pipeline, Totals
@@ -108,6 +109,7 @@ class MemoryLog:
     def __init__(self, *contents: bytes, judged: bool = True, name: str = "stream") -> None:
         self.name = name
         self.judged = judged
+        self.names = CANONICAL
         self._contents = contents
 
     async def blocks(self) -> AsyncGenerator[Block, None]:

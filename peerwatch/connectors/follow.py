@@ -15,6 +15,7 @@ from peerwatch.connectors.log_file import BYTE_ORDER_MARK, CHUNK, last_line_wait
 from peerwatch.connectors.source import Block
 from peerwatch.connectors.tail import NEAR_END, QUIET_SECONDS, Beginning, Tail
 from peerwatch.errors import SourceError
+from peerwatch.network.events import CANONICAL, FieldNames
 from peerwatch.readable import shown
 
 POLL_SECONDS: Final = 1.0
@@ -42,9 +43,11 @@ class FollowedLog:
         resumable: bool = False,
         warn: Callable[[str], None],
         chunk: int = CHUNK,
+        names: FieldNames = CANONICAL,
     ) -> None:
         self.name = shown(path)
         self.judged = True
+        self.names = names
         self.size: int | None = None
         self._tail = Tail(Path(path), beginning, warn, rotated=rotated, chunk=chunk)
         self._idle_exit = idle_exit

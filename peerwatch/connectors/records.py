@@ -6,13 +6,14 @@ from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias
 import msgspec
 
 from peerwatch.judging.verdict_hash import LedgerEntry, encode_entry
-from peerwatch.network.events import parse_object
+from peerwatch.network.events import CANONICAL, FieldNames, parse_object
 from peerwatch.network.rejects import RejectedLine, encode_reject
 
-Kind: TypeAlias = Literal["flagged", "decision", "reject", "ledger"]
+Kind: TypeAlias = Literal["flagged", "decision", "reject", "notice", "ledger"]
 FLAGGED: Final = "flagged"
 DECISION: Final = "decision"
 REJECT: Final = "reject"
+NOTICE: Final = "notice"
 LEDGER: Final = "ledger"
 SCHEMA: Final = 1
 """The version of the fields that messages and tables have."""
@@ -42,6 +43,8 @@ class FlaggedPurchase(msgspec.Struct, frozen=True):
     kind: ClassVar[Kind] = FLAGGED
     seq: int
     line: bytes
+    names: FieldNames = CANONICAL
+    """The keys under which the line has the purchase's own fields."""
 
     def encode(self) -> bytes:
         """The line."""
@@ -50,9 +53,9 @@ class FlaggedPurchase(msgspec.Struct, frozen=True):
     def fields(self) -> dict[str, Any]:
         """The purchase's own fields and those that were added, amounts as text; `line` is the whole line."""
         raw = parse_object(self.line)
-        fields: dict[str, Any] = {"timestamp": _text(raw["timestamp"]), "id": _text(raw["id"])}
-        for name in ("amount", "mean", "sd"):
-            fields[name] = _text(raw[name])
+        names = self.names
+        fields: dict[str, Any] = {"timestamp": _text(raw[names.timestamp]), "id": _text(raw[names.id])}
+        fields |= {"amount": _text(raw[names.amount]), "mean": _text(raw["mean"]), "sd": _text(raw["sd"])}
         if "detector" in raw:
             fields |= {name: msgspec.json.decode(raw[name]) for name in JUDGED_BY if name in raw}
         if "severity" in raw:
@@ -111,6 +114,28 @@ class Rejection(msgspec.Struct, frozen=True):
         fields: dict[str, Any] = msgspec.json.decode(self.encode())
         fields["line_number"] = fields.pop("line")
         return fields
+
+
+class NoticeRecord(msgspec.Struct, frozen=True):
+    """A notice about a judge: drift, labels that were read, or a model that is active from now on.
+
+    `seq` is a number of its own, ascending; `event` is the event's, `who` the champion or the challenger.
+    """
+
+    kind: ClassVar[Kind] = NOTICE
+    seq: int
+    event: int
+    who: str
+    notice: str
+    details: dict[str, Any]
+
+    def encode(self) -> bytes:
+        """The fields as one JSON object."""
+        return msgspec.json.encode(self) + b"\n"
+
+    def fields(self) -> dict[str, Any]:
+        """The fields."""
+        return {"event": self.event, "who": self.who, "notice": self.notice, "details": self.details}
 
 
 class LedgerRecord(msgspec.Struct, frozen=True):

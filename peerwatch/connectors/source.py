@@ -3,6 +3,8 @@
 from collections.abc import AsyncGenerator
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from peerwatch.network.events import FieldNames
+
 
 class Block(NamedTuple):
     """Whole lines of a log; only the last may lack its line feed. No lines only show that the log is alive.
@@ -29,6 +31,8 @@ class Source(Protocol):
 
     name: str
     judged: bool
+    names: FieldNames
+    """The keys under which its lines have an event's fields."""
 
     def blocks(self) -> AsyncGenerator[Block, None]:
         """The lines, as they come, until there are no more; an empty block says that it is alive.

@@ -16,7 +16,7 @@ from peerwatch.connectors.records import Kind, Record
 from peerwatch.connectors.store import StoreContext
 from peerwatch.connectors.tables import MARKS, TABLES, Column, row_of
 from peerwatch.errors import SinkError, Unavailable, UsageError
-from peerwatch.readable import path_of
+from peerwatch.readable import path_of, why_unwritable
 from peerwatch.urls import ConnectorUrl
 
 TYPES: Final[Mapping[Column, str]] = {
@@ -48,7 +48,7 @@ class SqliteStore:
             raise UsageError(f"{url}: the path {error}; name a file, as in sqlite:verdicts.db") from None
 
     async def connect(self) -> None:
-        """Open the database.
+        """Open the database, if it is there.
 
         Raises:
             UsageError: it cannot be opened, or is no database.
@@ -56,8 +56,12 @@ class SqliteStore:
         await run_sync(self._connect)
 
     def _connect(self) -> None:
-        if self._path.is_dir():
-            raise UsageError(f"{self.url}: that is a directory; name a file in it")
+        if self._path.is_dir() or not self._path.parent.is_dir():
+            raise UsageError(f"cannot use {self.url}: {why_unwritable(self._path, OSError())}")
+        if self._path.exists():
+            self._open()
+
+    def _open(self) -> None:
         try:
             self._connection = sqlite3.connect(
                 self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False
@@ -76,6 +80,8 @@ class SqliteStore:
 
     async def other_run(self) -> str | None:
         """The name of another run that has written here."""
+        if self._connection is None:
+            return None
         rows = await run_sync(self._query, "SELECT name FROM sqlite_master WHERE name = ?", (MARKS.name,))
         if rows:
             rows = await run_sync(self._query, f"SELECT run FROM {MARKS.name} WHERE run <> ? LIMIT 1", (self._run,))
@@ -86,6 +92,8 @@ class SqliteStore:
         await run_sync(self._prepare)
 
     def _prepare(self) -> None:
+        if self._connection is None:
+            self._open()
         self._query("PRAGMA journal_mode=WAL")
         with self._transaction() as connection:
             connection.execute(
@@ -124,13 +132,13 @@ class SqliteStore:
 
     def _query(self, statement: str, values: tuple[Any, ...] = ()) -> list[Any]:
         try:
-            return self._open.execute(statement, values).fetchall()
+            return self._opened.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             raise self._failed(error) from None
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        connection = self._open
+        connection = self._opened
         try:
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -143,7 +151,7 @@ class SqliteStore:
             raise self._failed(error) from None
 
     @property
-    def _open(self) -> sqlite3.Connection:
+    def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
             raise Unavailable("the database is not open")
         return self._connection

@@ -5,8 +5,10 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
-from peerwatch.connectors.records import DECISION, FLAGGED, REJECT, Kind, Record, payload
-from peerwatch.network.events import parse_object, parse_timestamp
+import msgspec
+
+from peerwatch.connectors.records import DECISION, FLAGGED, NOTICE, REJECT, Kind, Record, payload
+from peerwatch.network.events import parse_timestamp
 
 
 class Column(Enum):
@@ -60,6 +62,10 @@ TABLES: Final[Mapping[Kind, Table]] = {
             "reason": Column.TEXT, "raw": Column.TEXT, "raw_base64": Column.TEXT,
         },
     ),
+    NOTICE: Table(
+        "peerwatch_notices",
+        {**_KEY, "event": Column.INTEGER, "who": Column.TEXT, "notice": Column.TEXT, "details": Column.TEXT},
+    ),
 }  # fmt: skip
 MARKS: Final = Table("peerwatch_marks", {"run": Column.TEXT, "kind": Column.TEXT, "seq": Column.INTEGER})
 RENAMED: Final = {"id": "user", "score_threshold": "threshold", "position": "offset"}
@@ -70,10 +76,17 @@ def row_of(record: Record, run: str) -> list[Any]:
     """A record as a row of its kind's table, in the order of the columns."""
     fields = payload(record, run)
     if record.kind == FLAGGED:
-        fields["time"] = moment(parse_timestamp(parse_object(fields["line"].encode())))
+        fields["time"] = moment(time_of(fields["timestamp"]))
     elif record.kind == DECISION:
         fields["time"] = moment(fields["timestamp"])
+    elif record.kind == NOTICE:
+        fields["details"] = msgspec.json.encode(fields["details"]).decode()
     return [fields.get(name, fields.get(RENAMED.get(name, name))) for name in TABLES[record.kind].columns]
+
+
+def time_of(text: str) -> int:
+    """A timestamp as a line has it, in microseconds since 1970 UTC."""
+    return parse_timestamp({"timestamp": msgspec.Raw(msgspec.json.encode(text))})
 
 
 def moment(micros: int) -> datetime:

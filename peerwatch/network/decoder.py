@@ -13,7 +13,7 @@ import numpy as np
 from peerwatch.amounts import LARGEST_AMOUNT, Amounts
 from peerwatch.errors import BadEvent
 from peerwatch.kernels import Int8s, Int32s, Int64s
-from peerwatch.network.events import Kind, begin_of_line, parse_event
+from peerwatch.network.events import CANONICAL, FieldNames, Kind, begin_of_line, parse_event
 from peerwatch.network.interner import Interner
 from peerwatch.network.scanner import ROW, SCRATCH, UNREAD, scan
 
@@ -102,8 +102,10 @@ class Decoder:
         """The number of users that exist; a user exists from the first event that names it."""
         return len(self.interner) - len(self.unseen)
 
-    def decode(self, content: bytes, first_line: int) -> Decoded:
+    def decode(self, content: bytes, first_line: int, names: FieldNames = CANONICAL) -> Decoded:
         """Read `content`: whole lines, of which only the last may lack its line feed, the first of them `first_line`.
+
+        Fields with other `names` are read by `parse_event` alone, which is much slower than the kernel.
 
         A rejected line leaves no trace in the state. A hole or a byte-order mark before a line is no part of it.
         """
@@ -114,7 +116,9 @@ class Decoder:
         large: dict[int, int] = {}
         events = Events(kind, ids[0], ids[1], Amounts(rest[0], large), rest[1], rest[2], rest[3], rest[4])
         progress, scratch = np.array([0, 0, first_line], np.int64), np.full(SCRATCH, -1, np.int64)
-        while scan(
+        if names != CANONICAL:
+            progress[ROW] = _mark_unread(content, first_line, events)
+        while names == CANONICAL and scan(
             np.frombuffer(content, np.uint8), events.kind, events.user, events.friend, rest[0], events.timestamp,
             events.start, events.end, events.line,
             interner.arena, interner.ends, interner.slots, interner.tally, progress, scratch,
@@ -127,7 +131,7 @@ class Decoder:
         holes: list[Hole] = []
         for place in unread.tolist():
             before, line = int(events.start[place]), int(events.line[place])
-            bad = self._read(content, events, place, large)
+            bad = self._read(content, events, place, large, names)
             if bad is not None:
                 rejected.append(bad)
             nuls = content.count(b"\0", before, int(events.start[place]))
@@ -140,7 +144,9 @@ class Decoder:
             self.unseen -= {*events.user.tolist(), *befriended.tolist()}
         return Decoded(events, rejected, holes)
 
-    def _read(self, content: bytes, events: Events, place: int, large: dict[int, int]) -> Rejected | None:
+    def _read(
+        self, content: bytes, events: Events, place: int, large: dict[int, int], names: FieldNames
+    ) -> Rejected | None:
         """Read what the kernel has left, from where the line really begins; a blank line stays unread."""
         before, end = int(events.start[place]), int(events.end[place])
         start = events.start[place] = begin_of_line(content, before, end)
@@ -148,7 +154,7 @@ class Decoder:
         if start > before and not raw.strip(b" \t\r"):
             return None
         try:
-            event = parse_event(raw.removesuffix(b"\r"))
+            event = parse_event(raw.removesuffix(b"\r"), names)
         except BadEvent as error:
             return Rejected(int(events.line[place]), start, str(error), raw)
         events.kind[place] = event.kind
@@ -163,3 +169,15 @@ class Decoder:
             large[-self._large] = event.amount
             events.amount.held[place] = -self._large
         return None
+
+
+def _mark_unread(content: bytes, first_line: int, events: Events) -> int:
+    """Leave every line that is not blank to `parse_event`; returns the number of these lines."""
+    start, rows = 0, 0
+    for number, line in enumerate(content.split(b"\n"), first_line):
+        if line.strip(b" \t\r"):
+            events.kind[rows] = UNREAD
+            events.start[rows], events.end[rows], events.line[rows] = start, start + len(line), number
+            rows += 1
+        start += len(line) + 1
+    return rows

@@ -35,6 +35,18 @@ class Event(NamedTuple):
     amount: int
 
 
+class FieldNames(NamedTuple):
+    """The keys under which a log has an event's fields. `=purchase` for `event_type` means that all are purchases."""
+
+    event_type: str = "event_type"
+    timestamp: str = "timestamp"
+    id: str = "id"
+    amount: str = "amount"
+    id1: str = "id1"
+    id2: str = "id2"
+
+
+CANONICAL: Final = FieldNames()
 KINDS: Final = {kind.name.lower(): kind for kind in Kind}
 DEEPEST: Final = 100
 """Levels that a line's JSON may be nested."""
@@ -68,23 +80,26 @@ def begin_of_line(content: bytes | bytearray, start: int = 0, end: int | None = 
     return found.end() if found is not None else start
 
 
-def parse_event(line: bytes) -> Event:
-    """Read one line (without its line end).
+def parse_event(line: bytes, names: FieldNames = CANONICAL) -> Event:
+    """Read one line (without its line end), whose fields have these names.
 
     Raises:
         BadEvent: the line is not an event; the text says why and what was expected.
     """
     fields = parse_object(line)
-    name = _text(fields, "event_type")
+    constant = names.event_type.startswith("=")
+    name = names.event_type[1:] if constant else _text(fields, names.event_type)
     kind = KINDS.get(name) if name is not None else None
     if kind is None:
-        raise BadEvent(f'unknown "event_type" {_shown(fields, "event_type")}; expected purchase, befriend or unfriend')
-    timestamp = parse_timestamp(fields)
+        key = names.event_type
+        raise BadEvent(f'unknown "{key}" {_shown(fields, key)}; expected purchase, befriend or unfriend')
+    timestamp = parse_timestamp(fields, names.timestamp)
     if kind is Kind.PURCHASE:
-        return Event(kind, timestamp, _id(fields, "id"), b"", _amount(fields))
-    user, friend = _id(fields, "id1"), _id(fields, "id2")
+        return Event(kind, timestamp, _id(fields, names.id), b"", _amount(fields, names.amount))
+    user, friend = _id(fields, names.id1), _id(fields, names.id2)
     if user == friend:
-        raise BadEvent(f'"id1" and "id2" are the same user {_shown(fields, "id1")}; a friendship needs two')
+        both = f'"{names.id1}" and "{names.id2}" are the same user {_shown(fields, names.id1)}'
+        raise BadEvent(f"{both}; a friendship needs two")
     return Event(kind, timestamp, user, friend, 0)
 
 
@@ -187,22 +202,22 @@ def parse_micros(text: str) -> int:
     return int(digits[:shift])
 
 
-def parse_timestamp(fields: dict[str, msgspec.Raw]) -> int:
-    """The field `timestamp` as microseconds since 1970-01-01 00:00:00 UTC (proleptic Gregorian).
+def parse_timestamp(fields: dict[str, msgspec.Raw], key: str = CANONICAL.timestamp) -> int:
+    """The timestamp under a key as microseconds since 1970-01-01 00:00:00 UTC (proleptic Gregorian).
 
     Raises:
         BadEvent: it is missing or not a date and time that exists.
     """
-    text = _text(fields, "timestamp")
+    text = _text(fields, key)
     match = _TIMESTAMP.fullmatch(text) if text is not None else None
     if match is None:
-        raise BadEvent(f'"timestamp" {_shown(fields, "timestamp")} is not YYYY-MM-DD HH:MM:SS')
+        raise BadEvent(f'"{key}" {_shown(fields, key)} is not YYYY-MM-DD HH:MM:SS')
     year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
     fraction, sign, zone_hours, zone_minutes = match.groups(default="0")[6:]
     valid = year > 0 and 1 <= month <= 12 and 1 <= day <= days_in_month(year, month)
     valid &= hour < 24 and minute < 60 and second < 60 and int(zone_hours) < 24 and int(zone_minutes) < 60
     if not valid:
-        raise BadEvent(f'"timestamp" {_shown(fields, "timestamp")} is not a date and time that exists')
+        raise BadEvent(f'"{key}" {_shown(fields, key)} is not a date and time that exists')
     offset = int(sign + "1") * (int(zone_hours) * 60 + int(zone_minutes)) if sign != "0" else 0
     minutes = days_since_epoch(year, month, day) * 1440 + hour * 60 + minute - offset
     return (minutes * 60 + second) * MICROS + int(fraction.ljust(6, "0"))
@@ -224,13 +239,13 @@ def days_since_epoch(year: int, month: int, day: int) -> int:
     return era * 146097 + year_of_era * 365 + year_of_era // 4 - year_of_era // 100 + day_of_year - 719468
 
 
-def _amount(fields: dict[str, msgspec.Raw]) -> int:
-    raw = _raw(fields, "amount")
-    text = _text(fields, "amount") if raw[:1] == b'"' else raw.decode()
+def _amount(fields: dict[str, msgspec.Raw], key: str) -> int:
+    raw = _raw(fields, key)
+    text = _text(fields, key) if raw[:1] == b'"' else raw.decode()
     try:
         return parse_micros(text or "")
     except ValueError as error:
-        raise BadEvent(f'"amount" {_shown(fields, "amount")} {error}') from None
+        raise BadEvent(f'"{key}" {_shown(fields, key)} {error}') from None
 
 
 def _id(fields: dict[str, msgspec.Raw], key: str) -> bytes:

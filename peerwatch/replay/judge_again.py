@@ -175,7 +175,7 @@ def first_bytes(logs: Sequence[Source], size: int) -> list[Source]:
 
 class _Beginning:
     def __init__(self, log: Source, left: list[int]) -> None:
-        self.name, self.judged = log.name, log.judged
+        self.name, self.judged, self.names = log.name, log.judged, log.names
         self._log = log
         self._left = left
 

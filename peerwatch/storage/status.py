@@ -31,6 +31,20 @@ class Size(msgspec.Struct, frozen=True):
     bytes: int
 
 
+class ServerStatus(msgspec.Struct, frozen=True):
+    """A server that a run reads from or writes to: why it does not answer at present, None if it does.
+
+    `records` have been written to it by this run, `retries` were necessary; `waiting` entries have not been read yet,
+    None if nobody knows.
+    """
+
+    name: str
+    away: str | None
+    records: int = 0
+    retries: int = 0
+    waiting: int | None = None
+
+
 class Status(msgspec.Struct, frozen=True):
     """A run at one moment. Times are seconds since 1970; `checkpoint` is 0 if none has been written yet.
 
@@ -53,6 +67,7 @@ class Status(msgspec.Struct, frozen=True):
     size: Size | None = None
     unlogged: int = 0
     lost: Lost = Lost()
+    servers: list[ServerStatus] = []
 
 
 def size_of(path: Path) -> Size | None:
@@ -204,6 +219,16 @@ def as_text(seen: RunView) -> str:
         f"network      {totals['users']:,} users, {totals['friendships']:,} friendships",
         f"restarts     {status.restarts}",
         f"mailboxes    {boxes}: messages now (and at most)",
+        *(f"server       {_server(server)}" for server in status.servers),
         *([f"log          {status.unlogged:,} records could not be written"] if status.unlogged else []),
         *([f"lost         {status.lost}"] if status.lost.pieces else []),
     ))  # fmt: skip
+
+
+def _server(server: ServerStatus) -> str:
+    state = f"does not answer ({server.away}); the run waits" if server.away is not None else "answers"
+    facts = [f"{server.records:,} records written"] * bool(server.records)
+    if server.waiting is not None:
+        facts.append(f"{server.waiting:,} messages wait to be read")
+    facts += [f"{server.retries:,} retries"] * bool(server.retries)
+    return "; ".join([f"{server.name} {state}", *facts])

@@ -19,6 +19,7 @@ from peerwatch.connectors.position import position_of
 from peerwatch.connectors.records import Record, encoded
 from peerwatch.connectors.source import Block, Source
 from peerwatch.connectors.tail import Beginning
+from peerwatch.network.events import CANONICAL
 
 CONTENT = b"".join(b'{"line": %d, "filled up": "%s"}\n' % (number, b"x" * (number % 50)) for number in range(60))
 CHUNKS = (1, 40, 1000, 1 << 20)
@@ -145,7 +146,7 @@ async def repeating(position: Any, stack: AsyncExitStack) -> Source:  # noqa: AR
     """A source that begins again wherever it is opened, and cuts its lines."""
 
     class Repeating:
-        name, judged = "repeating", True
+        name, judged, names = "repeating", True, CANONICAL
 
         async def blocks(self) -> AsyncGenerator[Block, None]:
             for begin in range(0, len(CONTENT), 30):

@@ -1,5 +1,6 @@
 """`peerwatch config`."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,12 @@ import msgspec
 
 from peerwatch.cli.options import layers_of, settings_options
 from peerwatch.settings.model import keys, resolve, value_of
+from peerwatch.urls import is_url, without_secrets
 
 
 @click.group()
 def config() -> None:
-    """Show settings."""
+    """Show and check settings."""
 
 
 @config.command("show")
@@ -26,7 +28,7 @@ def config_show(paths: tuple[str, ...], config: Path | None, **options: Any) -> 
 
     layers = layers_of(paths, config, options)
     settings, origins = resolve(*layers)
-    if settings.input.batch is not None:
+    if settings.input.batch is not None and not is_url(settings.input.batch):
         import anyio  # noqa: PLC0415
 
         from peerwatch.runtime.preflight import read_header  # noqa: PLC0415 (loads the kernels)
@@ -40,7 +42,25 @@ def config_show(paths: tuple[str, ...], config: Path | None, **options: Any) -> 
             if shown[: depth + 1] != sections[: depth + 1]:
                 click.echo(f"{'  ' * depth}{section}:")
         shown = sections
-        value = yaml.safe_dump(
-            msgspec.to_builtins(value_of(settings, key)), default_flow_style=True, width=10**6
-        ).partition("\n")[0]
+        plain = without_secrets(msgspec.to_builtins(value_of(settings, key)))
+        value = yaml.safe_dump(plain, default_flow_style=True, width=10**6).partition("\n")[0]
         click.echo(f"{'  ' * len(sections)}{name}: {value}".ljust(40) + f"  # {origins[key]}")
+
+
+@config.command("check")
+@settings_options
+def config_check(paths: tuple[str, ...], config: Path | None, **options: Any) -> None:
+    """Connect to everything that the settings name, and say what works; nothing is read or written.
+
+    Takes the same arguments and options as `run`. Exit code 0: everything answers; 1: something does not.
+    """
+    import anyio  # noqa: PLC0415
+
+    from peerwatch.runtime.connections import checked  # noqa: PLC0415 (loads the kernels)
+
+    settings, _ = resolve(*layers_of(paths, config, options))
+    found = anyio.run(checked, settings)
+    for connection in found:
+        click.echo(f"{connection.key:<18} {connection.where}  {connection.problem or 'works'}")
+    if any(connection.problem for connection in found):
+        sys.exit(1)
