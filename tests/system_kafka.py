@@ -65,8 +65,10 @@ def delete_topic(server: str, topic: str) -> None:
 def put(server: str, topic: str, values: Sequence[bytes | None], partition: int = 0) -> None:
     """Append messages."""
     producer = Producer(settings(server, message_max_bytes=LARGEST, linger_ms=0))
-    for value in values:
+    for number, value in enumerate(values):
         producer.produce(topic, value, partition=partition)
+        if number % 10_000 == 0:  # it holds only so many
+            producer.flush()
     assert producer.flush(WAIT) == 0
 
 

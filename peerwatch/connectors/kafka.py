@@ -10,7 +10,7 @@ import msgspec
 from anyio.to_thread import run_sync
 
 from peerwatch.connectors.kafka_client import KafkaClient
-from peerwatch.connectors.records import FLAGGED, Kind, Record, payload
+from peerwatch.connectors.records import DECISION, FLAGGED, LEDGER, NOTICE, REJECT, Kind, Record, payload
 from peerwatch.connectors.store import EXACTLY_ONCE, StoreContext
 from peerwatch.connectors.stream import Entry
 from peerwatch.errors import SinkError, SourceError, Unavailable, UsageError
@@ -25,7 +25,9 @@ FLUSH_SECONDS: Final = 0.2
 """After so long it is seen whether there is still a connection."""
 MOST_ENTRIES: Final = 2000
 """How many messages one fetch returns at most."""
-NAMES: Final[Mapping[Kind, str]] = {FLAGGED: "", "decision": "-decisions", "reject": "-rejects", "ledger": "-verdicts"}
+NAMES: Final[Mapping[Kind, str]] = {
+    FLAGGED: "", DECISION: "-decisions", REJECT: "-rejects", NOTICE: "-notices", LEDGER: "-verdicts",
+}  # fmt: skip
 """What is appended to the topic's name if a sink takes records of several kinds."""
 
 
@@ -347,16 +349,17 @@ class KafkaStream:
     Only what is committed is read. An entry's id is an offset; offsets have gaps, where transactions end.
     """
 
-    def __init__(self, url: ConnectorUrl, timeout: float) -> None:
-        """Name the topic; nothing is connected.
+    def __init__(self, url: ConnectorUrl, timeout: float, partition: int | None = None) -> None:
+        """Name the topic, and perhaps one of its partitions; nothing is connected.
 
         Raises:
             UsageError: the library is missing, or the URL is malformed.
         """
         self.url = url
+        self._timeout = timeout
         self._client = KafkaClient(url, timeout, "partition")
         self._consumer: Consumer | None = None
-        self._partition = _number(url)
+        self._partition = _number(url) if partition is None else partition
         self._next = 0
         """The offset that is read next."""
         self._until: int | None = None
@@ -364,6 +367,22 @@ class KafkaStream:
         self._opened = False
         self._held: list[Entry] = []
         """What was fetched from behind that end."""
+
+    async def split(self) -> "list[KafkaStream]":
+        """A stream for each partition, or for the one that the URL names.
+
+        Raises:
+            UsageError: there is no such topic.
+            Unavailable: the server does not answer.
+        """
+        await self._client.reach()
+        count = await run_sync(self._count)
+        numbers = range(count) if self._partition is None else [self._partition]
+        return [KafkaStream(self.url, self._timeout, number) for number in numbers]
+
+    def _count(self) -> int:
+        with closing(self._client.consumer("peerwatch")) as consumer:
+            return self._partitions(consumer)
 
     async def connect(self, after: int | None) -> None:
         """Connect, to go on behind an offset.
@@ -397,18 +416,21 @@ class KafkaStream:
 
     def _chosen(self, consumer: "Consumer") -> int:
         """The partition that is read."""
-        topic = self._client.topic
-        count = self._client.partitions(consumer, topic)
-        if count is None:
-            raise UsageError(f"{self.url}: there is no topic {topic}; make it, or name another")
+        count = self._partitions(consumer)
         if self._partition is None and count > 1:
             raise UsageError(
                 f"{self.url}: the topic has {count} partitions, whose order is another one each time they are read;"
-                " write into one partition, or read one of them with ?partition=0"
+                " set input.journal, which writes it down, or read one of them with ?partition=0"
             )
         if (self._partition or 0) >= count:
             raise UsageError(f"{self.url}: the topic has {count} partitions, numbered from 0")
         return self._partition or 0
+
+    def _partitions(self, consumer: "Consumer") -> int:
+        count = self._client.partitions(consumer, self._client.topic)
+        if count is None:
+            raise UsageError(f"{self.url}: there is no topic {self._client.topic}; make it, or name another")
+        return count
 
     async def close(self) -> None:
         """Close the connection."""

@@ -1,5 +1,9 @@
 """Apache Kafka beyond the contract: two writers, transactions, rights, partitions, what is trimmed."""
 
+import random
+import secrets
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
@@ -18,6 +22,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 from servers import Kafka, started
+from support import running, wait_until
 from system_kafka import (
     PASSWORD,
     WAIT,
@@ -25,6 +30,7 @@ from system_kafka import (
     KafkaSystem,
     SecureKafka,
     delete_topic,
+    is_there,
     make_topic,
     put,
     records,
@@ -39,6 +45,7 @@ from peerwatch.connectors.registry import store_of, stream_of
 from peerwatch.connectors.store import AT_LEAST_ONCE, EXACTLY_ONCE, StoreContext, StoreSink
 from peerwatch.errors import SinkError, SourceError, UsageError
 from peerwatch.network.rejects import RejectedLine
+from peerwatch.studies.generate import Recipe, generate
 from peerwatch.urls import parsed
 
 
@@ -291,7 +298,7 @@ async def test_several_partitions_need_a_choice(source: KafkaSource) -> None:
     await run_sync(make_topic, source.address, several, 3)
     await run_sync(put, source.address, several, [b"1", b"2"], 1)
     source.place = several
-    with pytest.raises(UsageError, match=r"has 3 partitions, .*; write into one partition, or read one of them with"):
+    with pytest.raises(UsageError, match=r"has 3 partitions, .*; set input.journal, .* or read one of them with"):
         await read(source)
     source.place = f"{several}?partition=1"
     content, position = await read(source)
@@ -464,3 +471,67 @@ async def test_any_of_several_servers_will_do(system: KafkaSystem) -> None:
         await store.prepare(anew=True)
         await store.append([checks.HELD])
     assert await system.read() == checks.HELD.encode()
+
+
+PARTITIONED = """
+follow: true
+idle_exit: {idle_exit}
+quiet: true
+D: 2
+T: 50
+detector: {{k: 0.0}}
+input: {{stream: "kafka://{address}/{topic}", journal: true}}
+output: {{flagged: "kafka://{address}/{topic}-flagged", rejects: rejects.json}}
+state: {{directory: state, seconds: 0.05, events: 200}}
+"""
+
+
+def test_partitions_are_read_in_one_order(kafka: Kafka, tmp_path: Path) -> None:
+    """Killed while it reads two partitions: the verdicts are those of the order that the journal has, each once."""
+    judge_partitions(kafka, tmp_path, kills=3)
+
+
+def judge_partitions(kafka: Kafka, directory: Path, kills: int, seed: int = 1) -> None:
+    """Fill two partitions piece by piece, and kill the run in each piece once some verdicts of it have arrived."""
+    address, topic, rng = kafka.url.removeprefix("kafka://"), f"t{secrets.token_hex(6)}", random.Random(seed)
+    make_topic(address, topic, 2)
+    recipe = Recipe(users=100, batch_events=0, mean_degree=0, friend_share=0.3, stream_events=300 * kills, seed=seed)
+    lines = [line.rstrip().encode() for line in generate(recipe)[1]]
+    parts: list[list[bytes]] = [[], []]
+    for name, idle_exit in (("live.yaml", "1.0e+6"), ("last.yaml", "0.5")):
+        config = PARTITIONED.format(idle_exit=idle_exit, address=address, topic=topic)
+        (directory / name).write_text(config)
+    command = [sys.executable, "-m", "peerwatch", "run", "--config"]
+    arrived = 0
+    for attempt in range(kills):
+        wanted = arrived + rng.randint(1, 40)
+        with running([*command, "live.yaml"], cwd=directory) as process:
+            for piece in range(10):
+                begin = 300 * attempt + 30 * piece
+                for partition in (0, 1):
+                    values = lines[begin + 15 * partition : begin + 15 * partition + 15]
+                    put(address, topic, values, partition)
+                    parts[partition] += values
+            wait_until(lambda: verdicts(address, f"{topic}-flagged").count(b"\n") >= wanted, process)  # noqa: B023 (now)
+            process.kill()
+            process.wait()
+        arrived = verdicts(address, f"{topic}-flagged").count(b"\n")
+    subprocess.run([*command, "last.yaml"], cwd=directory, check=True)
+    ordered: list[bytes] = []
+    taken = [0, 0]
+    for note in (directory / "state" / "interleaving.jsonl").read_bytes().splitlines():
+        partition, last = msgspec.json.decode(note)
+        ordered += parts[partition][taken[partition] : last + 1]
+        taken[partition] = last + 1
+    assert len(ordered) == len(lines)
+    (directory / "ordered.json").write_bytes(b"".join(line + b"\n" for line in ordered))
+    options = ["--D", "2", "--T", "50", "--k", "0", "--quiet", "ordered.json", "expected.json"]
+    subprocess.run([*command[:-1], *options], cwd=directory, check=True)
+    assert verdicts(address, f"{topic}-flagged") == (directory / "expected.json").read_bytes()
+
+
+def verdicts(server: str, topic: str) -> bytes:
+    """The lines of all records; none if there is no such topic yet."""
+    if not is_there(AdminClient(settings(server)), topic):
+        return b""
+    return b"".join(f"{msgspec.json.decode(each.value() or b'')['line']}\n".encode() for each in records(server, topic))
