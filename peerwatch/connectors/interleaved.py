@@ -103,6 +103,7 @@ class InterleavedStream:
                     " bring it back, or begin anew with --reset"
                 )
             if not self._again:
+                durable.sync_directory(self._path.parent)  # it may just have been made
                 durable.truncate(self._descriptor, whole)
                 os.lseek(self._descriptor, whole, os.SEEK_SET)
         except OSError as error:
