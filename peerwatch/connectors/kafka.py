@@ -190,26 +190,30 @@ class KafkaStore:
         return {kind: seq for kind, seq in self._marks.items() if seq}
 
     def _read_marks(self) -> None:
-        """Read them from the group, and from the topic, which knows better if the group was forgotten: after a week.
+        """Read them from the group and from the topic: the higher one counts.
 
-        A broker that was killed may leave a transaction undecided for good, although it had promised to commit it. The
-        next commit of this producer settles that, so its records count as written.
+        A group is forgotten a week after its last commit. And a broker that was killed may leave a transaction
+        undecided for good, in the topic or in the group, although it had promised to commit it; the next commit of
+        this producer settles that, so its records count as written.
 
         Raises:
             SinkError: records are gone that were there.
         """
-        marks, ends = {}, {}
+        marks, ends = dict.fromkeys(self._topics, 0), dict.fromkeys(self._topics, 0)
         with closing(self._client.consumer(self._name, "read_uncommitted")) as consumer:
             committed = self._committed(consumer)
             for kind, topic in self._topics.items():
-                mark, offset = committed.get(kind, (None, 0))
-                there = self._client.partitions(consumer, topic) is not None
-                end = self._client.bounds(consumer, topic)[1] if there else 0
-                if mark is None or offset > end:  # forgotten, or of another topic that had the same name
-                    last = self._last(topic) if there else None
-                    mark, offset = last.mark_of(self._run, kind) if last is not None else Mark(), end
-                undecided = self._undecided(consumer, kind, mark.seq) if there and self._producer is not None else 0
-                marks[kind], ends[kind] = max(mark.seq, undecided), end if undecided else offset
+                if self._client.partitions(consumer, topic) is None:
+                    continue
+                mark, offset = committed.get(kind, (Mark(), 0))
+                end = self._client.bounds(consumer, topic)[1]
+                if offset > end:  # it is another topic, of the same name
+                    mark, offset = Mark(), 0
+                last = self._last(topic)
+                seq = max(mark.seq, last.mark_of(self._run, kind).seq if last is not None else 0)
+                if self._producer is not None:
+                    seq = max(seq, self._undecided(consumer, kind, seq))
+                marks[kind], ends[kind] = seq, offset if seq == mark.seq else end
         for kind, seq in marks.items():
             if seq < self._marks.get(kind, 0):
                 raise SinkError(

@@ -40,7 +40,7 @@ from system_kafka import (
 
 from peerwatch.connectors import checks, kafka
 from peerwatch.connectors.kafka import KafkaStore, KafkaStream
-from peerwatch.connectors.records import DECISION, FLAGGED, REJECT, Rejection
+from peerwatch.connectors.records import DECISION, FLAGGED, REJECT, Rejection, payload
 from peerwatch.connectors.registry import store_of, stream_of
 from peerwatch.connectors.store import AT_LEAST_ONCE, EXACTLY_ONCE, StoreContext, StoreSink
 from peerwatch.errors import SinkError, SourceError, UsageError
@@ -215,6 +215,61 @@ def delete_group(server: str, run: str) -> None:
     groups = [group.group_id for group in admin.list_consumer_groups().result(WAIT).valid]
     (group,) = (group for group in groups if run in group)
     admin.delete_consumer_groups([group])[group].result(WAIT)
+
+
+async def test_a_transaction_that_is_left_undecided_counts(system: KafkaSystem) -> None:
+    """As a killed broker may leave one: its records are not written again. If they are gone later, that is told."""
+    async with AsyncExitStack() as stack:
+        sink = await begun(system, stack)
+        await sink.write([checks.flagged(1)])
+        mark = await sink.sync()
+    producer = await run_sync(leave_undecided, system, system.run)
+    async with AsyncExitStack() as stack:
+        sink = await begun(system, stack, mark)
+        await sink.write([checks.flagged(2)])
+        await sink.write([checks.flagged(3)])
+        await run_sync(producer.abort_transaction)
+        assert await system.read() == lines([1, 3])
+        with pytest.raises(SinkError, match="records up to number 3 were there, and those above 0 are gone"):
+            await run_sync(trim_and_forget, system, sink._store)
+
+
+def trim_and_forget(system: KafkaSystem, store: Any) -> None:
+    """Remove the records and the group under the run."""
+    trim(system.address, system.place, -1)
+    delete_group(system.address, system.run)
+    store._read_marks()
+
+
+async def test_another_producers_transaction_is_waited_for(system: KafkaSystem) -> None:
+    """As long as it hides what this run has written."""
+    async with AsyncExitStack() as stack:
+        sink = await begun(system, stack)
+        await sink.write([checks.flagged(1)])
+        mark = await sink.sync()
+    other = await run_sync(leave_undecided, system, "other")
+    producer = await run_sync(leave_undecided, system, system.run)
+    system.give_up = 0.0
+    async with AsyncExitStack() as stack:
+        with pytest.raises(SinkError, match="another producer's transaction has not ended"):
+            await begun(system, stack, mark)
+    await run_sync(other.abort_transaction)
+    await run_sync(producer.commit_transaction)
+    async with AsyncExitStack() as stack:
+        sink = await begun(system, stack, mark)
+        await sink.write([checks.flagged(2)])
+        await sink.write([checks.flagged(3)])
+    assert await system.read() == lines([1, 2, 3])
+
+
+def leave_undecided(system: KafkaSystem, run: str) -> Producer:
+    """Write record 2 of a run in a transaction that stays open, until its producer ends it."""
+    producer = Producer(settings(system.address, transactional_id=secrets.token_hex(8)))
+    producer.init_transactions()
+    producer.begin_transaction()
+    producer.produce(system.place, msgspec.json.encode(payload(checks.flagged(2), run)), partition=0)
+    producer.flush()
+    return producer
 
 
 async def test_a_record_that_is_too_large_is_not_dropped(system: KafkaSystem) -> None:
