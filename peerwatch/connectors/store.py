@@ -111,6 +111,8 @@ class StoreSink:
         self._held: dict[Kind, int] = {}
         """The highest number of each kind that is there already: what is not above it is skipped."""
         self._sent: dict[Kind, int] = {}
+        self._confirmed: dict[Kind, int] = {}
+        """The highest number of each kind that was there when this process wrote last."""
         self._jitter = random.Random(0)  # noqa: S311 (pauses, no secrets)
         self.away: str | None = None
         """Why the server does not answer at present, None if it does."""
@@ -179,6 +181,7 @@ class StoreSink:
         kind = records[0].kind
         await self._persistently(lambda: self._append(kind, records))
         self._sent[kind] = max(self._sent.get(kind, 0), records[-1].seq)
+        self._confirmed[kind] = records[-1].seq
 
     async def _append(self, kind: Kind, records: Sequence[Record]) -> None:
         above = self._held.get(kind, 0)
@@ -211,7 +214,7 @@ class StoreSink:
                     await self._store.connect()
                     await self._store.prepare(anew=False)
                     if self._delivery == EXACTLY_ONCE:
-                        self._held |= await self._store.marks() or {}  # perhaps only an answer was lost
+                        self._look_at(await self._store.marks())
                     connected = True
                 result = await action()
             except (Unavailable, UsageError) as error:
@@ -233,6 +236,23 @@ class StoreSink:
                 self._warn(f"{self.name} answers again")
                 self.away = None
             return result
+
+    def _look_at(self, marks: Mapping[Kind, int] | None) -> None:
+        """Take over what a server holds that has been away: perhaps only an answer was lost, perhaps records.
+
+        Raises:
+            SinkError: it has lost records, as a standby may have that was behind when it became the primary.
+        """
+        if marks is None:
+            return
+        for kind, seq in self._confirmed.items():
+            if marks.get(kind, 0) < seq:
+                raise SinkError(
+                    f"{self.name} has lost records while it was away: it holds those up to number"
+                    f" {marks.get(kind, 0):,}, and had confirmed those up to {seq:,}; run again, and what was written"
+                    " after the last checkpoint is written anew"
+                )
+        self._held |= marks
 
     async def _close(self) -> None:
         with anyio.CancelScope(shield=True):
