@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pytest
 from anyio.to_thread import run_sync
+from system_postgresql import PostgresSystem
 from systems import SinkSystem, SqliteSystem
 
 from peerwatch.connectors import checks
@@ -14,6 +15,7 @@ from peerwatch.errors import SinkError, UsageError
 
 SYSTEMS: Final[dict[str, tuple[type[SinkSystem], str | None]]] = {
     "sqlite": (SqliteSystem, None),
+    "postgresql": (PostgresSystem, "postgres"),
 }
 """Each system, and the fixture that starts its server."""
 WITH_SERVER: Final = [name for name, (_, fixture) in SYSTEMS.items() if fixture is not None]
