@@ -56,7 +56,13 @@ class PostgresClient:
             raise UsageError(f"{url}: a # must be written as %23 in a URL")
         url.option("sslmode", MODES)
         self.url = url
-        self.errors = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+        self.errors = (
+            OSError,
+            TimeoutError,
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+        )
         """What the library raises."""
         self._timeout = timeout
         self._asyncpg = asyncpg
@@ -148,7 +154,7 @@ class PostgresClient:
         if mode == "disable":
             return [False]
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = mode == "verify-full"
+        context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         root = self._file("sslrootcert", "PGSSLROOTCERT", "root.crt")
         certificate = self._file("sslcert", "PGSSLCERT", "postgresql.crt")
@@ -157,6 +163,7 @@ class PostgresClient:
             if root is not None and mode != "prefer":  # as in libpq, `require` verifies where there is something to
                 context.load_verify_locations(root)
                 context.verify_mode = ssl.CERT_REQUIRED
+                context.check_hostname = mode == "verify-full"
             elif mode.startswith("verify"):
                 raise UsageError(
                     f"{url}: sslmode={mode} needs the certificate of the server's authority; name it with sslrootcert,"
@@ -234,5 +241,3 @@ def _why_no_tls(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted ({error.verify_message}); name its authority's with sslrootcert"
     return str(error.reason or error)
-
-

@@ -4,7 +4,7 @@ Each batch and its mark are written by one statement, so the server keeps both o
 """
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
@@ -171,7 +171,7 @@ class PostgresStore:
 
     async def _lock(self, kind: Kind) -> None:
         """Lock the run's records of a kind, until the connection ends."""
-        name = "\n".join((self._schema, self._run, kind)).encode()
+        name = f"{self._schema}\n{self._run}\n{kind}".encode()
         key = int.from_bytes(blake2b(name, digest_size=8).digest(), "big", signed=True)
         try:
             await self._open.execute("SELECT pg_advisory_lock($1)", key)
@@ -201,10 +201,9 @@ class PostgresStore:
     def _columns(self, records: Sequence[Record]) -> list[list[list[Any]]]:
         """The records as columns of values, for one statement after the other."""
         types = self._statements[records[0].kind].columns
-        return [
-            [[_sent(value, type_) for value in values] for type_, values in zip(types, zip(*rows, strict=True), strict=True)]
-            for rows in _chunks([self._row(record) for record in records])
-        ]
+        chunks = _chunks([self._row(record) for record in records])
+        return [[[*map(SENT[type_], column)] for type_, column in zip(types, zip(*rows, strict=True), strict=True)]
+                for rows in chunks]  # fmt: skip
 
     def _row(self, record: Record) -> list[Any]:
         """The values of a record, without the run's name, which comes first."""
@@ -276,14 +275,14 @@ def _chunks(rows: Sequence[list[Any]]) -> Iterator[list[list[Any]]]:
         yield chunk
 
 
-def _sent(value: Any, column: Column) -> Any:
-    """A value as it is sent. U+0000, which texts cannot have here, becomes `\\u0000` as in JSON."""
-    if isinstance(value, str):
-        if column is Column.DECIMAL:
-            # the server reads exponents up to a limit of its own
-            return decimal(parse_micros(value)) if "e" in value.lower() else value
-        return value.replace("\0", "\\u0000")
-    return value
+def _text(value: str | None) -> str | None:
+    """A text as it is sent: U+0000, which texts cannot have here, is written as JSON writes it."""
+    return value.replace("\0", "\\u0000") if value is not None else None
+
+
+def _digits(value: str | None) -> str | None:
+    """A decimal number as it is sent: without an exponent, which the server reads up to a limit of its own."""
+    return decimal(parse_micros(value)) if value is not None and "e" in value.lower() else value
 
 
 def _server_time(micros: int) -> tuple[int]:
@@ -292,3 +291,14 @@ def _server_time(micros: int) -> tuple[int]:
 
 def _micros(server_time: tuple[int]) -> int:
     return server_time[0] + EPOCH
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+SENT: Final[Mapping[Column, Callable[[Any], Any]]] = {
+    Column.INTEGER: _as_it_is, Column.TEXT: _text, Column.DECIMAL: _digits, Column.REAL: _as_it_is,
+    Column.BOOLEAN: _as_it_is, Column.TIME: _as_it_is,
+}  # fmt: skip
+"""How the values of each type are sent."""
