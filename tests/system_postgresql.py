@@ -1,16 +1,11 @@
 """PostgreSQL, as the tests see it: each test has a schema of its own in the server's database."""
 
 import asyncio
-from contextlib import AsyncExitStack, suppress
-from pathlib import Path
 from typing import Any
 
 import asyncpg
-from anyio.to_thread import run_sync
 from servers import Server
 from systems import SinkSystem
-
-from peerwatch.connectors.store import StoreSink
 
 
 def query(server: Server, statement: str, *values: Any, schema: str = "public") -> list[Any]:
@@ -35,23 +30,15 @@ def query(server: Server, statement: str, *values: Any, schema: str = "public") 
 class PostgresSystem(SinkSystem):
     """A schema."""
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
-        self.made = False
-
     @property
     def url(self) -> str:
         """The server's database, and the schema."""
         assert self.server is not None
         return f"{self.server.url}?schema={self.place}"
 
-    async def open(self, stack: AsyncExitStack) -> StoreSink:
-        """Open it, in a schema that is made when it is first opened."""
-        if not self.made:
-            with suppress(OSError):  # a server that is down is what is opened then
-                await run_sync(self.query, f"CREATE SCHEMA {self.place}")
-                self.made = True
-        return await super().open(stack)
+    def make(self) -> None:
+        """Make the schema."""
+        self.query(f"CREATE SCHEMA {self.place}")
 
     def query(self, statement: str, *values: Any) -> list[Any]:
         """The rows that a statement gives in the schema."""

@@ -101,8 +101,7 @@ def system(postgres: Postgres, tmp_path: Path) -> PostgresSystem:
     """A schema of the test's own."""
     system = PostgresSystem(tmp_path)
     system.server = postgres
-    query(postgres, f"CREATE SCHEMA {system.place}")
-    system.made = True
+    system.make()
     return system
 
 
