@@ -103,17 +103,20 @@ class PostgresClient:
         with suppress(*self.errors):
             await connection.close(timeout=min(CLOSING_SECONDS, self._timeout))
 
-    def meaning(self, error: Exception, doing: str) -> PeerwatchError:
-        """What an error means that came up while `doing` something with the server, as in "write" or "read"."""
+    def meaning(self, error: Exception, doing: str, kind: type[PeerwatchError] = SinkError) -> PeerwatchError:
+        """What an error means that came up while `doing` something with the server, as in "write" or "read".
+
+        One that may pass is `Unavailable`, another is of this kind.
+        """
         code = getattr(error, "sqlstate", None)
         if code == DISK_FULL:
-            return SinkError(f"cannot {doing} {self.url}: its disk is full ({_said(error)}); make room and run again")
+            return kind(f"cannot {doing} {self.url}: its disk is full ({_said(error)}); make room and run again")
         if code is None or code.startswith(PASSING):
             return Unavailable(_said(error))
         if code == "42501":
             user = self.url.user or "the user"
-            return SinkError(f"cannot {doing} {self.url}: {_said(error)}; grant {user} that and run again")
-        return SinkError(f"cannot {doing} {self.url}: {_said(error)}; fix that and run again")
+            return kind(f"cannot {doing} {self.url}: {_said(error)}; grant {user} that and run again")
+        return kind(f"cannot {doing} {self.url}: {_said(error)}; fix that and run again")
 
     def _refusal(self, error: Exception, access: Access) -> PeerwatchError:
         """What it means that no connection came about."""
