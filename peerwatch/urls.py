@@ -4,7 +4,7 @@ import os
 import re
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import msgspec
@@ -120,6 +120,17 @@ def parsed(text: str) -> ConnectorUrl:
         unquote(parts.path).removeprefix("/"),
         dict(parse_qsl(parts.query, keep_blank_values=True)),
     )
+
+
+def without_secrets(value: Any) -> Any:
+    """A value as JSON or YAML has it, without the secrets of the URLs in it."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, list | tuple):
+        return [without_secrets(each) for each in value]
+    if isinstance(value, dict):
+        return {key: without_secrets(each) for key, each in value.items()}
+    return value
 
 
 def redacted(text: str) -> str:

@@ -12,7 +12,7 @@ from peerwatch.connectors.descriptors import descriptor_of
 from peerwatch.connectors.records import FLAGGED
 from peerwatch.connectors.registry import store_of, stream_of
 from peerwatch.connectors.store import StoreContext
-from peerwatch.connectors.table import is_table
+from peerwatch.connectors.table_by_name import is_table
 from peerwatch.errors import PeerwatchError
 from peerwatch.readable import shown, why_unwritable
 from peerwatch.runtime.preflight import open_table, output_paths
@@ -57,7 +57,7 @@ async def _connection(
     try:
         problem = await check(place, settings)
     except PeerwatchError as error:
-        problem = str(error)
+        problem = str(error).removeprefix(f"{redacted(place)}: ")
     return Connection(key, redacted(place), problem)
 
 
@@ -95,8 +95,11 @@ def _why_unreadable(path: Path) -> str | None:
     return None
 
 
-async def _write_file(place: str, _: Settings) -> str | None:
-    return None if descriptor_of(place, 1) is not None else await run_sync(_why_not_writable, Path(place))
+async def _write_file(place: str, settings: Settings) -> str | None:
+    in_state = settings.state.directory is not None and Path(place).parent == Path(settings.state.directory)
+    if descriptor_of(place, 1) is not None or in_state:  # a run makes the state directory
+        return None
+    return await run_sync(_why_not_writable, Path(place))
 
 
 def _why_not_writable(path: Path) -> str | None:

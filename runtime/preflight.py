@@ -17,7 +17,8 @@ from peerwatch.connectors.position import Position, position_of
 from peerwatch.connectors.registry import stream_of
 from peerwatch.connectors.rotated import rotated_files
 from peerwatch.connectors.stream import StreamSource
-from peerwatch.connectors.table import TableSource, is_table, table_of
+from peerwatch.connectors.table import TableSource
+from peerwatch.connectors.table_by_name import is_table, table_of
 from peerwatch.connectors.tail import Beginning
 from peerwatch.errors import PeerwatchError, UsageError
 from peerwatch.readable import shown

@@ -28,8 +28,8 @@ DOCS = ROOT / "docs"
 INDEX = DOCS / "index.md"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
-"""What stands before a block whose commands cannot run in a test, with the reason."""
+NOT_RUN = re.compile(r"<!-- (?:not run|servers): (.+) -->")
+"""What stands before a block whose commands cannot run here, with the reason, or with the servers that it needs."""
 NOT_OURS = {"models/", "old/", "data/", "report/", "peerwatch-state/"}
 """Folders that the docs name and that lie in nobody's checkout but in a user's."""
 PLACEHOLDER = re.compile(r"NAME|FILE|DIR")

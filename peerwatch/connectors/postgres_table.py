@@ -13,7 +13,7 @@ SESSION: Final = "SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; SET extra_fl
 """Times are written as lines have them, and floating-point numbers with all their digits."""
 
 
-class PostgresTable:
+class PostgresInputTable:
     """`postgresql://user@host/database?table=NAME` or `?query=SELECT ...`, read in one read-only transaction."""
 
     def __init__(self, url: ConnectorUrl, timeout: float, give_up: float) -> None:

@@ -6,13 +6,16 @@ from typing import Any, Final, TypeAlias
 
 from peerwatch.connectors.store import Store, StoreContext
 from peerwatch.connectors.stream import Stream
+from peerwatch.connectors.target import EventTarget, FileTarget
 from peerwatch.errors import UsageError
-from peerwatch.urls import ConnectorUrl
+from peerwatch.urls import ConnectorUrl, is_url, parsed
 
 SINKS: Final = "peerwatch.sinks"
 SOURCES: Final = "peerwatch.sources"
+TARGETS: Final = "peerwatch.targets"
 MakeStore: TypeAlias = Callable[[ConnectorUrl, StoreContext], Store]
 MakeStream: TypeAlias = Callable[[ConnectorUrl, float], Stream]
+MakeTarget: TypeAlias = Callable[[ConnectorUrl, float], EventTarget]
 
 
 def store_of(url: ConnectorUrl, context: StoreContext) -> Store:
@@ -32,6 +35,19 @@ def stream_of(url: ConnectorUrl, timeout: float) -> Stream:
         UsageError: nothing is known of the scheme, the URL lacks something, or a library is missing.
     """
     make: MakeStream = _loaded(SOURCES, "source", url)
+    return make(url, timeout)
+
+
+def target_of(name: str, timeout: float) -> EventTarget:
+    """The target that a path or URL names, whose server answers within `timeout` seconds; nothing is connected yet.
+
+    Raises:
+        UsageError: nothing is known of the scheme, the URL lacks something, or a library is missing.
+    """
+    if not is_url(name):
+        return FileTarget(name)
+    url = parsed(name)
+    make: MakeTarget = _loaded(TARGETS, "target", url)
     return make(url, timeout)
 
 

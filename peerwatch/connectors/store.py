@@ -26,16 +26,21 @@ LONGEST_PAUSE: Final = 5.0
 Result = TypeVar("Result")
 
 
+def unheard(_: str) -> None:
+    """A warning that nobody wants."""
+
+
 class StoreContext(NamedTuple):
     """What a store is told about the run: its name, the records that it will get, and how they are delivered.
 
-    `timeout` is how long one answer may take, in seconds.
+    `timeout` is how long one answer may take, in seconds; `warn` takes what the user should know of the system.
     """
 
     run: str
     records: frozenset[Kind]
     delivery: Delivery = EXACTLY_ONCE
     timeout: float = 10.0
+    warn: Callable[[str], None] = unheard
 
 
 class Store(Protocol):
@@ -162,7 +167,10 @@ class StoreSink:
         self._store.memory = known.memory if known is not None else None
         held = await self._persistently(self._store.marks) if self._delivery == EXACTLY_ONCE else None
         self._held = dict(held or {})
-        if held is None or known is None or force:
+        if held is None or known is None:
+            return
+        if force:
+            self._sent = {kind: min(seq, self._held.get(kind, 0)) for kind, seq in known.sent.items()}
             return
         for kind, seq in known.sent.items():
             if self._held.get(kind, 0) < seq:

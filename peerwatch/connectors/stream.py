@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import anyio
 import msgspec
 
+from peerwatch.connectors.position import Position, position_of
 from peerwatch.connectors.source import Block
 from peerwatch.connectors.store import FIRST_PAUSE, LONGEST_PAUSE
 from peerwatch.errors import SourceError, Unavailable, UsageError
@@ -61,6 +62,18 @@ class StreamPosition(msgspec.Struct, frozen=True):
     after: Any = None
     line: int = 1
     offset: int = 0
+
+    @property
+    def generation(self) -> int:
+        """A stream is not rotated."""
+        return 0
+
+
+def place_of(value: Any) -> Position | StreamPosition:
+    """The position in a file or in a stream that a checkpoint holds, which may have been read from JSON."""
+    if isinstance(value, StreamPosition) or (isinstance(value, dict) and "after" in value):
+        return msgspec.convert(value, StreamPosition)
+    return position_of(value)
 
 
 class StreamSource:

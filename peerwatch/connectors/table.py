@@ -1,7 +1,7 @@
 """A table in place of the batch log: its rows as the lines of a log, read to their end before the stream begins."""
 
 import json
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
@@ -11,10 +11,7 @@ from anyio.to_thread import run_sync
 from peerwatch.connectors.source import Block
 from peerwatch.errors import UsageError
 from peerwatch.network.events import CANONICAL, KINDS, FieldNames
-from peerwatch.urls import is_url, parsed
 
-FILES: Final = (".csv", ".parquet")
-DATABASES: Final = ("postgresql", "postgres")
 ROWS: Final = 8192
 """The rows of one block."""
 ANY_TIME: Final = "1970-01-01 00:00:00"
@@ -33,7 +30,7 @@ class BadRow(NamedTuple):
 Row: TypeAlias = Sequence[str | None] | BadRow
 
 
-class Table(Protocol):
+class InputTable(Protocol):
     """Rows of texts under named columns."""
 
     async def open(self, stack: AsyncExitStack) -> list[str]:
@@ -73,7 +70,7 @@ class TableSource:
 
     size: int | None = None
 
-    def __init__(self, name: str, table: Table, *, position: Any = None, names: FieldNames = CANONICAL) -> None:
+    def __init__(self, name: str, table: InputTable, *, position: Any = None, names: FieldNames = CANONICAL) -> None:
         """Nothing is read if there is a position, which is the table's end."""
         self.name = name
         self.judged = False
@@ -120,11 +117,6 @@ class TableSource:
                 line += len(rows)
         if held is not None:
             yield held._replace(position=TablePosition(line - 1))
-
-
-def is_table(name: str) -> bool:
-    """Whether a name of the batch log names a table."""
-    return parsed(name).scheme in DATABASES if is_url(name) else name.lower().endswith(FILES)
 
 
 def layout(table: str, columns: Sequence[str], names: FieldNames = CANONICAL) -> Layout:
@@ -177,23 +169,3 @@ def lines_of(rows: Sequence[Row], layout: Layout) -> bytes:
         except UnicodeEncodeError:  # bytes that are no UTF-8 were kept as surrogates; so the line is rejected for them
             lines.append(json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape"))
     return b"\n".join([*lines, b""])
-
-
-def table_of(name: str, timeout: float, give_up: float, warn: Callable[[str], None]) -> Table:
-    """The table of a name for which `is_table` is true; nothing is opened yet.
-
-    A server has `timeout` seconds for an answer, and `give_up` for the next rows.
-
-    Raises:
-        UsageError: a library is missing, or the URL lacks something.
-    """
-    if is_url(name):
-        from peerwatch.connectors.postgres_table import PostgresTable  # noqa: PLC0415 (as all connectors: only if named)
-
-        url = parsed(name)
-        if url.has_literal_password:
-            warn(f"{url}: its password is in the URL; keep it in the environment, as ${{NAME}} in its place")
-        return PostgresTable(url, timeout, give_up)
-    from peerwatch.connectors.table_files import CsvTable, ParquetTable  # noqa: PLC0415
-
-    return CsvTable(name) if name.lower().endswith(".csv") else ParquetTable(name)

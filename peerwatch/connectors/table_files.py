@@ -17,7 +17,7 @@ LONGEST_FIELD: Final = 2**31 - 1
 """Python's own limit, 131,072 characters, is less than a line of a log may have."""
 
 
-class CsvTable:
+class CsvInputTable:
     """A CSV file (RFC 4180) in UTF-8, whose first line names the columns."""
 
     def __init__(self, path: str) -> None:
@@ -40,9 +40,8 @@ class CsvTable:
     def _open(self, stack: AsyncExitStack) -> list[str]:
         csv.field_size_limit(LONGEST_FIELD)
         try:
-            file = stack.enter_context(
-                Path(self._path).open(encoding="utf-8-sig", errors="surrogateescape", newline="")
-            )
+            file = Path(self._path).open(encoding="utf-8-sig", errors="surrogateescape", newline="")  # noqa: SIM115
+            stack.callback(file.close)
             self._reader = csv.reader(self._lines(file), strict=True)
             self._columns = next((row for row in self._reader if row), [])
         except OSError as error:
@@ -95,7 +94,7 @@ class CsvTable:
             yield line
 
 
-class ParquetTable:
+class ParquetInputTable:
     """A Parquet file. Numbers and times are read exactly, as text."""
 
     def __init__(self, path: str) -> None:

@@ -62,7 +62,7 @@ async def checkpoints(parts: Sequence[SnapshotPart], requests: int) -> list[tupl
     identity = Identity("run", 1, 3, {}, NOWHERE, {})
     checkpointer = Checkpointer(directory, identity, State.fresh(1, 3, 2), 0.0, 1, Seen)
     for number in range(requests):
-        request = checkpointer.due(number, None, last=True)
+        request = checkpointer.due(number, number, last=True)
         assert request is not None
         assert request.id == number + 1
     box = Mailbox[SnapshotPart]("checkpointer", 100)
