@@ -56,13 +56,8 @@ class PostgresClient:
             raise UsageError(f"{url}: a # must be written as %23 in a URL")
         url.option("sslmode", MODES)
         self.url = url
-        self.errors = (
-            OSError,
-            TimeoutError,
-            asyncpg.PostgresError,
-            asyncpg.InterfaceError,
-            asyncpg.InternalClientError,
-        )
+        self._lost = (asyncpg.InterfaceError, asyncpg.InternalClientError)
+        self.errors = (OSError, TimeoutError, asyncpg.PostgresError, *self._lost)
         """What the library raises."""
         self._timeout = timeout
         self._asyncpg = asyncpg
@@ -111,6 +106,8 @@ class PostgresClient:
         code = getattr(error, "sqlstate", None)
         if code == DISK_FULL:
             return kind(f"cannot {doing} {self.url}: its disk is full ({_said(error)}); make room and run again")
+        if code is None and isinstance(error, self._lost):
+            return Unavailable("the connection is lost")  # the library says which of its states that came up in
         if code is None or code.startswith(PASSING):
             return Unavailable(_said(error))
         if code == "42501":

@@ -1,6 +1,7 @@
 """Tables in files: CSV and Parquet."""
 
 import csv
+import os
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from itertools import islice
@@ -125,7 +126,8 @@ class ParquetInputTable:
         try:
             self._file = stack.enter_context(self._parquet.ParquetFile(self._path))
         except OSError as error:
-            raise UsageError(f"cannot read the table {self._name}: {error.strerror or error}") from None
+            why = os.strerror(error.errno) if error.errno else _first_line(error)
+            raise UsageError(f"cannot read the table {self._name}: {why}") from None
         except self._arrow.ArrowException as error:
             raise UsageError(f"cannot read the table {self._name}: {_first_line(error)}") from None
         names: list[str] = self._file.schema_arrow.names
