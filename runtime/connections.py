@@ -34,7 +34,7 @@ async def checked(settings: Settings) -> list[Connection]:
     Raises:
         UsageError: no output is set.
     """
-    paths = output_paths(settings)
+    paths = await run_sync(output_paths, settings)
     found = []
     batch, stream = settings.input.batch, settings.input.stream
     if batch is not None and is_table(batch):

@@ -1,13 +1,15 @@
 """PostgreSQL as a sink: how one gets in, who may write, what the tables hold, and what goes wrong in one sentence."""
 
+import base64
 import os
 import secrets
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -18,6 +20,7 @@ import asyncpg
 import pytest
 from anyio.to_thread import run_sync
 from servers import LOOPBACK, Postgres, children, installed, started
+from support import purchase, running
 from system_postgresql import PostgresSystem, query
 
 from peerwatch.connectors import checks
@@ -26,8 +29,10 @@ from peerwatch.connectors.postgresql import PostgresStore
 from peerwatch.connectors.records import DECISION, FLAGGED, REJECT, DecisionRow, Kind, Rejection
 from peerwatch.connectors.registry import store_of
 from peerwatch.connectors.store import StoreContext, StoreSink
+from peerwatch.connectors.tables import TABLES, iso_time
 from peerwatch.errors import SinkError, Unavailable, UsageError
 from peerwatch.network.rejects import RejectedLine
+from peerwatch.studies.generate import Recipe, generate
 from peerwatch.urls import parsed
 
 PASSWORD = "hunter2:\\ /@"  # noqa: S105
@@ -625,3 +630,59 @@ def test_nothing_is_loaded_for_files() -> None:
     """A run from file to file loads no database library."""
     code = "import sys, peerwatch.runtime.runner; sys.exit('asyncpg' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_run_with_all_kinds_of_records(system: PostgresSystem, tmp_path: Path) -> None:
+    """The real command, killed in the middle: the rows are those of a database in a file, column by column."""
+    lines = generate(Recipe(users=300, batch_events=3000, stream_events=6000, anomalies=0.05))
+    batch, stream = ("".join(part).encode() for part in lines[:2])
+    (tmp_path / "batch_log.json").write_bytes(batch)
+    place = stream.index(b"\n", len(stream) // 2) + 1
+    odd = b"x\0y\n\xff\n" + purchase("a\\u0000b", "1e307", "0001-01-01 00:00:00+23:59")
+    (tmp_path / "stream_log.json").write_bytes(stream[:place] + odd + stream[place:])
+    (tmp_path / "c.yaml").write_text(
+        "input: {batch: batch_log.json, stream: stream_log.json}\n"
+        "output: {flagged: flagged.json}\n"
+        "sinks:\n"
+        f'  - {{to: "{system.url}", records: [decisions, rejects, flagged]}}\n'
+        '  - {to: "sqlite:all.db", records: [decisions, rejects, flagged]}\n'
+        "state: {directory: state, seconds: 0.0, events: 500}\n"
+    )
+    command = [sys.executable, "-m", "peerwatch", "run", "--config", "c.yaml"]
+
+    def has_begun() -> bool:
+        with suppress(asyncpg.UndefinedTableError):
+            return bool(system.query("SELECT count(*) FROM peerwatch_decisions")[0][0])
+        return False
+
+    with running(command, cwd=tmp_path) as process:
+        while not has_begun() and process.poll() is None:
+            pass
+        process.kill()
+    subprocess.run(command, cwd=tmp_path, check=True)
+    with closing(sqlite3.connect(tmp_path / "all.db")) as database:
+        database.row_factory = sqlite3.Row
+        micros = "(extract(epoch FROM time) * 1000000)::bigint AS time"  # the client knows no year 0
+        for kind in (FLAGGED, DECISION, REJECT):
+            table, names = TABLES[kind].name, list(TABLES[kind].columns)
+            expected = [dict(row) for row in database.execute(f"SELECT * FROM {table} ORDER BY seq")]  # noqa: S608
+            columns = ", ".join(micros if name == "time" else name for name in names)
+            found = system.query(f"SELECT {columns} FROM {table} ORDER BY seq")  # noqa: S608
+            assert [as_in_sqlite(dict(row)) for row in found] == expected
+            assert len(found) >= (2 if kind == REJECT else 100)
+    kept = "".join(f"{row['line']}\n" for row in system.query("SELECT line FROM peerwatch_flagged ORDER BY seq"))
+    assert kept.encode() == (tmp_path / "flagged.json").read_bytes()
+
+
+def as_in_sqlite(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as SQLite has it: decimals and times as text, and texts that PostgreSQL cannot have."""
+    for name in ("amount", "mean", "sd"):
+        if row.get(name) is not None:
+            row[name] = str(row[name])
+    if "time" in row:
+        row["time"] = iso_time(row["time"])
+    if row.get("raw_base64") == base64.b64encode(b"x\0y").decode():
+        row |= {"raw": "x\0y", "raw_base64": None}
+    if "id" in row:
+        row["id"] = row["id"].replace("\\u0000", "\0")
+    return row

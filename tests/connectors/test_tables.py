@@ -169,7 +169,8 @@ def test_the_verdicts_are_those_of_the_batch_log(table: str, case: Case, tmp_pat
     assert [without_places(each) for each in others] == [without_places(by_log)] * 2
     assert peerwatch("state", *SETTINGS, table, case.stream, "--at", 31_000, "--user", "7").exit_code == 0
     assert peerwatch("sweep", table, case.stream, "--D", "1,2", "--T", "20").exit_code == 0
-    assert "works" in peerwatch("config", "check", *SETTINGS, table, case.stream, output).stdout.splitlines()[0]
+    checked = peerwatch("config", "check", *SETTINGS, table, case.stream, output)
+    assert "works" in checked.output.partition("\n")[0], checked
     assert peerwatch("config", "show", *SETTINGS, table, case.stream, output).exit_code == 0
 
 
