@@ -5,7 +5,6 @@ import re
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import msgspec
 
@@ -94,6 +93,8 @@ def parsed(text: str) -> ConnectorUrl:
     Raises:
         UsageError: it is malformed.
     """
+    from urllib.parse import parse_qsl, unquote, urlsplit  # noqa: PLC0415 (most runs have no URL)
+
     scheme, _, rest = text.partition(":")
     if not rest.startswith("//"):
         path, _, query = rest.partition("?")
@@ -157,10 +158,3 @@ def _split_authority(rest: str) -> tuple[str, str, str]:
     masked = _SECRET.sub(lambda found: "x" * len(found[0]), rest)
     end = next((place for place, char in enumerate(masked) if char in "/?#"), len(rest))
     return rest[:end], rest[end : end + 1], rest[end + 1 :]
-
-
-def with_quoted(user: str | None, password: str | None) -> str:
-    """User and password as they stand before the host of a URL, empty without a user."""
-    if user is None:
-        return ""
-    return quote(user, safe="") + (f":{quote(password, safe='')}" if password is not None else "") + "@"

@@ -1,6 +1,6 @@
 """Checks and opens what a run needs before it begins: logs, complete settings, the state directory, outputs."""
 
-import secrets
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -244,7 +244,7 @@ def _beside(flagged: str, state: str | None) -> str | None:
 
 def new_run() -> str:
     """A name for a run, like no other."""
-    return secrets.token_hex(8)
+    return os.urandom(8).hex()
 
 
 def sink_name(sink: SinkSettings) -> str:

@@ -1,7 +1,6 @@
 """Which code a URL's scheme stands for: peerwatch's own connectors and those of other packages, by entry points."""
 
 from collections.abc import Callable
-from importlib import metadata
 from typing import Any, Final, TypeAlias
 
 from peerwatch.connectors.store import Store, StoreContext
@@ -52,6 +51,8 @@ def target_of(name: str, timeout: float) -> EventTarget:
 
 
 def _loaded(group: str, what: str, url: ConnectorUrl) -> Any:
+    from importlib import metadata  # noqa: PLC0415 (slow to import, and only a URL needs it)
+
     known = {entry.name: entry for entry in metadata.entry_points(group=group)}
     entry = known.get(url.scheme)
     if entry is None:
