@@ -13,17 +13,17 @@ from anyio.to_thread import run_sync
 from peerwatch.connectors.postgres_connection import OPTIONS, PostgresClient, quoted
 from peerwatch.connectors.records import REJECT, Kind, Record
 from peerwatch.connectors.store import StoreContext
-from peerwatch.connectors.tables import MARKS, TABLES, Column, Table, row_of
+from peerwatch.connectors.tables import MARKS, TABLES, RecordTable, SqlType, row_of
 from peerwatch.errors import Unavailable, UsageError
 from peerwatch.network.events import MICROS, parse_micros
 from peerwatch.network.statistics import decimal
 from peerwatch.urls import ConnectorUrl
 
-TYPES: Final[Mapping[Column, str]] = {
-    Column.INTEGER: "bigint", Column.TEXT: "text", Column.DECIMAL: "numeric", Column.REAL: "double precision",
-    Column.BOOLEAN: "boolean", Column.TIME: "timestamp with time zone",
+TYPES: Final[Mapping[SqlType, str]] = {
+    SqlType.INTEGER: "bigint", SqlType.TEXT: "text", SqlType.DECIMAL: "numeric", SqlType.REAL: "double precision",
+    SqlType.BOOLEAN: "boolean", SqlType.TIME: "timestamp with time zone",
 }  # fmt: skip
-SENT_AS: Final[Mapping[Column, str]] = {**TYPES, Column.DECIMAL: "text"}
+SENT_AS: Final[Mapping[SqlType, str]] = {**TYPES, SqlType.DECIMAL: "text"}
 """The server reads the decimals' digits itself."""
 ROWS: Final = 5000
 """The most records that one statement writes."""
@@ -65,7 +65,7 @@ class Statement(NamedTuple):
     """The statement that writes records of one kind, and its table's columns without the run's name."""
 
     text: str
-    columns: list[Column]
+    columns: list[SqlType]
 
 
 class PostgresStore:
@@ -229,7 +229,7 @@ class PostgresStore:
         """
         return Statement(text, [type_ for _, type_ in columns])
 
-    def _named(self, table: Table) -> str:
+    def _named(self, table: RecordTable) -> str:
         return f"{self._schema}.{table.name}"
 
     async def _execute(self, statement: str, *values: Any) -> None:
@@ -255,7 +255,7 @@ class PostgresStore:
         return self._client.meaning(error, doing)
 
 
-def _creation(table: Table, named: str) -> str:
+def _creation(table: RecordTable, named: str) -> str:
     if table is MARKS:
         return f"CREATE TABLE IF NOT EXISTS {named} (run text, kind text, seq bigint NOT NULL, PRIMARY KEY (run, kind))"
     return table._replace(name=named).create(TYPES)
@@ -297,8 +297,8 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
-SENT: Final[Mapping[Column, Callable[[Any], Any]]] = {
-    Column.INTEGER: _as_it_is, Column.TEXT: _text, Column.DECIMAL: _digits, Column.REAL: _as_it_is,
-    Column.BOOLEAN: _as_it_is, Column.TIME: _as_it_is,
+SENT: Final[Mapping[SqlType, Callable[[Any], Any]]] = {
+    SqlType.INTEGER: _as_it_is, SqlType.TEXT: _text, SqlType.DECIMAL: _digits, SqlType.REAL: _as_it_is,
+    SqlType.BOOLEAN: _as_it_is, SqlType.TIME: _as_it_is,
 }  # fmt: skip
 """How the values of each type are sent."""
