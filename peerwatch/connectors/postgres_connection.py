@@ -151,6 +151,8 @@ class PostgresClient:
     def _tls(self) -> list[ssl.SSLContext | bool]:
         url = self.url
         mode = url.option("sslmode") or os.environ.get("PGSSLMODE") or "prefer"
+        if mode not in MODES:
+            raise UsageError(f"{url}: PGSSLMODE is {mode!r}; expected one of {', '.join(MODES)}")
         if mode == "disable":
             return [False]
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -173,7 +175,7 @@ class PostgresClient:
                 context.load_cert_chain(certificate, key)
         except OSError as error:
             raise UsageError(f"{url}: cannot use the files for TLS: {error.strerror or error}") from None
-        return [context, False] if mode in {"prefer", "allow"} else [context]
+        return [context, False] if mode == "prefer" else [context]
 
     def _file(self, option: str, variable: str, default: str) -> str | None:
         """The path of a file for TLS, None if there is none. One that is named and is not there is an error.

@@ -383,8 +383,11 @@ async def test_a_client_certificate_lets_in(tls_postgres: TlsPostgres) -> None:
     assert "cannot use the files for TLS" in await refusal(f"{url}&sslcert={files}/root.crt&sslkey={files}/client.key")
 
 
-async def test_a_server_without_tls_is_told_apart(system: PostgresSystem) -> None:
+async def test_a_server_without_tls_is_told_apart(system: PostgresSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     """By default it is connected to without; where TLS is required, the sentence says what to do."""
+    monkeypatch.setenv("PGSSLMODE", "sometimes")
+    assert "PGSSLMODE is 'sometimes'; expected one of" in await refusal(system.url)
+    monkeypatch.delenv("PGSSLMODE")
     async with connected(system.url):
         pass
     assert "the server has no TLS; set it up there, or choose sslmode=prefer" in await refusal(

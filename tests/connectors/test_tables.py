@@ -158,6 +158,9 @@ def test_the_verdicts_are_those_of_the_batch_log(table: str, case: Case, tmp_pat
     result = peerwatch("run", *SETTINGS, table, case.stream, output, "--state", state)
     assert result.exit_code == 0, result.output
     assert output.read_bytes() == case.expected
+    for _, envelope in envelopes(state, InputSettings()):
+        begins = [mark.events for mark in envelope.facts.bookmarks if not mark.judged]
+        assert begins in ([], [len(case.rows)])  # reading begins again before the table or behind it
     assert peerwatch("verify", *SETTINGS, table, case.stream, output).exit_code == 0
     (first, *_) = case.expected.splitlines()
     number = case.stream.read_bytes().splitlines().index(first.split(b', "mean"')[0] + b"}") + 1
@@ -385,6 +388,28 @@ async def test_a_table_or_view_is_named(database: PostgresSystem) -> None:
     await run_sync(database.query, 'INSERT INTO "Ties" VALUES (1, 2, now()), (2, 3, now())')
     found = await lines(url_of(database, table="SCHEMA.Ties"))
     assert [(line["id1"], line["id2"]) for line in found] == [("1", "2"), ("2", "3")]
+
+
+async def test_friendships_and_purchases_of_two_tables_are_read_by_one_query(database: PostgresSystem) -> None:
+    """As a view, which has a name that fits into a URL."""
+    query = """
+        SELECT 'befriend' AS event_type, since AS timestamp, a AS id1, b AS id2, NULL AS id, NULL AS amount
+        FROM friendships
+        UNION ALL
+        SELECT 'purchase', bought_at, NULL, NULL, customer, total
+        FROM (SELECT * FROM purchases ORDER BY bought_at) AS sorted
+    """
+    await run_sync(database.query, "CREATE TABLE friendships (a bigint, b bigint, since timestamptz)")
+    await run_sync(database.query, "CREATE TABLE purchases (customer bigint, bought_at timestamptz, total numeric)")
+    await run_sync(database.query, "INSERT INTO friendships VALUES (1, 2, '2017-06-13 11:33:01+00')")
+    bought = "(7, '2017-06-13 11:33:02+00', 2.50), (8, '2017-06-13 11:33:01+00', 1)"
+    await run_sync(database.query, f"INSERT INTO purchases VALUES {bought}")  # noqa: S608
+    await run_sync(database.query, f"CREATE VIEW start AS {query}")
+    assert [list(line.values()) for line in await lines(url_of(database, table="SCHEMA.start"))] == [
+        ["befriend", "2017-06-13 11:33:01+00", "1", "2"],
+        ["purchase", "2017-06-13 11:33:01+00", "8", "1"],
+        ["purchase", "2017-06-13 11:33:02+00", "7", "2.50"],
+    ]
 
 
 async def test_a_query_changes_nothing(database: PostgresSystem) -> None:

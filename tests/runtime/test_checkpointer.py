@@ -100,6 +100,15 @@ async def test_another_snapshot_is_due_only_when_the_one_before_is_written() -> 
     assert checkpointer.due(3, "c", last=True) is not None
 
 
+async def test_no_snapshot_is_due_where_reading_could_not_go_on() -> None:
+    """Within a table there is no position to go on from, also when the run ends there; before it and behind it is."""
+    checkpointer = Checkpointer(Kept(), Identity("run", 1, 3, {}, NOWHERE, {}), State.fresh(1, 3, 2), 0.0, 1, Seen)
+    assert checkpointer.due(5, None, last=False) is None
+    assert checkpointer.due(5, None, last=True) is None
+    assert checkpointer.due(9, "end", last=False) is not None
+    assert checkpointer.due(0, None, last=True) is not None
+
+
 async def test_a_snapshot_is_due_by_time_or_by_count() -> None:
     """Whichever comes first, by a clock from outside; and never twice at one position."""
     now = [100.0]
