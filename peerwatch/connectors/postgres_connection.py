@@ -172,7 +172,7 @@ class PostgresClient:
                     " or put it at ~/.postgresql/root.crt"
                 )
             if certificate is not None:
-                context.load_cert_chain(certificate, key)
+                context.load_cert_chain(certificate, key, password=lambda: "")  # otherwise OpenSSL asks at the terminal
         except OSError as error:
             raise UsageError(f"{url}: cannot use the files for TLS: {error.strerror or error}") from None
         return [context, False] if mode == "prefer" else [context]

@@ -381,6 +381,11 @@ async def test_a_client_certificate_lets_in(tls_postgres: TlsPostgres) -> None:
         await opened.prepare(anew=True)
     assert "certificate" in await refusal(url)
     assert "cannot use the files for TLS" in await refusal(f"{url}&sslcert={files}/root.crt&sslkey={files}/client.key")
+    locked = ["-in", "client.key", "-out", "locked.key", "-passout", "pass:secret"]
+    await run_sync(tls_postgres.run, ["openssl", "pkey", "-aes256", *locked])
+    assert "cannot use the files for TLS" in await refusal(
+        f"{url}&sslcert={files}/client.crt&sslkey={files}/locked.key"
+    )
 
 
 async def test_a_server_without_tls_is_told_apart(system: PostgresSystem, monkeypatch: pytest.MonkeyPatch) -> None:
