@@ -44,6 +44,7 @@ class InputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     stream: str | None = None
     rotated: str | None = None
     fields: dict[FieldName, str] = {}
+    journal: bool = False
 
     def names(self) -> FieldNames:
         """The keys under which events have their fields."""
