@@ -4,6 +4,8 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
+import anyio
+
 from peerwatch.connectors.postgres_connection import OPTIONS, PostgresClient, quoted
 from peerwatch.connectors.table import ROWS, Row
 from peerwatch.errors import PeerwatchError, SourceError, Unavailable, UsageError
@@ -30,7 +32,7 @@ class PostgresInputTable:
         self._query = (query or f"SELECT * FROM {names}").strip().rstrip(";")
         self._client = PostgresClient(url, timeout)
         self._url = url
-        self._give_up = give_up
+        self._longest = max(timeout, give_up)
         self._connection: Any = None
 
     async def open(self, stack: AsyncExitStack) -> list[str]:
@@ -52,7 +54,7 @@ class PostgresInputTable:
         return [attribute.name for attribute in statement.get_attributes()]
 
     async def rows(self, columns: Sequence[str]) -> AsyncGenerator[list[Row], None]:
-        """The values in these columns, as the server writes them as text.
+        """The values in these columns, as the server writes them as text. At the end the connection is closed.
 
         Raises:
             SourceError: the server does not answer any more, or refuses.
@@ -60,13 +62,16 @@ class PostgresInputTable:
         values = ", ".join(f"{quoted(name)}::text" for name in columns)
         try:
             cursor = await self._connection.cursor(f"SELECT {values} FROM ({self._query}\n) AS rows")
-            while found := await cursor.fetch(ROWS, timeout=self._give_up):
+            while found := await cursor.fetch(ROWS, timeout=self._longest):
                 yield [tuple(row) for row in found]
         except self._client.errors as error:
             meaning = self._client.meaning(error, "read", SourceError)
             if isinstance(meaning, Unavailable):
                 meaning = SourceError(f"cannot read {self._url} any further: {meaning}; run again to begin it anew")
             raise meaning from None
+        finally:  # a run may go on for weeks, and the server keeps for a transaction what others delete
+            with anyio.CancelScope(shield=True):
+                await self._client.close(self._connection)
 
     def _usage_error(self, error: PeerwatchError) -> PeerwatchError:
         if isinstance(error, Unavailable):

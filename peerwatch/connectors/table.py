@@ -127,6 +127,9 @@ def layout(table: str, columns: Sequence[str], names: FieldNames = CANONICAL) ->
     """
     there = set(columns)
     by_field = names._asdict()
+    twice = [name for name in by_field.values() if columns.count(name) > 1]
+    if twice:
+        raise UsageError(f"{table} has more than one column {twice[0]}; name the others otherwise")
     constant = names.event_type.removeprefix("=") if names.event_type.startswith("=") else None
     if constant is None and names.event_type in there:
         needed = [fields for fields in (PURCHASE, FRIENDSHIP) if all(by_field[field] in there for field in fields)]

@@ -42,7 +42,8 @@ class CsvInputTable:
         csv.field_size_limit(LONGEST_FIELD)
         try:
             file = Path(self._path).open(encoding="utf-8-sig", errors="surrogateescape", newline="")  # noqa: SIM115
-            stack.callback(file.close)
+            self._close = file.close
+            stack.callback(self._close)
             self._reader = csv.reader(self._lines(file), strict=True)
             self._columns = next((row for row in self._reader if row), [])
         except OSError as error:
@@ -61,6 +62,7 @@ class CsvInputTable:
         every = self._every(places)
         while rows := await run_sync(self._next, every):
             yield rows
+        self._close()
 
     def _next(self, every: Iterator[Row]) -> list[Row]:
         try:
@@ -142,6 +144,7 @@ class ParquetInputTable:
         every = self._file.iter_batches(batch_size=ROWS, columns=list(columns))
         while rows := await run_sync(self._next, every, columns):
             yield rows
+        self._file.close()
 
     def _next(self, every: Iterator[Any], columns: Sequence[str]) -> list[Row]:
         try:

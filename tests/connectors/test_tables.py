@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+import anyio
 import pyarrow as pa
 import pytest
 from anyio.to_thread import run_sync
 from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
 from pyarrow import parquet
 from servers import LOOPBACK, Postgres
 from support import running, wait_until
@@ -76,7 +81,7 @@ def peerwatch(*arguments: object) -> Result:
 
 def write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> str:
     """Write a CSV file; returns its path."""
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
     return str(path)
 
@@ -255,6 +260,19 @@ async def test_csv_rows_become_lines(tmp_path: Path) -> None:
     ]
 
 
+@given(rows=st.lists(st.tuples(st.text(), st.text(), st.text()), min_size=1, max_size=5))
+def test_any_texts_survive_csv(rows: list[tuple[str, str, str]], tmp_path_factory: pytest.TempPathFactory) -> None:
+    """As Python's own writer writes them; an empty one is no value."""
+    path = tmp_path_factory.mktemp("csv") / "t.csv"
+    columns = ["timestamp", "id", "amount"]
+    write_csv(path, [columns, *rows])
+    assert anyio.run(lines, str(path)) == [
+        {"event_type": "purchase"} | {name: text for name, text in zip(columns, row, strict=True) if text}
+        for row in rows
+    ]
+    shutil.rmtree(path.parent)
+
+
 async def test_rows_that_are_no_events_are_rejected_like_lines(tmp_path: Path) -> None:
     """With their own content: too many fields, too few, a stray quote, bytes that are no UTF-8, a missing value."""
     rows = [
@@ -319,6 +337,7 @@ async def test_columns_that_do_not_say_what_rows_are_are_refused(tmp_path: Path)
     assert both + "event_type, id1" in await of("event_type", "id1")
     way_out = 'add a column "event_type" that says what each row is'
     assert way_out in await of("id", "timestamp", "amount", "id1", "id2")
+    assert "has more than one column id2; name the others otherwise" in await of("id2", "id1", "id2")
     empty = tmp_path / "empty.csv"
     await run_sync(empty.touch)
     assert both + "none" in await refusal(str(empty))
@@ -417,6 +436,23 @@ async def test_a_query_changes_nothing(database: PostgresSystem) -> None:
     await run_sync(database.query, "CREATE SEQUENCE counter")
     query = "SELECT nextval('SCHEMA.counter') AS id1, 2 AS id2"
     assert "cannot execute nextval() in a read-only transaction" in await refusal(url_of(database, query=query))
+
+
+async def test_a_table_that_has_been_read_is_let_go(database: PostgresSystem, tmp_path: Path) -> None:
+    """A run may go on for weeks behind it, and a transaction that stays keeps the server from tidying up."""
+    query = "SELECT n AS id1, n + 1 AS id2 FROM generate_series(1, 20000) AS n -- SCHEMA"
+    path = await run_sync(write_csv, tmp_path / "t.csv", [["id1", "id2"], ["1", "2"]])
+    ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'peerwatch' AND query LIKE $1"
+    for name in (url_of(database, query=query), path):
+        async with AsyncExitStack() as stack:
+            source = await opened(name, stack)
+            open_files = len(await run_sync(os.listdir, "/dev/fd"))
+            async with aclosing(source.blocks()) as blocks:
+                rows = sum([block.content.count(b"\n") async for block in blocks])
+            assert rows == (1 if name == path else 20_000)
+            assert len(await run_sync(os.listdir, "/dev/fd")) < open_files
+    while (await run_sync(database.query, ours, f"%{database.place}%"))[0][0] > 0:
+        pass  # the server notices in its own time
 
 
 async def test_what_a_database_refuses_is_told(database: PostgresSystem) -> None:
