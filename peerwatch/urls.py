@@ -11,6 +11,7 @@ import msgspec
 from peerwatch.errors import UsageError
 
 _URL: Final = re.compile(r"[a-z][a-z0-9+]*://|sqlite:")
+_HIDDEN_OPTION: Final = re.compile(r"(?<=[?&])([a-z_]*(?:password|secret|token)=)[^&#]+", re.IGNORECASE)
 _SECRET: Final = re.compile(r"\$\{(?:(?P<env>[A-Za-z_][A-Za-z0-9_]*)|file:(?P<file>[^}]+))\}")
 HIDDEN: Final = "***"
 
@@ -137,9 +138,10 @@ def without_secrets(value: Any) -> Any:
 
 
 def redacted(text: str) -> str:
-    """A URL without its password; another text as it is."""
+    """A URL without its password, or secrets among its query parameters; another text as it is."""
     if not is_url(text) or "://" not in text:
         return text
+    text = _HIDDEN_OPTION.sub(_without_value, text)
     scheme, _, rest = text.partition("://")
     place, slash, path = _split_authority(rest)
     account, at, host = place.rpartition("@")
@@ -147,6 +149,11 @@ def redacted(text: str) -> str:
     if not at or not colon or _SECRET.fullmatch(password):
         return text
     return f"{scheme}://{user}:{HIDDEN}@{host}{slash}{path}"
+
+
+def _without_value(option: re.Match[str]) -> str:
+    """A query parameter without its value, unless that only says where the secret is kept."""
+    return option[0] if _SECRET.fullmatch(option[0].removeprefix(option[1])) else option[1] + HIDDEN
 
 
 def _split_authority(rest: str) -> tuple[str, str, str]:

@@ -9,6 +9,7 @@ import pytest
 from anyio.to_thread import run_sync
 from soak_connectors import soak
 from system_kafka import KafkaSystem
+from system_postgresql import PostgresSystem
 from system_redis import RedisSystem
 from systems import SinkSystem, SqliteSystem
 
@@ -19,6 +20,7 @@ from peerwatch.studies.generate import Recipe, generate
 SYSTEMS: Final[dict[str, tuple[type[SinkSystem], str | None]]] = {
     "sqlite": (SqliteSystem, None),
     "kafka": (KafkaSystem, "kafka"),
+    "postgresql": (PostgresSystem, "postgres"),
     "redis": (RedisSystem, "redis_server"),
 }
 """Each system, and the fixture that starts its server."""
