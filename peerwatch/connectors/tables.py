@@ -1,11 +1,11 @@
 """The tables in which databases keep records: one a kind, and one with the number of each run's last record."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
 import msgspec
+import numpy as np
 
 from peerwatch.connectors.records import DECISION, FLAGGED, REJECT, Kind, Record, payload
 from peerwatch.network.events import parse_timestamp
@@ -21,7 +21,7 @@ class Column(Enum):
     REAL = "real"
     BOOLEAN = "boolean"
     TIME = "time"
-    """A moment in UTC, as a datetime."""
+    """A moment, as microseconds since 1970 UTC. A time zone may carry it into the year 0 or 10000."""
 
 
 class Table(NamedTuple):
@@ -72,9 +72,9 @@ def row_of(record: Record, run: str) -> list[Any]:
     """A record as a row of its kind's table, in the order of the columns."""
     fields = payload(record, run)
     if record.kind == FLAGGED:
-        fields["time"] = moment(time_of(fields["timestamp"]))
+        fields["time"] = time_of(fields["timestamp"])
     elif record.kind == DECISION:
-        fields["time"] = moment(fields["timestamp"])
+        fields["time"] = fields["timestamp"]
     return [fields.get(name, fields.get(RENAMED.get(name, name))) for name in TABLES[record.kind].columns]
 
 
@@ -83,6 +83,7 @@ def time_of(text: str) -> int:
     return parse_timestamp({"timestamp": msgspec.Raw(msgspec.json.encode(text))})
 
 
-def moment(micros: int) -> datetime:
-    """Microseconds since 1970 UTC as a datetime."""
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
+
+def iso_time(micros: int) -> str:
+    """Microseconds since 1970 UTC as `2017-06-13T11:33:01.000000Z`."""
+    return f"{np.datetime64(micros, 'us')}Z"
