@@ -83,7 +83,6 @@ def time_of(text: str) -> int:
     return parse_timestamp({"timestamp": msgspec.Raw(msgspec.json.encode(text))})
 
 
-
 def iso_time(micros: int) -> str:
     """Microseconds since 1970 UTC as `2017-06-13T11:33:01.000000Z`."""
     return f"{np.datetime64(micros, 'us')}Z"
