@@ -4,8 +4,7 @@ import os
 import re
 from itertools import count
 from pathlib import Path
-from typing import Final
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from typing import Any, Final
 
 import msgspec
 
@@ -25,8 +24,7 @@ HIDDEN: Final = "***"
 class ConnectorUrl(msgspec.Struct, frozen=True):
     """The parts of a URL, percent-decoded; `text` is all of it, as it was given, and must not be shown.
 
-    In secrets `${NAME}` stands for an environment variable, `${file:PATH}` for the content of a file. `target` is what
-    follows the host, path and query, as it was given.
+    In secrets `${NAME}` stands for an environment variable, `${file:PATH}` for the content of a file.
     """
 
     text: str
@@ -37,7 +35,12 @@ class ConnectorUrl(msgspec.Struct, frozen=True):
     password: str | None = None
     path: str = ""
     query: dict[str, str] = {}
-    target: str = ""
+
+    @property
+    def target(self) -> str:
+        """What follows the host, path and query, as it was given."""
+        _, path, query = _split(self.text.partition("://")[2])
+        return path + query
 
     @property
     def has_literal_password(self) -> bool:
@@ -111,6 +114,8 @@ def parsed(text: str) -> ConnectorUrl:
     Raises:
         UsageError: it is malformed.
     """
+    from urllib.parse import parse_qsl, unquote, urlsplit  # noqa: PLC0415 (most runs have no URL)
+
     scheme, _, rest = text.partition(":")
     if not rest.startswith("//"):
         path, _, query = rest.partition("?")
@@ -139,8 +144,18 @@ def parsed(text: str) -> ConnectorUrl:
         restored(unquote(parts.password)) if parts.password is not None else None,
         restored(unquote(parts.path).removeprefix("/")),
         {name: restored(value) for name, value in parse_qsl(parts.query, keep_blank_values=True)},
-        restored(parts.path + (f"?{parts.query}" if parts.query else "")),
     )
+
+
+def without_secrets(value: Any) -> Any:
+    """A value as JSON or YAML has it, without the secrets of the URLs in it."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, list | tuple):
+        return [without_secrets(each) for each in value]
+    if isinstance(value, dict):
+        return {key: without_secrets(each) for key, each in value.items()}
+    return value
 
 
 def redacted(text: str) -> str:
@@ -158,6 +173,8 @@ def redacted(text: str) -> str:
 
 def _redacted_query(scheme: str, query: str) -> str:
     """A query, with its question mark, whose secrets are hidden; all that a webhook's receiver is told is one."""
+    from urllib.parse import unquote  # noqa: PLC0415 (likewise)
+
     options = query.removeprefix("?").split("&")
     for number, option in enumerate(options):
         name, sign, value = option.partition("=")
@@ -186,10 +203,3 @@ def _split(rest: str) -> tuple[str, str, str]:
     begin = masked.find("?", end)
     begin = begin if begin >= 0 else len(rest)
     return rest[:end], rest[end:begin], rest[begin:]
-
-
-def with_quoted(user: str | None, password: str | None) -> str:
-    """User and password as they stand before the host of a URL, empty without a user."""
-    if user is None:
-        return ""
-    return quote(user, safe="") + (f":{quote(password, safe='')}" if password is not None else "") + "@"

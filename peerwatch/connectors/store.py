@@ -4,7 +4,7 @@ Verdicts are deterministic and numbered. So records are written first and the ch
 on asks the system which record it holds last, judges again from the checkpoint, and skips what is there.
 """
 
-import random
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -26,16 +26,21 @@ LONGEST_PAUSE: Final = 5.0
 Result = TypeVar("Result")
 
 
+def unheard(_: str) -> None:
+    """A warning that nobody wants."""
+
+
 class StoreContext(NamedTuple):
     """What a store is told about the run: its name, the records that it will get, and how they are delivered.
 
-    `timeout` is how long one answer may take, in seconds.
+    `timeout` is how long one answer may take, in seconds; `warn` takes what the user should know of the system.
     """
 
     run: str
     records: frozenset[Kind]
     delivery: Delivery = EXACTLY_ONCE
     timeout: float = 10.0
+    warn: Callable[[str], None] = unheard
 
 
 class Store(Protocol):
@@ -111,7 +116,8 @@ class StoreSink:
         self._held: dict[Kind, int] = {}
         """The highest number of each kind that is there already: what is not above it is skipped."""
         self._sent: dict[Kind, int] = {}
-        self._jitter = random.Random(0)  # noqa: S311 (pauses, no secrets)
+        self._confirmed: dict[Kind, int] = {}
+        """The highest number of each kind that was there when this process wrote last."""
         self.away: str | None = None
         """Why the server does not answer at present, None if it does."""
         self.retries = 0
@@ -160,7 +166,10 @@ class StoreSink:
         self._store.memory = known.memory if known is not None else None
         held = await self._persistently(self._store.marks) if self._delivery == EXACTLY_ONCE else None
         self._held = dict(held or {})
-        if held is None or known is None or force:
+        if held is None or known is None:
+            return
+        if force:
+            self._sent = {kind: min(seq, self._held.get(kind, 0)) for kind, seq in known.sent.items()}
             return
         for kind, seq in known.sent.items():
             if self._held.get(kind, 0) < seq:
@@ -179,6 +188,7 @@ class StoreSink:
         kind = records[0].kind
         await self._persistently(lambda: self._append(kind, records))
         self._sent[kind] = max(self._sent.get(kind, 0), records[-1].seq)
+        self._confirmed[kind] = records[-1].seq
 
     async def _append(self, kind: Kind, records: Sequence[Record]) -> None:
         above = self._held.get(kind, 0)
@@ -211,7 +221,7 @@ class StoreSink:
                     await self._store.connect()
                     await self._store.prepare(anew=False)
                     if self._delivery == EXACTLY_ONCE:
-                        self._held |= await self._store.marks() or {}  # perhaps only an answer was lost
+                        self._look_at(await self._store.marks())
                     connected = True
                 result = await action()
             except (Unavailable, UsageError) as error:
@@ -233,7 +243,7 @@ class StoreSink:
                 await self._store.close()
                 asked = error.retry_after if isinstance(error, Unavailable) else 0.0
                 asked = min(asked, began + self._give_up - self._clock())
-                await anyio.sleep(max(asked, pause * (0.5 + self._jitter.random())))
+                await anyio.sleep(max(asked, jittered(pause)))
                 pause = min(LONGEST_PAUSE, 2 * pause)
                 continue
             if self.away is not None:
@@ -241,6 +251,28 @@ class StoreSink:
                 self.away = None
             return result
 
+    def _look_at(self, marks: Mapping[Kind, int] | None) -> None:
+        """Take over what a server holds that has been away: perhaps only an answer was lost, perhaps records.
+
+        Raises:
+            SinkError: it has lost records, as a standby may have that was behind when it became the primary.
+        """
+        if marks is None:
+            return
+        for kind, seq in self._confirmed.items():
+            if marks.get(kind, 0) < seq:
+                raise SinkError(
+                    f"{self.name} has lost records while it was away: it holds those up to number"
+                    f" {marks.get(kind, 0):,}, and had confirmed those up to {seq:,}; run again, and what was written"
+                    " after the last checkpoint is written anew"
+                )
+        self._held |= marks
+
     async def _close(self) -> None:
         with anyio.CancelScope(shield=True):
             await self._store.close()
+
+
+def jittered(pause: float) -> float:
+    """A pause of half to one and a half of so many seconds, so that clients do not come back all at once."""
+    return pause * (0.5 + os.urandom(1)[0] / 256)

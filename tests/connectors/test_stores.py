@@ -8,6 +8,7 @@ from typing import Any, Final
 import pytest
 from anyio.to_thread import run_sync
 from system_influxdb import InfluxSystem
+from system_redis import RedisSystem
 from system_webhook import BatchedWebhookSystem, WebhookSystem
 from systems import SinkSystem, SqliteSystem
 
@@ -19,6 +20,7 @@ SYSTEMS: Final[dict[str, tuple[type[SinkSystem], str | None]]] = {
     "influxdb": (InfluxSystem, "influx"),
     "webhook": (WebhookSystem, "webhook_receiver"),
     "webhook-batch": (BatchedWebhookSystem, "webhook_receiver"),
+    "redis": (RedisSystem, "redis_server"),
 }
 """Each system, and the fixture that starts its server."""
 WITH_SERVER: Final = [name for name, (_, fixture) in SYSTEMS.items() if fixture is not None]

@@ -6,12 +6,15 @@ from typing import Any, Final
 
 import pytest
 from anyio.to_thread import run_sync
+from system_redis import RedisSource
 from systems import SourceSystem
 
 from peerwatch.connectors import checks
 from peerwatch.errors import SourceError, UsageError
 
-SYSTEMS: Final[dict[str, tuple[type[SourceSystem], str]]] = {}
+SYSTEMS: Final[dict[str, tuple[type[SourceSystem], str]]] = {
+    "redis": (RedisSource, "redis_server"),
+}
 """Each system, and the fixture that starts its server."""
 LINES: Final = [
     *(b'{"n": %d}' % number for number in range(300)),
