@@ -43,6 +43,9 @@ class SinkSystem(ABC):
     def url(self) -> str:
         """The URL of the test's own place, as a user writes it."""
 
+    def make(self) -> None:  # noqa: B027  # most need nothing
+        """Make what the place needs before anybody writes there."""
+
     async def open(self, stack: AsyncExitStack) -> StoreSink:
         """Open it, as a new process of the same run does."""
         store = await run_sync(store_of, parsed(self.url), StoreContext(self.run, self.kinds, timeout=5.0))

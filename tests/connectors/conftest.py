@@ -44,6 +44,6 @@ def kafka() -> Iterator[Kafka]:
 
 
 @pytest.fixture(scope="session")
-def webhook_receiver() -> Iterator[Receiver]:
+def receiver_server() -> Iterator[Receiver]:
     """A webhook's receiver that keeps keys."""
     yield from started(Receiver)
