@@ -15,7 +15,7 @@ import msgspec
 
 from peerwatch.connectors.http_client import TLS_OPTIONS, Answer, HttpClient, authority, pieces
 from peerwatch.connectors.records import DECISION, FLAGGED, Kind, Record
-from peerwatch.connectors.store import StoreContext
+from peerwatch.connectors.store import EXACTLY_ONCE, StoreContext
 from peerwatch.connectors.tables import TABLES, Column, row_of
 from peerwatch.errors import SinkError, Unavailable, UsageError
 from peerwatch.urls import ConnectorUrl
@@ -23,6 +23,8 @@ from peerwatch.urls import ConnectorUrl
 PORT: Final = 8086
 DONE: Final = 204
 """The status that says that all points are kept. Another one, even of success, is no InfluxDB's."""
+VICTORIA: Final = "X-Server-Hostname"
+"""A header that VictoriaMetrics adds to its answers."""
 TAGS: Final = ("run", "detector", "severity")
 """What points can be grouped by. Each combination is a series of its own, so there are few."""
 NAMES: Final[Mapping[Kind, str]] = {FLAGGED: "flagged purchase", DECISION: "decision"}
@@ -89,6 +91,7 @@ class InfluxStore:
         self.url = url
         self.memory: Any = None
         self._run = context.run
+        self._warn = context.warn if context.delivery == EXACTLY_ONCE else None
         untimed = sorted(context.records - NAMES.keys())
         if untimed:
             raise UsageError(
@@ -114,6 +117,12 @@ class InfluxStore:
             raise UsageError(f"{self.url}: {answer}; create the {self._api.what}, or correct the URL")
         if answer.status not in {200, DONE, 400}:  # some want at least one point
             raise UsageError(f"{self.url}: it takes no points, and answers {answer}; is it InfluxDB?")
+        if VICTORIA in answer.headers and self._warn is not None:
+            self._warn(
+                f"{self.url} is VictoriaMetrics, which keeps numbers alone, with times in milliseconds, and loses its"
+                " last seconds when it is killed: not each record is there exactly once"
+            )
+            self._warn = None
 
     async def close(self) -> None:
         """Close the connection."""

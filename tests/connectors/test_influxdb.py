@@ -254,6 +254,15 @@ def test_victoriametrics_takes_version_2_of_the_protocol(victoria: Victoria, tmp
     assert sorted(seq for _, seq in found) == [*range(1, 51)]
 
 
+async def test_victoriametrics_does_not_keep_the_promise(victoria: Victoria, tmp_path: Path) -> None:
+    """So it is said, once."""
+    system = InfluxSystem(tmp_path)
+    system.server = victoria
+    async with AsyncExitStack() as stack:
+        await (await system.open(stack)).start()
+    assert [warning.partition(" is ")[2].partition(",")[0] for warning in system.warnings] == ["VictoriaMetrics"]
+
+
 def test_answers_that_are_lost_do_no_harm(influx: Influx, tmp_path: Path) -> None:
     """One request in ten fails before it is done, one in ten after: each record is there once."""
     system = InfluxSystem(tmp_path)
