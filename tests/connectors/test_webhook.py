@@ -3,12 +3,14 @@
 import base64
 import json
 import logging
+import re
 import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -16,6 +18,7 @@ from anyio.to_thread import run_sync
 from certificates import certificates
 from http_servers import Faults, Kills, Quiet, serving
 from receiver import SECRET, Received, handler
+from support import ROOT
 
 from peerwatch.connectors.checks import flagged
 from peerwatch.connectors.records import FLAGGED, REJECT, Kind, Record, Rejection, encoded, payload
@@ -92,6 +95,34 @@ def test_signatures_are_those_of_standard_webhooks() -> None:
     key = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     found = signature(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
     assert found == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+def test_the_docs_say_how_to_check_a_signature() -> None:
+    """Their code takes what is sent, and nothing else."""
+    pages = [path.read_text() for path in (ROOT / "docs").rglob("*.md")]
+    codes = [code for page in pages for code in re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)]
+    names: dict[str, Any] = {}
+    exec(next(code for code in codes if "def is_genuine" in code), names)  # noqa: S102 (our own docs)
+    kept = Kept()
+    with serving(kept.handler()) as port:
+        send(f"http://127.0.0.1:{port}/?secret={SECRET}", [flagged(1)])
+    _, headers, body = kept.requests[0]
+    lowered = {name.lower(): value for name, value in headers.items()}
+    assert names["is_genuine"](lowered, body, SECRET)
+    assert not names["is_genuine"](lowered, body + b" ", SECRET)
+    assert not names["is_genuine"](lowered | {"webhook-timestamp": "1614265330"}, body, SECRET)
+    assert not names["is_genuine"](lowered | {"webhook-id": "another"}, body, SECRET)
+
+
+def test_proxies_of_the_environment_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For hosts that are not excepted."""
+    kept = Kept()
+    with serving(kept.handler()) as port:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        send("http://receiver.invalid/hook?insecure=true", [flagged(1)])
+        send(f"http://127.0.0.1:{port}/hook", [flagged(2)])
+    assert [path for path, _, _ in kept.requests] == ["http://receiver.invalid/hook", "/hook"]
 
 
 def test_what_a_request_holds() -> None:
