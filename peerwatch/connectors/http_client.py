@@ -5,6 +5,7 @@ import re
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -47,7 +48,7 @@ class Answer(NamedTuple):
             return float(asked)
         try:
             return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
-        except ValueError:
+        except (ValueError, OverflowError):
             return 0.0
 
     def __str__(self) -> str:
@@ -132,7 +133,7 @@ class HttpClient:
         client, self._client = self._client, None
         if client is not None:
             logging.getLogger("httpx").removeFilter(self._is_loggable)
-            with anyio.move_on_after(self._timeout, shield=True):
+            with anyio.move_on_after(self._timeout, shield=True), suppress(self._httpx.HTTPError, OSError):
                 await client.aclose()
 
     async def send(

@@ -8,7 +8,7 @@ from base64 import b64encode
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import urlencode
 
 import msgspec
@@ -64,16 +64,6 @@ class Times:
         return micros * PLACES + place
 
 
-class Api(NamedTuple):
-    """Where points are written to, and what lets us in."""
-
-    path: str
-    what: str
-    """What must be there: a database or a bucket."""
-    authorization: str | None
-    secret: str
-
-
 class InfluxStore:
     """`influx+http://host:8086/database`, or `influx+http://host:8086?org=...&bucket=...&token=...` for InfluxDB 2.
 
@@ -98,10 +88,12 @@ class InfluxStore:
                 f"{url}: records of the kind {untimed[0]} have no time of their own, which a point needs; send them to"
                 " another sink"
             )
-        self._api = _api(url)
+        self._path, self._what = _place(url)
+        credentials, secrets = _credentials(url)
+        self._headers = {"Content-Type": "text/plain; charset=utf-8", **credentials}
         scheme = url.scheme.removeprefix("influx+")
         base = f"{scheme}://{authority(url, PORT if scheme == 'http' else None)}"
-        self._client = HttpClient(url, base, timeout=context.timeout, secrets=[self._api.secret])
+        self._client = HttpClient(url, base, timeout=context.timeout, secrets=secrets)
 
     async def connect(self) -> None:
         """See that the server takes points, by writing none.
@@ -114,7 +106,7 @@ class InfluxStore:
         if answer.status in {401, 403}:
             raise UsageError(f"{self.url}: the server refuses the user, password or token: {answer}")
         if answer.status == 404:
-            raise UsageError(f"{self.url}: {answer}; create the {self._api.what}, or correct the URL")
+            raise UsageError(f"{self.url}: {answer}; create the {self._what}, or correct the URL")
         if answer.status not in {200, DONE, 400}:  # some want at least one point
             raise UsageError(f"{self.url}: it takes no points, and answers {answer}; is it InfluxDB?")
         if VICTORIA in answer.headers and self._warn is not None:
@@ -162,39 +154,43 @@ class InfluxStore:
                 )
 
     async def _send(self, points: bytes) -> Answer:
-        headers = {"Content-Type": "text/plain; charset=utf-8"}
-        if self._api.authorization is not None:
-            headers["Authorization"] = self._api.authorization
-        answer = await self._client.send("POST", self._api.path, points, headers)
+        answer = await self._client.send("POST", self._path, points, self._headers)
         if answer.status in {408, 429} or answer.status >= 500:
             raise Unavailable(str(answer), retry_after=answer.retry_after)
         return answer
 
 
-def _api(url: ConnectorUrl) -> Api:
-    """How the URL's server is written to: InfluxDB 2 has buckets."""
-    bucket, org, token, password = url.option("bucket"), url.option("org"), url.secret("token"), url.secret()
-    token = token.replace(" ", "+") if token is not None else None  # a + in a query means a space, which no token has
-    if token is not None and password is not None:
-        raise UsageError(f"{url} has a password and a token; leave one of them out")
-    if bucket is None:
-        if not url.path or org is not None:
-            raise UsageError(
-                f"{url}: name the database, as in influx+http://host:8086/database, or for InfluxDB 2 the organisation"
-                " and the bucket, as in influx+http://host:8086?org=acme&bucket=verdicts&token=${TOKEN}"
-            )
-        path = f"/write?{urlencode({'db': url.path, 'precision': 'ns'})}"
-        account = f"{url.user or ''}:{password}".encode() if password is not None else None
-        authorization = f"Basic {b64encode(account).decode()}" if account is not None else None
-    else:
+def _place(url: ConnectorUrl) -> tuple[str, str]:
+    """The path that points are written to, and what it names: InfluxDB 1 has databases, InfluxDB 2 has buckets."""
+    bucket, org = url.option("bucket"), url.option("org")
+    if bucket is not None:
         if url.path:
             raise UsageError(f"{url} names a database and a bucket; leave one of them out")
-        names = {"org": org} if org is not None else {}
-        path = f"/api/v2/write?{urlencode({**names, 'bucket': bucket, 'precision': 'ns'})}"
-        token, authorization = token or password, None
-    if token is not None:
-        authorization = f"Token {token}"
-    return Api(path, "database" if bucket is None else "bucket", authorization, token or password or "")
+        names = {"bucket": bucket} | ({"org": org} if org is not None else {})
+        return f"/api/v2/write?{urlencode({**names, 'precision': 'ns'})}", "bucket"
+    if not url.path or org is not None:
+        raise UsageError(
+            f"{url}: name the database, as in influx+http://host:8086/database, or for InfluxDB 2 the organisation and"
+            " the bucket, as in influx+http://host:8086?org=acme&bucket=verdicts&token=${TOKEN}"
+        )
+    return f"/write?{urlencode({'db': url.path, 'precision': 'ns'})}", "database"
+
+
+def _credentials(url: ConnectorUrl) -> tuple[dict[str, str], list[str]]:
+    """The header that lets us in, and what no message may show of it."""
+    token, password = url.secret("token"), url.secret()
+    if token is not None and password is not None:
+        raise UsageError(f"{url} has a password and a token; leave one of them out")
+    if token is None and password is not None and "bucket" not in url.query:
+        account = b64encode(f"{url.user or ''}:{password}".encode()).decode()
+        return {"Authorization": f"Basic {account}"}, [password]
+    token = token if token is not None else password
+    if token is None:
+        return {}, []
+    token = token.replace(" ", "+")  # a + in a query means a space, which no token has
+    if not token.isascii() or not token.isprintable():
+        raise UsageError(f"{url}: the token has characters that tokens do not have; take those of the server")
+    return {"Authorization": f"Token {token}"}, [token]
 
 
 def point(record: Record, run: str, times: Times) -> bytes:

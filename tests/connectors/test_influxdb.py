@@ -366,6 +366,8 @@ def test_a_server_that_is_no_influxdb_is_not_believed(monkeypatch: pytest.Monkey
         ("influx+http://a:b@host/db?token=t", "has a password and a token"),
         ("influx+http://host/db?precision=ns", "there is no option 'precision'"),
         ("influx+http:///db", "the host is missing"),
+        ("influx+http://host/db?token=a%0Db%0Acdefgh", "the token has characters that tokens do not have"),
+        ("influx+http://:%C3%A9tudes@host?bucket=b", "the token has characters that tokens do not have"),
         ("influx+http://host/db?token=${NOT_THERE}", "NOT_THERE is not set"),
     ],
 )

@@ -330,6 +330,13 @@ def test_what_stays_on_the_machine_needs_no_encryption(url: str) -> None:
     WebhookStore(parsed(url), context())
 
 
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the command that installs it."""
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    with pytest.raises(UsageError, match=r"needs httpx; install it: pip install 'peerwatch\[http\]'"):
+        WebhookStore(parsed("https://example.org/hook"), context())
+
+
 def test_secrets_are_nowhere(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """A path, a query, a password and a signature's secret from the environment are sent, but not told."""
     caplog.set_level(logging.DEBUG)
