@@ -1,7 +1,9 @@
 """HTTP for sinks: one connection, answers that are bounded in size and time, and failures in words without secrets."""
 
 import logging
+import os
 import re
+import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -174,7 +176,8 @@ class HttpClient:
                     " its authority with tls_ca=FILE"
                 )
             if isinstance(cause, OSError) and cause.strerror:
-                why = cause.strerror
+                own_numbers = isinstance(cause, ssl.SSLError | socket.gaierror)
+                why = cause.strerror if own_numbers or not cause.errno else os.strerror(cause.errno)
                 break
             group = isinstance(cause, BaseExceptionGroup)
             cause = cause.exceptions[0] if group else cause.__cause__ or cause.__context__  # type: ignore[attr-defined]

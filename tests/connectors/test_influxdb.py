@@ -35,7 +35,7 @@ TIME = 1_497_353_581_000_000
 
 def context(*kinds: Kind, run: str = "r") -> StoreContext:
     """What a store is told."""
-    return StoreContext(run, frozenset(kinds or {FLAGGED}), timeout=5.0)
+    return StoreContext(run, frozenset(kinds or {FLAGGED}), timeout=60.0)
 
 
 def decision(seq: int, timestamp: int = TIME, user: str = "1") -> DecisionRow:

@@ -40,26 +40,28 @@ def received(tmp_path: Path) -> Iterator[Received]:
     kept.close()
 
 
-def context(*kinds: Kind, timeout: float = 5.0) -> StoreContext:
+def context(*kinds: Kind) -> StoreContext:
     """What a store is told."""
-    return StoreContext(RUN, frozenset(kinds or {FLAGGED}), timeout=timeout)
+    return StoreContext(RUN, frozenset(kinds or {FLAGGED}), timeout=60.0)
 
 
 def send(
     url: str,
     *batches: Sequence[Record],
-    timeout: float = 5.0,
+    patience: float | None = None,
     warn: Callable[[str], None] = print,
     give_up: float = 60.0,
 ) -> StoreSink:
-    """Send batches, as a run does."""
+    """Send batches, as a run does; an answer to them may take so many seconds."""
 
     async def process() -> StoreSink:
-        store = await run_sync(WebhookStore, parsed(url), context(FLAGGED, REJECT, timeout=timeout))
+        store = await run_sync(WebhookStore, parsed(url), context(FLAGGED, REJECT))
         sink = StoreSink(store, delivery=EXACTLY_ONCE, give_up=give_up, warn=warn)
         async with AsyncExitStack() as stack:
             await sink.open(stack)
             await sink.start()
+            if patience is not None:
+                store._client._timeout = patience  # noqa: SLF001
             for batch in batches:
                 await sink.write(batch)
         return sink
@@ -189,29 +191,22 @@ def test_a_request_that_fails_is_repeated_alone(received: Received) -> None:
 
 def test_an_answer_that_does_not_come_is_not_waited_for(received: Received) -> None:
     """The record was processed, so the request is repeated, and the receiver knows it again."""
-    gone = threading.Event()
+    processed = threading.Event()
 
-    def fault(moment: str) -> int | None:
-        if moment == "after" and not gone.is_set():
-            waiting.wait()
-            return 0
-        return None
+    class Hanging(handler(received)):  # type: ignore[misc]
+        def answer(self, code: int, *_: Any) -> None:
+            if self.command == "POST" and not processed.is_set():
+                processed.set()
+                self.connection.recv(1)  # until the client has gone
+                code = 0
+            super().answer(code)
 
-    waiting = threading.Event()
-    try:
-        with serving(handler(received, fault)) as port:
-            warnings: list[str] = []
-
-            def warn(text: str) -> None:
-                warnings.append(text)
-                gone.set()
-
-            send(f"http://127.0.0.1:{port}/hook?secret={SECRET}", [flagged(1)], timeout=0.5, warn=warn)
-    finally:
-        waiting.set()
+    warnings: list[str] = []
+    with serving(Hanging) as port:
+        send(f"http://127.0.0.1:{port}/hook?secret={SECRET}", [flagged(1)], patience=0.2, warn=warnings.append)
     assert received.lines("/hook") == flagged(1).encode()
     assert received.repeats >= 1
-    assert "does not answer: no answer within 0.5 seconds; waiting for it" in warnings[0]
+    assert "does not answer: no answer within 0.2 seconds; waiting for it" in warnings[0]
 
 
 class Endless(Quiet):
@@ -286,6 +281,14 @@ def test_a_redirect_is_not_followed() -> None:
     ):
         send(f"http://127.0.0.1:{port}/hook", [flagged(4)])
     assert len(kept.requests) == 1
+
+
+def test_why_a_server_is_not_reached_is_said() -> None:
+    """In the words of the system."""
+    with serving(Quiet) as port:
+        pass
+    with pytest.raises(UsageError, match=r"cannot reach .*: Connection refused; start the server, or name another"):
+        send(f"http://127.0.0.1:{port}/hook", [flagged(4)])
 
 
 def test_a_server_that_stays_away_is_given_up() -> None:
