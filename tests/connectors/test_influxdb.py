@@ -20,6 +20,7 @@ from servers import Influx, Victoria
 from system_influxdb import InfluxSystem, ask, query
 
 from peerwatch.connectors.checks import flagged
+from peerwatch.connectors.http_client import LARGEST_BODY, pieces
 from peerwatch.connectors.influxdb import EARLIEST, InfluxStore, Times
 from peerwatch.connectors.records import DECISION, FLAGGED, REJECT, DecisionRow, FlaggedPurchase, Kind, Record, encoded
 from peerwatch.connectors.store import EXACTLY_ONCE, StoreContext, StoreSink
@@ -95,6 +96,16 @@ def test_going_on_gives_the_same_times_again(moments: list[int], place: int) -> 
         before.next(micros)
     kept = msgspec.json.decode(msgspec.json.encode(before.last))
     assert times_of(moments)[place:] == times_of(moments[place:], kept)
+
+
+@given(st.lists(st.integers(1, LARGEST_BODY + 1), max_size=30), st.integers(1, 10))
+def test_requests_are_bounded(sizes: list[int], count: int) -> None:
+    """In records and bytes, but for a record that is too large on its own; none is left out, and all are in order."""
+    parts = [bytes(size) for size in sizes]
+    cuts = [*pieces(parts, count)]
+    assert [place for begin, end in cuts for place in range(begin, end)] == [*range(len(parts))]
+    assert all(0 < end - begin <= count for begin, end in cuts)
+    assert all(sum(sizes[begin:end]) <= LARGEST_BODY or end - begin == 1 for begin, end in cuts)
 
 
 def write(
@@ -281,6 +292,15 @@ def database_of(influx: Influx, *statements: str) -> str:
     for statement in (f"CREATE DATABASE {name}", *statements):
         query(influx.port, name, statement.format(name=name))
     return name
+
+
+def test_a_batch_of_several_requests_is_all_there(influx: Influx, tmp_path: Path) -> None:
+    """It is larger than one request may be."""
+    system = InfluxSystem(tmp_path)
+    system.server = influx
+    records = [flagged(seq, user=str(seq % 10) * 300_000) for seq in range(1, 9)]
+    write(system.url, system.run, records)
+    assert system.flagged() == encoded(records)
 
 
 def test_a_point_that_is_refused_is_named(influx: Influx) -> None:
