@@ -29,6 +29,7 @@ class SinkSystem(ABC):
         """A name that nothing else in the system has."""
         self.kinds: frozenset[Kind] = frozenset({FLAGGED})
         self.give_up = 60.0
+        self.timeout = 5.0
         self.warnings: list[str] = []
         self.begin_run()
 
@@ -43,7 +44,8 @@ class SinkSystem(ABC):
 
     async def open(self, stack: AsyncExitStack) -> StoreSink:
         """Open it, as a new process of the same run does."""
-        store = await run_sync(store_of, parsed(self.url), StoreContext(self.run, self.kinds, timeout=5.0))
+        context = StoreContext(self.run, self.kinds, timeout=self.timeout, warn=self.warnings.append)
+        store = await run_sync(store_of, parsed(self.url), context)
         sink = StoreSink(store, delivery=EXACTLY_ONCE, give_up=self.give_up, warn=self.warnings.append)
         await sink.open(stack)
         return sink

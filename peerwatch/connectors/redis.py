@@ -25,6 +25,7 @@ LARGEST_PORTION: Final = 1 << 20
 MOST_ENTRIES: Final = 1000
 """How many entries are read at once; less if they are so large that they have more than `READ_BYTES`."""
 READ_BYTES: Final = 1 << 22
+
 # KEYS: the run's name and marks, and the streams. ARGV: the run, whether it begins anew, and the name of each mark.
 PREPARE: Final = """
 local run = redis.call('HGET', KEYS[1], 'run')
@@ -355,13 +356,14 @@ class RedisStream:
         if (state.length == 0 or state.first > after) and unread > state.length:
             raise self._gone(unread - state.length)
         if state.deleted > max(after, _Id.parsed(deleted)):
-            raise self._gone(1)
+            raise self._gone(0)
 
     def _gone(self, count: int) -> UsageError:
-        some = f"{count:,} entries" if count > 1 else "at least one entry"
+        """Entries are gone, 0 stands for an unknown number."""
+        some = "1 entry" if count == 1 else f"{count:,} entries" if count else "at least one entry"
         return UsageError(
-            f"{self.url}: {some} behind {self._position.id} are gone unread, trimmed or deleted; bring them back,"
-            " or begin anew with --reset"
+            f"{self.url}: {some} behind {self._position.id} gone unread, trimmed or deleted;"
+            " bring back what is gone, or begin anew with --reset"
         )
 
     def _state(self, said: Sequence[Any] | Exception) -> _State:
