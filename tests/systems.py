@@ -42,6 +42,9 @@ class SinkSystem(ABC):
     def url(self) -> str:
         """The URL of the test's own place, as a user writes it."""
 
+    def make(self) -> None:  # noqa: B027  # most need nothing
+        """Make what the place needs before anybody writes there."""
+
     async def open(self, stack: AsyncExitStack) -> StoreSink:
         """Open it, as a new process of the same run does."""
         context = StoreContext(self.run, self.kinds, timeout=self.timeout, warn=self.warnings.append)

@@ -7,11 +7,13 @@ from typing import Any, Final
 
 import pytest
 from anyio.to_thread import run_sync
+from soak_connectors import soak
 from system_redis import RedisSystem
 from systems import SinkSystem, SqliteSystem
 
 from peerwatch.connectors import checks
 from peerwatch.errors import SinkError, UsageError
+from peerwatch.studies.generate import Recipe, generate
 
 SYSTEMS: Final[dict[str, tuple[type[SinkSystem], str | None]]] = {
     "sqlite": (SqliteSystem, None),
@@ -27,6 +29,7 @@ def made(name: str, request: pytest.FixtureRequest, directory: Path) -> SinkSyst
     system = kind(directory)
     if fixture is not None:
         system.server = request.getfixturevalue(fixture)
+    system.make()
     return system
 
 
@@ -137,3 +140,10 @@ async def test_a_server_that_is_down_is_a_usage_error(served: SinkSystem) -> Non
                 await served.open(stack)
     finally:
         await run_sync(server.start)
+
+
+def test_a_run_that_is_killed_leaves_what_an_uninterrupted_one_does(system: SinkSystem, tmp_path: Path) -> None:
+    """The real command, killed as records arrive, and its server once: the same bytes as in a file."""
+    lines = generate(Recipe(users=300, batch_events=3000, stream_events=6000, anomalies=0.05))
+    batch, stream = ("".join(part).encode() for part in lines[:2])
+    soak(system, tmp_path, (batch, stream), kills=4, outages=1, seed=5)
