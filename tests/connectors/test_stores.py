@@ -8,6 +8,7 @@ from typing import Any, Final
 import pytest
 from anyio.to_thread import run_sync
 from soak_connectors import soak
+from system_nats import NatsSystem
 from system_redis import RedisSystem
 from systems import SinkSystem, SqliteSystem
 
@@ -18,6 +19,7 @@ from peerwatch.studies.generate import Recipe, generate
 SYSTEMS: Final[dict[str, tuple[type[SinkSystem], str | None]]] = {
     "sqlite": (SqliteSystem, None),
     "redis": (RedisSystem, "redis_server"),
+    "nats": (NatsSystem, "nats_server"),
 }
 """Each system, and the fixture that starts its server."""
 WITH_SERVER: Final = [name for name, (_, fixture) in SYSTEMS.items() if fixture is not None]
