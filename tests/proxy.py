@@ -47,6 +47,9 @@ class Proxy:
         for end in self._sockets:
             end.close()
 
+    def passes(self, piece: bytes) -> None:
+        """A piece passes by."""
+
     def _start(self, action: Callable[[], None]) -> None:
         thread = threading.Thread(target=action)
         self._threads.append(thread)
@@ -74,6 +77,7 @@ class Proxy:
                 if self._breaks(answer):
                     self.broken += 1
                     break
+                self.passes(piece)
                 target.sendall(piece)
         _shut(source)
         _shut(target)
