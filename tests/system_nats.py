@@ -89,7 +89,8 @@ class NatsSource(NatsClient, SourceSystem):
 
         async def publish(stream: JetStreamContext) -> None:
             for line in lines:
-                await stream.publish(f"{self.place}.events", line)
+                await stream.publish_async(f"{self.place}.events", line)
+            await stream.publish_async_completed()
 
         self.ask(publish)
 

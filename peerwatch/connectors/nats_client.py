@@ -106,8 +106,7 @@ class Client:
 
         async def failed(error: Exception) -> None:
             told.hear(error)
-            if told.refused:
-                await lost()
+            await lost()  # whatever it is, something may not have arrived
 
         async def arrived(message: "Msg") -> None:
             received.put_nowait(message)
@@ -161,6 +160,11 @@ class Client:
             return
         with anyio.move_on_after(CLOSE_SECONDS), suppress(Exception):  # whatever the library finds to say about it
             await connection.close()
+        with suppress(Exception):  # it leaves that off if the socket fails meanwhile
+            for subscription in connection._subs.values():  # noqa: SLF001
+                subscription._stop_processing()  # noqa: SLF001
+            transport: Any = connection._transport  # noqa: SLF001
+            transport.close()
 
     async def api(self, name: str, request: Mapping[str, Any] | None = None) -> dict[str, Any] | Refusal:
         """What JetStream's API answers.
@@ -168,10 +172,9 @@ class Client:
         Raises:
             Unavailable: there is no answer.
         """
-        with self._bounded():
-            reply = await self._publish(API + name, json.dumps(request).encode() if request is not None else b"")
-            while (message := await self._next()).subject != reply:
-                pass  # an answer that somebody else waited for
+        reply = await self._publish(API + name, json.dumps(request).encode() if request is not None else b"")
+        while (message := await self._next()).subject != reply:
+            pass  # an answer that somebody else waited for
         if _status(message) is not None:
             raise Unavailable("JetStream does not answer; is it enabled?")
         answer: dict[str, Any] = json.loads(message.data)
@@ -202,14 +205,13 @@ class Client:
             Unavailable: there is no answer, or no stream.
         """
         answers: dict[str, Any] = {}
-        with self._bounded():
-            replies = [await self._publish(message.subject, message.content, message.headers) for message in messages]
-            wanted = set(replies)
-            while wanted:
-                message = await self._next()
-                if message.subject in wanted:
-                    wanted.remove(message.subject)
-                    answers[message.subject] = message
+        replies = [await self._publish(message.subject, message.content, message.headers) for message in messages]
+        wanted = set(replies)
+        while wanted:
+            message = await self._next()
+            if message.subject in wanted:
+                wanted.remove(message.subject)
+                answers[message.subject] = message
         found: list[dict[str, Any] | Refusal] = []
         for reply in replies:
             if _status(answers[reply]) == NO_RESPONDERS:
@@ -225,36 +227,39 @@ class Client:
             Unavailable: there is no answer, or the consumer is gone.
         """
         messages: list[Msg] = []
-        with self._bounded(request.get("expires", 0) / 1e9):
-            name = f"{API}CONSUMER.MSG.NEXT.{stream}.{consumer}"
-            reply = await self._publish(name, json.dumps(request).encode())
-            while len(messages) < request["batch"]:
-                message = await self._next()
-                if message.reply.startswith("$JS.ACK."):
-                    messages.append(message)
-                elif message.subject == reply:
-                    status, text = _status(message), (message.headers or {}).get("Description", "")
-                    if status == "409" and "MaxBytes" not in text and not messages:
-                        raise Unavailable(f"JetStream ends the reading: {text}")
-                    if status == NO_RESPONDERS:
-                        raise Unavailable("the consumer is gone")
-                    break
+        wait = request.get("expires", 0) / 1e9
+        name = f"{API}CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        reply = await self._publish(name, json.dumps(request).encode())
+        while len(messages) < request["batch"]:
+            message = await self._next(wait)
+            if message.reply.startswith("$JS.ACK."):
+                messages.append(message)
+            elif message.subject == reply:
+                status, text = _status(message), (message.headers or {}).get("Description", "")
+                if status == NO_RESPONDERS:
+                    raise Unavailable("the consumer is gone")
+                if status == "409" and "MaxBytes" not in text and not messages:
+                    raise Unavailable(f"JetStream ends the reading: {text}")
+                break
         return messages
 
-    async def _next(self) -> "Msg":
-        message = await self._received.get()
-        if message is None:
-            raise self._errors.ConnectionClosedError
-        return message
+    async def _next(self, wait: float = 0.0) -> "Msg":
+        """What arrives next."""
+        with self._bounded(wait):
+            message = await self._received.get()
+            if message is None:
+                raise self._errors.ConnectionClosedError
+            return message
 
     async def _publish(self, subject: str, content: bytes, headers: dict[str, str] | None = None) -> str:
         reply = f"{self._inbox}.{next(self._numbers)}"
-        await self._connected.publish(subject, content, reply=reply, headers=headers)
+        with self._bounded():
+            await self._connected.publish(subject, content, reply=reply, headers=headers)
         return reply
 
     @contextmanager
     def _bounded(self, wait: float = 0.0) -> Iterator[None]:
-        """See that there is an answer within the time that is set and `wait`."""
+        """See that it takes no longer than the time that is set and `wait`."""
         errors = self._errors
         try:
             with anyio.fail_after(self._timeout + wait):
@@ -282,6 +287,8 @@ class Client:
             return UsageError(f"{url}: the server does not ask for TLS; set it up there, or write nats:// for tls://")
         if "authorization violation" in text.lower() or "authentication" in text.lower():
             return UsageError(f"{url}: NATS refuses the user or the password")
+        if isinstance(told.error, BrokenPipeError | ConnectionResetError):  # its last words may be lost with it
+            return Unavailable(f"{text}; so it ends, too, if the server refuses the user or the password")
         if isinstance(told.error, TimeoutError):
             return Unavailable(f"no answer within {self._timeout:g} seconds")
         return Unavailable(text)
@@ -295,11 +302,6 @@ class _Told:
         self.text = ""
         self.certificate: str | None = None
 
-    @property
-    def refused(self) -> bool:
-        """Whether the server refuses a subject to this user."""
-        return "permissions violation" in self.text.lower()
-
     def hear(self, error: BaseException) -> None:
         """Take what it says."""
         if isinstance(error, ssl.SSLError) and self.certificate is None:
@@ -311,6 +313,8 @@ class _Told:
 def _text(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
+    if type(error).__name__ == "UnexpectedEOF":
+        return "it has ended the connection"
     return str(error).removeprefix("nats: ").strip("'") or type(error).__name__
 
 

@@ -103,7 +103,7 @@ async def test_a_second_process_of_the_run_does_no_harm(system: NatsSystem) -> N
 
 async def test_processes_of_the_run_may_write_at_once(system: NatsSystem) -> None:
     """Their messages mix on the way to the server, and each record is stored once, in order."""
-    records = [checks.flagged(number + 1) for number in range(1000)]
+    records = [checks.flagged(number + 1) for number in range(400)]
     async with AsyncExitStack() as stack:
         sinks = [await system.open(stack) for _ in range(2)]
         for sink in sinks:
