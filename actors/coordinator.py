@@ -1,5 +1,6 @@
 """The coordinator: collects each purchase's window from the shards, judges it, and logs decisions."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from itertools import count, cycle
@@ -29,8 +30,8 @@ from peerwatch.actors.messages import (
 )  # fmt: skip
 from peerwatch.actors.snapshot import CoordinatorPart, SnapshotPart, SnapshotRequest
 from peerwatch.actors.window_table import WindowTable
-from peerwatch.connectors.records import DecisionRow
-from peerwatch.judging.adaptation import Notice, section
+from peerwatch.connectors.records import DecisionRow, NoticeRecord
+from peerwatch.judging.adaptation import DriftNotice, LabelsNotice, Notice, section
 from peerwatch.judging.audit import AuditedDecision
 from peerwatch.judging.judge import CHALLENGER, CHAMPION, BatchVerdicts, Case, Mask, Reasons
 from peerwatch.judging.sampling import sampled
@@ -39,6 +40,11 @@ from peerwatch.network.events import parse_event
 from peerwatch.network.graph import Networks, alone
 from peerwatch.network.statistics import decimal
 from peerwatch.network.windows import Windows, merged
+
+MOST_NOTICES: Final = 64
+"""More notices than there can be about one event."""
+NOTICES: Final = {DriftNotice: "drift", LabelsNotice: "labels", ModelActivated: "model"}
+"""The name of each kind of notice."""
 
 
 class DecisionLog(Protocol):
@@ -82,6 +88,7 @@ class JudgedQueries(NamedTuple):
     flagged: list[Flagged]
     rows: list[DecisionRow]
     audited: list[AuditedDecision]
+    notices: list[NoticeRecord]
 
 
 class TrainerLink(NamedTuple):
@@ -236,9 +243,9 @@ class Coordinator:
                 queries = message.queries
                 windows = [] if message.windows is None else await self._table.take(message.windows)
                 own = [] if message.own is None else await self._table.take(message.own)
-                judged = await self._judged(queries, windows, own) if windows else JudgedQueries([], [], [])
+                judged = await self._judged(queries, windows, own) if windows else JudgedQueries([], [], [], [])
                 await self._output.send(
-                    Results(queries.seq, judged.flagged, queries.rejected, queries.through, judged.rows)
+                    Results(queries.seq, judged.flagged, queries.rejected, queries.through, judged.rows, judged.notices)
                 )
 
     async def _send_part(self, request: SnapshotRequest) -> None:
@@ -291,9 +298,11 @@ class Coordinator:
         if self._judges.challenger is not None:
             which |= judged[1].flagged
         decisions = self._judges.champion.judge.decisions(case, champion, which)
+        told: list[tuple[str, Notice | ModelActivated]] = []
         for who, live in self._judges.live_judges():
             if notices := live.notices():
                 self._log.tell(who, notices)
+                told += [(who, notice) for notice in notices]
         logged = [one for one in decisions if wanted[one.place] or (one.flagged and self._log.flagged)]
         if logged:
             self._log.write(queries, logged)
@@ -303,6 +312,7 @@ class Coordinator:
             [_flagged(queries, decision) for decision in decisions if decision.flagged],
             [_row(queries, decision) for decision in decisions] if self._every_decision else [],
             [_outcome(queries, decision) for decision in decisions if checked is not None and checked[decision.place]],
+            _notices(told),
         )
 
     def _compare(
@@ -322,6 +332,19 @@ class Coordinator:
             which[[one.place for one in differing]] = True
             others = challenger.judge.decisions(case, judged, which)
             self._log.disagree(queries, list(zip(differing, others, strict=True)))
+
+
+def _notices(told: Sequence[tuple[str, Notice | ModelActivated]]) -> list[NoticeRecord]:
+    """Records of the notices of one message, in the order of their events, numbered like no others."""
+    records: list[NoticeRecord] = []
+    same: Counter[int] = Counter()
+    for who, notice in sorted(told, key=lambda one: one[1].seq):
+        details = notice.change._asdict() if isinstance(notice, DriftNotice) else notice._asdict()
+        details.pop("seq", None)
+        number = MOST_NOTICES * notice.seq + same[notice.seq]
+        records.append(NoticeRecord(number, notice.seq, who, NOTICES[type(notice)], details))
+        same[notice.seq] += 1
+    return records
 
 
 def _flagged(queries: WindowQueries, decision: Reasons) -> Flagged:

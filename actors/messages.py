@@ -6,7 +6,7 @@ import msgspec
 
 from peerwatch.actors.snapshot import SnapshotRequest
 from peerwatch.amounts import Amounts
-from peerwatch.connectors.records import DecisionRow
+from peerwatch.connectors.records import DecisionRow, NoticeRecord
 from peerwatch.detectors.base import Detector
 from peerwatch.judging.audit import AuditedDecision
 from peerwatch.judging.judge import Scoring
@@ -132,7 +132,8 @@ class Flagged(msgspec.Struct, frozen=True):
 class Results(msgspec.Struct, frozen=True):
     """Coordinator to output: what to write, in order. All events up to `through` have been judged.
 
-    `seq` holds the sequence numbers of the judged purchases, `decisions` a row for each if a sink takes them.
+    `seq` holds the sequence numbers of the judged purchases, `decisions` a row for each if a sink takes them, `notices`
+    what has happened to the judges.
     """
 
     seq: Int64s
@@ -140,6 +141,7 @@ class Results(msgspec.Struct, frozen=True):
     rejected: list[RejectedLine]
     through: int
     decisions: list[DecisionRow] = []
+    notices: list[NoticeRecord] = []
 
 
 class TrainingRequest(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final, Generic, NamedTuple, TypeVar
 
+import anyio
 import orjson
 
 from peerwatch.actors.mailbox import Receive, Send
@@ -87,6 +88,8 @@ class OutputActor:
             self.written += len(verdicts)
         if results.decisions:
             await self._hand_out(results.decisions)
+        if results.notices:
+            await self._hand_out(results.notices)
         if results.rejected:
             numbered = enumerate(results.rejected, self._rejected + 1)
             await self._hand_out([Rejection(number, line) for number, line in numbered])
@@ -99,10 +102,14 @@ class OutputActor:
             await self._hand_out([LedgerRecord(entry) for entry in entries])
 
     async def _hand_out(self, records: Sequence[Record]) -> None:
-        """Write records of one kind to the sinks that take them."""
-        for outlet in self._outlets:
-            if records[0].kind in outlet.records:
-                await outlet.sink.write(records)
+        """Write records of one kind to the sinks that take them, all at the same time."""
+        sinks = [outlet.sink for outlet in self._outlets if records[0].kind in outlet.records]
+        if len(sinks) == 1:
+            await sinks[0].write(records)
+            return
+        async with anyio.create_task_group() as tasks:
+            for sink in sinks:
+                tasks.start_soon(sink.write, records)
 
 
 def flagged_line(

@@ -13,7 +13,7 @@ import anyio
 from anyio.to_thread import run_sync
 
 from peerwatch import kernels
-from peerwatch.connectors.log_file import CHUNK, header_of
+from peerwatch.connectors.log_file import CHUNK, header_in
 from peerwatch.decisions import Decision, Decisions
 from peerwatch.detectors.base import Detector
 from peerwatch.detectors.registry import DETECTORS, make
@@ -159,8 +159,10 @@ def _begun(
     """Create an engine, and the texts of the batch log after its header line."""
     texts = _texts(batch, lines) if batch is not None else iter(())
     first, name = next(texts, b""), _name_of(batch)
-    header, size = header_of(first, name) if batch is not None else ({}, 0)
-    D, T = (header.get(key) if given is None else given for key, given in (("D", D), ("T", T)))
+    header = header_in(first, name) if batch is not None else None
+    values = header.values if header is not None else {}
+    size = header.end if header is not None and values else 0
+    D, T = (values.get(key) if given is None else given for key, given in (("D", D), ("T", T)))
     if D is None or T is None:
         missing = "D" if D is None else "T"
         where = (

@@ -8,6 +8,8 @@ from pathlib import Path
 from textwrap import fill
 from typing import Final
 
+from peerwatch.urls import redacted
+
 WIDTH: Final = 110
 """The width of a line in characters."""
 LABEL: Final = 11
@@ -17,8 +19,8 @@ LISTED: Final = 60
 
 
 def shown(path: str | bytes | os.PathLike[str]) -> str:
-    """Return a file name as text that any log or terminal can show, even if the name is not valid UTF-8."""
-    return os.fsencode(path).decode(errors="backslashreplace")
+    """A file's name in a form that every log and terminal takes, even if it is not UTF-8; a URL without its secrets."""
+    return redacted(os.fsencode(path).decode(errors="backslashreplace"))
 
 
 def path_of(text: str, *, directory: bool = False) -> str:

@@ -4,8 +4,7 @@ import os
 import re
 from itertools import count
 from pathlib import Path
-from typing import Final
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from typing import Any, Final
 
 import msgspec
 
@@ -93,6 +92,8 @@ def parsed(text: str) -> ConnectorUrl:
     Raises:
         UsageError: it is malformed.
     """
+    from urllib.parse import parse_qsl, unquote, urlsplit  # noqa: PLC0415 (most runs have no URL)
+
     scheme, _, rest = text.partition(":")
     if not rest.startswith("//"):
         path, _, query = rest.partition("?")
@@ -121,6 +122,17 @@ def parsed(text: str) -> ConnectorUrl:
     )
 
 
+def without_secrets(value: Any) -> Any:
+    """A value as JSON or YAML has it, without the secrets of the URLs in it."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, list | tuple):
+        return [without_secrets(each) for each in value]
+    if isinstance(value, dict):
+        return {key: without_secrets(each) for key, each in value.items()}
+    return value
+
+
 def redacted(text: str) -> str:
     """A URL without its password; another text as it is."""
     if not is_url(text) or "://" not in text:
@@ -139,10 +151,3 @@ def _split_authority(rest: str) -> tuple[str, str, str]:
     masked = _SECRET.sub(lambda found: "x" * len(found[0]), rest)
     end = next((place for place, char in enumerate(masked) if char in "/?#"), len(rest))
     return rest[:end], rest[end : end + 1], rest[end + 1 :]
-
-
-def with_quoted(user: str | None, password: str | None) -> str:
-    """User and password as they stand before the host of a URL, empty without a user."""
-    if user is None:
-        return ""
-    return quote(user, safe="") + (f":{quote(password, safe='')}" if password is not None else "") + "@"

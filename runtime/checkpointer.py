@@ -36,6 +36,7 @@ class Checkpointer:
         seconds: float,
         events: int,
         seen: Callable[[], Seen],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Checkpoints of `state`, after `seconds` or `events` events; `seen` tells what the stream log remembers."""
         self._directory = directory
@@ -48,7 +49,8 @@ class Checkpointer:
         self._requests = 0
         self._pending: dict[int, Seen] = {}
         """What the stream log remembered when each snapshot was requested that is not written yet."""
-        self._last_time = time.monotonic()
+        self._clock = clock
+        self._last_time = clock()
         self._last_events = state.progress.events
         self._last_position: Any = None
         self.written = 0.0
@@ -56,7 +58,7 @@ class Checkpointer:
 
     def due(self, events: int, position: Any, last: bool) -> SnapshotRequest | None:  # noqa: FBT001 (the dispatcher's question)
         """A request for a snapshot to send along if one is due: by time, by events, or behind the last block."""
-        now = time.monotonic()
+        now = self._clock()
         is_due = now - self._last_time >= self._seconds or events - self._last_events >= self._events
         if not last and (self._pending or not is_due or position == self._last_position):
             return None

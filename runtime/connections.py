@@ -52,7 +52,7 @@ async def _connection(
     try:
         problem = await check(place, settings)
     except PeerwatchError as error:
-        problem = str(error)
+        problem = str(error).removeprefix(f"{redacted(place)}: ")
     return Connection(key, redacted(place), problem)
 
 
@@ -85,8 +85,11 @@ def _why_unreadable(path: Path) -> str | None:
     return None
 
 
-async def _write_file(place: str, _: Settings) -> str | None:
-    return None if descriptor_of(place, 1) is not None else await run_sync(_why_not_writable, Path(place))
+async def _write_file(place: str, settings: Settings) -> str | None:
+    in_state = settings.state.directory is not None and Path(place).parent == Path(settings.state.directory)
+    if descriptor_of(place, 1) is not None or in_state:  # a run makes the state directory
+        return None
+    return await run_sync(_why_not_writable, Path(place))
 
 
 def _why_not_writable(path: Path) -> str | None:

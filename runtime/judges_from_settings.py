@@ -159,7 +159,7 @@ def _adaptation(settings: DetectorSettings, detector: Detector | None) -> Adapta
     if adapt == AdaptSettings() and not settings.drift:
         return None
     if detector is None:
-        raise BadInput("sigma gives no scores; take zscore, or another detector")
+        raise BadInput("sigma gives no scores; use zscore or another detector")
     if adapt.flag_rate is not None and adapt.precision is not None:
         raise BadInput('the threshold can adapt to one target only: set "flag_rate" or "precision"')
     rate = FlagRate(adapt.flag_rate) if adapt.flag_rate is not None else None
@@ -167,7 +167,7 @@ def _adaptation(settings: DetectorSettings, detector: Detector | None) -> Adapta
     if adapt.precision is not None:
         own = getattr(detector, "threshold", None)
         if detector.trains or not isinstance(own, int | float):
-            raise BadInput(f"{detector.name} has no threshold that stays the same; take a rule")
+            raise BadInput(f"{detector.name} has no fixed threshold; use a rule")
         precision = Precision(adapt.precision, float(own))
     return Adaptation(rate, precision, Drift() if settings.drift else None)
 

@@ -1,6 +1,6 @@
 """Checks and opens what a run needs before it begins: logs, complete settings, the state directory, outputs."""
 
-import secrets
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,13 +12,14 @@ from anyio.to_thread import run_sync
 from peerwatch.connectors.descriptors import descriptor_of
 from peerwatch.connectors.follow import FollowedLog
 from peerwatch.connectors.generation import holds
+from peerwatch.connectors.interleaved import INTERLEAVING, InterleavedStream, Partitioned
 from peerwatch.connectors.log_file import LogFile
 from peerwatch.connectors.position import Position, position_of
 from peerwatch.connectors.registry import stream_of
 from peerwatch.connectors.rotated import rotated_files
-from peerwatch.connectors.stream import StreamSource
+from peerwatch.connectors.stream import Stream, StreamSource
 from peerwatch.connectors.tail import Beginning
-from peerwatch.errors import PeerwatchError, UsageError
+from peerwatch.errors import PeerwatchError, Unavailable, UsageError
 from peerwatch.readable import shown
 from peerwatch.settings.model import Layer, Settings, SinkSettings, keys, value_of
 from peerwatch.storage.checkpoints import Checkpoint, Facts, FilePlace, Identity, StateDirectory
@@ -89,7 +90,8 @@ async def open_logs(
         logs.append(batch)
     position = facts.position if facts is not None and facts.judged else None
     if is_url(stream):
-        return [*logs, await _open_stream(settings, stream, position, warn, stack, judged=True)]
+        again = beginning.again
+        return [*logs, await _open_stream(settings, stream, position, warn, stack, judged=True, again=again)]
     if settings.follow and stream != "-" and not await anyio.Path(stream).is_fifo():
         if await anyio.Path(stream).is_dir():
             raise UsageError(f"{stream} is a directory; name the log file in it")
@@ -110,12 +112,34 @@ async def open_logs(
     return [*logs, log]
 
 
+async def _interleaved(stream: Stream, settings: Settings, *, again: bool) -> Stream:
+    """All partitions of a stream, in the order that the state directory's journal has."""
+    if settings.state.directory is None:
+        raise UsageError('"input.journal" is kept in a state directory; name one with --state')
+    if not isinstance(stream, Partitioned):
+        raise UsageError(f'{stream.url} has no partitions; leave out "input.journal"')
+    try:
+        partitions = await stream.split()
+    except Unavailable as error:
+        raise UsageError(f"cannot reach {stream.url}: {error}; start the server, or name another") from None
+    return InterleavedStream(stream.url, partitions, Path(settings.state.directory) / INTERLEAVING, again=again)
+
+
 async def _open_stream(
-    settings: Settings, name: str, position: Any, warn: Callable[[str], None], stack: AsyncExitStack, *, judged: bool
+    settings: Settings,
+    name: str,
+    position: Any,
+    warn: Callable[[str], None],
+    stack: AsyncExitStack,
+    *,
+    judged: bool,
+    again: bool = False,
 ) -> StreamSource:
-    url = parsed(name)
+    stream = await run_sync(stream_of, parsed(name), settings.servers.timeout)
+    if settings.input.journal and judged:
+        stream = await _interleaved(stream, settings, again=again)
     source = StreamSource(
-        await run_sync(stream_of, url, settings.servers.timeout),
+        stream,
         judged=judged,
         position=position,
         follow=settings.follow and judged,
@@ -223,7 +247,7 @@ def _beside(flagged: str, state: str | None) -> str | None:
 
 def new_run() -> str:
     """A name for a run, like no other."""
-    return secrets.token_hex(8)
+    return os.urandom(8).hex()
 
 
 def sink_name(sink: SinkSettings) -> str:

@@ -9,7 +9,7 @@ import msgspec
 from peerwatch.actors.output import Outlet
 from peerwatch.connectors.file_sink import FileSink
 from peerwatch.connectors.parquet import DecisionsFile
-from peerwatch.connectors.records import DECISION, FLAGGED, LEDGER, REJECT, Kind
+from peerwatch.connectors.records import DECISION, FLAGGED, LEDGER, NOTICE, REJECT, Kind
 from peerwatch.connectors.registry import store_of
 from peerwatch.connectors.sink import ResumableSink
 from peerwatch.connectors.store import AT_LEAST_ONCE, EXACTLY_ONCE, StoreContext, StoreSink
@@ -123,6 +123,8 @@ class SinkMaker:
         if asked == EXACTLY_ONCE and not self._keeps_state:
             raise UsageError(f"{url}: exactly-once delivery needs a state directory; add --state, or set at-least-once")
         delivered = asked or (EXACTLY_ONCE if self._keeps_state else AT_LEAST_ONCE)
+        if not self._keeps_state:
+            self._warn(f"{url} gets each record at least once; with --state it gets each exactly once")
         if url.has_literal_password:
             self._warn(f"{url}: its password is in the URL; keep it in the environment, as ${{NAME}} in its place")
         context = StoreContext(self._run, records, delivered, servers.timeout, self._warn)
@@ -165,12 +167,21 @@ def is_decision_line(line: bytes) -> bool:
         return False
 
 
-KINDS: Final[Mapping[str, Kind]] = {"flagged": FLAGGED, "decisions": DECISION, "rejects": REJECT}
+def is_notice_line(line: bytes) -> bool:
+    """Whether a line is a notice; an empty file is as good."""
+    try:
+        return not line or {"event", "who", "notice"} <= parse_object(line.rstrip(b"\n")).keys()
+    except BadEvent:
+        return False
+
+
+KINDS: Final[Mapping[str, Kind]] = {"flagged": FLAGGED, "decisions": DECISION, "rejects": REJECT, "notices": NOTICE}
 """The kind of record by its name in the settings."""
 LINES: Final[Mapping[Kind, tuple[Callable[[bytes], bool], Callable[[bytes], bool]]]] = {
     FLAGGED: (is_flagged_line, _none),
     REJECT: (is_reject_line, _none),
     DECISION: (is_decision_line, _none),
+    NOTICE: (is_notice_line, _none),
     LEDGER: (is_ledger_line, is_provisional),
 }
 """For each kind of record, what tells its lines from others, and the lines that a later run writes anew."""

@@ -330,11 +330,11 @@ def test_a_restart_begins_a_new_audit(logs: Path, monkeypatch: pytest.MonkeyPatc
     """After a failure the pipeline is built anew, and its audit with it, from the logs."""
     original, left = FriendGraph.walk, [1]
 
-    def walk(graph: FriendGraph, *arguments: Any) -> Any:
+    def walk(graph: FriendGraph, *arguments: Any, **options: Any) -> Any:
         if left[0] and arguments[5] > len(HELD):
             left[0] -= 1
             raise ZeroDivisionError("broken for the test")
-        return original(graph, *arguments)
+        return original(graph, *arguments, **options)
 
     (logs / "stream").write_bytes(b"".join(STREAM[:HALF]))
     assert live().exit_code == 0

@@ -6,6 +6,8 @@ from contextlib import contextmanager, suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from peerwatch.readable import shown
+
 if TYPE_CHECKING:
     from peerwatch.judging.audit import Difference
     from peerwatch.runtime.pipeline import Totals
@@ -82,7 +84,7 @@ class Console:
         seconds = perf_counter() - self._began
         totals, done, settings = report.totals, report.totals.progress, report.settings
         share = f" ({totals.flagged / done.judged:.2%} of judged)" if done.judged else ""
-        kept = report.rejects if report.rejects is not None else "not kept in a file"
+        kept = shown(report.rejects) if report.rejects is not None else "not kept in a file"
         new = done.events - report.before
         seen = f"{new:,} of them now, " if report.before else ""
         rows = [
@@ -92,7 +94,7 @@ class Console:
                 f"{done.judged:,}",
                 f"stream purchases, D={settings.D} T={settings.T} {settings.detector.shown()}",
             ),
-            ("flagged", f"{totals.flagged:,}", f"{settings.output.flagged}{share}"),
+            ("flagged", f"{totals.flagged:,}", f"{shown(settings.output.flagged or '')}{share}"),
             ("rejected", f"{done.rejected:,}", kept if done.rejected else "every line was an event"),
             ("verdicts", f"{totals.decisions:,}", f"decisions, hash {totals.verdicts}"),
             ("network", f"{done.users:,}", f"users, {totals.friendships:,} friendships in force at the end"),

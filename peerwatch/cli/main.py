@@ -12,6 +12,7 @@ import click
 
 from peerwatch.cli.commands.bisect import bisect
 from peerwatch.cli.commands.config import config
+from peerwatch.cli.commands.copy import copy
 from peerwatch.cli.commands.datasets import datasets
 from peerwatch.cli.commands.detect import detect
 from peerwatch.cli.commands.evaluate import evaluate
@@ -129,6 +130,7 @@ def cli() -> None:
 
 
 for command in (
-    run, status, feedback, explain, state, sweep, verify, bisect, detect, evaluate, rejects, config, generate, datasets,
+    run, status, feedback, explain, state, sweep, verify, bisect, detect, evaluate, rejects, config, generate, copy,
+    datasets,
 ):  # fmt: skip
     cli.add_command(command)

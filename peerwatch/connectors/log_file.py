@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import aiofiles
 import anyio
@@ -120,40 +120,24 @@ class LogFile:
         Raises:
             UsageError: a value is impossible, or what is `needed` is not there.
         """
-        begin = begin_of_line(self._ahead)
-        while begin < len(self._ahead) and self._ahead[begin] in BLANK:
-            begin = begin_of_line(self._ahead, begin + 1)
-        end = self._ahead.find(b"\n", begin)
-        end = end if end >= 0 else len(self._ahead)
-        line = bytes(self._ahead[begin:end]).strip()
-        number = self._line + self._ahead.count(b"\n", 0, begin)
-        origin = f"{self.name}:{number}"
-        try:
-            fields = parse_object(line)
-        except BadEvent as error:
-            fields, problem = {}, str(error)
-        else:
-            problem = "the line is an event" if "event_type" in fields else "it names neither D nor T"
-        names = {"D", "T"} & fields.keys() if "event_type" not in fields else set()
-        missing = sorted(needed - names)
-        if names and missing:
-            raise UsageError(f'{origin}: the header has no "{missing[0]}"; add it, or give --{missing[0]}')
-        if names:
-            values = {name: _parameter(fields[name], name, origin) for name in sorted(names)}
-            self._offset += min(end + 1, len(self._ahead))
-            self._line = number + 1
+        found = header_in(bytes(self._ahead), self.name, self._line)
+        missing = sorted(needed - found.values.keys())
+        if found.values and missing:
+            raise UsageError(f'{found.origin}: the header has no "{missing[0]}"; add it, or give --{missing[0]}')
+        if found.values:
+            self._offset += min(found.end, len(self._ahead))
+            self._line = found.line + 1
             if self._resumable:
-                self._prefix.add(bytes(self._ahead[: end + 1]))
-            del self._ahead[: end + 1]
-            return Layer(values, dict.fromkeys(values, origin))
+                self._prefix.add(bytes(self._ahead[: found.end]))
+            del self._ahead[: found.end]
+            return Layer(found.values, dict.fromkeys(found.values, found.origin))
         if not needed:
             return Layer({}, {})
-        likeness = looks_like(bytes(self._ahead[:LOOKED_AT])) if not fields else None
+        likeness = looks_like(bytes(self._ahead[:LOOKED_AT])) if not found.is_object else None
         if likeness is not None:
             raise UsageError(f"{self.name} looks like {likeness.what}, not like a log; {likeness.way_out}")
-        problem = problem if line else "the log is empty"
         raise UsageError(
-            f'{origin}: no header like {{"D":"3", "T":"50"}} ({problem}); add one, or set D and T elsewhere'
+            f'{found.origin}: no header like {{"D":"3", "T":"50"}} ({found.problem}); add one, or set D and T elsewhere'
         )
 
     async def blocks(self) -> AsyncGenerator[Block, None]:
@@ -261,8 +245,23 @@ def _parameter(raw: msgspec.Raw, name: str, origin: str) -> int:
     raise UsageError(f'{origin}: the header\'s "{name}" is {written}; expected an integer like "50"')
 
 
-def header_of(text: bytes, name: str) -> tuple[dict[str, int], int]:
-    """D and T from the header at the start of a log's text, as far as it names them, and how many bytes it takes.
+class Header(NamedTuple):
+    """The first line of a log that is not blank, and the values of D and T if it is a header.
+
+    `origin` names file and line, `end` is the offset behind the line; `problem` says why it is no header, and
+    `is_object` whether it is a JSON object at all.
+    """
+
+    values: dict[str, int]
+    origin: str
+    line: int
+    end: int
+    problem: str
+    is_object: bool
+
+
+def header_in(text: bytes, name: str, first_line: int = 1) -> Header:
+    """Look for a header at the start of a log's text: it names D or T and no event type.
 
     Raises:
         UsageError: a value is no integer.
@@ -271,10 +270,14 @@ def header_of(text: bytes, name: str) -> tuple[dict[str, int], int]:
     while begin < len(text) and text[begin] in BLANK:
         begin = begin_of_line(text, begin + 1)
     end = text.find(b"\n", begin) + 1 or len(text)
+    line = first_line + text.count(NEW_LINE, 0, begin)
+    origin, own = f"{name}:{line}", text[begin:end].strip()
     try:
-        fields = parse_object(text[begin:end].strip())
-    except BadEvent:
-        return {}, 0
-    names = {"D", "T"} & fields.keys() if "event_type" not in fields else set()
-    origin = f"{name}:{1 + text.count(NEW_LINE, 0, begin)}"
-    return {key: _parameter(fields[key], key, origin) for key in sorted(names)}, end if names else 0
+        fields, problem = parse_object(own), "it names neither D nor T"
+    except BadEvent as error:
+        problem = str(error) if own else "the log is empty"
+        return Header({}, origin, line, end, problem, is_object=False)
+    if "event_type" in fields:
+        return Header({}, origin, line, end, "the line is an event", is_object=True)
+    values = {key: _parameter(fields[key], key, origin) for key in sorted({"D", "T"} & fields.keys())}
+    return Header(values, origin, line, end, problem, is_object=bool(fields))

@@ -9,10 +9,11 @@ from peerwatch.judging.verdict_hash import LedgerEntry, encode_entry
 from peerwatch.network.events import CANONICAL, FieldNames, parse_object
 from peerwatch.network.rejects import RejectedLine, encode_reject
 
-Kind: TypeAlias = Literal["flagged", "decision", "reject", "ledger"]
+Kind: TypeAlias = Literal["flagged", "decision", "reject", "notice", "ledger"]
 FLAGGED: Final = "flagged"
 DECISION: Final = "decision"
 REJECT: Final = "reject"
+NOTICE: Final = "notice"
 LEDGER: Final = "ledger"
 SCHEMA: Final = 1
 """The version of the fields that messages and tables have."""
@@ -113,6 +114,28 @@ class Rejection(msgspec.Struct, frozen=True):
         fields: dict[str, Any] = msgspec.json.decode(self.encode())
         fields["line_number"] = fields.pop("line")
         return fields
+
+
+class NoticeRecord(msgspec.Struct, frozen=True):
+    """A notice about a judge: drift, labels that were read, or a model that is active from now on.
+
+    `seq` is a number of its own, ascending; `event` is the event's, `who` the champion or the challenger.
+    """
+
+    kind: ClassVar[Kind] = NOTICE
+    seq: int
+    event: int
+    who: str
+    notice: str
+    details: dict[str, Any]
+
+    def encode(self) -> bytes:
+        """The fields as one JSON object."""
+        return msgspec.json.encode(self) + b"\n"
+
+    def fields(self) -> dict[str, Any]:
+        """The fields."""
+        return {"event": self.event, "who": self.who, "notice": self.notice, "details": self.details}
 
 
 class LedgerRecord(msgspec.Struct, frozen=True):

@@ -1,18 +1,20 @@
 """Which code a URL's scheme stands for: peerwatch's own connectors and those of other packages, by entry points."""
 
 from collections.abc import Callable
-from importlib import metadata
 from typing import Any, Final, TypeAlias
 
 from peerwatch.connectors.store import Store, StoreContext
 from peerwatch.connectors.stream import Stream
+from peerwatch.connectors.target import EventTarget, FileTarget
 from peerwatch.errors import UsageError
-from peerwatch.urls import ConnectorUrl
+from peerwatch.urls import ConnectorUrl, is_url, parsed
 
 SINKS: Final = "peerwatch.sinks"
 SOURCES: Final = "peerwatch.sources"
+TARGETS: Final = "peerwatch.targets"
 MakeStore: TypeAlias = Callable[[ConnectorUrl, StoreContext], Store]
 MakeStream: TypeAlias = Callable[[ConnectorUrl, float], Stream]
+MakeTarget: TypeAlias = Callable[[ConnectorUrl, float], EventTarget]
 
 
 def store_of(url: ConnectorUrl, context: StoreContext) -> Store:
@@ -35,7 +37,22 @@ def stream_of(url: ConnectorUrl, timeout: float) -> Stream:
     return make(url, timeout)
 
 
+def target_of(name: str, timeout: float) -> EventTarget:
+    """The target that a path or URL names, whose server answers within `timeout` seconds; nothing is connected yet.
+
+    Raises:
+        UsageError: nothing is known of the scheme, the URL lacks something, or a library is missing.
+    """
+    if not is_url(name):
+        return FileTarget(name)
+    url = parsed(name)
+    make: MakeTarget = _loaded(TARGETS, "target", url)
+    return make(url, timeout)
+
+
 def _loaded(group: str, what: str, url: ConnectorUrl) -> Any:
+    from importlib import metadata  # noqa: PLC0415 (slow to import, and only a URL needs it)
+
     known = {entry.name: entry for entry in metadata.entry_points(group=group)}
     entry = known.get(url.scheme)
     if entry is None:

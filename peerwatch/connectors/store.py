@@ -4,7 +4,7 @@ Verdicts are deterministic and numbered. So records are written first and the ch
 on asks the system which record it holds last, judges again from the checkpoint, and skips what is there.
 """
 
-import random
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -118,7 +118,6 @@ class StoreSink:
         self._sent: dict[Kind, int] = {}
         self._confirmed: dict[Kind, int] = {}
         """The highest number of each kind that was there when this process wrote last."""
-        self._jitter = random.Random(0)  # noqa: S311 (pauses, no secrets)
         self.away: str | None = None
         """Why the server does not answer at present, None if it does."""
         self.retries = 0
@@ -238,7 +237,7 @@ class StoreSink:
                 self.away, connected = str(error), False
                 self.retries += 1
                 await self._store.close()
-                await anyio.sleep(pause * (0.5 + self._jitter.random()))
+                await anyio.sleep(jittered(pause))
                 pause = min(LONGEST_PAUSE, 2 * pause)
                 continue
             if self.away is not None:
@@ -266,3 +265,8 @@ class StoreSink:
     async def _close(self) -> None:
         with anyio.CancelScope(shield=True):
             await self._store.close()
+
+
+def jittered(pause: float) -> float:
+    """A pause of half to one and a half of so many seconds, so that clients do not come back all at once."""
+    return pause * (0.5 + os.urandom(1)[0] / 256)

@@ -1,6 +1,5 @@
 """A source in somebody else's system: what such a system has to do, and the source that reads it from any position."""
 
-import random
 import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final, NamedTuple, Protocol
@@ -8,8 +7,9 @@ from typing import Any, Final, NamedTuple, Protocol
 import anyio
 import msgspec
 
+from peerwatch.connectors.position import Position, position_of
 from peerwatch.connectors.source import Block
-from peerwatch.connectors.store import FIRST_PAUSE, LONGEST_PAUSE
+from peerwatch.connectors.store import FIRST_PAUSE, LONGEST_PAUSE, jittered
 from peerwatch.errors import SourceError, Unavailable, UsageError
 from peerwatch.network.events import CANONICAL, FieldNames
 from peerwatch.urls import ConnectorUrl
@@ -62,6 +62,18 @@ class StreamPosition(msgspec.Struct, frozen=True):
     line: int = 1
     offset: int = 0
 
+    @property
+    def generation(self) -> int:
+        """A stream is not rotated."""
+        return 0
+
+
+def place_of(value: Any) -> Position | StreamPosition:
+    """The position in a file or in a stream that a checkpoint holds, which may have been read from JSON."""
+    if isinstance(value, StreamPosition) or (isinstance(value, dict) and "after" in value):
+        return msgspec.convert(value, StreamPosition)
+    return position_of(value)
+
 
 class StreamSource:
     """The messages of a stream as lines, each message one event.
@@ -94,7 +106,6 @@ class StreamSource:
         self._give_up = give_up
         self._warn = warn
         self._clock = clock
-        self._jitter = random.Random(0)  # noqa: S311 (pauses, no secrets)
         self._lag: int | None = None
         self.away: str | None = None
         """Why the server does not answer at present, None if it does."""
@@ -170,7 +181,7 @@ class StreamSource:
                     self._warn(f"{self.name} does not answer: {error}; waiting for it")
                 self.away, connected = str(error), False
                 await self._stream.close()
-                await anyio.sleep(pause * (0.5 + self._jitter.random()))
+                await anyio.sleep(jittered(pause))
                 pause = min(LONGEST_PAUSE, 2 * pause)
                 continue
             except UsageError as error:  # what was there when the run began is not any more

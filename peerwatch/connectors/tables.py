@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from peerwatch.connectors.records import DECISION, FLAGGED, REJECT, Kind, Record, payload
+from peerwatch.connectors.records import DECISION, FLAGGED, NOTICE, REJECT, Kind, Record, payload
 from peerwatch.network.events import parse_timestamp
 
 
@@ -62,6 +62,10 @@ TABLES: Final[Mapping[Kind, Table]] = {
             "reason": Column.TEXT, "raw": Column.TEXT, "raw_base64": Column.TEXT,
         },
     ),
+    NOTICE: Table(
+        "peerwatch_notices",
+        {**_KEY, "event": Column.INTEGER, "who": Column.TEXT, "notice": Column.TEXT, "details": Column.TEXT},
+    ),
 }  # fmt: skip
 MARKS: Final = Table("peerwatch_marks", {"run": Column.TEXT, "kind": Column.TEXT, "seq": Column.INTEGER})
 RENAMED: Final = {"id": "user", "score_threshold": "threshold", "position": "offset"}
@@ -75,6 +79,8 @@ def row_of(record: Record, run: str) -> list[Any]:
         fields["time"] = moment(time_of(fields["timestamp"]))
     elif record.kind == DECISION:
         fields["time"] = moment(fields["timestamp"])
+    elif record.kind == NOTICE:
+        fields["details"] = msgspec.json.encode(fields["details"]).decode()
     return [fields.get(name, fields.get(RENAMED.get(name, name))) for name in TABLES[record.kind].columns]
 
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.position import position_of
+from peerwatch.connectors.stream import place_of
 from peerwatch.errors import PeerwatchError
 from peerwatch.judging.audit import BruteForce
 from peerwatch.judging.state import State
@@ -61,7 +61,7 @@ async def _follow(audit: BruteForce, layers: Sequence[Layer], facts: Facts) -> b
                 size -= len(part.block.content)
                 if size <= 0:
                     break
-    offset = position_of(facts.position).offset
+    offset = place_of(facts.position).offset
     at_end = offset in {0, end}  # 0: a file had been rotated away, and nothing read of the next
     return size <= 0 and at_end and events == facts.progress.events
 

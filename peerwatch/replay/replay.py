@@ -4,15 +4,16 @@ from bisect import bisect_right
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
 
 from peerwatch.connectors.generation import holds
-from peerwatch.connectors.position import Position, position_of
+from peerwatch.connectors.position import Position
 from peerwatch.connectors.source import Block, Bookmark
+from peerwatch.connectors.stream import StreamPosition, place_of
 from peerwatch.connectors.tail import Beginning, look_at
 from peerwatch.errors import UsageError
 from peerwatch.judging.engine import apply
@@ -26,6 +27,8 @@ from peerwatch.runtime.preflight import NOT_SET, AnyLog, open_logs, required, ta
 from peerwatch.settings.model import NOTHING_SET, Layer, Settings, resolve
 from peerwatch.storage.checkpoints import Checkpoint, CheckpointEnvelope, Facts, envelopes, files_in, read_checkpoint
 from peerwatch.urls import is_url
+
+Place: TypeAlias = Position | StreamPosition
 
 
 class Part(NamedTuple):
@@ -101,13 +104,13 @@ class Opened(NamedTuple):
     """The origin of each setting."""
 
     @property
-    def bookmarks(self) -> list[Bookmark[Position]]:
+    def bookmarks(self) -> list[Bookmark[Place]]:
         """The bookmarks at which reading can begin."""
         if self.newest is None:
             return []
         facts = self.newest.facts
         all_of_them = [*facts.bookmarks, Bookmark(facts.progress.events, facts.judged, facts.position)]
-        return [mark._replace(position=position_of(mark.position)) for mark in all_of_them]
+        return [mark._replace(position=place_of(mark.position)) for mark in all_of_them]
 
 
 class Past(NamedTuple):
@@ -225,7 +228,7 @@ def _choose(
 
 
 async def parts(
-    logs: Sequence[AnyLog], decoder: Decoder, events: int, bookmarks: Sequence[Bookmark[Position]] = ()
+    logs: Sequence[AnyLog], decoder: Decoder, events: int, bookmarks: Sequence[Bookmark[Place]] = ()
 ) -> AsyncGenerator[Part, None]:
     """Decode and yield the events after the first `events` ones, in order.
 
@@ -245,7 +248,7 @@ async def parts(
                     seq += len(decoded.events)
 
 
-def _check_numbers(part: Part, bookmarks: Sequence[Bookmark[Position]]) -> None:
+def _check_numbers(part: Part, bookmarks: Sequence[Bookmark[Place]]) -> None:
     """Check that each bookmark in the part has the same number of events before it as when it was made.
 
     Raises:
@@ -326,12 +329,14 @@ async def places_of(opened: Opened, seqs: Int64s, lines: LineIndex) -> dict[int,
 
 
 def _counted(
-    opened: Opened, mark: Bookmark[Position] | None, behind: Bookmark[Position] | None, seqs: Sequence[int]
+    opened: Opened, mark: Bookmark[Place] | None, behind: Bookmark[Place] | None, seqs: Sequence[int]
 ) -> dict[int, Where]:
     """Return the places of events between two bookmarks, if every line there is an event; otherwise nothing."""
     if mark is None or behind is None or mark.judged != behind.judged:
         return {}
     begin, end, settings = mark.position, behind.position, opened.settings
+    if not isinstance(begin, Position) or not isinstance(end, Position):
+        return {}
     path = (settings.input.stream if mark.judged else settings.input.batch) or ""
     same = begin.generation == end.generation and holds(Path(path), end)
     if not same or end.line - begin.line != behind.events - mark.events:
@@ -339,7 +344,7 @@ def _counted(
     return {seq: Where(shown(path), begin.line + seq - mark.events - 1) for seq in seqs}
 
 
-async def _read(opened: Opened, mark: Bookmark[Position] | None, seqs: Sequence[int]) -> dict[int, Where]:
+async def _read(opened: Opened, mark: Bookmark[Place] | None, seqs: Sequence[int]) -> dict[int, Where]:
     """Return the places of events after a bookmark, by reading the log from there."""
     lines = LineIndex()
     async with AsyncExitStack() as stack:
@@ -370,7 +375,7 @@ async def reopened(opened: Opened, checkpoint: Checkpoint | None, stack: AsyncEx
     return logs
 
 
-async def _open_at(opened: Opened, mark: Bookmark[Position] | None, stack: AsyncExitStack) -> list[AnyLog]:
+async def _open_at(opened: Opened, mark: Bookmark[Place] | None, stack: AsyncExitStack) -> list[AnyLog]:
     """Open the logs at a bookmark, or from their beginning."""
     if opened.newest is not None and mark is not None:
         facts = msgspec.structs.replace(opened.newest.facts, judged=mark.judged, position=mark.position)

@@ -28,6 +28,7 @@ from peerwatch.runtime.pipeline import Pipeline, Totals, task_group
 from peerwatch.runtime.preflight import NOT_SET
 from peerwatch.settings.model import DEFAULT, SIGMA, Layer, LogSettings, resolve
 from peerwatch.storage.run_history import NEVER
+from peerwatch.urls import is_url, redacted
 
 PROGRESS_SECONDS: Final = 0.1
 
@@ -138,6 +139,11 @@ async def verified(layers: Sequence[Layer], console: Progress) -> Verified:
         settings, _ = resolve(*layers)
         if settings.output.flagged is None:
             raise UsageError(NOT_SET.format(key="output.flagged", what="the output", option="OUTPUT"))
+        if is_url(settings.output.flagged):
+            raise UsageError(
+                f"verify compares with a file, and the output is {redacted(settings.output.flagged)}; judge the logs"
+                " into a file and compare that, or run with --audit"
+            )
         opened = await open_replay(layers, lambda _: False, stack)
         k, share = opened.settings.detector.exact_k(), _audit_share(opened)
         live = await run_sync(live_judge_of, opened, await run_sync(record_of, opened))

@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 from peerwatch.errors import UsageError
 from peerwatch.network.events import CANONICAL, FieldNames
 from peerwatch.readable import path_of
-from peerwatch.urls import is_url
+from peerwatch.urls import is_url, without_secrets
 
 Hops = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 WindowSize = Annotated[int, Meta(ge=2, le=2**31 - 1)]
@@ -34,7 +34,7 @@ Decisions = Literal["flagged", "all", "none"]
 FieldName = Literal["event_type", "timestamp", "id", "amount", "id1", "id2"]
 Timeout = Annotated[float, Meta(gt=0, le=1e6)]
 Delivery = Literal["exactly-once", "at-least-once"]
-Records = Literal["flagged", "decisions", "rejects"]
+Records = Literal["flagged", "decisions", "rejects", "notices"]
 
 
 class InputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -44,6 +44,7 @@ class InputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     stream: str | None = None
     rotated: str | None = None
     fields: dict[FieldName, str] = {}
+    journal: bool = False
 
     def names(self) -> FieldNames:
         """The keys under which events have their fields."""
@@ -256,7 +257,7 @@ def _check(key: str, value: Any, hint: Any, origin: str) -> None:
     except msgspec.ValidationError as error:
         choices = get_args(hint) if getattr(hint, "__origin__", None) is Literal else ()
         wanted = f"one of {', '.join(choices)}" if choices else expected(error)
-        raise UsageError(f'{origin}: "{key}" is {value!r}; expected {wanted}') from None
+        raise UsageError(f'{origin}: "{key}" is {without_secrets(value)!r}; expected {wanted}') from None
 
 
 def _path(key: str, value: str, origin: str) -> str:

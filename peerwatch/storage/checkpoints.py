@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
 
+from peerwatch.connectors.interleaved import INTERLEAVING
 from peerwatch.connectors.seen import Seen
 from peerwatch.connectors.source import Bookmark
 from peerwatch.durable import replace_file, unlink
@@ -171,7 +172,12 @@ class StateDirectory:
 
     def reset(self) -> None:
         """Remove all checkpoints, and what is useful only with them."""
-        for path in (*self._files(), *self.path.glob("journal.jsonl"), *self.path.glob("models/*.npz*")):
+        for path in (
+            *self._files(),
+            *self.path.glob("journal.jsonl"),
+            *self.path.glob(INTERLEAVING),
+            *self.path.glob("models/*.npz*"),
+        ):
             unlink(path)
         self._damaged.clear()
 

@@ -228,6 +228,7 @@ def as_text(seen: RunView) -> str:
 def _server(server: ServerStatus) -> str:
     state = f"does not answer ({server.away}); the run waits" if server.away is not None else "answers"
     facts = [f"{server.records:,} records written"] * bool(server.records)
-    facts += [f"{server.waiting:,} messages wait to be read"] * (server.waiting is not None)
+    if server.waiting is not None:
+        facts.append(f"{server.waiting:,} messages wait to be read")
     facts += [f"{server.retries:,} retries"] * bool(server.retries)
     return "; ".join([f"{server.name} {state}", *facts])

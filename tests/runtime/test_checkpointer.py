@@ -98,3 +98,22 @@ async def test_another_snapshot_is_due_only_when_the_one_before_is_written() -> 
     await checkpointer.run(box.receiver, PARTS)
     assert checkpointer.due(2, "b", last=False) is not None
     assert checkpointer.due(3, "c", last=True) is not None
+
+
+async def test_a_snapshot_is_due_by_time_or_by_count() -> None:
+    """Whichever comes first, by a clock from outside; and never twice at one position."""
+    now = [100.0]
+    checkpointer = Checkpointer(
+        Kept(), Identity("run", 1, 3, {}, NOWHERE, {}), State.fresh(1, 3, 2), 10.0, 50, Seen, clock=lambda: now[0]
+    )
+    assert checkpointer.due(49, "a", last=False) is None
+    now[0] += 9.9
+    assert checkpointer.due(49, "b", last=False) is None
+    now[0] += 0.1
+    assert checkpointer.due(49, "c", last=False) is not None
+    assert checkpointer.due(49, "c", last=False) is None
+    by_count = Checkpointer(
+        Kept(), Identity("run", 1, 3, {}, NOWHERE, {}), State.fresh(1, 3, 2), 1e9, 50, Seen, clock=lambda: now[0]
+    )
+    assert by_count.due(49, "a", last=False) is None
+    assert by_count.due(50, "b", last=False) is not None

@@ -226,7 +226,10 @@ def test_decisions_are_logged_with_the_detectors_words(logs: Path) -> None:
     assert records[0]["detector"] == "mad"
 
 
-HEAVY = {"sklearn", "river", "skops", "statsmodels", "scipy", "matplotlib", "pandas"}
+HEAVY = {
+    "sklearn", "river", "skops", "statsmodels", "scipy", "matplotlib", "pandas", "pyarrow",
+    "redis", "nats", "confluent_kafka", "asyncpg", "httpx", "sqlite3",
+}  # fmt: skip
 LOADED = """
 import os
 import sys

@@ -9,7 +9,7 @@ import msgspec
 
 from peerwatch.cli.options import layers_of, settings_options
 from peerwatch.settings.model import keys, resolve, value_of
-from peerwatch.urls import redacted
+from peerwatch.urls import is_url, without_secrets
 
 
 @click.group()
@@ -28,7 +28,7 @@ def config_show(paths: tuple[str, ...], config: Path | None, **options: Any) -> 
 
     layers = layers_of(paths, config, options)
     settings, origins = resolve(*layers)
-    if settings.input.batch is not None:
+    if settings.input.batch is not None and not is_url(settings.input.batch):
         import anyio  # noqa: PLC0415
 
         from peerwatch.runtime.preflight import read_header  # noqa: PLC0415 (loads the kernels)
@@ -42,7 +42,7 @@ def config_show(paths: tuple[str, ...], config: Path | None, **options: Any) -> 
             if shown[: depth + 1] != sections[: depth + 1]:
                 click.echo(f"{'  ' * depth}{section}:")
         shown = sections
-        plain = _without_secrets(msgspec.to_builtins(value_of(settings, key)))
+        plain = without_secrets(msgspec.to_builtins(value_of(settings, key)))
         value = yaml.safe_dump(plain, default_flow_style=True, width=10**6).partition("\n")[0]
         click.echo(f"{'  ' * len(sections)}{name}: {value}".ljust(40) + f"  # {origins[key]}")
 
@@ -64,14 +64,3 @@ def config_check(paths: tuple[str, ...], config: Path | None, **options: Any) ->
         click.echo(f"{connection.key:<18} {connection.where}  {connection.problem or 'works'}")
     if any(connection.problem for connection in found):
         sys.exit(1)
-
-
-def _without_secrets(value: Any) -> Any:
-    """A value as JSON has it, without the passwords of the URLs in it."""
-    if isinstance(value, str):
-        return redacted(value)
-    if isinstance(value, list):
-        return [_without_secrets(each) for each in value]
-    if isinstance(value, dict):
-        return {key: _without_secrets(each) for key, each in value.items()}
-    return value

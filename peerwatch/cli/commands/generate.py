@@ -1,11 +1,13 @@
 """`peerwatch generate`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from peerwatch.cli.options import DIRECTORY
+from peerwatch.errors import UsageError
 
 
 @click.command()
@@ -30,7 +32,9 @@ from peerwatch.cli.options import DIRECTORY
               help="Share of stream purchases made 10 to 50 times too large, named in labels.json.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Same seed, same bytes.")
 @click.option("--force", is_flag=True, help="Overwrite existing logs.")
-def generate(directory: Path, *, force: bool, **options: Any) -> None:
+@click.option("--to", metavar="URL", help="Send the stream log there as well, such as kafka://host:9092/topic.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="N", help="Send at most N events a second.")
+def generate(directory: Path, *, force: bool, to: str | None, rate: float | None, **options: Any) -> None:
     """Write a synthetic batch_log.json, stream_log.json and labels.json into DIRECTORY.
 
     The number of friends has a heavy tail: a few users have very many. labels.json names the stream lines whose amounts
@@ -38,5 +42,15 @@ def generate(directory: Path, *, force: bool, **options: Any) -> None:
     """
     from peerwatch.studies.generate import Recipe, write_logs  # noqa: PLC0415 (numpy is slow to import)
 
-    for path in write_logs(directory, Recipe(**options), force=force):
+    if rate is not None and to is None:
+        raise UsageError("--rate is how fast events are sent; name where with --to")
+    written = write_logs(directory, Recipe(**options), force=force)
+    for path in written:
         click.echo(path)
+    if to is not None:
+        import anyio  # noqa: PLC0415
+
+        from peerwatch.runtime.copying import copy  # noqa: PLC0415 (loads the kernels)
+
+        sent = anyio.run(partial(copy, str(written[1]), to, rate=rate, warn=partial(click.echo, err=True)))
+        click.echo(f"{sent:,} events sent")
