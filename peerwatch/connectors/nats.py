@@ -14,13 +14,14 @@ import msgspec
 import orjson
 
 from peerwatch.connectors.nats_client import FILES, NOT_FOUND, Client, Message, Refusal
-from peerwatch.connectors.records import DECISION, FLAGGED, REJECT, Kind, Record, payload
+from peerwatch.connectors.records import DECISION, FLAGGED, NOTICE, REJECT, Kind, Record, payload
 from peerwatch.connectors.store import EXACTLY_ONCE, StoreContext
 from peerwatch.connectors.stream import Entry
+from peerwatch.connectors.target import portions
 from peerwatch.errors import SinkError, Unavailable, UsageError
 from peerwatch.urls import ConnectorUrl
 
-SUFFIXES: Final[Mapping[Kind, str]] = {FLAGGED: "", DECISION: ".decisions", REJECT: ".rejects"}
+SUFFIXES: Final[Mapping[Kind, str]] = {FLAGGED: "", DECISION: ".decisions", REJECT: ".rejects", NOTICE: ".notices"}
 """What a subject gets behind its name if a run writes records of several kinds there."""
 LARGEST_PORTION: Final = 1 << 20
 MOST_MESSAGES: Final = 500
@@ -63,8 +64,7 @@ class NatsStore:
         self._run = context.run
         self._exact = context.delivery == EXACTLY_ONCE
         self._client = Client(url, context.timeout)
-        if "*" in url.path or ">" in url.path:
-            raise UsageError(f"{url}: {url.path} stands for many subjects; name one to write to")
+        self._client.check_written()
         several = len(context.records) > 1
         self._subjects = {kind: url.path + SUFFIXES[kind] * several for kind in sorted(context.records)}
         self._streams: dict[Kind, str] = {}
@@ -105,7 +105,7 @@ class NatsStore:
         """
         for kind, subject in self._subjects.items():
             if not await self._find(kind):
-                await self._make(kind, subject)
+                self._streams[kind] = await self._client.make(subject)
             last = await self._last(kind)
             if last is None or last.run == self._run:
                 continue
@@ -207,10 +207,10 @@ class NatsStore:
     async def _find(self, kind: Kind) -> bool:
         """Whether a stream keeps the subject."""
         self._streams.pop(kind, None)
-        found = await self._client.told("STREAM.NAMES", {"subject": self._subjects[kind]})
-        if not found.get("streams"):
+        names = await self._client.streams(self._subjects[kind])
+        if not names:
             return False
-        name = found["streams"][0]
+        name = names[0]
         info = await self._client.told(f"STREAM.INFO.{name}")
         if self._exact and info["config"]["retention"] != "limits":
             raise UsageError(
@@ -219,12 +219,6 @@ class NatsStore:
             )
         self._streams[kind] = name
         return True
-
-    async def _make(self, kind: Kind, subject: str) -> None:
-        name = "".join("_" if char in ".*>/\\" else char for char in subject)
-        config = {"name": name, "subjects": [subject], "storage": "file", "retention": "limits", "num_replicas": 1}
-        await self._client.told(f"STREAM.CREATE.{name}", config)
-        self._streams[kind] = name
 
     async def _last(self, kind: Kind) -> _Last | None:
         """The subject's last message, None if there is none.
@@ -258,6 +252,50 @@ class NatsStore:
 
     def _taken(self, run: str) -> str:
         return f"{self.url}: another run ({run}) has written there behind this one; name another subject"
+
+
+class NatsTarget:
+    """`nats://host:4222/purchases`: each event is a message of the subject."""
+
+    def __init__(self, url: ConnectorUrl, timeout: float) -> None:
+        """Read the URL; nothing is connected.
+
+        Raises:
+            UsageError: it is malformed, or the library is missing.
+        """
+        url.check_options(*FILES)
+        self._url = url
+        self._client = Client(url, timeout)
+        self._client.check_written()
+
+    async def connect(self) -> None:
+        """Connect, and make a stream for the subject if none keeps it.
+
+        Raises:
+            UsageError: the server refuses the user or the subject.
+            Unavailable: it does not answer.
+        """
+        await self._client.connect()
+        if not await self._client.streams(self._url.path):
+            await self._client.make(self._url.path)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.close()
+
+    async def send(self, lines: Sequence[bytes]) -> None:
+        """Send events, and wait until their stream has stored them.
+
+        Raises:
+            SinkError: it refuses them.
+            Unavailable: the server does not answer.
+        """
+        for portion in portions(lines, LARGEST_PORTION):
+            for answer in await self._client.keep([Message(self._url.path, {}, line) for line in portion]):
+                if isinstance(answer, Refusal):
+                    if answer.code >= 500 or answer.number in FULL:
+                        raise Unavailable(answer.text)
+                    raise SinkError(f"cannot write {self._url}: JetStream answers: {answer.text}")
 
 
 class _Position(NamedTuple):
@@ -337,7 +375,7 @@ class NatsStream:
     async def _info(self) -> dict[str, Any]:
         """The state of the stream that keeps the subject."""
         subject = self.url.path
-        names = (await self._client.told("STREAM.NAMES", {"subject": subject})).get("streams") or []
+        names = await self._client.streams(subject)
         if not names:
             raise UsageError(f"{self.url}: there is no stream that keeps {subject}; name another subject, or add one")
         if len(names) > 1:

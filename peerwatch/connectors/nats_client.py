@@ -81,6 +81,16 @@ class Client:
         if any(not token or token != "".join(token.split()) for token in url.path.split(".")):
             raise UsageError(f"{url}: {url.path!r} is no subject; expected words that are separated by dots")
 
+    def check_written(self) -> None:
+        """See that the subject is one that can be written to.
+
+        Raises:
+            UsageError: it stands for many.
+        """
+        subject = self._url.path
+        if "*" in subject or ">" in subject:
+            raise UsageError(f"{self._url}: {subject} stands for many subjects; name one to write to")
+
     @property
     def max_payload(self) -> int:
         """The largest message that the server takes, in bytes."""
@@ -191,6 +201,27 @@ class Client:
         if isinstance(answer, Refusal):
             raise self.refused(answer)
         return answer
+
+    async def streams(self, subject: str) -> list[str]:
+        """The names of the streams that keep messages of a subject.
+
+        Raises:
+            UsageError: JetStream refuses to tell.
+            Unavailable: there is no answer.
+        """
+        return (await self.told("STREAM.NAMES", {"subject": subject})).get("streams") or []
+
+    async def make(self, subject: str) -> str:
+        """Make a stream for a subject, which keeps all its messages in a file; its name.
+
+        Raises:
+            UsageError: JetStream refuses.
+            Unavailable: there is no answer.
+        """
+        name = "".join("_" if char in ".*>/\\" else char for char in subject)
+        config = {"name": name, "subjects": [subject], "storage": "file", "retention": "limits", "num_replicas": 1}
+        await self.told(f"STREAM.CREATE.{name}", config)
+        return name
 
     def refused(self, refusal: Refusal) -> UsageError | Unavailable:
         """The error for a refusal."""

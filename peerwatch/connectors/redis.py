@@ -11,14 +11,15 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import orjson
 
-from peerwatch.connectors.records import DECISION, FLAGGED, REJECT, Kind, Record, payload
+from peerwatch.connectors.records import DECISION, FLAGGED, NOTICE, REJECT, Kind, Record, payload
 from peerwatch.connectors.redis_client import CERTIFICATES, Client
 from peerwatch.connectors.store import StoreContext
 from peerwatch.connectors.stream import Entry
+from peerwatch.connectors.target import portions
 from peerwatch.errors import SinkError, UsageError
 from peerwatch.urls import ConnectorUrl
 
-SUFFIXES: Final[Mapping[Kind, str]] = {FLAGGED: "", DECISION: ":decisions", REJECT: ":rejects"}
+SUFFIXES: Final[Mapping[Kind, str]] = {FLAGGED: "", DECISION: ":decisions", REJECT: ":rejects", NOTICE: ":notices"}
 """What a key gets behind its name if a run writes records of several kinds there."""
 LARGEST_PORTION: Final = 1 << 20
 """Records are sent in portions of about so many bytes: Redis answers nobody else while it adds one."""
@@ -204,6 +205,48 @@ def _portions(records: Sequence[Record], run: str) -> Iterator[list[bytes]]:
         portion += (b"%d" % record.seq, content)
         size += len(content)
     yield portion
+
+
+class RedisTarget:
+    """`redis://host:6379/purchases`: each event is an entry of one field, `event`, or the one that `?field=` names."""
+
+    def __init__(self, url: ConnectorUrl, timeout: float) -> None:
+        """Read the URL; nothing is connected.
+
+        Raises:
+            UsageError: it is malformed, or the library is missing.
+        """
+        url.check_options("db", "field", *CERTIFICATES)
+        self._key = url.path
+        self._field = url.option("field") or "event"
+        self._client = Client(url, timeout)
+
+    async def connect(self) -> None:
+        """Connect. Redis makes a stream with its first entry.
+
+        Raises:
+            UsageError: Redis refuses the user or the database, or the key is no stream's.
+            Unavailable: it does not answer.
+        """
+        await self._client.connect()
+        await self._client.ask(("XLEN", self._key))
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.close()
+
+    async def send(self, lines: Sequence[bytes]) -> None:
+        """Add events. With appendfsync always they are on the disk when Redis answers.
+
+        Raises:
+            SinkError: Redis refuses them.
+            Unavailable: it does not answer.
+        """
+        for portion in portions(lines, LARGEST_PORTION):
+            try:
+                await self._client.ask(*(("XADD", self._key, "*", self._field, line) for line in portion))
+            except UsageError as error:
+                raise SinkError(f"cannot write {error}") from None
 
 
 class _Id(NamedTuple):

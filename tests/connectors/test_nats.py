@@ -15,12 +15,14 @@ import msgspec
 import pytest
 from anyio.to_thread import run_sync
 from certificates import Certificates, certificates
+from click.testing import CliRunner
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StreamConfig
 from proxy import Proxy
 from servers import Nats, started
 from system_nats import NatsSource, NatsSystem
 
+from peerwatch.cli.main import cli
 from peerwatch.connectors import checks
 from peerwatch.connectors.records import DECISION, FLAGGED, REJECT, DecisionRow, Record, Rejection, encoded
 from peerwatch.connectors.registry import store_of, stream_of
@@ -641,3 +643,14 @@ async def test_large_messages_are_fetched_few_at_a_time(source: NatsSource) -> N
             counts = [block.content.count(b"\n") async for block in blocks]
     assert max(counts) <= 8
     assert sum(counts) == 20
+
+
+def test_events_are_copied_to_it_and_back(system: NatsSystem, tmp_path: Path) -> None:
+    """The stream is made; large events and what is none come back as they were, in order."""
+    lines = [b"%d" % number for number in range(2500)] + [b"x" * (1 << 20), "Zo\u00eb \U0001f600".encode()] * 3
+    (tmp_path / "log").write_bytes(b"".join(line + b"\n" for line in lines))
+    for source, target in (("log", f"{system.url}"), (f"{system.url}", "back")):
+        places = [place if "://" in place else str(tmp_path / place) for place in (source, target)]
+        result = CliRunner().invoke(cli, ["copy", *places])
+        assert (result.exit_code, result.output) == (0, "2,506 events sent\n")
+    assert (tmp_path / "back").read_bytes() == (tmp_path / "log").read_bytes()

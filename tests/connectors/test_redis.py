@@ -15,10 +15,12 @@ import msgspec
 import pytest
 from anyio.to_thread import run_sync
 from certificates import Certificates, certificates
+from click.testing import CliRunner
 from proxy import Proxy
 from servers import Redis, started
 from system_redis import RedisSource, RedisSystem
 
+from peerwatch.cli.main import cli
 from peerwatch.connectors import checks
 from peerwatch.connectors.records import DECISION, FLAGGED, REJECT, DecisionRow, Record, Rejection, encoded
 from peerwatch.connectors.registry import store_of
@@ -521,3 +523,14 @@ async def test_the_lag_is_the_number_of_unread_entries(source: RedisSource) -> N
         async with aclosing(opened.blocks()) as blocks:
             lags = [opened.unread() async for _ in blocks]
     assert lags == [150, 0]
+
+
+def test_events_are_copied_to_it_and_back(system: RedisSystem, tmp_path: Path) -> None:
+    """The stream is made; large events and what is none come back as they were, in order."""
+    lines = [b"%d" % number for number in range(2500)] + [b"x" * (1 << 20), "Zo\u00eb \U0001f600".encode()] * 3
+    (tmp_path / "log").write_bytes(b"".join(line + b"\n" for line in lines))
+    for source, target in (("log", f"{system.url}?field=line"), (f"{system.url}?field=line", "back")):
+        places = [place if "://" in place else str(tmp_path / place) for place in (source, target)]
+        result = CliRunner().invoke(cli, ["copy", *places])
+        assert (result.exit_code, result.output) == (0, "2,506 events sent\n")
+    assert (tmp_path / "back").read_bytes() == (tmp_path / "log").read_bytes()
