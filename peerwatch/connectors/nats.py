@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import orjson
 
-from peerwatch.connectors.nats_client import FILES, NOT_FOUND, Client, Message, Refusal
+from peerwatch.connectors.nats_client import FILES, NOT_FOUND, Message, NatsConnection, Refusal
 from peerwatch.connectors.records import DECISION, FLAGGED, NOTICE, REJECT, Kind, Record, payload
 from peerwatch.connectors.store import EXACTLY_ONCE, StoreContext
 from peerwatch.connectors.stream import Entry
@@ -38,7 +38,7 @@ IDLE_SECONDS: Final = 600
 """A consumer that has not been asked for so long is removed by the server; then a new one is made."""
 
 
-class _Last(NamedTuple):
+class LastMessage(NamedTuple):
     """The last message of a subject: the run and number of its record, and its own number in the stream."""
 
     run: str
@@ -63,7 +63,7 @@ class NatsStore:
         self.memory: Any = None
         self._run = context.run
         self._exact = context.delivery == EXACTLY_ONCE
-        self._client = Client(url, context.timeout)
+        self._client = NatsConnection(url, context.timeout)
         self._client.check_written()
         several = len(context.records) > 1
         self._subjects = {kind: url.path + SUFFIXES[kind] * several for kind in sorted(context.records)}
@@ -220,7 +220,7 @@ class NatsStore:
         self._streams[kind] = name
         return True
 
-    async def _last(self, kind: Kind) -> _Last | None:
+    async def _last(self, kind: Kind) -> LastMessage | None:
         """The subject's last message, None if there is none.
 
         Raises:
@@ -243,7 +243,7 @@ class NatsStore:
                 f"{self.url}: the last message of {subject} is none that a run of peerwatch has written; name another"
                 " subject"
             )
-        return _Last(found["run"], int(found["seq"]), message["seq"])
+        return LastMessage(found["run"], int(found["seq"]), message["seq"])
 
     def _begun(self, kind: Kind) -> int:
         """The number of the last message that was there before this run."""
@@ -265,7 +265,7 @@ class NatsTarget:
         """
         url.check_options(*FILES)
         self._url = url
-        self._client = Client(url, timeout)
+        self._client = NatsConnection(url, timeout)
         self._client.check_written()
 
     async def connect(self) -> None:
@@ -298,7 +298,7 @@ class NatsTarget:
                     raise SinkError(f"cannot write {self._url}: JetStream answers: {answer.text}")
 
 
-class _Position(NamedTuple):
+class NatsPosition(NamedTuple):
     """Behind which message reading goes on, of a stream that was created at `created`.
 
     When reading began, `holes` messages up to number `until` were missing that it has not come to yet. A stream that
@@ -322,13 +322,13 @@ class NatsStream:
         """
         url.check_options(*FILES)
         self.url = url
-        self._client = Client(url, timeout)
+        self._client = NatsConnection(url, timeout)
         self._stream = ""
         self._consumer = ""
         self._delivered = 0
         self._alone = True
         """Whether the stream keeps no other subject."""
-        self._position = _Position(0, "", 0, 0)
+        self._position = NatsPosition(0, "", 0, 0)
         self._lag: int | None = None
 
     async def connect(self, after: Any) -> None:
@@ -344,9 +344,9 @@ class NatsStream:
         if after is None:
             first = state["first_seq"] if state["messages"] else state["last_seq"] + 1
             holes = state["last_seq"] + 1 - first - state["messages"]
-            self._position = _Position(max(first - 1, 0), created, state["last_seq"], holes)
+            self._position = NatsPosition(max(first - 1, 0), created, state["last_seq"], holes)
         else:
-            self._position = msgspec.convert(after, _Position)
+            self._position = msgspec.convert(after, NatsPosition)
             self._check(state, created)
         await self._consume(state["last_seq"])
 

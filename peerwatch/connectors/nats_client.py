@@ -51,7 +51,7 @@ class Message(NamedTuple):
     content: bytes
 
 
-class Client:
+class NatsConnection:
     """A connection, used by one task at a time."""
 
     def __init__(self, url: ConnectorUrl, timeout: float) -> None:

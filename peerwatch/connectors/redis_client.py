@@ -22,7 +22,7 @@ PASSING: Final = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY"
 """The first words of refusals that pass: it starts, it is a replica until a failover ends, memory or disk are full."""
 
 
-class Client:
+class RedisConnection:
     """One connection, whose errors are peerwatch's."""
 
     def __init__(self, url: ConnectorUrl, timeout: float) -> None:
