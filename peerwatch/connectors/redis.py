@@ -257,6 +257,7 @@ class EntryId(NamedTuple):
 
     @classmethod
     def parsed(cls, text: bytes | str) -> "EntryId":
+        """The id in a text."""
         first, _, second = (text.decode() if isinstance(text, bytes) else text).partition("-")
         return cls(int(first), int(second))
 
