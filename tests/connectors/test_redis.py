@@ -23,7 +23,7 @@ from system_redis import RedisSource, RedisSystem
 from peerwatch.cli.main import cli
 from peerwatch.connectors import checks
 from peerwatch.connectors.records import DECISION, FLAGGED, REJECT, DecisionRow, Record, Rejection, encoded
-from peerwatch.connectors.registry import store_of
+from peerwatch.connectors.registry import store_of, stream_of
 from peerwatch.connectors.store import StoreContext, StoreSink
 from peerwatch.errors import SinkError, SourceError, Unavailable, UsageError
 from peerwatch.network.rejects import RejectedLine
@@ -406,6 +406,29 @@ async def test_password_and_tls(
     told = await refusal(system, good.replace("${PEERWATCH_TEST_PASSWORD}", "literal"))
     assert "refuses the user or the password" in told
     assert "literal" not in told
+
+
+async def test_the_documented_rights_suffice(system: RedisSystem) -> None:
+    """A user with the commands that the docs name, on the keys that they name, can write, take over and read."""
+    writes = "HGET HMGET HSET HDEL HEXISTS DEL EXISTS XADD XLEN XINFO EVAL MULTI EXEC"
+    for user, commands in (("writer", writes), ("reader", "XREAD XINFO MULTI EXEC")):
+        allowed = [f"+{command.lower()}" for command in commands.split()]
+        await system.ask("ACL", "SETUSER", user, "on", ">pw", f"~{system.place}*", *allowed)
+    url = system.url.replace("redis://", "redis://{user}:pw@")
+    for run in ("first", "second"):
+        context = StoreContext(run, frozenset({FLAGGED, DECISION}))
+        store = await run_sync(store_of, parsed(url.replace("{user}", "writer")), context)
+        await store.connect()
+        assert await store.other_run() == (None if run == "first" else "first")
+        await store.prepare(anew=True)
+        await store.append([checks.HELD])
+        assert await store.marks() == {FLAGGED: 1}
+        await store.close()
+    stream = await run_sync(stream_of, parsed(url.replace("{user}", "reader")), 5.0)
+    await stream.connect(None)
+    assert len(await stream.fetch(0.05)) == 1
+    assert await stream.fetch(0.05) == []
+    await stream.close()
 
 
 @pytest.mark.parametrize(
