@@ -10,6 +10,7 @@ from anyio.to_thread import run_sync
 from soak_connectors import soak
 from system_influxdb import InfluxSystem
 from system_kafka import KafkaSystem
+from system_nats import NatsSystem
 from system_postgresql import PostgresSystem
 from system_redis import RedisSystem
 from system_webhook import BatchedWebhookSystem, WebhookSystem
@@ -27,6 +28,7 @@ SYSTEMS: Final[dict[str, tuple[type[SinkSystem], str | None]]] = {
     "webhook": (WebhookSystem, "receiver_server"),
     "webhook-batch": (BatchedWebhookSystem, "receiver_server"),
     "redis": (RedisSystem, "redis_server"),
+    "nats": (NatsSystem, "nats_server"),
 }
 """Each system, and the fixture that starts its server."""
 WITH_SERVER: Final = [name for name, (_, fixture) in SYSTEMS.items() if fixture is not None]
