@@ -35,12 +35,6 @@ def run(fence: Fence, directory: Path, stack: ExitStack) -> None:
     assert any(line.startswith("peerwatch ") for line in lines)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     command = ["bash", "-euo", "pipefail", "-c", PREPARED + "\n".join(lines)]
-    result = subprocess.run(
-        command,
-        cwd=directory,
-        env={**os.environ, "PATH": path, "HOOK_SECRET": SECRET},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = {**os.environ, "PATH": path, "HOOK_SECRET": SECRET}
+    result = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
