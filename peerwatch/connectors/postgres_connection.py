@@ -52,8 +52,6 @@ class PostgresClient:
             import asyncpg  # noqa: PLC0415 (only whoever names a database needs it)
         except ImportError:
             raise missing_library(url, "asyncpg", "postgres") from None
-        if "#" in url.text:
-            raise UsageError(f"{url}: a # must be written as %23 in a URL")
         url.option("sslmode", MODES)
         self.url = url
         self._lost = (asyncpg.InterfaceError, asyncpg.InternalClientError)

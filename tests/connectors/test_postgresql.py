@@ -406,7 +406,7 @@ async def test_what_is_missing_is_named(postgres: Postgres, system: PostgresSyst
     assert 'database "none" does not exist; create it, or name another' in await refusal(f"{server}/none")
     assert "there is no schema none; create it (CREATE SCHEMA none)" in await refusal(f"{server}/postgres?schema=none")
     assert "there is no option 'table'" in await refusal(f"{server}/postgres?table=x")
-    assert "a # must be written as %23" in await refusal(f"{server}/postgres#x")
+    assert "write %23 where a # is meant" in await refusal(f"{server}/postgres#x")
     assert system.place
 
 

@@ -355,34 +355,34 @@ async def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     assert "cannot read the table" in await refusal(f"{tmp_path}/t.parquet")
 
 
-async def test_parquet_values_are_exact(tmp_path: Path) -> None:
+def test_parquet_values_are_exact(tmp_path: Path) -> None:
     """Times of any unit and zone, decimals, integers, floating-point numbers; nanoseconds are not rounded away."""
 
-    async def column(name: str, values: Any) -> list[str | None]:
+    def column(name: str, values: Any) -> list[str | None]:
         usual = {"id": "1", "timestamp": "2017-06-13 11:33:01", "amount": "1"}
         columns = {field: [value] * len(values) for field, value in usual.items()} | {name: values}
         made = pa.table({field: pa.array(given) for field, given in columns.items()})
         path = tmp_path / "t.parquet"
-        await run_sync(parquet.write_table, made, path)
-        return [line.get(name) for line in await lines(str(path))]
+        parquet.write_table(made, path)
+        return [line.get(name) for line in anyio.run(lines, str(path))]
 
     micros = [1497353581000001, 0, None]
-    assert await column("timestamp", pa.array(micros, pa.timestamp("us"))) == [
+    assert column("timestamp", pa.array(micros, pa.timestamp("us"))) == [
         "2017-06-13 11:33:01.000001", "1970-01-01 00:00:00.000000", None,
     ]  # fmt: skip
-    assert await column("timestamp", pa.array([1497353581000], pa.timestamp("ms", "Europe/Berlin"))) == [
+    assert column("timestamp", pa.array([1497353581000], pa.timestamp("ms", "Europe/Berlin"))) == [
         "2017-06-13 11:33:01.000Z"
     ]
     nanos = [1497353581000001000, 1497353581000001001]
-    assert await column("timestamp", pa.array(nanos, pa.timestamp("ns", "UTC"))) == [
+    assert column("timestamp", pa.array(nanos, pa.timestamp("ns", "UTC"))) == [
         "2017-06-13 11:33:01.000001Z", "2017-06-13 11:33:01.000001001Z",
     ]  # fmt: skip
-    assert await column("amount", pa.array([Decimal("9" * 30 + ".25")], pa.decimal128(38, 2))) == ["9" * 30 + ".25"]
-    assert await column("amount", pa.array([16.83, 0.1, 1e22])) == ["16.83", "0.1", "1e+22"]
-    assert await column("id", pa.array([7, 2**63 - 1])) == ["7", str(2**63 - 1)]
-    assert await column("id", pa.array(["a", "b"]).dictionary_encode()) == ["a", "b"]
+    assert column("amount", pa.array([Decimal("9" * 30 + ".25")], pa.decimal128(38, 2))) == ["9" * 30 + ".25"]
+    assert column("amount", pa.array([16.83, 0.1, 1e22])) == ["16.83", "0.1", "1e+22"]
+    assert column("id", pa.array([7, 2**63 - 1])) == ["7", str(2**63 - 1)]
+    assert column("id", pa.array(["a", "b"]).dictionary_encode()) == ["a", "b"]
     with pytest.raises(SourceError, match=r"cannot read the table .* any further"):
-        await column("id", pa.array([[1], [2]]))
+        column("id", pa.array([[1], [2]]))
 
 
 async def test_values_from_a_database_are_exact(database: PostgresSystem) -> None:
