@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from peerwatch.connectors.seen import Seen
+from peerwatch.files.seen import Seen
 from peerwatch.judging.state import Counts, State
 from peerwatch.judging.verdict_hash import VerdictHash
 from peerwatch.storage.checkpoints import (

@@ -13,12 +13,12 @@ import anyio
 from anyio.to_thread import run_sync
 
 from peerwatch import kernels
-from peerwatch.connectors.log_file import CHUNK, header_in
 from peerwatch.decisions import Decision, Decisions
 from peerwatch.detectors.base import Detector
 from peerwatch.detectors.registry import DETECTORS, make
 from peerwatch.engine import Engine, text_of
 from peerwatch.errors import SourceError, UsageError
+from peerwatch.files.log_file import CHUNK, header_in
 from peerwatch.readable import shown
 from peerwatch.settings.model import Layer
 

@@ -11,9 +11,9 @@ from anyio.to_thread import run_sync
 from peerwatch.actors.audit import Auditing, AuditTally
 from peerwatch.actors.coordinator import Judges
 from peerwatch.actors.dispatcher import Recovery
-from peerwatch.connectors.follow import FollowedLog
-from peerwatch.connectors.seen import Seen
-from peerwatch.connectors.tail import Beginning
+from peerwatch.files.follow import FollowedLog
+from peerwatch.files.seen import Seen
+from peerwatch.files.tail import Beginning
 from peerwatch.judging.audit import BruteForce
 from peerwatch.judging.state import State
 from peerwatch.progress import Progress

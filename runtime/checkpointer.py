@@ -17,7 +17,7 @@ from peerwatch.actors.snapshot import (
     SnapshotPart,
     SnapshotRequest,
 )  # fmt: skip
-from peerwatch.connectors.seen import Seen
+from peerwatch.files.seen import Seen
 from peerwatch.judging.state import DISAGREED, NOTHING_DONE, Arrays, State, arrays_of
 from peerwatch.judging.verdict_hash import VerdictHash
 from peerwatch.storage.checkpoints import VERSION, CheckpointEnvelope, Facts, Identity, StateDirectory

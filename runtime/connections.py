@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.descriptors import descriptor_of
 from peerwatch.connectors.records import FLAGGED
 from peerwatch.connectors.registry import store_of, stream_of
 from peerwatch.connectors.store import StoreContext
 from peerwatch.connectors.table_by_name import is_table
 from peerwatch.errors import PeerwatchError
+from peerwatch.files.descriptors import descriptor_of
 from peerwatch.readable import shown, why_unwritable
 from peerwatch.runtime.preflight import open_table, output_paths
 from peerwatch.settings.model import Settings

@@ -8,12 +8,12 @@ from typing import Final
 import anyio
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.log_file import LogFile
 from peerwatch.connectors.registry import stream_of, target_of
 from peerwatch.connectors.source import Source
 from peerwatch.connectors.stream import StreamSource
 from peerwatch.connectors.target import EventTarget
 from peerwatch.errors import RunError, Unavailable, UsageError
+from peerwatch.files.log_file import LogFile
 from peerwatch.settings.model import ServerSettings
 from peerwatch.urls import is_url, parsed, redacted
 

@@ -15,8 +15,8 @@ from typing import Any
 import anyio
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.descriptors import descriptor_of, name_of
 from peerwatch.errors import UsageError
+from peerwatch.files.descriptors import descriptor_of, name_of
 from peerwatch.readable import shown, why_unwritable
 
 

@@ -9,19 +9,19 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import anyio
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.descriptors import descriptor_of
-from peerwatch.connectors.follow import FollowedLog
-from peerwatch.connectors.generation import holds
 from peerwatch.connectors.interleaved import INTERLEAVING, InterleavedStream, Partitioned
-from peerwatch.connectors.log_file import LogFile
-from peerwatch.connectors.position import Position, position_of
 from peerwatch.connectors.registry import stream_of
-from peerwatch.connectors.rotated import rotated_files
 from peerwatch.connectors.stream import Stream, StreamSource
 from peerwatch.connectors.table import TableSource
 from peerwatch.connectors.table_by_name import is_table, table_of
-from peerwatch.connectors.tail import Beginning
 from peerwatch.errors import PeerwatchError, Unavailable, UsageError
+from peerwatch.files.descriptors import descriptor_of
+from peerwatch.files.follow import FollowedLog
+from peerwatch.files.generation import holds
+from peerwatch.files.log_file import LogFile
+from peerwatch.files.position import Position, position_of
+from peerwatch.files.rotated import rotated_files
+from peerwatch.files.tail import Beginning
 from peerwatch.readable import shown
 from peerwatch.settings.model import Layer, Settings, SinkSettings, keys, value_of
 from peerwatch.storage.checkpoints import Checkpoint, Facts, FilePlace, Identity, StateDirectory

@@ -8,10 +8,10 @@ from typing import Final
 import anyio
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.follow import FollowedLog
-from peerwatch.connectors.seen import Lost
 from peerwatch.connectors.store import StoreSink
 from peerwatch.connectors.stream import StreamSource
+from peerwatch.files.follow import FollowedLog
+from peerwatch.files.seen import Lost
 from peerwatch.runtime.assembly import Assembled, RunSetup
 from peerwatch.storage.status import STATUS_SECONDS, ServerStatus, Status, look_at_log, write_status
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.seen import Lost
-from peerwatch.connectors.tail import Beginning, look_at
 from peerwatch.errors import UsageError
+from peerwatch.files.seen import Lost
+from peerwatch.files.tail import Beginning, look_at
 from peerwatch.judging.audit import Difference
 from peerwatch.progress import Progress
 from peerwatch.runtime.assembly import AuditFrom, RunSetup

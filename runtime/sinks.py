@@ -7,13 +7,13 @@ from typing import Any, Final
 import msgspec
 
 from peerwatch.actors.output import Outlet
-from peerwatch.connectors.file_sink import FileSink
 from peerwatch.connectors.parquet import DecisionsFile
 from peerwatch.connectors.records import DECISION, FLAGGED, LEDGER, NOTICE, REJECT, Kind
 from peerwatch.connectors.registry import store_of
 from peerwatch.connectors.sink import ResumableSink
 from peerwatch.connectors.store import AT_LEAST_ONCE, EXACTLY_ONCE, StoreContext, StoreSink
 from peerwatch.errors import BadEvent, UsageError
+from peerwatch.files.file_sink import FileSink
 from peerwatch.judging.verdict_hash import decode_entry, is_provisional
 from peerwatch.network.events import parse_object
 from peerwatch.network.rejects import decode_reject

@@ -11,9 +11,9 @@ from anyio.to_thread import run_sync
 
 from peerwatch.actors.audit import AuditTally
 from peerwatch.actors.dispatcher import Recovery
-from peerwatch.connectors.log_file import LogFile
-from peerwatch.connectors.seen import Lost
 from peerwatch.errors import PeerwatchError, RunError
+from peerwatch.files.log_file import LogFile
+from peerwatch.files.seen import Lost
 from peerwatch.judging.audit import Difference
 from peerwatch.runtime.assembly import Assembled, RunSetup, assemble
 from peerwatch.runtime.deadline import Deadline

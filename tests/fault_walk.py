@@ -27,9 +27,9 @@ from peerwatch import durable
 from peerwatch.actors.output import OutputActor
 from peerwatch.actors.snapshot import SnapshotRequest
 from peerwatch.cli.console import Console
-from peerwatch.connectors.follow import FollowedLog
-from peerwatch.connectors.log_file import LogFile
 from peerwatch.connectors.source import Block
+from peerwatch.files.follow import FollowedLog
+from peerwatch.files.log_file import LogFile
 from peerwatch.judging import verdict_hash as verdicts
 from peerwatch.replay.audit import audit_from
 from peerwatch.runtime import runner

@@ -12,9 +12,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final
 
-from peerwatch.connectors.position import Position
-from peerwatch.connectors.seen import Seen
-from peerwatch.connectors.tail import Beginning, Tail, look_at
+from peerwatch.files.position import Position
+from peerwatch.files.seen import Seen
+from peerwatch.files.tail import Beginning, Tail, look_at
 
 ZSTD: Final = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 COMPRESS: Final[dict[str, Callable[[bytes], bytes]]] = {

@@ -19,11 +19,11 @@ from peerwatch.actors.coordinator import Judges
 from peerwatch.actors.judges import LiveJudge, ModelActivated
 from peerwatch.actors.messages import WindowQueries
 from peerwatch.actors.output import Outlet
-from peerwatch.connectors.file_sink import FileSink
-from peerwatch.connectors.log_file import LogFile
 from peerwatch.connectors.records import FLAGGED, REJECT, Kind, Record, encoded
 from peerwatch.connectors.sink import Sink
 from peerwatch.connectors.source import Block
+from peerwatch.files.file_sink import FileSink
+from peerwatch.files.log_file import LogFile
 from peerwatch.judging.adaptation import Notice
 from peerwatch.judging.audit import BruteForce, Difference
 from peerwatch.judging.judge import Mask, Reasons

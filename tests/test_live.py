@@ -26,8 +26,8 @@ from support import befriend, purchase, running, wait_until
 from peerwatch.actors.dispatcher import Dispatcher
 from peerwatch.amounts import Amounts
 from peerwatch.cli.main import cli
-from peerwatch.connectors.position import position_of
 from peerwatch.errors import SinkError
+from peerwatch.files.position import position_of
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import PurchaseHistory
 from peerwatch.network.rejects import decode_reject
@@ -799,10 +799,10 @@ from peerwatch.errors import SinkError
 from peerwatch.runtime import checkpointer
 from peerwatch.cli import main as cli
 from peerwatch.cli import console
-from peerwatch.connectors import output_file
+from peerwatch.files import output_file
 from peerwatch.runtime import sinks
 from peerwatch.runtime import reporting, stopping, supervisor
-from peerwatch.connectors import tail
+from peerwatch.files import tail
 stopping.STOP_SECONDS = supervisor.STOP_SECONDS = 0.2
 
 def hang(*_, **__):

@@ -25,8 +25,8 @@ from peerwatch.cli.commands.state import state
 from peerwatch.cli.commands.status import status
 from peerwatch.cli.commands.sweep import sweep
 from peerwatch.cli.commands.verify import verify
-from peerwatch.connectors.descriptors import fill
 from peerwatch.errors import PeerwatchError, UsageError
+from peerwatch.files.descriptors import fill
 from peerwatch.readable import shown
 from peerwatch.runtime.room import SHORT, check_room, shortage
 

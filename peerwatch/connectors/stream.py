@@ -7,7 +7,6 @@ from typing import Any, Final, NamedTuple, Protocol
 import anyio
 import msgspec
 
-from peerwatch.connectors.position import Position, position_of
 from peerwatch.connectors.source import Block
 from peerwatch.connectors.store import FIRST_PAUSE, LONGEST_PAUSE, jittered
 from peerwatch.errors import SourceError, Unavailable, UsageError
@@ -66,13 +65,6 @@ class StreamPosition(msgspec.Struct, frozen=True):
     def generation(self) -> int:
         """A stream is not rotated."""
         return 0
-
-
-def place_of(value: Any) -> Position | StreamPosition:
-    """The position in a file or in a stream that a checkpoint holds, which may have been read from JSON."""
-    if isinstance(value, StreamPosition) or (isinstance(value, dict) and "after" in value):
-        return msgspec.convert(value, StreamPosition)
-    return position_of(value)
 
 
 class StreamSource:

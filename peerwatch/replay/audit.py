@@ -7,8 +7,8 @@ from fractions import Fraction
 import numpy as np
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.stream import place_of
 from peerwatch.errors import PeerwatchError
+from peerwatch.files.position import place_of
 from peerwatch.judging.audit import BruteForce
 from peerwatch.judging.state import State
 from peerwatch.network.decoder import Decoder

@@ -6,9 +6,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from peerwatch.connectors.generation import holds
-from peerwatch.connectors.position import position_of
 from peerwatch.errors import BadEvent, UsageError
+from peerwatch.files.generation import holds
+from peerwatch.files.position import position_of
 from peerwatch.network.decoder import line_feeds
 from peerwatch.network.events import Kind, parse_timestamp
 from peerwatch.readable import readable

@@ -10,12 +10,12 @@ import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.generation import holds
-from peerwatch.connectors.position import Position
 from peerwatch.connectors.source import Block, Bookmark
-from peerwatch.connectors.stream import StreamPosition, place_of
-from peerwatch.connectors.tail import Beginning, look_at
+from peerwatch.connectors.stream import StreamPosition
 from peerwatch.errors import UsageError
+from peerwatch.files.generation import holds
+from peerwatch.files.position import Position, place_of
+from peerwatch.files.tail import Beginning, look_at
 from peerwatch.judging.engine import apply
 from peerwatch.judging.state import State
 from peerwatch.kernels import Int64s

@@ -20,10 +20,10 @@ import numpy as np
 from anyio.to_thread import run_sync
 
 from peerwatch.connectors.interleaved import INTERLEAVING
-from peerwatch.connectors.seen import Seen
 from peerwatch.connectors.source import Bookmark
 from peerwatch.durable import replace_file, unlink
 from peerwatch.errors import SinkError, UsageError
+from peerwatch.files.seen import Seen
 from peerwatch.judging.state import Arrays, StateFacts
 from peerwatch.readable import shown, why_damaged
 from peerwatch.settings.model import InputSettings

@@ -10,8 +10,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from peerwatch.connectors.seen import Lost
 from peerwatch.errors import UsageError
+from peerwatch.files.seen import Lost
 from peerwatch.readable import shown
 
 STATUS_SECONDS: Final = 1.0

@@ -14,10 +14,10 @@ from zlib import crc32
 
 import msgspec
 
-from peerwatch.connectors.position import EDGE, Prefix
-from peerwatch.connectors.rotated import Rotated, look_at_file, rotated_files
-from peerwatch.connectors.stored_file import STEP, PlainFile, StoredFile, open_file
 from peerwatch.errors import UsageError
+from peerwatch.files.position import EDGE, Prefix
+from peerwatch.files.rotated import Rotated, look_at_file, rotated_files
+from peerwatch.files.stored_file import STEP, PlainFile, StoredFile, open_file
 from peerwatch.readable import shown
 from peerwatch.settings.model import InputSettings
 

@@ -12,13 +12,13 @@ import anyio
 import pytest
 
 from peerwatch.connectors import checks
-from peerwatch.connectors.file_sink import FileSink
-from peerwatch.connectors.follow import FollowedLog
-from peerwatch.connectors.log_file import LogFile
-from peerwatch.connectors.position import position_of
 from peerwatch.connectors.records import Record, encoded
 from peerwatch.connectors.source import Block, Source
-from peerwatch.connectors.tail import Beginning
+from peerwatch.files.file_sink import FileSink
+from peerwatch.files.follow import FollowedLog
+from peerwatch.files.log_file import LogFile
+from peerwatch.files.position import position_of
+from peerwatch.files.tail import Beginning
 from peerwatch.network.events import CANONICAL
 
 CONTENT = b"".join(b'{"line": %d, "filled up": "%s"}\n' % (number, b"x" * (number % 50)) for number in range(60))

@@ -21,7 +21,7 @@ from support import befriend, purchase
 
 from peerwatch.actors import dispatcher
 from peerwatch.cli.main import cli
-from peerwatch.connectors.log_file import LogFile
+from peerwatch.files.log_file import LogFile
 from peerwatch.replay import explain
 from peerwatch.settings.model import Layer
 

@@ -17,8 +17,8 @@ from peerwatch.actors.snapshot import (
     ShardPart,
     SnapshotPart,
 )  # fmt: skip
-from peerwatch.connectors.position import Position
-from peerwatch.connectors.seen import Seen
+from peerwatch.files.position import Position
+from peerwatch.files.seen import Seen
 from peerwatch.judging.state import DISAGREED, Arrays, Counts, State
 from peerwatch.judging.verdict_hash import VerdictHash
 from peerwatch.runtime.checkpointer import Checkpointer

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from peerwatch.cli.options import layers_of, settings_options
-from peerwatch.connectors.descriptors import check_open
 from peerwatch.errors import RunError
+from peerwatch.files.descriptors import check_open
 from peerwatch.settings.model import resolve
 
 

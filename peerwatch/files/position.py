@@ -5,6 +5,8 @@ from zlib import crc32
 
 import msgspec
 
+from peerwatch.connectors.stream import StreamPosition
+
 EDGE: Final = 1024
 """Bytes at the beginning and at the end that are always compared; all bytes are summed up only where that pays."""
 
@@ -78,3 +80,10 @@ class Position(msgspec.Struct, frozen=True):
 def position_of(value: Any) -> Position:
     """The position that a checkpoint holds, which may have been read from JSON; None is the beginning of the log."""
     return Position() if value is None else msgspec.convert(value, Position)
+
+
+def place_of(value: Any) -> Position | StreamPosition:
+    """The position in a file or in a stream that a checkpoint holds, which may have been read from JSON."""
+    if isinstance(value, StreamPosition) or (isinstance(value, dict) and "after" in value):
+        return msgspec.convert(value, StreamPosition)
+    return position_of(value)

@@ -14,10 +14,10 @@ from zlib import crc32
 import msgspec
 
 from peerwatch import durable
-from peerwatch.connectors.position import EDGE, Fingerprint, Prefix
-from peerwatch.connectors.rotated import Rotated, rotated_files
-from peerwatch.connectors.stored_file import PlainFile, StoredFile, open_file, prefix_of
 from peerwatch.errors import SinkError, UsageError
+from peerwatch.files.position import EDGE, Fingerprint, Prefix
+from peerwatch.files.rotated import Rotated, rotated_files
+from peerwatch.files.stored_file import PlainFile, StoredFile, open_file, prefix_of
 from peerwatch.readable import shown
 
 LONGEST_LINE: Final = 1 << 20

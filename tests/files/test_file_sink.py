@@ -7,9 +7,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from peerwatch.connectors.file_sink import FileSink
 from peerwatch.connectors.records import FlaggedPurchase
 from peerwatch.errors import SinkError, UsageError
+from peerwatch.files.file_sink import FileSink
 
 
 async def test_a_started_sink_replaces_the_file(tmp_path: Path) -> None:

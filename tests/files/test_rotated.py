@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from peerwatch.connectors.rotated import rotated_files
+from peerwatch.files.rotated import rotated_files
 
 HOUR = 3600 * 10**9
 

@@ -12,10 +12,10 @@ import aiofiles
 import msgspec
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.descriptors import descriptor_of, name_of
-from peerwatch.connectors.output_file import LONGEST_LINE, OutputFile, Written, open_output
 from peerwatch.connectors.records import Record, encoded
 from peerwatch.errors import SinkError, UsageError
+from peerwatch.files.descriptors import descriptor_of, name_of
+from peerwatch.files.output_file import LONGEST_LINE, OutputFile, Written, open_output
 from peerwatch.readable import shown, why_unwritable
 
 

@@ -4,8 +4,8 @@ import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from peerwatch.connectors.position import EDGE, Position, Prefix
-from peerwatch.connectors.stored_file import STEP, StoredFile, open_file, prefix_of
+from peerwatch.files.position import EDGE, Position, Prefix
+from peerwatch.files.stored_file import STEP, StoredFile, open_file, prefix_of
 from peerwatch.network.decoder import line_feeds
 
 SUMMED: Final = 1 << 26

@@ -9,11 +9,11 @@ from stat import S_ISDIR, S_ISREG
 from typing import NamedTuple
 from zlib import crc32
 
-from peerwatch.connectors.generation import TICK_SECONDS, Generation, found_again
-from peerwatch.connectors.position import EDGE, Fingerprint, Position
-from peerwatch.connectors.rotated import Rotated, directories_of, look_at_file, rotated_files
-from peerwatch.connectors.seen import Lost, SeenFile, SeenFiles, not_ours
-from peerwatch.connectors.stored_file import PlainFile, StoredFile, open_file
+from peerwatch.files.generation import TICK_SECONDS, Generation, found_again
+from peerwatch.files.position import EDGE, Fingerprint, Position
+from peerwatch.files.rotated import Rotated, directories_of, look_at_file, rotated_files
+from peerwatch.files.seen import Lost, SeenFile, SeenFiles, not_ours
+from peerwatch.files.stored_file import PlainFile, StoredFile, open_file
 from peerwatch.readable import shown
 
 

@@ -13,11 +13,11 @@ import anyio
 import msgspec
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.generation import found_again, without_hole
-from peerwatch.connectors.position import Fingerprint, Position, Prefix, position_of
 from peerwatch.connectors.source import Block
-from peerwatch.connectors.stored_file import PlainFile
 from peerwatch.errors import BadEvent, SourceError, UsageError
+from peerwatch.files.generation import found_again, without_hole
+from peerwatch.files.position import Fingerprint, Position, Prefix, position_of
+from peerwatch.files.stored_file import PlainFile
 from peerwatch.network.decoder import line_feeds
 from peerwatch.network.events import CANONICAL, FieldNames, begin_of_line, parse_object
 from peerwatch.network.likeness import LOOKED_AT, looks_like

@@ -7,8 +7,8 @@ import anyio
 import pytest
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.follow import FollowedLog
-from peerwatch.connectors.tail import look_at
+from peerwatch.files.follow import FollowedLog
+from peerwatch.files.tail import look_at
 
 
 async def test_blocks_carry_their_places_through_a_rotation(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ async def test_an_unfinished_line_at_an_idle_exit(
 
 async def test_a_notification_wakes_the_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With polling switched off, a change of the file is still seen."""
-    monkeypatch.setattr("peerwatch.connectors.follow.POLL_SECONDS", 60.0)
+    monkeypatch.setattr("peerwatch.files.follow.POLL_SECONDS", 60.0)
     path = tmp_path / "log.json"
     await anyio.Path(path).write_bytes(b"")
     log = FollowedLog(str(path), beginning=await run_sync(look_at, path), warn=pytest.fail)

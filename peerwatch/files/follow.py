@@ -10,11 +10,11 @@ from typing import Any, Final
 import anyio
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.generation import Lines
-from peerwatch.connectors.log_file import BYTE_ORDER_MARK, CHUNK, last_line_waits
 from peerwatch.connectors.source import Block
-from peerwatch.connectors.tail import NEAR_END, QUIET_SECONDS, Beginning, Tail
 from peerwatch.errors import SourceError
+from peerwatch.files.generation import Lines
+from peerwatch.files.log_file import BYTE_ORDER_MARK, CHUNK, last_line_waits
+from peerwatch.files.tail import NEAR_END, QUIET_SECONDS, Beginning, Tail
 from peerwatch.network.events import CANONICAL, FieldNames
 from peerwatch.readable import shown
 

@@ -7,10 +7,10 @@ from zlib import crc32
 
 import msgspec
 
-from peerwatch.connectors.generation import SUMMED
-from peerwatch.connectors.position import EDGE, Fingerprint
-from peerwatch.connectors.rotated import Rotated
-from peerwatch.connectors.stored_file import STEP, PlainFile, StoredFile, open_file, prefix_of
+from peerwatch.files.generation import SUMMED
+from peerwatch.files.position import EDGE, Fingerprint
+from peerwatch.files.rotated import Rotated
+from peerwatch.files.stored_file import STEP, PlainFile, StoredFile, open_file, prefix_of
 
 MOST: Final = 10_000
 """Files that are remembered; the oldest are forgotten first."""

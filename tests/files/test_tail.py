@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from rotations import COMPRESS, Follower, Log, line
 from strategies import examples
 
-from peerwatch.connectors import stored_file, tail
-from peerwatch.connectors.position import EDGE
-from peerwatch.connectors.seen import Lost
-from peerwatch.connectors.tail import Beginning, look_at
+from peerwatch.files import stored_file, tail
+from peerwatch.files.position import EDGE
+from peerwatch.files.seen import Lost
+from peerwatch.files.tail import Beginning, look_at
 
 MOVES: Final = (
     "write", "write", "much", "rename", "rename", "copy", "compress", "read", "read", "step", "peek", "kill", "kill",

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 from zlib import crc32
 
-from peerwatch.connectors.position import EDGE, Fingerprint, Prefix
-from peerwatch.connectors.rotated import COMPRESSED
+from peerwatch.files.position import EDGE, Fingerprint, Prefix
+from peerwatch.files.rotated import COMPRESSED
 
 STEP: Final = 1 << 20
 """Bytes a read asks for where all of a file is looked at."""

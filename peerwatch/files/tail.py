@@ -2,7 +2,7 @@
 
 A file is known by what it holds: its first and last bytes up to where it has been read, and the sum of all of them.
 Device and inode are a hint that saves reading; names and times only give an order. `Tail` is a plain object over files;
-`peerwatch.connectors.follow` waits for them to grow.
+`peerwatch.files.follow` waits for them to grow.
 """
 
 import errno
@@ -14,13 +14,13 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from peerwatch.connectors.generation import Generation, Lines
-from peerwatch.connectors.log_file import CHUNK
-from peerwatch.connectors.log_files import LogFiles, Losses
-from peerwatch.connectors.position import Position
-from peerwatch.connectors.rotated import Rotated, rotated_files
-from peerwatch.connectors.seen import Seen, SeenFile, SeenFiles, not_ours
-from peerwatch.connectors.stored_file import StoredFile, prefix_of
+from peerwatch.files.generation import Generation, Lines
+from peerwatch.files.log_file import CHUNK
+from peerwatch.files.log_files import LogFiles, Losses
+from peerwatch.files.position import Position
+from peerwatch.files.rotated import Rotated, rotated_files
+from peerwatch.files.seen import Seen, SeenFile, SeenFiles, not_ours
+from peerwatch.files.stored_file import StoredFile, prefix_of
 from peerwatch.readable import shown
 
 QUIET_SECONDS: Final = 1.0

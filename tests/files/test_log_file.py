@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import purchase
 
-from peerwatch.connectors.log_file import CHUNK, LogFile
 from peerwatch.connectors.source import Block
 from peerwatch.errors import UsageError
+from peerwatch.files.log_file import CHUNK, LogFile
 
 EVENT = purchase(1, "1")
 

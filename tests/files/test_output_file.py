@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from rotations import COMPRESS, Log, decompressed, line
 from strategies import examples
 
-from peerwatch.connectors.output_file import OutputFile, Written, open_output
 from peerwatch.errors import SinkError, UsageError
+from peerwatch.files.output_file import OutputFile, Written, open_output
 
 
 def is_provisional(line: bytes) -> bool:
@@ -239,7 +239,7 @@ def test_where_no_new_file_can_be_made_the_old_one_is_written_on(
 
     path.rename(f"{path}.1")
     with monkeypatch.context() as patch:
-        patch.setattr("peerwatch.connectors.output_file.open_output", refuse)
+        patch.setattr("peerwatch.files.output_file.open_output", refuse)
         writer.write()
         writer.write()
         assert Path(f"{path}.1").read_bytes() == writer.expected
