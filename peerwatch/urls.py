@@ -24,6 +24,7 @@ HIDDEN: Final = "***"
 class ConnectorUrl(msgspec.Struct, frozen=True):
     """The parts of a URL, percent-decoded; `text` is all of it, as it was given, and must not be shown.
 
+    Several servers, `host:port,host:port`, are all in `host`, with their ports.
     In secrets `${NAME}` stands for an environment variable, `${file:PATH}` for the content of a file.
     """
 
@@ -128,7 +129,9 @@ def parsed(text: str) -> ConnectorUrl:
         raise UsageError(f"{redacted(text)}: what follows the # belongs to no server; write %23 where a # is meant")
     try:
         parts = urlsplit(safe)
-        port = parts.port
+        servers = parts.netloc.rpartition("@")[2]
+        several = "," in servers
+        port = None if several else parts.port
     except ValueError as error:
         raise UsageError(f"{redacted(text)} is not a URL: {error}") from None
 
@@ -138,7 +141,7 @@ def parsed(text: str) -> ConnectorUrl:
     return ConnectorUrl(
         text,
         scheme,
-        parts.hostname or "",
+        servers if several else parts.hostname or "",
         port,
         restored(unquote(parts.username)) if parts.username else None,
         restored(unquote(parts.password)) if parts.password is not None else None,

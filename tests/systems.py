@@ -45,7 +45,7 @@ class SinkSystem(ABC):
         """The URL of the test's own place, as a user writes it."""
 
     def make(self) -> None:  # noqa: B027  # most need nothing
-        """Make what the place needs before anybody writes there."""
+        """Make what the sink would not make by itself, with the server running."""
 
     async def open(self, stack: AsyncExitStack) -> StoreSink:
         """Open it, as a new process of the same run does."""

@@ -17,7 +17,7 @@ from anyio.to_thread import run_sync
 from peerwatch.connectors.http_client import TLS_OPTIONS, Answer, HttpClient, authority, pieces
 from peerwatch.connectors.records import DECISION, FLAGGED, Kind, Record
 from peerwatch.connectors.store import EXACTLY_ONCE, StoreContext
-from peerwatch.connectors.tables import TABLES, Column, row_of
+from peerwatch.connectors.tables import TABLES, SqlType, row_of
 from peerwatch.errors import SinkError, Unavailable, UsageError
 from peerwatch.urls import ConnectorUrl
 
@@ -201,21 +201,21 @@ def point(record: Record, run: str, times: Times) -> bytes:
     values = dict(zip(table.columns, row_of(record, run), strict=True))
     tags = [f",{name}={text}" for name in TAGS if (text := tag(values.get(name) or ""))]
     values["line"] = record.encode().rstrip(b"\n").decode()
-    columns = {**table.columns, "line": Column.TEXT}
+    columns = {**table.columns, "line": SqlType.TEXT}
     texts = {name: _field(column, values[name]) for name, column in columns.items() if name not in TAGS}
     fields = ",".join(f"{name}={text}" for name, text in texts.items() if text is not None)
     return f"{table.name}{''.join(tags)} {fields} {times.next(values['time'])}\n".encode()
 
 
-def _field(column: Column, value: Any) -> str | None:
+def _field(column: SqlType, value: Any) -> str | None:
     """A value as a field, None if there is none, or if it is no number that the database can hold."""
-    if value is None or column is Column.TIME:
+    if value is None or column is SqlType.TIME:
         return None
-    if column is Column.BOOLEAN:
+    if column is SqlType.BOOLEAN:
         return "true" if value else "false"
-    if column is Column.INTEGER:
+    if column is SqlType.INTEGER:
         return f"{int(value)}i"
-    if column is Column.TEXT:
+    if column is SqlType.TEXT:
         return quoted(value)
     number = float(value)
     return repr(number) if isfinite(number) else None

@@ -13,14 +13,14 @@ from anyio.to_thread import run_sync
 
 from peerwatch.connectors.records import Kind, Record
 from peerwatch.connectors.store import StoreContext
-from peerwatch.connectors.tables import MARKS, TABLES, Column, iso_time, row_of
+from peerwatch.connectors.tables import MARKS, TABLES, SqlType, iso_time, row_of
 from peerwatch.errors import SinkError, Unavailable, UsageError
 from peerwatch.readable import path_of, why_unwritable
 from peerwatch.urls import ConnectorUrl
 
-TYPES: Final[Mapping[Column, str]] = {
-    Column.INTEGER: "INTEGER", Column.TEXT: "TEXT", Column.DECIMAL: "TEXT", Column.REAL: "REAL",
-    Column.BOOLEAN: "INTEGER", Column.TIME: "TEXT",
+TYPES: Final[Mapping[SqlType, str]] = {
+    SqlType.INTEGER: "INTEGER", SqlType.TEXT: "TEXT", SqlType.DECIMAL: "TEXT", SqlType.REAL: "REAL",
+    SqlType.BOOLEAN: "INTEGER", SqlType.TIME: "TEXT",
 }  # fmt: skip
 """Decimals are text, because SQLite has none of 300 digits; so are times, in ISO 8601."""
 
@@ -118,7 +118,7 @@ class SqliteStore:
         table = TABLES[kind]
         types = table.columns.values()
         rows = [
-            [iso_time(value) if type_ is Column.TIME else value for type_, value in zip(types, row, strict=True)]
+            [iso_time(value) if type_ is SqlType.TIME else value for type_, value in zip(types, row, strict=True)]
             for row in (row_of(record, self._run) for record in records)
         ]
         marks = f"INSERT OR REPLACE INTO {MARKS.name} (run, kind, seq) VALUES (?, ?, ?)"

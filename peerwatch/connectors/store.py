@@ -150,9 +150,10 @@ class StoreSink:
 
     async def has_more(self, mark: Any) -> bool:
         """Whether more is there than had been sent, which somebody may have read."""
-        sent = msgspec.convert(mark, StoreMark).sent
+        known = msgspec.convert(mark, StoreMark)
+        self._store.memory = known.memory
         held = await self._persistently(self._store.marks)
-        return held is None or any(seq > sent.get(kind, 0) for kind, seq in held.items())
+        return held is None or any(seq > known.sent.get(kind, 0) for kind, seq in held.items())
 
     async def start(self, mark: Any = None, *, force: bool = False) -> None:
         """Go on behind a mark, or begin anew.
@@ -161,9 +162,9 @@ class StoreSink:
             UsageError: less is there than had been sent: it was wiped, or restored from a backup.
         """
         known = msgspec.convert(mark, StoreMark | None)
+        self._store.memory = known.memory if known is not None else None
         await self._persistently(lambda: self._store.prepare(anew=known is None))
         self._sent = dict(known.sent) if known is not None else {}
-        self._store.memory = known.memory if known is not None else None
         held = await self._persistently(self._store.marks) if self._delivery == EXACTLY_ONCE else None
         self._held = dict(held or {})
         if held is None or known is None:

@@ -9,6 +9,9 @@ import pytest
 from anyio.to_thread import run_sync
 from soak_connectors import soak
 from system_influxdb import InfluxSystem
+from system_kafka import KafkaSystem
+from system_nats import NatsSystem
+from system_postgresql import PostgresSystem
 from system_redis import RedisSystem
 from system_webhook import BatchedWebhookSystem, WebhookSystem
 from systems import SinkSystem, SqliteSystem
@@ -19,10 +22,13 @@ from peerwatch.studies.generate import Recipe, generate
 
 SYSTEMS: Final[dict[str, tuple[type[SinkSystem], str | None]]] = {
     "sqlite": (SqliteSystem, None),
+    "kafka": (KafkaSystem, "kafka"),
+    "postgresql": (PostgresSystem, "postgres"),
     "influxdb": (InfluxSystem, "influx"),
     "webhook": (WebhookSystem, "receiver_server"),
     "webhook-batch": (BatchedWebhookSystem, "receiver_server"),
     "redis": (RedisSystem, "redis_server"),
+    "nats": (NatsSystem, "nats_server"),
 }
 """Each system, and the fixture that starts its server."""
 WITH_SERVER: Final = [name for name, (_, fixture) in SYSTEMS.items() if fixture is not None]
