@@ -12,6 +12,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 import msgspec
+from anyio.to_thread import run_sync
 
 from peerwatch.connectors.http_client import TLS_OPTIONS, Answer, HttpClient, authority, pieces
 from peerwatch.connectors.records import DECISION, FLAGGED, Kind, Record
@@ -37,21 +38,22 @@ LATEST: Final = 9_214_646_400_000_000
 
 
 class Times:
-    """Gives each record of one kind a time in nanoseconds: the record's own microsecond, and a place within it.
+    """Gives each record of one kind a time of its own in nanoseconds, the same whenever it is written again.
 
-    The n-th of 1,000 places is open to records in the order of their microseconds: one goes to the first place whose
-    last record is of an earlier microsecond. So, in a log that is in order, the n-th record of a microsecond gets n
-    nanoseconds, and a late record gets the first place where nothing later has been: it need not be known which times
-    have been given, only the last microsecond of each place. No two records get the same time, for at one place the
-    microseconds only rise.
+    A microsecond has 1,000 places, one a nanosecond. A record goes to the first place where all records before are of
+    earlier microseconds. In a log that is in order the n-th record of a microsecond so gets n nanoseconds, and a late
+    record goes where nothing later has been. No two records get the same time, since at each place microseconds only
+    rise. The last microsecond of each place is all that must be remembered, 1,000 numbers at most.
 
-    If there is no such place, because more than 1,000 records are of one microsecond (the logs may tell whole seconds
-    alone), or because more than 1,000 of falling times precede it, the record moves to the first microsecond that has
-    one. Times depend on nothing but the records before, so going on with the same `last` gives the same times again.
+    If there is no such place, the record moves to the first microsecond that has one. That takes more than 1,000
+    records of one microsecond (logs may tell whole seconds alone), or 1,000 later ones before a late one.
+
+    A record's number modulo 1,000 would need no memory, but let one record replace another: in logs of whole seconds
+    many are of one microsecond. As a tag, the number would make each record a series.
     """
 
     def __init__(self, last: Sequence[int] = ()) -> None:
-        """Go on where each place has had a record of microsecond `last`; they fall from place to place."""
+        """Go on where these are the last microseconds; they fall from place to place."""
         self.last = list(last)
 
     def next(self, micros: int) -> int:
@@ -138,7 +140,7 @@ class InfluxStore:
         kind = records[0].kind
         memory = msgspec.convert(self.memory or {}, dict[Kind, list[int]])
         times = Times(memory.get(kind, ()))
-        points = [point(record, self._run, times) for record in records]
+        points = await run_sync(lambda: [point(record, self._run, times) for record in records])
         for begin, end in pieces(points, len(points)):
             if (await self._send(b"".join(points[begin:end]))).status != DONE:
                 await self._write_each(records[begin:end], points[begin:end])

@@ -8,7 +8,7 @@ import re
 import time
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import quote, unquote
@@ -32,7 +32,7 @@ MOST_IN_BATCH: Final = 1000
 class WebhookStore:
     """`https://host/hook`: one POST a record, in order, each after the answer to the one before."""
 
-    def __init__(self, url: ConnectorUrl, context: StoreContext, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, url: ConnectorUrl, context: StoreContext) -> None:
         """Name the receiver; nothing is connected.
 
         Raises:
@@ -41,7 +41,6 @@ class WebhookStore:
         self.url = url
         self.memory: Any = None
         self._run = context.run
-        self._clock = clock
         self._batch = _batch(url)
         if url.scheme == "http" and url.option("insecure", ("true", "false")) != "true" and not _is_loopback(url.host):
             raise UsageError(
@@ -103,7 +102,7 @@ class WebhookStore:
             progressed = True
 
     def _headers(self, key: str, body: bytes) -> Mapping[str, str]:
-        stamp = int(self._clock())
+        stamp = int(time.time())
         headers = {
             "Content-Type": "application/json",
             "Idempotency-Key": key,

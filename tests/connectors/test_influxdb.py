@@ -23,7 +23,7 @@ from peerwatch.connectors.checks import flagged
 from peerwatch.connectors.http_client import LARGEST_BODY, pieces
 from peerwatch.connectors.influxdb import EARLIEST, InfluxStore, Times
 from peerwatch.connectors.records import DECISION, FLAGGED, REJECT, DecisionRow, FlaggedPurchase, Kind, Record, encoded
-from peerwatch.connectors.store import EXACTLY_ONCE, StoreContext, StoreSink
+from peerwatch.connectors.store import EXACTLY_ONCE, StoreContext, StoreSink, unheard
 from peerwatch.errors import SinkError, UsageError
 from peerwatch.studies.generate import Recipe, generate
 from peerwatch.urls import parsed
@@ -115,7 +115,7 @@ def write(
 
     async def process() -> list[Any]:
         store = await run_sync(InfluxStore, parsed(url), context(*kinds, run=run))
-        sink = StoreSink(store, delivery=EXACTLY_ONCE, give_up=60.0, warn=print)
+        sink = StoreSink(store, delivery=EXACTLY_ONCE, give_up=60.0, warn=unheard)
         marks = []
         async with AsyncExitStack() as stack:
             await sink.open(stack)

@@ -22,7 +22,7 @@ from support import ROOT
 
 from peerwatch.connectors.checks import flagged
 from peerwatch.connectors.records import FLAGGED, REJECT, Kind, Record, Rejection, encoded, payload
-from peerwatch.connectors.store import EXACTLY_ONCE, StoreContext, StoreSink
+from peerwatch.connectors.store import EXACTLY_ONCE, StoreContext, StoreSink, unheard
 from peerwatch.connectors.webhook import WebhookStore, signature
 from peerwatch.errors import SinkError, UsageError
 from peerwatch.network.rejects import RejectedLine
@@ -49,7 +49,7 @@ def send(
     url: str,
     *batches: Sequence[Record],
     patience: float | None = None,
-    warn: Callable[[str], None] = print,
+    warn: Callable[[str], None] = unheard,
     give_up: float = 60.0,
 ) -> StoreSink:
     """Send batches, as a run does; an answer to them may take so many seconds."""
