@@ -413,7 +413,9 @@ def secret_server(keys: Certificates) -> Iterator[SecretNats]:
     yield from started(SecretNats)
 
 
-async def test_password_and_tls(system: NatsSystem, secret_server: SecretNats, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_password_and_tls(
+    system: NatsSystem, secret_server: SecretNats, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """A right password and known certificates get in; each wrong one is named, and the password never is."""
     good = secret_server.url
     monkeypatch.setenv("PEERWATCH_TEST_PASSWORD", "s3cret")
@@ -450,6 +452,7 @@ async def test_password_and_tls(system: NatsSystem, secret_server: SecretNats, m
     assert "refuses the user or the password" in told
     assert "g3heim" not in told
     assert "literal" not in await refusal(system, good.replace("${PEERWATCH_TEST_PASSWORD}", "literal"))
+    assert caplog.messages == []
 
 
 async def test_a_password_is_not_sent_without_the_tls_that_was_asked_for(
