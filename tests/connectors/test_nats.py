@@ -5,6 +5,7 @@ import os
 import random
 import re
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from itertools import count
@@ -25,7 +26,7 @@ from system_nats import NatsSource, NatsSystem
 from peerwatch.cli.main import cli
 from peerwatch.connectors import checks
 from peerwatch.connectors.records import DECISION, FLAGGED, REJECT, DecisionRow, Record, Rejection, encoded
-from peerwatch.connectors.registry import store_of, stream_of
+from peerwatch.connectors.registry import store_of, stream_of, target_of
 from peerwatch.connectors.store import AT_LEAST_ONCE, StoreContext, StoreSink
 from peerwatch.errors import SinkError, SourceError, Unavailable, UsageError
 from peerwatch.network.rejects import RejectedLine
@@ -657,3 +658,16 @@ def test_events_are_copied_to_it_and_back(system: NatsSystem, tmp_path: Path) ->
         result = CliRunner().invoke(cli, ["copy", *places])
         assert (result.exit_code, result.output) == (0, "2,506 events sent\n")
     assert (tmp_path / "back").read_bytes() == (tmp_path / "log").read_bytes()
+
+
+def test_a_missing_library_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a sink, a source and a target."""
+    monkeypatch.setitem(sys.modules, "nats", None)
+    url = "nats://127.0.0.1:1/k"
+    for make in (
+        lambda: store_of(parsed(url), StoreContext("run", frozenset({FLAGGED}))),
+        lambda: stream_of(parsed(url), 1.0),
+        lambda: target_of(url, 1.0),
+    ):
+        with pytest.raises(UsageError, match=re.escape("needs nats-py; install it: pip install 'peerwatch[nats]'")):
+            make()

@@ -5,6 +5,7 @@ import os
 import random
 import re
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from itertools import count
@@ -23,7 +24,7 @@ from system_redis import RedisSource, RedisSystem
 from peerwatch.cli.main import cli
 from peerwatch.connectors import checks
 from peerwatch.connectors.records import DECISION, FLAGGED, REJECT, DecisionRow, Record, Rejection, encoded
-from peerwatch.connectors.registry import store_of, stream_of
+from peerwatch.connectors.registry import store_of, stream_of, target_of
 from peerwatch.connectors.store import StoreContext, StoreSink
 from peerwatch.errors import SinkError, SourceError, Unavailable, UsageError
 from peerwatch.network.rejects import RejectedLine
@@ -557,3 +558,16 @@ def test_events_are_copied_to_it_and_back(system: RedisSystem, tmp_path: Path) -
         result = CliRunner().invoke(cli, ["copy", *places])
         assert (result.exit_code, result.output) == (0, "2,506 events sent\n")
     assert (tmp_path / "back").read_bytes() == (tmp_path / "log").read_bytes()
+
+
+def test_a_missing_library_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a sink, a source and a target."""
+    monkeypatch.setitem(sys.modules, "redis", None)
+    url = "redis://127.0.0.1:1/k"
+    for make in (
+        lambda: store_of(parsed(url), StoreContext("run", frozenset({FLAGGED}))),
+        lambda: stream_of(parsed(url), 1.0),
+        lambda: target_of(url, 1.0),
+    ):
+        with pytest.raises(UsageError, match=re.escape("needs redis; install it: pip install 'peerwatch[redis]'")):
+            make()
