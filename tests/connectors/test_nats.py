@@ -248,6 +248,18 @@ async def test_records_of_several_kinds_have_a_subject_each(system: NatsSystem) 
         assert (message["version"], message["kind"], message["run"], message["seq"]) == (1, kind, system.run, 1)
 
 
+async def test_two_kinds_do_not_share_a_subject(system: NatsSystem) -> None:
+    """Two sinks of one run that take different records to the same subject: the second one is refused."""
+    async with AsyncExitStack() as stack:
+        sink = await system.open(stack)
+        await sink.start()
+        await sink.write([checks.HELD])
+        system.kinds = frozenset({DECISION})
+        other = await system.open(stack)
+        with pytest.raises(UsageError, match=r"takes this run's flagged records; name another subject"):
+            await other.start()
+
+
 async def opened(system: NatsSystem, stack: AsyncExitStack) -> StoreSink:
     """The sink, however often the very first connection breaks."""
     while True:

@@ -211,6 +211,17 @@ async def test_records_of_several_kinds_have_a_key_each(system: RedisSystem) -> 
         assert (message["version"], message["kind"], message["run"], message["seq"]) == (1, kind, system.run, 1)
 
 
+async def test_two_kinds_do_not_share_a_key(system: RedisSystem) -> None:
+    """Two sinks of one run that take different records to the same key: the second one is refused."""
+    async with AsyncExitStack() as stack:
+        sink = await system.open(stack)
+        await sink.start()
+        system.kinds = frozenset({DECISION})
+        other = await system.open(stack)
+        with pytest.raises(UsageError, match=r"takes other records of this run; name another key"):
+            await other.start()
+
+
 async def opened(system: RedisSystem, stack: AsyncExitStack) -> StoreSink:
     """The sink, however often the very first connection breaks."""
     while True:
