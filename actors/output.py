@@ -1,6 +1,7 @@
 """Serialises results in order and hands them to the sinks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Final, Generic, NamedTuple, TypeVar
 
 import anyio
@@ -57,11 +58,16 @@ class OutputActor:
     async def run(self) -> None:
         """Write until the mailbox ends."""
         with self._inbox:
-            async for results in self._inbox:
-                if isinstance(results, SnapshotRequest):
-                    await self._send_part(results)
-                else:
-                    await self._write(results)
+            async for message in self._inbox:
+                waiting: list[Results] = []
+                for each in (message, *self._arrived()):
+                    if isinstance(each, SnapshotRequest):
+                        await self._write(waiting)
+                        waiting = []
+                        await self._send_part(each)
+                    else:
+                        waiting.append(each)
+                await self._write(waiting)
             await self._record(self.verdicts.unended())  # behind every snapshot: a later run writes it anew
             for outlet in self._outlets:
                 await outlet.sink.finish()
@@ -71,38 +77,41 @@ class OutputActor:
         if self._parts is not None:
             await self._parts.send(OutputPart(request.id, self.part, marks, self.written, self.verdicts.copy()))
 
-    async def _write(self, results: Results) -> None:
-        verdicts = [
-            FlaggedVerdict(one.seq, one.line, one.statistics.mean(), one.statistics.sd()) for one in results.flagged
-        ]
-        if verdicts:
-            pairs = zip(results.flagged, verdicts, strict=True)
-            await self._hand_out(
-                [
-                    FlaggedPurchase(
-                        one.seq, flagged_line(one.text, each.mean, each.sd, one.scoring, one.severity), one.names
-                    )
-                    for one, each in pairs
-                ]
-            )
-            self.written += len(verdicts)
-        if results.decisions:
-            await self._hand_out(results.decisions)
-        if results.notices:
-            await self._hand_out(results.notices)
-        if results.rejected:
-            numbered = enumerate(results.rejected, self._rejected + 1)
-            await self._hand_out([Rejection(number, line) for number, line in numbered])
-            self._rejected += len(results.rejected)
-        await self._record(self.verdicts.add(results.seq, verdicts, results.through))
-        self.through = results.through
+    def _arrived(self) -> Iterator[OutputMessage]:
+        """What has arrived in the meantime: a transaction of a sink costs about the same for one record or many."""
+        with suppress(anyio.WouldBlock, anyio.EndOfStream):
+            while True:
+                yield self._inbox.receive_nowait()
+
+    async def _write(self, batches: Sequence[Results]) -> None:
+        flagged: list[Record] = []
+        entries: list[LedgerEntry] = []
+        for results in batches:
+            verdicts = []
+            for one in results.flagged:
+                each = FlaggedVerdict(one.seq, one.line, one.statistics.mean(), one.statistics.sd())
+                line = flagged_line(one.text, each.mean, each.sd, one.scoring, one.severity)
+                flagged.append(FlaggedPurchase(one.seq, line, one.names))
+                verdicts.append(each)
+            entries += self.verdicts.add(results.seq, verdicts, results.through)
+        await self._hand_out(flagged)
+        self.written += len(flagged)
+        await self._hand_out([row for results in batches for row in results.decisions])
+        await self._hand_out([notice for results in batches for notice in results.notices])
+        rejected = [line for results in batches for line in results.rejected]
+        await self._hand_out([Rejection(number, line) for number, line in enumerate(rejected, self._rejected + 1)])
+        self._rejected += len(rejected)
+        await self._record(entries)
+        if batches:
+            self.through = batches[-1].through
 
     async def _record(self, entries: list[LedgerEntry]) -> None:
-        if entries:
-            await self._hand_out([LedgerRecord(entry) for entry in entries])
+        await self._hand_out([LedgerRecord(entry) for entry in entries])
 
     async def _hand_out(self, records: Sequence[Record]) -> None:
         """Write records of one kind to the sinks that take them, all at the same time."""
+        if not records:
+            return
         sinks = [outlet.sink for outlet in self._outlets if records[0].kind in outlet.records]
         if len(sinks) == 1:
             await sinks[0].write(records)

@@ -451,10 +451,10 @@ class Kafka(Server):
         """As a user writes it."""
         return f"kafka://{LOOPBACK}:{self.port}"
 
-    def prepare(self) -> None:
-        """Write its settings, and format its storage."""
+    def settings(self) -> dict[str, object]:
+        """Its settings."""
         controller = f"{LOOPBACK}:{self.free_port()}"
-        settings = {
+        return {
             "process.roles": "broker,controller",
             "node.id": 1,
             "listeners": f"PLAINTEXT://{LOOPBACK}:{self.port},CONTROLLER://{controller}",
@@ -473,9 +473,14 @@ class Kafka(Server):
             # a broker that was killed is let in again only when its session has expired
             "broker.session.timeout.ms": 2000,
             "broker.heartbeat.interval.ms": 250,
+            # a transaction that took too long is aborted soon after
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms": 100,
         }
+
+    def prepare(self) -> None:
+        """Write its settings, and format its storage."""
         path = self.directory / "server.properties"
-        path.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+        path.write_text("".join(f"{key}={value}\n" for key, value in self.settings().items()))
         cluster = "AAAAAAAAAAAAAAAAAAAAAA"
         self.run([*self._java(), "kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", str(path)])
 

@@ -18,7 +18,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from servers import SERVERS
+from receiver import Receiver
+from servers import SERVERS, Server
 from support import running, wait_until
 from systems import SinkSystem
 
@@ -61,15 +62,16 @@ def soak(system: SinkSystem, directory: Path, logs: tuple[bytes, bytes], *, kill
     for attempt in range(kills):
         begin, end = (len(lines) * place // (kills + 1) for place in (attempt, attempt + 1))
         live.write(b"".join(lines[begin:end]))
-        before, behind = through[begin], through[end]
-        wanted = rng.randint(min(before + 1, behind), behind)
+        first, behind = through[begin] + 1, through[end]  # once the first is there, this process has written it
+        assert first <= behind, f"no purchase is flagged in lines {begin + 1} to {end}; take a longer log"
+        wanted = rng.randint(first, behind)
         command = [*COMMAND, "--config", "live.yaml", "--shards", str(1 + attempt % 3)]
         with (directory / "messages").open("ab") as said, running(command, cwd=directory, stderr=said) as process:
             if attempt == 0:
                 wait_until(lambda: any(envelopes(directory / "state", InputSettings())), process)
                 system.run = next(envelopes(directory / "state", InputSettings()))[1].identity.run
             if attempt in without_server and system.server is not None:
-                wait_until(partial(has, system, rng.randint(before, wanted)), process)
+                wait_until(partial(has, system, rng.randint(first, wanted)), process)
                 system.server.kill()
                 system.server.start()
                 failed += 1
@@ -136,7 +138,8 @@ def main() -> None:
     with ExitStack() as stack:
         system = kind(directory)
         if fixture is not None:
-            servers = {server.name: server for server in SERVERS}
+            kinds: list[type[Server]] = [*SERVERS, Receiver]
+            servers = {server.name: server for server in kinds}
             system.server = stack.enter_context(servers[fixture.removesuffix("_server")]())
         system.make()
         happened = soak(

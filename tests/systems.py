@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from anyio.to_thread import run_sync
 from servers import Server
@@ -22,6 +22,8 @@ class SinkSystem(ABC):
     """One system, for one test: `server` is what can be killed and started again, None if there is no server."""
 
     server: Server | None = None
+    has_marks: ClassVar[bool] = True
+    """Whether it says what it holds; otherwise keys make repeats harmless, and what others did there is not seen."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -43,7 +45,7 @@ class SinkSystem(ABC):
         """The URL of the test's own place, as a user writes it."""
 
     def make(self) -> None:  # noqa: B027  # most need nothing
-        """Make what the place needs before anybody writes there."""
+        """Make what the sink would not make by itself, with the server running."""
 
     async def open(self, stack: AsyncExitStack) -> StoreSink:
         """Open it, as a new process of the same run does."""

@@ -83,14 +83,15 @@ class InterleavedStream:
                 f" {len(self._partitions)} now; begin anew with --reset"
             )
         self._position = known.journal
-        await run_sync(self._open)
+        self._close_journal()
+        if after is not None or self._again:
+            await run_sync(self._open)
         self._ahead = [deque() for _ in self._partitions]
         for partition, where in zip(self._partitions, self._after, strict=True):
             await partition.connect(where)
 
     def _open(self) -> None:
         """Read the journal behind the position; half a line at its end is what a crash has left, and cut off."""
-        self._close_journal()
         try:
             flags = os.O_RDONLY if self._again else os.O_RDWR | os.O_CREAT
             self._descriptor = os.open(self._path, flags | os.O_CLOEXEC, 0o666)
@@ -102,6 +103,7 @@ class InterleavedStream:
                     " bring it back, or begin anew with --reset"
                 )
             if not self._again:
+                durable.sync_directory(self._path.parent)  # it may just have been made
                 durable.truncate(self._descriptor, whole)
                 os.lseek(self._descriptor, whole, os.SEEK_SET)
         except OSError as error:
@@ -121,14 +123,18 @@ class InterleavedStream:
     def _close_journal(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
-            self._descriptor = -1
+        self._descriptor = -1
+        self._noted.clear()
 
     async def fetch(self, seconds: float) -> list[Entry]:
         """The next piece: that of the journal, else what the next partition has, which is noted first.
 
         Raises:
             SourceError: messages that the journal names are gone, or the journal cannot be written.
+            UsageError: the journal cannot be used.
         """
+        if self._descriptor < 0:  # what an earlier run has left is removed before a new one begins to read
+            await run_sync(self._open)
         if self._noted:
             piece = self._noted[0]
             entries = await self._piece(piece)

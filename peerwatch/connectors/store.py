@@ -228,16 +228,23 @@ class StoreSink:
             except (Unavailable, UsageError) as error:
                 if isinstance(error, UsageError) and connected:
                     raise
+                progressed = isinstance(error, Unavailable) and error.progressed
+                if progressed:  # it works, if badly
+                    began, pause = self._clock(), FIRST_PAUSE
                 if self._clock() - began >= self._give_up:
                     raise SinkError(
                         f"{self.name} has been away for {self._give_up:g} seconds: {error}; start it and run again"
                     ) from None
-                if self.away is None:
-                    self._warn(f"{self.name} does not answer: {error}; waiting for it")
-                self.away, connected = str(error), False
+                if not progressed:
+                    if self.away is None:
+                        self._warn(f"{self.name} does not answer: {error}; waiting for it")
+                    self.away = str(error)
+                connected = False
                 self.retries += 1
                 await self._store.close()
-                await anyio.sleep(jittered(pause))
+                asked = error.retry_after if isinstance(error, Unavailable) else 0.0
+                asked = min(asked, began + self._give_up - self._clock())
+                await anyio.sleep(max(asked, jittered(pause)))
                 pause = min(LONGEST_PAUSE, 2 * pause)
                 continue
             if self.away is not None:

@@ -144,5 +144,5 @@ async def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds 6 bytes, but 12 when the checkpoint was taken"):
         await read(opened(journal, [2, 1], positions[-1]))
     await anyio.Path(journal).write_bytes(b"nothing\n")
-    with pytest.raises(UsageError, match="is damaged"):
+    with pytest.raises(SourceError, match="is damaged"):
         await read(opened(journal, [2, 1]))
