@@ -1,4 +1,4 @@
-"""The examples of docs/connectors.md that need servers, run beside real ones."""
+"""The examples of the pages about connectors that need servers, run beside real ones."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,8 @@ import pytest
 from servers import Server
 from test_docs import DOCS, fences, typed
 
-EXAMPLES = [fence for fence in fences(DOCS / "connectors.md") if fence.not_run is not None]
+PAGES = [DOCS / "connectors.md", *sorted((DOCS / "connectors").glob("*.md"))]
+EXAMPLES = [fence for page in PAGES for fence in fences(page) if fence.not_run is not None]
 FIXTURES = {name: name for name in ("postgres", "influx", "kafka")} | {"redis": "redis_server", "nats": "nats_server"}
 
 
