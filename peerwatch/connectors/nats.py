@@ -29,19 +29,20 @@ MOST_MESSAGES: Final = 500
 READ_BYTES: Final = 1 << 22
 ROOM: Final = 1024
 """How many bytes the headers of a message may have."""
-MESSAGE_ID: Final = re.compile(r"^Nats-Msg-Id: (?P<run>[^\s:]+):[a-z]+:(?P<seq>\d+)\r$", re.MULTILINE)
+MESSAGE_ID: Final = re.compile(r"^Nats-Msg-Id: (?P<run>[^\s:]+):(?P<kind>[a-z]+):(?P<seq>\d+)\r$", re.MULTILINE)
 NOT_NEXT: Final = {10070, 10071}
 """JetStream's numbers for a message that does not follow the one that it names."""
-FULL: Final = {10023, 10047, 10076, 10077, 10122}
+FULL: Final = {10023, 10047, 10077}
 """Its numbers for a stream or a disk that is full until somebody makes room."""
 IDLE_SECONDS: Final = 600
 """A consumer that has not been asked for so long is removed by the server; then a new one is made."""
 
 
 class LastMessage(NamedTuple):
-    """The last message of a subject: the run and number of its record, and its own number in the stream."""
+    """The last message of a subject: the run, kind and number of its record, and its own number in the stream."""
 
     run: str
+    kind: str
     seq: int
     place: int
 
@@ -123,11 +124,10 @@ class NatsStore:
         marks: dict[Kind, int] = {}
         for kind in self._subjects:
             last = await self._last(kind)
-            if last is None or last.place <= self._begun(kind):
-                continue
-            if last.run != self._run:
+            if last is not None and last.run == self._run:
+                marks[kind] = last.seq
+            elif last is not None and last.place > self._begun(kind):
                 raise UsageError(self._taken(last.run))
-            marks[kind] = last.seq
         return marks
 
     async def append(self, records: Sequence[Record]) -> None:
@@ -178,11 +178,11 @@ class NatsStore:
             last = await self._last(kind)
         except UsageError as error:
             raise SinkError(str(error)) from None
-        if last is None or last.place <= self._begun(kind):
-            return records
-        if last.run != self._run:
+        if last is not None and last.run == self._run:
+            return [record for record in records if record.seq > last.seq]
+        if last is not None and last.place > self._begun(kind):
             raise SinkError(self._taken(last.run))
-        return [record for record in records if record.seq > last.seq]
+        return records
 
     def _portion(self, kind: Kind, records: Sequence[Record]) -> list[Message]:
         messages: list[Message] = []
@@ -237,13 +237,15 @@ class NatsStore:
             raise self._client.refused(answer)
         message = answer["message"]
         self._places[kind] = message["seq"]
-        found = MESSAGE_ID.search(b64decode(message.get("hdrs", "")).decode())
+        found = MESSAGE_ID.search(b64decode(message.get("hdrs", "")).decode(errors="replace"))
         if found is None:
             raise UsageError(
                 f"{self.url}: the last message of {subject} is none that a run of peerwatch has written; name another"
                 " subject"
             )
-        return LastMessage(found["run"], int(found["seq"]), message["seq"])
+        if found["run"] == self._run and found["kind"] != kind:
+            raise UsageError(f"{self.url}: {subject} takes this run's {found['kind']} records; name another subject")
+        return LastMessage(found["run"], found["kind"], int(found["seq"]), message["seq"])
 
     def _begun(self, kind: Kind) -> int:
         """The number of the last message that was there before this run."""

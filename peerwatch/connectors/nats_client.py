@@ -5,6 +5,7 @@ The client library is not to reconnect by itself: a connection that is lost ends
 
 import asyncio
 import json
+import logging
 import math
 import os
 import ssl
@@ -65,6 +66,7 @@ class NatsConnection:
             from nats.aio.client import Client as Connection  # noqa: PLC0415
         except ImportError:
             raise missing_library(url, "nats-py", "nats") from None
+        logging.getLogger("asyncio").addFilter(_is_news)
         self._errors = errors
         self._make = Connection
         self._url = url
@@ -339,6 +341,11 @@ class _Told:
             self.certificate = getattr(error, "verify_message", None) or error.reason or str(error)
         if self.error is None or type(error).__name__ != "NoServersError":
             self.error, self.text = error, _text(error)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a user should see this: the library forgets to tell asyncio of TLS, so each end of it is warned about."""
+    return "eof_received() has no effect" not in record.getMessage()
 
 
 def _text(error: BaseException) -> str:

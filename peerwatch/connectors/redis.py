@@ -27,12 +27,15 @@ MOST_ENTRIES: Final = 1000
 """How many entries are read at once; less if they are so large that they have more than `READ_BYTES`."""
 READ_BYTES: Final = 1 << 22
 
-# KEYS: the run's name and marks, and the streams. ARGV: the run, whether it begins anew, and the name of each mark.
+# KEYS: the run's name and marks, and the streams. ARGV: the run, whether it begins anew, and for each stream the names
+# of its mark and of its kind, and the kind.
 PREPARE: Final = """
 local run = redis.call('HGET', KEYS[1], 'run')
 for place = 2, #KEYS do
-  local known = run and redis.call('HEXISTS', KEYS[1], ARGV[place + 1]) == 1
+  local known = run and redis.call('HEXISTS', KEYS[1], ARGV[3 * place - 3]) == 1
   if redis.call('XLEN', KEYS[place]) > 0 and not known then return {'foreign', KEYS[place]} end
+  local kind = redis.call('HGET', KEYS[1], ARGV[3 * place - 2])
+  if run == ARGV[1] and kind and kind ~= ARGV[3 * place - 1] then return {'kind', KEYS[place]} end
 end
 if run and run ~= ARGV[1] then
   if ARGV[2] == '0' then return {'other', run} end
@@ -40,7 +43,8 @@ if run and run ~= ARGV[1] then
 end
 redis.call('HSET', KEYS[1], 'run', ARGV[1])
 for place = 2, #KEYS do
-  if redis.call('EXISTS', KEYS[place]) == 0 then redis.call('HDEL', KEYS[1], ARGV[place + 1]) end
+  redis.call('HSET', KEYS[1], ARGV[3 * place - 2], ARGV[3 * place - 1])
+  if redis.call('EXISTS', KEYS[place]) == 0 then redis.call('HDEL', KEYS[1], ARGV[3 * place - 3]) end
 end
 return {'prepared', ''}
 """
@@ -130,8 +134,12 @@ class RedisStore:
             UsageError: there are entries that no run of peerwatch has written, or, without `anew`, another run's.
         """
         keys = [self._holder, *self._keys.values()]
-        values = [self._run, str(int(anew)), *self._marks.values()]
+        values = [self._run, str(int(anew))]
+        for kind, mark in self._marks.items():
+            values += (mark, mark.replace("seq", "kind"), kind)
         ((said, what),) = await self._client.ask(("EVAL", PREPARE, len(keys), *keys, *values))
+        if said == b"kind":
+            raise UsageError(f"{self.url}: {what.decode()} takes other records of this run; name another key")
         if said == b"foreign":
             raise self._foreign(what.decode())
         if said == b"other":

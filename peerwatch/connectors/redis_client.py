@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from redis.asyncio import Connection
 
 PORT: Final = 6379
+CLOSE_SECONDS: Final = 1.0
+"""How long a connection is given to send what it has when it is closed."""
 CERTIFICATES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 """Options that name files, as redis-py calls them."""
 PASSING: Final = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "OOM", "MISCONF", "BUSY")
@@ -87,8 +89,8 @@ class RedisConnection:
         """Close the connection, if there is one."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(OSError, self._errors.RedisError):
-                await connection.disconnect(nowait=True)
+            with anyio.move_on_after(CLOSE_SECONDS), suppress(OSError, self._errors.RedisError):
+                await connection.disconnect()
 
     async def ask(self, *commands: tuple[Any, ...], wait: float = 0.0) -> list[Any]:
         """Send commands at once; the answers.

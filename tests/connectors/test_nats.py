@@ -5,6 +5,7 @@ import os
 import random
 import re
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from itertools import count
@@ -25,7 +26,7 @@ from system_nats import NatsSource, NatsSystem
 from peerwatch.cli.main import cli
 from peerwatch.connectors import checks
 from peerwatch.connectors.records import DECISION, FLAGGED, REJECT, DecisionRow, Record, Rejection, encoded
-from peerwatch.connectors.registry import store_of, stream_of
+from peerwatch.connectors.registry import store_of, stream_of, target_of
 from peerwatch.connectors.store import AT_LEAST_ONCE, StoreContext, StoreSink
 from peerwatch.errors import SinkError, SourceError, Unavailable, UsageError
 from peerwatch.network.rejects import RejectedLine
@@ -247,6 +248,18 @@ async def test_records_of_several_kinds_have_a_subject_each(system: NatsSystem) 
         assert (message["version"], message["kind"], message["run"], message["seq"]) == (1, kind, system.run, 1)
 
 
+async def test_two_kinds_do_not_share_a_subject(system: NatsSystem) -> None:
+    """Two sinks of one run that take different records to the same subject: the second one is refused."""
+    async with AsyncExitStack() as stack:
+        sink = await system.open(stack)
+        await sink.start()
+        await sink.write([checks.HELD])
+        system.kinds = frozenset({DECISION})
+        other = await system.open(stack)
+        with pytest.raises(UsageError, match=r"takes this run's flagged records; name another subject"):
+            await other.start()
+
+
 async def opened(system: NatsSystem, stack: AsyncExitStack) -> StoreSink:
     """The sink, however often the very first connection breaks."""
     while True:
@@ -413,7 +426,9 @@ def secret_server(keys: Certificates) -> Iterator[SecretNats]:
     yield from started(SecretNats)
 
 
-async def test_password_and_tls(system: NatsSystem, secret_server: SecretNats, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_password_and_tls(
+    system: NatsSystem, secret_server: SecretNats, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """A right password and known certificates get in; each wrong one is named, and the password never is."""
     good = secret_server.url
     monkeypatch.setenv("PEERWATCH_TEST_PASSWORD", "s3cret")
@@ -450,6 +465,7 @@ async def test_password_and_tls(system: NatsSystem, secret_server: SecretNats, m
     assert "refuses the user or the password" in told
     assert "g3heim" not in told
     assert "literal" not in await refusal(system, good.replace("${PEERWATCH_TEST_PASSWORD}", "literal"))
+    assert caplog.messages == []
 
 
 async def test_a_password_is_not_sent_without_the_tls_that_was_asked_for(
@@ -654,3 +670,16 @@ def test_events_are_copied_to_it_and_back(system: NatsSystem, tmp_path: Path) ->
         result = CliRunner().invoke(cli, ["copy", *places])
         assert (result.exit_code, result.output) == (0, "2,506 events sent\n")
     assert (tmp_path / "back").read_bytes() == (tmp_path / "log").read_bytes()
+
+
+def test_a_missing_library_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a sink, a source and a target."""
+    monkeypatch.setitem(sys.modules, "nats", None)
+    url = "nats://127.0.0.1:1/k"
+    for make in (
+        lambda: store_of(parsed(url), StoreContext("run", frozenset({FLAGGED}))),
+        lambda: stream_of(parsed(url), 1.0),
+        lambda: target_of(url, 1.0),
+    ):
+        with pytest.raises(UsageError, match=re.escape("needs nats-py; install it: pip install 'peerwatch[nats]'")):
+            make()

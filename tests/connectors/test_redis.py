@@ -5,6 +5,7 @@ import os
 import random
 import re
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from itertools import count
@@ -23,7 +24,7 @@ from system_redis import RedisSource, RedisSystem
 from peerwatch.cli.main import cli
 from peerwatch.connectors import checks
 from peerwatch.connectors.records import DECISION, FLAGGED, REJECT, DecisionRow, Record, Rejection, encoded
-from peerwatch.connectors.registry import store_of, stream_of
+from peerwatch.connectors.registry import store_of, stream_of, target_of
 from peerwatch.connectors.store import StoreContext, StoreSink
 from peerwatch.errors import SinkError, SourceError, Unavailable, UsageError
 from peerwatch.network.rejects import RejectedLine
@@ -208,6 +209,17 @@ async def test_records_of_several_kinds_have_a_key_each(system: RedisSystem) -> 
         assert name == b"1-0"
         message = msgspec.json.decode(fields[b"record"])
         assert (message["version"], message["kind"], message["run"], message["seq"]) == (1, kind, system.run, 1)
+
+
+async def test_two_kinds_do_not_share_a_key(system: RedisSystem) -> None:
+    """Two sinks of one run that take different records to the same key: the second one is refused."""
+    async with AsyncExitStack() as stack:
+        sink = await system.open(stack)
+        await sink.start()
+        system.kinds = frozenset({DECISION})
+        other = await system.open(stack)
+        with pytest.raises(UsageError, match=r"takes other records of this run; name another key"):
+            await other.start()
 
 
 async def opened(system: RedisSystem, stack: AsyncExitStack) -> StoreSink:
@@ -557,3 +569,16 @@ def test_events_are_copied_to_it_and_back(system: RedisSystem, tmp_path: Path) -
         result = CliRunner().invoke(cli, ["copy", *places])
         assert (result.exit_code, result.output) == (0, "2,506 events sent\n")
     assert (tmp_path / "back").read_bytes() == (tmp_path / "log").read_bytes()
+
+
+def test_a_missing_library_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a sink, a source and a target."""
+    monkeypatch.setitem(sys.modules, "redis", None)
+    url = "redis://127.0.0.1:1/k"
+    for make in (
+        lambda: store_of(parsed(url), StoreContext("run", frozenset({FLAGGED}))),
+        lambda: stream_of(parsed(url), 1.0),
+        lambda: target_of(url, 1.0),
+    ):
+        with pytest.raises(UsageError, match=re.escape("needs redis; install it: pip install 'peerwatch[redis]'")):
+            make()
