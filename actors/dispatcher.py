@@ -156,8 +156,10 @@ class Dispatcher:
             self._audit.close()
 
     def _mark(self, log: Source, position: Any) -> None:
-        """Add a bookmark if enough events have passed since the last one."""
+        """Add a bookmark if enough events have passed since the last one, and reading can begin again there."""
         events = self._done.events
+        if position is None:
+            return
         if not self._bookmarks or events - self._bookmarks[-1].events >= max(MARK_EVENTS, events // MARK_SHARE):
             self._bookmarks.append(Bookmark(events, log.judged, position))
 

@@ -45,4 +45,13 @@ class SinkError(RunError):
 
 
 class Unavailable(RunError):  # noqa: N818 (it is what the server is, and it may pass)
-    """A server does not answer at present. The text says why, without the server's name."""
+    """A server does not answer at present. The text says why, without the server's name.
+
+    `progressed` says that some of what it was given has been done since it failed last; it asks not to be tried again
+    before `retry_after` seconds.
+    """
+
+    def __init__(self, why: str, *, progressed: bool = False, retry_after: float = 0.0) -> None:
+        super().__init__(why)
+        self.progressed = progressed
+        self.retry_after = retry_after

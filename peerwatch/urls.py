@@ -12,6 +12,12 @@ from peerwatch.errors import UsageError
 
 _URL: Final = re.compile(r"[a-z][a-z0-9+]*://|sqlite:")
 _SECRET: Final = re.compile(r"\$\{(?:(?P<env>[A-Za-z_][A-Za-z0-9_]*)|file:(?P<file>[^}]+))\}")
+_HELD: Final = re.compile("\ue000([0-9]+)\ue001")
+_SECRET_OPTION: Final = re.compile(
+    r".*(token|secret|passw|passphrase|credential|signature).*|sig|code|((api|access)[-_]?)?key"
+)
+_SHOWN_OPTIONS: Final = ("batch", "insecure", "tls_ca", "tls_cert", "tls_key")
+"""The query parameters of a webhook that are peerwatch's own and no secrets."""
 HIDDEN: Final = "***"
 
 
@@ -19,7 +25,7 @@ class ConnectorUrl(msgspec.Struct, frozen=True):
     """The parts of a URL, percent-decoded; `text` is all of it, as it was given, and must not be shown.
 
     Several servers, `host:port,host:port`, are all in `host`, with their ports.
-    In a password `${NAME}` stands for an environment variable, `${file:PATH}` for the content of a file.
+    In secrets `${NAME}` stands for an environment variable, `${file:PATH}` for the content of a file.
     """
 
     text: str
@@ -32,29 +38,45 @@ class ConnectorUrl(msgspec.Struct, frozen=True):
     query: dict[str, str] = {}
 
     @property
-    def has_literal_password(self) -> bool:
-        """Whether the password itself is in the URL."""
-        return self.password is not None and _SECRET.fullmatch(self.password) is None
+    def target(self) -> str:
+        """What follows the host, path and query, as it was given."""
+        _, path, query = _split(self.text.partition("://")[2])
+        return path + query
 
-    def secret(self) -> str | None:
-        """The password, from where it is kept.
+    @property
+    def has_literal_password(self) -> bool:
+        """Whether the password itself, or another secret, is in the URL."""
+        options = [value for name, value in self.query.items() if _SECRET_OPTION.fullmatch(name.lower())]
+        return any(_SECRET.fullmatch(value) is None for value in (self.password, *options) if value is not None)
+
+    def secret(self, option: str | None = None) -> str | None:
+        """The password, or the secret that a query parameter holds, from where it is kept; None if there is none.
 
         Raises:
             UsageError: the environment variable or the file is missing.
         """
-        return _SECRET.sub(self._read_secret, self.password) if self.password is not None else None
+        value = self.password if option is None else self.query.get(option)
+        return _SECRET.sub(self._read_secret, value) if value is not None else None
+
+    def secrets_in(self, text: str) -> dict[str, str]:
+        """What each `${...}` in a part of the URL stands for.
+
+        Raises:
+            UsageError: the environment variable or the file is missing.
+        """
+        return {found[0]: self._read_secret(found) for found in _SECRET.finditer(text)}
 
     def _read_secret(self, found: re.Match[str]) -> str:
         name, file = found["env"], found["file"]
         if name is not None:
             if name not in os.environ:
-                raise UsageError(f"{self}: the environment variable {name} is not set; set it to the password")
+                raise UsageError(f"{self}: the environment variable {name} is not set; set it to the secret")
             return os.environ[name]
         try:
             return Path(file).expanduser().read_text().rstrip("\n")
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise UsageError(f"{self}: cannot read the password from {file}: {why}") from None
+            raise UsageError(f"{self}: cannot read the secret from {file}: {why}") from None
 
     def option(self, name: str, choices: tuple[str, ...] = ()) -> str | None:
         """The value of a query parameter, None if it is not there.
@@ -102,7 +124,9 @@ def parsed(text: str) -> ConnectorUrl:
     # a `${file:/path}` would end the host
     held = [found[0] for found in _SECRET.finditer(text)]
     numbers = count()
-    safe = _SECRET.sub(lambda _: f"secret-{next(numbers)}-", text)
+    safe = _SECRET.sub(lambda _: f"\ue000{next(numbers)}\ue001", text)
+    if "#" in safe:
+        raise UsageError(f"{redacted(text)}: what follows the # belongs to no server; write %23 where a # is meant")
     try:
         parts = urlsplit(safe)
         servers = parts.netloc.rpartition("@")[2]
@@ -110,18 +134,19 @@ def parsed(text: str) -> ConnectorUrl:
         port = None if several else parts.port
     except ValueError as error:
         raise UsageError(f"{redacted(text)} is not a URL: {error}") from None
-    password = unquote(parts.password) if parts.password is not None else None
-    if password is not None:
-        password = re.sub(r"secret-(\d+)-", lambda found: held[int(found[1])], password)
+
+    def restored(part: str) -> str:
+        return _HELD.sub(lambda found: held[int(found[1])], part) if held else part
+
     return ConnectorUrl(
         text,
         scheme,
         servers if several else parts.hostname or "",
         port,
-        unquote(parts.username) if parts.username else None,
-        password,
-        unquote(parts.path).removeprefix("/"),
-        dict(parse_qsl(parts.query, keep_blank_values=True)),
+        restored(unquote(parts.username)) if parts.username else None,
+        restored(unquote(parts.password)) if parts.password is not None else None,
+        restored(unquote(parts.path).removeprefix("/")),
+        {name: restored(value) for name, value in parse_qsl(parts.query, keep_blank_values=True)},
     )
 
 
@@ -137,20 +162,47 @@ def without_secrets(value: Any) -> Any:
 
 
 def redacted(text: str) -> str:
-    """A URL without its password; another text as it is."""
+    """A URL without its password and the secrets among its query parameters; another text as it is."""
     if not is_url(text) or "://" not in text:
         return text
     scheme, _, rest = text.partition("://")
-    place, slash, path = _split_authority(rest)
+    place, path, query = _split(rest)
     account, at, host = place.rpartition("@")
     user, colon, password = account.partition(":")
-    if not at or not colon or _SECRET.fullmatch(password):
-        return text
-    return f"{scheme}://{user}:{HIDDEN}@{host}{slash}{path}"
+    if at and colon and not _SECRET.fullmatch(password):
+        place = f"{user}:{HIDDEN}@{host}"
+    return f"{scheme}://{place}{path}{_redacted_query(scheme, query)}"
 
 
-def _split_authority(rest: str) -> tuple[str, str, str]:
-    """Authority, separator and path: a secret may hold slashes, so the last @ before the path counts."""
+def _redacted_query(scheme: str, query: str) -> str:
+    """A query, with its question mark, whose secrets are hidden; all that a webhook's receiver is told is one."""
+    from urllib.parse import unquote  # noqa: PLC0415 (likewise)
+
+    options = query.removeprefix("?").split("&")
+    for number, option in enumerate(options):
+        name, sign, value = option.partition("=")
+        plain = unquote(name).lower()
+        hides = _SECRET_OPTION.fullmatch(plain) is not None and value != ""
+        if scheme in {"http", "https"}:
+            hides = option != "" and plain not in _SHOWN_OPTIONS
+        if hides and not _SECRET.fullmatch(value):
+            options[number] = f"{name}={HIDDEN}" if sign else HIDDEN
+    return query[:1] + "&".join(options)
+
+
+def _split(rest: str) -> tuple[str, str, str]:
+    """Authority, path and query of what follows the scheme.
+
+    A secret may hold slashes, as a `${file:...}` or because somebody forgot to write them as %2F: where no port can
+    follow the first colon, the last @ of all ends the account.
+    """
     masked = _SECRET.sub(lambda found: "x" * len(found[0]), rest)
     end = next((place for place, char in enumerate(masked) if char in "/?#"), len(rest))
-    return rest[:end], rest[end : end + 1], rest[end + 1 :]
+    _, colon, port = masked[:end].rpartition(":")
+    no_port = colon and not re.fullmatch(r"[0-9]*(,.*)?|.*\]", port)
+    if "@" in masked[end:] and "@" not in masked[:end] and (no_port or masked[end] == "#"):
+        end = masked.rindex("@") + 1
+        end += next((place for place, char in enumerate(masked[end:]) if char in "/?#"), len(rest) - end)
+    begin = masked.find("?", end)
+    begin = begin if begin >= 0 else len(rest)
+    return rest[:end], rest[end:begin], rest[begin:]

@@ -57,7 +57,12 @@ class Checkpointer:
         """When the newest checkpoint was written, in seconds since 1970; 0 if none has been."""
 
     def due(self, events: int, position: Any, last: bool) -> SnapshotRequest | None:  # noqa: FBT001 (the dispatcher's question)
-        """A request for a snapshot to send along if one is due: by time, by events, or behind the last block."""
+        """A request for a snapshot to send along if one is due: by time, by events, or behind the last block.
+
+        None where reading could not go on: within a source that has no position before its end.
+        """
+        if position is None and events:
+            return None
         now = self._clock()
         is_due = now - self._last_time >= self._seconds or events - self._last_events >= self._events
         if not last and (self._pending or not is_due or position == self._last_position):

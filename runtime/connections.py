@@ -12,9 +12,10 @@ from peerwatch.connectors.descriptors import descriptor_of
 from peerwatch.connectors.records import FLAGGED
 from peerwatch.connectors.registry import store_of, stream_of
 from peerwatch.connectors.store import StoreContext
+from peerwatch.connectors.table_by_name import is_table
 from peerwatch.errors import PeerwatchError
 from peerwatch.readable import shown, why_unwritable
-from peerwatch.runtime.preflight import output_paths
+from peerwatch.runtime.preflight import open_table, output_paths
 from peerwatch.settings.model import Settings
 from peerwatch.urls import is_url, parsed, redacted
 
@@ -33,9 +34,13 @@ async def checked(settings: Settings) -> list[Connection]:
     Raises:
         UsageError: no output is set.
     """
-    paths = output_paths(settings)
+    paths = await run_sync(output_paths, settings)
     found = []
-    for key, place in (("input.batch", settings.input.batch), ("input.stream", settings.input.stream)):
+    batch, stream = settings.input.batch, settings.input.stream
+    if batch is not None and is_table(batch):
+        found.append(await _connection("input.batch", batch, _read_table, settings))
+        batch = None
+    for key, place in (("input.batch", batch), ("input.stream", stream)):
         if place is not None:
             found.append(await _connection(key, place, _read_url if is_url(place) else _read_file, settings))
     named = [(f"output.{name}", place) for name, place in paths._asdict().items()]
@@ -61,6 +66,11 @@ async def _read_url(place: str, settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(stream.close)
         await stream.connect(None)
+
+
+async def _read_table(place: str, settings: Settings) -> None:
+    async with AsyncExitStack() as stack:
+        await open_table(settings, place, None, lambda _: None, stack)
 
 
 async def _write_url(place: str, settings: Settings) -> None:

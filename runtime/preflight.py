@@ -18,6 +18,8 @@ from peerwatch.connectors.position import Position, position_of
 from peerwatch.connectors.registry import stream_of
 from peerwatch.connectors.rotated import rotated_files
 from peerwatch.connectors.stream import Stream, StreamSource
+from peerwatch.connectors.table import TableSource
+from peerwatch.connectors.table_by_name import is_table, table_of
 from peerwatch.connectors.tail import Beginning
 from peerwatch.errors import PeerwatchError, Unavailable, UsageError
 from peerwatch.readable import shown
@@ -27,7 +29,7 @@ from peerwatch.urls import is_url, parsed, redacted
 
 NOT_SET: Final = '"{key}" is not set: name {what} as {option} on the command line, or set it in the config'
 
-AnyLog: TypeAlias = LogFile | FollowedLog | StreamSource
+AnyLog: TypeAlias = LogFile | FollowedLog | StreamSource | TableSource
 
 
 class Outputs(NamedTuple):
@@ -77,17 +79,19 @@ async def open_logs(
     names = settings.input.names()
     facts = checkpoint.envelope.facts if checkpoint is not None else None
     logs: list[AnyLog] = []
-    if settings.input.batch is not None and (facts is None or not facts.judged):
+    batch = settings.input.batch
+    if batch is not None and (facts is None or not facts.judged):
         begun = facts.position if facts is not None else None
-        if is_url(settings.input.batch):
-            logs.append(await _open_stream(settings, settings.input.batch, begun, warn, stack, judged=False))
-    if settings.input.batch is not None and not is_url(settings.input.batch) and (facts is None or not facts.judged):
-        begun = facts.position if facts is not None else None
-        batch = LogFile(settings.input.batch, judged=False, position=begun, resumable=resumable, names=names)
-        await batch.open(stack)
-        if begun is None:
-            await batch.read_ahead()
-        logs.append(batch)
+        if is_table(batch):
+            logs.append(await open_table(settings, batch, begun, warn, stack))
+        elif is_url(batch):
+            logs.append(await _open_stream(settings, batch, begun, warn, stack, judged=False))
+        else:
+            log = LogFile(batch, judged=False, position=begun, resumable=resumable, names=names)
+            await log.open(stack)
+            if begun is None:
+                await log.read_ahead()
+            logs.append(log)
     position = facts.position if facts is not None and facts.judged else None
     if is_url(stream):
         again = beginning.again
@@ -110,6 +114,21 @@ async def open_logs(
     log = LogFile(stream, judged=True, position=position, resumable=resumable, warn=warn, names=names)
     await log.open(stack)
     return [*logs, log]
+
+
+async def open_table(
+    settings: Settings, name: str, position: Any, warn: Callable[[str], None], stack: AsyncExitStack
+) -> TableSource:
+    """Open the table that is named in place of a batch log; a position is its end.
+
+    Raises:
+        UsageError: it cannot be read, or lacks a column.
+    """
+    servers = settings.servers
+    table = await run_sync(table_of, name, servers.timeout, servers.give_up, warn)
+    source = TableSource(redacted(name), table, position=position, names=settings.input.names())
+    await source.open(stack)
+    return source
 
 
 async def _interleaved(stream: Stream, settings: Settings, *, again: bool) -> Stream:
@@ -171,7 +190,7 @@ async def known_header(settings: Settings) -> Layer:
         UsageError: the header is invalid.
     """
     path = settings.input.batch
-    if path is None or not await anyio.Path(path).is_file():
+    if path is None or is_table(path) or not await anyio.Path(path).is_file():
         return Layer({}, {})
     async with AsyncExitStack() as stack:
         log = LogFile(path, judged=False)
@@ -184,11 +203,13 @@ async def known_header(settings: Settings) -> Layer:
 
 
 async def read_header(settings: Settings) -> Layer:
-    """Read D and T from the header line of the batch log named in `settings`.
+    """Read D and T from the header line of the batch log named in `settings`. Empty for a table or a server.
 
     Raises:
         UsageError: the log cannot be read, or its header is invalid.
     """
+    if is_table(settings.input.batch or "") or is_url(settings.input.batch or ""):
+        return Layer({}, {})
     async with AsyncExitStack() as stack:
         log = LogFile(settings.input.batch or "", judged=False)
         await log.open(stack)

@@ -328,7 +328,7 @@ class Redis(Server):
 
 
 class Nats(Server):
-    """NATS with JetStream."""
+    """NATS with JetStream; every message is durable when it is acknowledged."""
 
     name = "nats"
     programs = ("nats-server",)
@@ -339,10 +339,23 @@ class Nats(Server):
         """As a user writes it."""
         return f"nats://{LOOPBACK}:{self.port}"
 
+    def prepare(self) -> None:
+        """Write its settings: messages of more than a mebibyte, each on the disk before it is acknowledged."""
+        data = self.directory / "data"
+        (self.directory / "nats.conf").write_text(
+            f"""\
+            max_payload: 8MB
+            jetstream {{
+              store_dir: "{data}"
+              sync_interval: always
+            }}
+            """
+        )
+
     def command(self) -> list[str]:
         """What starts it."""
         where = ["-a", LOOPBACK, "-p", str(self.port)]
-        return [installed("nats-server"), *where, "-js", "-sd", str(self.directory / "data")]
+        return [installed("nats-server"), *where, "-c", str(self.directory / "nats.conf")]
 
     def answers(self) -> bool:
         """Whether it answers a ping; it listens once JetStream has recovered."""

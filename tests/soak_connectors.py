@@ -18,7 +18,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from servers import SERVERS
+from receiver import Receiver
+from servers import SERVERS, Server
 from support import running, wait_until
 from systems import SinkSystem
 
@@ -137,7 +138,8 @@ def main() -> None:
     with ExitStack() as stack:
         system = kind(directory)
         if fixture is not None:
-            servers = {server.name: server for server in SERVERS}
+            kinds: list[type[Server]] = [*SERVERS, Receiver]
+            servers = {server.name: server for server in kinds}
             system.server = stack.enter_context(servers[fixture.removesuffix("_server")]())
         system.make()
         happened = soak(

@@ -5,10 +5,31 @@ from typing import Any
 
 import msgspec
 import redis
+from anyio.to_thread import run_sync
+from servers import Server
 from systems import SinkSystem, SourceSystem
 
 
-class RedisSystem(SinkSystem):
+class RedisClient:
+    """What a user of Redis' own client does."""
+
+    server: Server | None
+
+    def client(self) -> "redis.Redis":
+        """The client."""
+        assert self.server is not None
+        return redis.Redis.from_url(self.server.url)
+
+    async def ask(self, *command: Any) -> Any:
+        """The answer to a command."""
+        return await run_sync(self._ask, command)
+
+    def _ask(self, command: Sequence[Any]) -> Any:
+        with self.client() as client:
+            return client.execute_command(*command)
+
+
+class RedisSystem(RedisClient, SinkSystem):
     """A key of its own in Redis."""
 
     @property
@@ -17,15 +38,9 @@ class RedisSystem(SinkSystem):
         assert self.server is not None
         return f"{self.server.url}/{self.place}"
 
-    def client(self) -> "redis.Redis":
-        """Redis' own client."""
-        assert self.server is not None
-        return redis.Redis.from_url(self.server.url)
-
     def messages(self) -> list[dict[str, Any]]:
         """All that a reader of the stream gets."""
-        with self.client() as client:
-            entries: Any = client.xrange(self.place)
+        entries = self._ask(("XRANGE", self.place, "-", "+"))
         return [msgspec.json.decode(fields[b"record"]) for _, fields in entries]
 
     def flagged(self) -> bytes:
@@ -34,11 +49,10 @@ class RedisSystem(SinkSystem):
 
     def wipe(self) -> None:
         """Delete the stream."""
-        with self.client() as client:
-            client.delete(self.place)
+        self._ask(("DEL", self.place))
 
 
-class RedisSource(SourceSystem):
+class RedisSource(RedisClient, SourceSystem):
     """A stream of its own in Redis."""
 
     @property
@@ -47,15 +61,9 @@ class RedisSource(SourceSystem):
         assert self.server is not None
         return f"{self.server.url}/{self.place}"
 
-    def client(self) -> "redis.Redis":
-        """Redis' own client."""
-        assert self.server is not None
-        return redis.Redis.from_url(self.server.url)
-
     def make(self) -> None:
         """A stream without entries, as a consumer group makes it."""
-        with self.client() as client:
-            client.xgroup_create(self.place, "readers", mkstream=True)
+        self._ask(("XGROUP", "CREATE", self.place, "readers", "$", "MKSTREAM"))
 
     def put(self, lines: Sequence[bytes]) -> None:
         """Each line is an entry of one field."""
@@ -66,6 +74,4 @@ class RedisSource(SourceSystem):
 
     def trim(self, count: int) -> None:
         """Keep all but the first entries."""
-        with self.client() as client:
-            length: Any = client.xlen(self.place)
-            client.xtrim(self.place, maxlen=length - count, approximate=False)
+        self._ask(("XTRIM", self.place, "MAXLEN", self._ask(("XLEN", self.place)) - count))

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from anyio.to_thread import run_sync
 from servers import Server
@@ -22,6 +22,8 @@ class SinkSystem(ABC):
     """One system, for one test: `server` is what can be killed and started again, None if there is no server."""
 
     server: Server | None = None
+    has_marks: ClassVar[bool] = True
+    """Whether it says what it holds; otherwise keys make repeats harmless, and what others did there is not seen."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -29,6 +31,7 @@ class SinkSystem(ABC):
         """A name that nothing else in the system has."""
         self.kinds: frozenset[Kind] = frozenset({FLAGGED})
         self.give_up = 60.0
+        self.timeout = 5.0
         self.warnings: list[str] = []
         self.begin_run()
 
@@ -46,7 +49,8 @@ class SinkSystem(ABC):
 
     async def open(self, stack: AsyncExitStack) -> StoreSink:
         """Open it, as a new process of the same run does."""
-        store = await run_sync(store_of, parsed(self.url), StoreContext(self.run, self.kinds, timeout=5.0))
+        context = StoreContext(self.run, self.kinds, timeout=self.timeout, warn=self.warnings.append)
+        store = await run_sync(store_of, parsed(self.url), context)
         sink = StoreSink(store, delivery=EXACTLY_ONCE, give_up=self.give_up, warn=self.warnings.append)
         await sink.open(stack)
         return sink

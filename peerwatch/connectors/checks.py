@@ -17,9 +17,9 @@ OpenSource = Callable[[Any, AsyncExitStack], Awaitable[Source]]
 """Opens a source of given lines behind a position (None: from the beginning); it is closed with the stack."""
 
 
-def flagged(seq: int, user: str = "1", amount: str = "1601.83") -> FlaggedPurchase:
+def flagged(seq: int, user: str = "1", amount: str = "1601.83", timestamp: str | None = None) -> FlaggedPurchase:
     """A flagged purchase to write."""
-    stamp = f"2017-06-13 11:33:{seq // 1000 % 60:02}.{seq % 1000:06}"
+    stamp = timestamp or f"2017-06-13 11:33:{seq // 1000 % 60:02}.{seq % 1000:06}"
     fields = {
         "event_type": "purchase",
         "timestamp": stamp,
@@ -126,11 +126,16 @@ async def check_sink_begins_anew(sink: SinkUnderTest) -> None:
 
 
 async def check_sink_takes_any_purchase(sink: SinkUnderTest) -> None:
-    """Ids of any characters, a line of a mebibyte, an amount of 300 digits: what is read is what was written."""
+    """Ids of any characters, a line of a mebibyte, any amount and time: what is read is what was written."""
     records = [
         flagged(1, user="Zo\u00eb \U0001f600 '; DROP TABLE x; -- %s $1 \\\" ,=\t"),
         flagged(2, amount="9" * 300 + ".123456"),
         flagged(3, user="x" * (1 << 20)),
+        flagged(4, user="a\0b"),
+        flagged(5, amount="0e99999999999"),
+        flagged(6, amount="+.5"),
+        flagged(7, amount="1E+307", timestamp="0001-01-01 00:00:00+23:59"),
+        flagged(8, amount="25.e-1", timestamp="9999-12-31 23:59:59.999999-23:59"),
     ]
     async with AsyncExitStack() as stack:
         opened = await sink.open(stack)

@@ -11,7 +11,7 @@ from anyio.to_thread import run_sync
 
 from peerwatch.connectors.kafka_client import KafkaClient
 from peerwatch.connectors.records import DECISION, FLAGGED, LEDGER, NOTICE, REJECT, Kind, Record, payload
-from peerwatch.connectors.store import EXACTLY_ONCE, StoreContext
+from peerwatch.connectors.store import AT_LEAST_ONCE, EXACTLY_ONCE, StoreContext
 from peerwatch.connectors.stream import Entry
 from peerwatch.errors import SinkError, SourceError, Unavailable, UsageError
 from peerwatch.urls import ConnectorUrl
@@ -267,20 +267,33 @@ class KafkaStore:
         """
         await run_sync(self._append, records)
 
+    async def send(self, values: Sequence[bytes]) -> None:
+        """Write messages as they are, at least once, to the one topic of a store that is not exactly once.
+
+        Raises:
+            SinkError: they are refused.
+        """
+        await run_sync(self._write, next(iter(self._topics)), values, None)
+
     def _append(self, records: Sequence[Record]) -> None:
-        kind, producer, codes = records[0].kind, self._producer, self._client.codes
+        values = [msgspec.json.encode(payload(record, self._run)) for record in records]
+        self._write(records[0].kind, values, records[-1].seq)
+
+    def _write(self, kind: Kind, values: Sequence[bytes], last: int | None) -> None:
+        """Write messages, and in a transaction the mark that they bring: the number of the `last` record."""
+        producer, codes = self._producer, self._client.codes
         if producer is None:
             raise Unavailable("the producer is closed")
         producer.poll(0)
         self._client.check()
         try:
-            if not self._exactly_once:
-                self._send(producer, records)
+            if not self._exactly_once or last is None:
+                self._send(producer, kind, values)
                 return
             producer.begin_transaction()
-            self._send(producer, records)
-            self._commit(producer, {kind: (records[-1].seq, self._end)})
-            self._marks[kind], self._ends[kind] = records[-1].seq, self._end
+            self._send(producer, kind, values)
+            self._commit(producer, {kind: (last, self._end)})
+            self._marks[kind], self._ends[kind] = last, self._end
         except self._client.errors as exception:
             error = exception.args[0]
             if error.code() in {codes._FENCED, codes.PRODUCER_FENCED, codes.INVALID_PRODUCER_EPOCH}:
@@ -292,12 +305,11 @@ class KafkaStore:
                     producer.abort_transaction(self._client.timeout)
             raise SinkError(str(failure)) if isinstance(failure, UsageError) else failure from None
 
-    def _send(self, producer: "Producer", records: Sequence[Record]) -> None:
-        """Send records, and wait until they are written."""
-        topic, deadline = self._topics[records[0].kind], time.monotonic() + self._client.timeout
+    def _send(self, producer: "Producer", kind: Kind, values: Sequence[bytes]) -> None:
+        """Send messages, and wait until they are written."""
+        topic, deadline = self._topics[kind], time.monotonic() + self._client.timeout
         self._failed = None
-        for record in records:
-            value = msgspec.json.encode(payload(record, self._run))
+        for value in values:
             while True:
                 try:
                     producer.produce(topic, value, partition=0)
@@ -339,6 +351,41 @@ class KafkaStore:
         """What the last record of a topic says of itself."""
         last = self._client.last_record(self._reader, topic)
         return Origin.of(last) if last is not None else None
+
+
+class KafkaTarget:
+    """`kafka://host:9092/topic`: each event is a message in the first partition; a topic that is not there is made."""
+
+    def __init__(self, url: ConnectorUrl, timeout: float) -> None:
+        """Name the topic; nothing is connected.
+
+        Raises:
+            UsageError: the library is missing, or the URL is malformed.
+        """
+        self._store = KafkaStore(url, StoreContext("copy", frozenset({FLAGGED}), AT_LEAST_ONCE, timeout))
+
+    async def connect(self) -> None:
+        """Connect, and make the topic if need be.
+
+        Raises:
+            UsageError: the server refuses the user, or the user the topic.
+            Unavailable: it does not answer.
+        """
+        await self._store.connect()
+        await self._store.prepare(anew=False)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._store.close()
+
+    async def send(self, lines: Sequence[bytes]) -> None:
+        """Send events, and wait until the brokers have them.
+
+        Raises:
+            SinkError: they are refused.
+            Unavailable: no server answers.
+        """
+        await self._store.send(lines)
 
 
 class KafkaStream:

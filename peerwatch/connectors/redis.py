@@ -11,20 +11,22 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import orjson
 
-from peerwatch.connectors.records import DECISION, FLAGGED, REJECT, Kind, Record, payload
-from peerwatch.connectors.redis_client import CERTIFICATES, Client
+from peerwatch.connectors.records import DECISION, FLAGGED, NOTICE, REJECT, Kind, Record, payload
+from peerwatch.connectors.redis_client import CERTIFICATES, RedisConnection
 from peerwatch.connectors.store import StoreContext
 from peerwatch.connectors.stream import Entry
+from peerwatch.connectors.target import portions
 from peerwatch.errors import SinkError, UsageError
 from peerwatch.urls import ConnectorUrl
 
-SUFFIXES: Final[Mapping[Kind, str]] = {FLAGGED: "", DECISION: ":decisions", REJECT: ":rejects"}
+SUFFIXES: Final[Mapping[Kind, str]] = {FLAGGED: "", DECISION: ":decisions", REJECT: ":rejects", NOTICE: ":notices"}
 """What a key gets behind its name if a run writes records of several kinds there."""
 LARGEST_PORTION: Final = 1 << 20
 """Records are sent in portions of about so many bytes: Redis answers nobody else while it adds one."""
 MOST_ENTRIES: Final = 1000
 """How many entries are read at once; less if they are so large that they have more than `READ_BYTES`."""
 READ_BYTES: Final = 1 << 22
+
 # KEYS: the run's name and marks, and the streams. ARGV: the run, whether it begins anew, and the name of each mark.
 PREPARE: Final = """
 local run = redis.call('HGET', KEYS[1], 'run')
@@ -76,7 +78,7 @@ class RedisStore:
         self.memory: Any = None
         self._run = context.run
         self._warn = context.warn
-        self._client = Client(url, context.timeout)
+        self._client = RedisConnection(url, context.timeout)
         self._holder = f"{url.path}:run"
         several = len(context.records) > 1
         self._keys = {kind: url.path + SUFFIXES[kind] * several for kind in sorted(context.records)}
@@ -149,10 +151,10 @@ class RedisStore:
             return {}
         marks: dict[Kind, int] = {}
         for (kind, key), number, said in zip(self._keys.items(), numbers, states, strict=True):
-            state, mark = _State.of(said), int(number or 0)
-            if state is None or state.last == _Id(0, 0):
+            state, mark = StreamState.of(said), int(number or 0)
+            if state is None or state.last == EntryId(0, 0):
                 continue  # it was deleted
-            if state.last != _Id(mark, 0):
+            if state.last != EntryId(mark, 0):
                 raise UsageError(
                     f"{self.url}: the last entry of {key} is {state.last}, but this run has added {mark}-0 last:"
                     " somebody else writes there too; name another key"
@@ -205,14 +207,57 @@ def _portions(records: Sequence[Record], run: str) -> Iterator[list[bytes]]:
     yield portion
 
 
-class _Id(NamedTuple):
+class RedisTarget:
+    """`redis://host:6379/purchases`: each event is an entry of one field, `event`, or the one that `?field=` names."""
+
+    def __init__(self, url: ConnectorUrl, timeout: float) -> None:
+        """Read the URL; nothing is connected.
+
+        Raises:
+            UsageError: it is malformed, or the library is missing.
+        """
+        url.check_options("db", "field", *CERTIFICATES)
+        self._key = url.path
+        self._field = url.option("field") or "event"
+        self._client = RedisConnection(url, timeout)
+
+    async def connect(self) -> None:
+        """Connect. Redis makes a stream with its first entry.
+
+        Raises:
+            UsageError: Redis refuses the user or the database, or the key is no stream's.
+            Unavailable: it does not answer.
+        """
+        await self._client.connect()
+        await self._client.ask(("XLEN", self._key))
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.close()
+
+    async def send(self, lines: Sequence[bytes]) -> None:
+        """Add events. With appendfsync always they are on the disk when Redis answers.
+
+        Raises:
+            SinkError: Redis refuses them.
+            Unavailable: it does not answer.
+        """
+        for portion in portions(lines, LARGEST_PORTION):
+            try:
+                await self._client.ask(*(("XADD", self._key, "*", self._field, line) for line in portion))
+            except UsageError as error:
+                raise SinkError(f"cannot write {error}") from None
+
+
+class EntryId(NamedTuple):
     """The id of an entry: milliseconds since 1970, unless whoever adds it names another number, and a number."""
 
     milliseconds: int
     number: int
 
     @classmethod
-    def parsed(cls, text: bytes | str) -> "_Id":
+    def parsed(cls, text: bytes | str) -> "EntryId":
+        """The id in a text."""
         first, _, second = (text.decode() if isinstance(text, bytes) else text).partition("-")
         return cls(int(first), int(second))
 
@@ -220,17 +265,17 @@ class _Id(NamedTuple):
         return f"{self.milliseconds}-{self.number}"
 
 
-class _State(NamedTuple):
+class StreamState(NamedTuple):
     """What Redis says of a stream. `added` counts all entries that ever were added, -1 before Redis 7.0."""
 
     length: int
-    first: _Id
-    last: _Id
-    deleted: _Id
+    first: EntryId
+    last: EntryId
+    deleted: EntryId
     added: int
 
     @classmethod
-    def of(cls, answer: Sequence[Any] | Exception) -> "_State | None":
+    def of(cls, answer: Sequence[Any] | Exception) -> "StreamState | None":
         """What Redis answers, None if it is that there is no such stream."""
         if isinstance(answer, Exception):
             return None
@@ -238,14 +283,14 @@ class _State(NamedTuple):
         none = b"0-0"
         return cls(
             fields[b"length"],
-            _Id.parsed(fields.get(b"recorded-first-entry-id", none)),
-            _Id.parsed(fields[b"last-generated-id"]),
-            _Id.parsed(fields.get(b"max-deleted-entry-id", none)),
+            EntryId.parsed(fields.get(b"recorded-first-entry-id", none)),
+            EntryId.parsed(fields[b"last-generated-id"]),
+            EntryId.parsed(fields.get(b"max-deleted-entry-id", none)),
             fields.get(b"entries-added", -1),
         )
 
 
-class _Position(NamedTuple):
+class RedisPosition(NamedTuple):
     """Behind which entry reading goes on.
 
     `added` is how many entries had ever been added up to that one, `deleted` the largest id that was deleted singly
@@ -273,8 +318,8 @@ class RedisStream:
         self.url = url
         field = url.option("field")
         self._field = field.encode() if field is not None else None
-        self._client = Client(url, timeout)
-        self._position = _Position("0-0", 0, "0-0")
+        self._client = RedisConnection(url, timeout)
+        self._position = RedisPosition("0-0", 0, "0-0")
         self._count = MOST_ENTRIES // 10
         self._lag: int | None = None
 
@@ -289,9 +334,9 @@ class RedisStream:
         (said,) = await self._client.together(("XINFO", "STREAM", self.url.path))
         state = self._state(said)
         if after is None:
-            self._position = _Position("0-0", state.added - state.length, str(state.deleted))
+            self._position = RedisPosition("0-0", state.added - state.length, str(state.deleted))
         else:
-            self._position = msgspec.convert(after, _Position)
+            self._position = msgspec.convert(after, RedisPosition)
             self._check(state)
 
     async def close(self) -> None:
@@ -339,13 +384,13 @@ class RedisStream:
             self._count = max(1, min(MOST_ENTRIES, READ_BYTES * len(entries) // size))
         return entries
 
-    def _check(self, state: _State) -> None:
+    def _check(self, state: StreamState) -> None:
         """See that nothing behind the position is gone.
 
         Entries are trimmed in their order: if one is there that was read, none is gone that was not.
         """
         name, added, deleted = self._position
-        after, now = _Id.parsed(name), state.added
+        after, now = EntryId.parsed(name), state.added
         if state.last < after or now < added:
             raise UsageError(
                 f"{self.url} ends at {state.last}, before {after}, up to which it has been read: it was emptied or"
@@ -354,18 +399,19 @@ class RedisStream:
         unread = now - added
         if (state.length == 0 or state.first > after) and unread > state.length:
             raise self._gone(unread - state.length)
-        if state.deleted > max(after, _Id.parsed(deleted)):
-            raise self._gone(1)
+        if state.deleted > max(after, EntryId.parsed(deleted)):
+            raise self._gone(0)
 
     def _gone(self, count: int) -> UsageError:
-        some = f"{count:,} entries" if count > 1 else "at least one entry"
+        """Entries are gone, 0 stands for an unknown number."""
+        some = "1 entry" if count == 1 else f"{count:,} entries" if count else "at least one entry"
         return UsageError(
-            f"{self.url}: {some} behind {self._position.id} are gone unread, trimmed or deleted; bring them back,"
-            " or begin anew with --reset"
+            f"{self.url}: {some} behind {self._position.id} gone unread, trimmed or deleted;"
+            " bring back what is gone, or begin anew with --reset"
         )
 
-    def _state(self, said: Sequence[Any] | Exception) -> _State:
-        state = _State.of(said)
+    def _state(self, said: Sequence[Any] | Exception) -> StreamState:
+        state = StreamState.of(said)
         if state is None:
             raise UsageError(f"{self.url}: there is no stream {self.url.path}; name another key, or add an entry first")
         if state.added < 0:

@@ -1,5 +1,6 @@
 """One connection to Redis, whose errors are peerwatch's."""
 
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -19,11 +20,9 @@ CERTIFICATES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 """Options that name files, as redis-py calls them."""
 PASSING: Final = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "OOM", "MISCONF", "BUSY")
 """The first words of refusals that pass: it starts, it is a replica until a failover ends, memory or disk are full."""
-REFUSED: Final = ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER")
-"""Why TLS fails for good: the certificate is not trusted, or the server speaks without TLS."""
 
 
-class Client:
+class RedisConnection:
     """One connection, whose errors are peerwatch's."""
 
     def __init__(self, url: ConnectorUrl, timeout: float) -> None:
@@ -132,26 +131,36 @@ class Client:
         return found
 
     async def settings(self, *names: str) -> dict[str, str]:
-        """Settings of the server, as far as it tells them."""
-        with suppress(UsageError):
+        """Settings of the server; none if it does not tell them to this user.
+
+        Raises:
+            UsageError: it tells this user nothing at all.
+            Unavailable: there is no answer.
+        """
+        try:
             answers = await self.ask(*(("CONFIG", "GET", name) for name in names))
-            return {pair[0].decode(): pair[1].decode() for pair in answers if pair}
-        return {}
+        except UsageError:
+            if self._connection is not None and self._connection.is_connected:
+                return {}
+            raise
+        return {pair[0].decode(): pair[1].decode() for pair in answers if pair}
 
     def _failure(self, error: Exception) -> UsageError | Unavailable:
         errors, url = self._errors, self._url
         if isinstance(error, TimeoutError | errors.TimeoutError):
             return Unavailable(f"no answer within {self._timeout:g} seconds")
-        text = str(error).rstrip(".")
-        if isinstance(error, errors.AuthenticationError | errors.AuthorizationError | errors.NoPermissionError):
-            return UsageError(f"{url}: Redis refuses the user or the password: {text}")
-        if text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")) or "without any password" in text:
+        text = str(error).partition(" script: ")[0].rstrip(".")
+        if isinstance(error, errors.NoPermissionError):
+            return UsageError(f"{url}: Redis does not let this user do that: {text}")
+        if isinstance(error, errors.AuthenticationError | errors.AuthorizationError):
             return UsageError(f"{url}: Redis refuses the user or the password: {text}")
         cause: BaseException | None = error
         while cause is not None:
             reason = getattr(cause, "reason", None) or ""
-            if reason in REFUSED or "_ALERT_" in reason:
+            if reason == "CERTIFICATE_VERIFY_FAILED" or "_ALERT_" in reason:
                 return UsageError(f"{url}: no TLS connection: {getattr(cause, 'verify_message', None) or reason}")
+            if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
+                return Unavailable(os.strerror(cause.errno))
             cause = cause.__cause__ or cause.__context__
         if isinstance(error, errors.MovedError | errors.AskError):
             return UsageError(f"{url}: it is a part of a Redis Cluster that has other keys; name the one that has this")

@@ -6,7 +6,6 @@ Each batch and its mark are one transaction, in a write-ahead log that is synchr
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,14 +13,14 @@ from anyio.to_thread import run_sync
 
 from peerwatch.connectors.records import Kind, Record
 from peerwatch.connectors.store import StoreContext
-from peerwatch.connectors.tables import MARKS, TABLES, Column, row_of
+from peerwatch.connectors.tables import MARKS, TABLES, SqlType, iso_time, row_of
 from peerwatch.errors import SinkError, Unavailable, UsageError
 from peerwatch.readable import path_of, why_unwritable
 from peerwatch.urls import ConnectorUrl
 
-TYPES: Final[Mapping[Column, str]] = {
-    Column.INTEGER: "INTEGER", Column.TEXT: "TEXT", Column.DECIMAL: "TEXT", Column.REAL: "REAL",
-    Column.BOOLEAN: "INTEGER", Column.TIME: "TEXT",
+TYPES: Final[Mapping[SqlType, str]] = {
+    SqlType.INTEGER: "INTEGER", SqlType.TEXT: "TEXT", SqlType.DECIMAL: "TEXT", SqlType.REAL: "REAL",
+    SqlType.BOOLEAN: "INTEGER", SqlType.TIME: "TEXT",
 }  # fmt: skip
 """Decimals are text, because SQLite has none of 300 digits; so are times, in ISO 8601."""
 
@@ -117,9 +116,10 @@ class SqliteStore:
     def _append(self, records: Sequence[Record]) -> None:
         kind = records[0].kind
         table = TABLES[kind]
+        types = table.columns.values()
         rows = [
-            [str(value) if isinstance(value, datetime) else value for value in row_of(record, self._run)]
-            for record in records
+            [iso_time(value) if type_ is SqlType.TIME else value for type_, value in zip(types, row, strict=True)]
+            for row in (row_of(record, self._run) for record in records)
         ]
         marks = f"INSERT OR REPLACE INTO {MARKS.name} (run, kind, seq) VALUES (?, ?, ?)"
         with self._transaction() as connection:

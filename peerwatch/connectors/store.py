@@ -150,9 +150,10 @@ class StoreSink:
 
     async def has_more(self, mark: Any) -> bool:
         """Whether more is there than had been sent, which somebody may have read."""
-        sent = msgspec.convert(mark, StoreMark).sent
+        known = msgspec.convert(mark, StoreMark)
+        self._store.memory = known.memory
         held = await self._persistently(self._store.marks)
-        return held is None or any(seq > sent.get(kind, 0) for kind, seq in held.items())
+        return held is None or any(seq > known.sent.get(kind, 0) for kind, seq in held.items())
 
     async def start(self, mark: Any = None, *, force: bool = False) -> None:
         """Go on behind a mark, or begin anew.
@@ -161,9 +162,9 @@ class StoreSink:
             UsageError: less is there than had been sent: it was wiped, or restored from a backup.
         """
         known = msgspec.convert(mark, StoreMark | None)
+        self._store.memory = known.memory if known is not None else None
         await self._persistently(lambda: self._store.prepare(anew=known is None))
         self._sent = dict(known.sent) if known is not None else {}
-        self._store.memory = known.memory if known is not None else None
         held = await self._persistently(self._store.marks) if self._delivery == EXACTLY_ONCE else None
         self._held = dict(held or {})
         if held is None or known is None:
@@ -227,16 +228,23 @@ class StoreSink:
             except (Unavailable, UsageError) as error:
                 if isinstance(error, UsageError) and connected:
                     raise
+                progressed = isinstance(error, Unavailable) and error.progressed
+                if progressed:  # it works, if badly
+                    began, pause = self._clock(), FIRST_PAUSE
                 if self._clock() - began >= self._give_up:
                     raise SinkError(
                         f"{self.name} has been away for {self._give_up:g} seconds: {error}; start it and run again"
                     ) from None
-                if self.away is None:
-                    self._warn(f"{self.name} does not answer: {error}; waiting for it")
-                self.away, connected = str(error), False
+                if not progressed:
+                    if self.away is None:
+                        self._warn(f"{self.name} does not answer: {error}; waiting for it")
+                    self.away = str(error)
+                connected = False
                 self.retries += 1
                 await self._store.close()
-                await anyio.sleep(jittered(pause))
+                asked = error.retry_after if isinstance(error, Unavailable) else 0.0
+                asked = min(asked, began + self._give_up - self._clock())
+                await anyio.sleep(max(asked, jittered(pause)))
                 pause = min(LONGEST_PAUSE, 2 * pause)
                 continue
             if self.away is not None:

@@ -1,17 +1,17 @@
 """The tables in which databases keep records: one a kind, and one with the number of each run's last record."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
 import msgspec
+import numpy as np
 
 from peerwatch.connectors.records import DECISION, FLAGGED, NOTICE, REJECT, Kind, Record, payload
 from peerwatch.network.events import parse_timestamp
 
 
-class Column(Enum):
+class SqlType(Enum):
     """The types of columns, which each database calls by names of its own."""
 
     INTEGER = "integer"
@@ -21,53 +21,53 @@ class Column(Enum):
     REAL = "real"
     BOOLEAN = "boolean"
     TIME = "time"
-    """A moment in UTC, as a datetime."""
+    """A moment, as microseconds since 1970 UTC. A time zone may carry it into the year 0 or 10000."""
 
 
-class Table(NamedTuple):
+class RecordTable(NamedTuple):
     """A table's name and columns. Its key is the run's name and the record's number."""
 
     name: str
-    columns: Mapping[str, Column]
+    columns: Mapping[str, SqlType]
 
-    def create(self, types: Mapping[Column, str]) -> str:
+    def create(self, types: Mapping[SqlType, str]) -> str:
         """The statement that creates it, if it is not there."""
         columns = ", ".join(f"{name} {types[column]}" for name, column in self.columns.items())
         return f"CREATE TABLE IF NOT EXISTS {self.name} ({columns}, PRIMARY KEY (run, seq))"
 
 
-_KEY: Final = {"run": Column.TEXT, "seq": Column.INTEGER}
-TABLES: Final[Mapping[Kind, Table]] = {
-    FLAGGED: Table(
+_KEY: Final = {"run": SqlType.TEXT, "seq": SqlType.INTEGER}
+TABLES: Final[Mapping[Kind, RecordTable]] = {
+    FLAGGED: RecordTable(
         "peerwatch_flagged",
         {
-            **_KEY, "time": Column.TIME, "id": Column.TEXT, "amount": Column.DECIMAL, "mean": Column.DECIMAL,
-            "sd": Column.DECIMAL, "detector": Column.TEXT, "score": Column.REAL, "score_threshold": Column.REAL,
-            "model": Column.INTEGER, "severity": Column.TEXT, "line": Column.TEXT,
+            **_KEY, "time": SqlType.TIME, "id": SqlType.TEXT, "amount": SqlType.DECIMAL, "mean": SqlType.DECIMAL,
+            "sd": SqlType.DECIMAL, "detector": SqlType.TEXT, "score": SqlType.REAL, "score_threshold": SqlType.REAL,
+            "model": SqlType.INTEGER, "severity": SqlType.TEXT, "line": SqlType.TEXT,
         },
     ),
-    DECISION: Table(
+    DECISION: RecordTable(
         "peerwatch_decisions",
         {
-            **_KEY, "time": Column.TIME, "file": Column.TEXT, "line_number": Column.INTEGER, "id": Column.TEXT,
-            "amount": Column.DECIMAL, "flagged": Column.BOOLEAN, "window_size": Column.INTEGER, "mean": Column.DECIMAL,
-            "sd": Column.DECIMAL, "network_size": Column.INTEGER, "score": Column.REAL, "score_threshold": Column.REAL,
-            "model": Column.INTEGER, "severity": Column.TEXT,
+            **_KEY, "time": SqlType.TIME, "file": SqlType.TEXT, "line_number": SqlType.INTEGER, "id": SqlType.TEXT,
+            "amount": SqlType.DECIMAL, "flagged": SqlType.BOOLEAN, "window_size": SqlType.INTEGER,
+            "mean": SqlType.DECIMAL, "sd": SqlType.DECIMAL, "network_size": SqlType.INTEGER, "score": SqlType.REAL,
+            "score_threshold": SqlType.REAL, "model": SqlType.INTEGER, "severity": SqlType.TEXT,
         },
     ),
-    REJECT: Table(
+    REJECT: RecordTable(
         "peerwatch_rejects",
         {
-            **_KEY, "file": Column.TEXT, "line_number": Column.INTEGER, "position": Column.INTEGER,
-            "reason": Column.TEXT, "raw": Column.TEXT, "raw_base64": Column.TEXT,
+            **_KEY, "file": SqlType.TEXT, "line_number": SqlType.INTEGER, "position": SqlType.INTEGER,
+            "reason": SqlType.TEXT, "raw": SqlType.TEXT, "raw_base64": SqlType.TEXT,
         },
     ),
-    NOTICE: Table(
+    NOTICE: RecordTable(
         "peerwatch_notices",
-        {**_KEY, "event": Column.INTEGER, "who": Column.TEXT, "notice": Column.TEXT, "details": Column.TEXT},
+        {**_KEY, "event": SqlType.INTEGER, "who": SqlType.TEXT, "notice": SqlType.TEXT, "details": SqlType.TEXT},
     ),
 }  # fmt: skip
-MARKS: Final = Table("peerwatch_marks", {"run": Column.TEXT, "kind": Column.TEXT, "seq": Column.INTEGER})
+MARKS: Final = RecordTable("peerwatch_marks", {"run": SqlType.TEXT, "kind": SqlType.TEXT, "seq": SqlType.INTEGER})
 RENAMED: Final = {"id": "user", "score_threshold": "threshold", "position": "offset"}
 """Columns that records call differently; some of their names are key words of SQL."""
 
@@ -76,9 +76,9 @@ def row_of(record: Record, run: str) -> list[Any]:
     """A record as a row of its kind's table, in the order of the columns."""
     fields = payload(record, run)
     if record.kind == FLAGGED:
-        fields["time"] = moment(time_of(fields["timestamp"]))
+        fields["time"] = time_of(fields["timestamp"])
     elif record.kind == DECISION:
-        fields["time"] = moment(fields["timestamp"])
+        fields["time"] = fields["timestamp"]
     elif record.kind == NOTICE:
         fields["details"] = msgspec.json.encode(fields["details"]).decode()
     return [fields.get(name, fields.get(RENAMED.get(name, name))) for name in TABLES[record.kind].columns]
@@ -89,6 +89,6 @@ def time_of(text: str) -> int:
     return parse_timestamp({"timestamp": msgspec.Raw(msgspec.json.encode(text))})
 
 
-def moment(micros: int) -> datetime:
-    """Microseconds since 1970 UTC as a datetime."""
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
+def iso_time(micros: int) -> str:
+    """Microseconds since 1970 UTC as `2017-06-13T11:33:01.000000Z`."""
+    return f"{np.datetime64(micros, 'us')}Z"

@@ -1,6 +1,6 @@
 """Where events can be sent, to be read by a run later: a topic, a stream, a file."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +31,18 @@ class EventTarget(Protocol):
             SinkError: they are refused.
             Unavailable: the server does not answer.
         """
+
+
+def portions(lines: Sequence[bytes], most: int) -> Iterator[Sequence[bytes]]:
+    """The lines in portions of at most so many bytes, or of one line."""
+    begin = size = 0
+    for place, line in enumerate(lines):
+        if place > begin and size + len(line) > most:
+            yield lines[begin:place]
+            begin, size = place, 0
+        size += len(line)
+    if begin < len(lines):
+        yield lines[begin:]
 
 
 class FileTarget:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from receiver import Receiver
 from servers import Influx, Kafka, Nats, Postgres, Redis, Victoria, started
 
 
@@ -40,3 +41,9 @@ def victoria() -> Iterator[Victoria]:
 def kafka() -> Iterator[Kafka]:
     """Apache Kafka."""
     yield from started(Kafka)
+
+
+@pytest.fixture(scope="session")
+def receiver_server() -> Iterator[Receiver]:
+    """A webhook's receiver that keeps keys."""
+    yield from started(Receiver)

@@ -1,29 +1,40 @@
-"""The examples of docs/connectors.md that need servers, run beside real ones."""
+"""The examples of the docs that need servers, run beside real ones."""
 
+import os
 import re
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from servers import Server
-from test_docs import DOCS, fences, typed
+from receiver import SECRET, Receiver
+from servers import SERVERS, Server, started
+from test_docs import PAGES, Fence, fences
 
-EXAMPLES = [fence for fence in fences(DOCS / "connectors.md") if fence.not_run is not None]
-FIXTURES = {name: name for name in ("postgres", "influx", "kafka")} | {"redis": "redis_server", "nats": "nats_server"}
+EXAMPLES = [fence for page in PAGES for fence in fences(page) if fence.not_run is not None]
+ALL: list[type[Server]] = [*SERVERS, Receiver]
+KINDS = {kind.name: kind for kind in ALL}
+PREPARED = "peerwatch generate . --users 300 --batch-events 3000 --stream-events 3000\n"
 
 
-@pytest.mark.parametrize("number", range(len(EXAMPLES)))
-def test_every_example_runs(
-    number: int, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As somebody would type it who has the servers at their standard ports; here they are at others."""
-    monkeypatch.chdir(tmp_path)
-    fence = EXAMPLES[number]
+@pytest.mark.parametrize("fence", EXAMPLES, ids=lambda fence: fence.page.stem)
+def test_every_example_runs(fence: Fence, tmp_path: Path) -> None:
+    """As somebody would type it who has the servers at their standard ports; here they are at others, and empty."""
+    with ExitStack() as stack:
+        run(fence, tmp_path, stack)
+
+
+def run(fence: Fence, directory: Path, stack: ExitStack) -> None:
+    """Run a block beside its servers, which are stopped with the stack."""
     text = fence.text
     for name in (fence.not_run or "").split():
-        server: Server = request.getfixturevalue(FIXTURES[name])
+        server = stack.enter_context(contextmanager(started)(KINDS[name]))
         text = re.sub(rf"127\.0\.0\.1:{server.standard_port}\b", f"127.0.0.1:{server.port}", text)
-    typed("peerwatch generate . --users 300 --batch-events 3000 --stream-events 3000")
-    lines = [line for line in text.splitlines() if line.startswith("peerwatch ")]
-    assert lines
-    for line in lines:
-        typed(line)
+    lines = [line for line in text.splitlines() if not line.startswith(("pip install ", "export HOOK_SECRET="))]
+    assert any(line.startswith("peerwatch ") for line in lines)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    command = ["bash", "-euo", "pipefail", "-c", PREPARED + "\n".join(lines)]
+    environment = {**os.environ, "PATH": path, "HOOK_SECRET": SECRET}
+    result = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr

@@ -8,8 +8,12 @@ from typing import Any, Final
 import pytest
 from anyio.to_thread import run_sync
 from soak_connectors import soak
+from system_influxdb import InfluxSystem
 from system_kafka import KafkaSystem
+from system_nats import NatsSystem
+from system_postgresql import PostgresSystem
 from system_redis import RedisSystem
+from system_webhook import BatchedWebhookSystem, WebhookSystem
 from systems import SinkSystem, SqliteSystem
 
 from peerwatch.connectors import checks
@@ -19,10 +23,16 @@ from peerwatch.studies.generate import Recipe, generate
 SYSTEMS: Final[dict[str, tuple[type[SinkSystem], str | None]]] = {
     "sqlite": (SqliteSystem, None),
     "kafka": (KafkaSystem, "kafka"),
+    "postgresql": (PostgresSystem, "postgres"),
+    "influxdb": (InfluxSystem, "influx"),
+    "webhook": (WebhookSystem, "receiver_server"),
+    "webhook-batch": (BatchedWebhookSystem, "receiver_server"),
     "redis": (RedisSystem, "redis_server"),
+    "nats": (NatsSystem, "nats_server"),
 }
 """Each system, and the fixture that starts its server."""
 WITH_SERVER: Final = [name for name, (_, fixture) in SYSTEMS.items() if fixture is not None]
+WITH_MARKS: Final = [name for name, (kind, _) in SYSTEMS.items() if kind.has_marks]
 
 
 def made(name: str, request: pytest.FixtureRequest, directory: Path) -> SinkSystem:
@@ -47,6 +57,12 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> SinkSystem:
     return made(request.param, request, tmp_path)
 
 
+@pytest.fixture(params=WITH_MARKS)
+def marked(request: pytest.FixtureRequest, tmp_path: Path) -> SinkSystem:
+    """Each system that says what it holds."""
+    return made(request.param, request, tmp_path)
+
+
 @pytest.mark.parametrize(
     "check",
     [
@@ -62,35 +78,35 @@ async def test_it_is_a_sink(system: SinkSystem, check: Callable[..., Any]) -> No
     await check(system)
 
 
-async def test_records_of_another_run_are_not_mixed_with(system: SinkSystem) -> None:
+async def test_records_of_another_run_are_not_mixed_with(marked: SinkSystem) -> None:
     """A new run is refused where another one has written; the sentence names the ways out."""
-    await checks.check_sink_keeps_what_is_written(system)
-    before = await system.read()
-    first = system.run
-    system.begin_run()
+    await checks.check_sink_keeps_what_is_written(marked)
+    before = await marked.read()
+    first = marked.run
+    marked.begin_run()
     async with AsyncExitStack() as stack:
-        sink = await system.open(stack)
+        sink = await marked.open(stack)
         with pytest.raises(UsageError, match=rf"holds the records of another run \({first}\); .* or add --force"):
             await sink.check_new()
-    system.run = first
-    assert await system.read() == before
+    marked.run = first
+    assert await marked.read() == before
 
 
-async def test_a_place_that_was_emptied_is_refused(system: SinkSystem) -> None:
+async def test_a_place_that_was_emptied_is_refused(marked: SinkSystem) -> None:
     """What had been written before the checkpoint is gone: the run does not go on as if nothing were."""
     async with AsyncExitStack() as stack:
-        sink = await system.open(stack)
+        sink = await marked.open(stack)
         await sink.start()
         await sink.write([checks.HELD])
         mark = await sink.sync()
-    await run_sync(system.wipe)
+    await run_sync(marked.wipe)
     async with AsyncExitStack() as stack:
-        sink = await system.open(stack)
+        sink = await marked.open(stack)
         with pytest.raises(UsageError, match="was emptied or restored; bring them back, add --force to go on without"):
             await sink.start(mark)
         await sink.start(mark, force=True)
         await sink.write([checks.BEHIND])
-    assert await system.read() == checks.BEHIND.encode()
+    assert await marked.read() == checks.BEHIND.encode()
 
 
 async def test_a_server_that_is_killed_is_waited_for(served: SinkSystem) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 import pytest
 from anyio.to_thread import run_sync
 from system_kafka import KafkaSource
+from system_nats import NatsSource
 from system_redis import RedisSource
 from systems import SourceSystem
 
@@ -16,6 +17,7 @@ from peerwatch.errors import SourceError, UsageError
 SYSTEMS: Final[dict[str, tuple[type[SourceSystem], str]]] = {
     "kafka": (KafkaSource, "kafka"),
     "redis": (RedisSource, "redis_server"),
+    "nats": (NatsSource, "nats_server"),
 }
 """Each system, and the fixture that starts its server."""
 LINES: Final = [

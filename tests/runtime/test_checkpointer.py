@@ -62,7 +62,7 @@ async def checkpoints(parts: Sequence[SnapshotPart], requests: int) -> list[tupl
     identity = Identity("run", 1, 3, {}, NOWHERE, {})
     checkpointer = Checkpointer(directory, identity, State.fresh(1, 3, 2), 0.0, 1, Seen)
     for number in range(requests):
-        request = checkpointer.due(number, None, last=True)
+        request = checkpointer.due(number, number, last=True)
         assert request is not None
         assert request.id == number + 1
     box = Mailbox[SnapshotPart]("checkpointer", 100)
@@ -98,6 +98,15 @@ async def test_another_snapshot_is_due_only_when_the_one_before_is_written() -> 
     await checkpointer.run(box.receiver, PARTS)
     assert checkpointer.due(2, "b", last=False) is not None
     assert checkpointer.due(3, "c", last=True) is not None
+
+
+async def test_no_snapshot_is_due_where_reading_could_not_go_on() -> None:
+    """Within a table there is no position to go on from, also when the run ends there; before it and behind it is."""
+    checkpointer = Checkpointer(Kept(), Identity("run", 1, 3, {}, NOWHERE, {}), State.fresh(1, 3, 2), 0.0, 1, Seen)
+    assert checkpointer.due(5, None, last=False) is None
+    assert checkpointer.due(5, None, last=True) is None
+    assert checkpointer.due(9, "end", last=False) is not None
+    assert checkpointer.due(0, None, last=True) is not None
 
 
 async def test_a_snapshot_is_due_by_time_or_by_count() -> None:
