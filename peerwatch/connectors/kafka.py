@@ -163,7 +163,7 @@ class KafkaStore:
                 self._read_marks()
                 self._producer.begin_transaction()
                 self._commit(self._producer, {kind: (seq, self._ends[kind]) for kind, seq in self._marks.items()})
-            self._writes = True
+        self._writes = True
 
     def _make(self, topic: str) -> None:
         if self._client.partitions(self._reader, topic) is not None:
@@ -291,27 +291,19 @@ class KafkaStore:
                 self._send(producer, kind, values)
                 return
             producer.begin_transaction()
-            try:
-                self._send(producer, kind, values)
-                self._commit(producer, {kind: (last, self._end)})
-                self._marks[kind], self._ends[kind] = last, self._end
-            except SinkError:
-                self._abort(producer)
-                raise
+            self._send(producer, kind, values)
+            self._commit(producer, {kind: (last, self._end)})
+            self._marks[kind], self._ends[kind] = last, self._end
         except self._client.errors as exception:
             error = exception.args[0]
             if error.code() in {codes._FENCED, codes.PRODUCER_FENCED, codes.INVALID_PRODUCER_EPOCH}:
                 self._check_writer()
                 raise Unavailable("a transaction took too long") from None
-            if error.txn_requires_abort():
-                self._abort(producer)
             failure = self._client.failure(error)
+            if self._exactly_once and not isinstance(failure, Unavailable):
+                with suppress(self._client.errors):  # readers can go on; the broker would see to it after a while
+                    producer.abort_transaction(self._client.timeout)
             raise SinkError(str(failure)) if isinstance(failure, UsageError) else failure from None
-
-    def _abort(self, producer: "Producer") -> None:
-        """Let readers go on behind a transaction; if that fails, the broker does so after a while."""
-        with suppress(self._client.errors):
-            producer.abort_transaction(self._client.timeout)
 
     def _send(self, producer: "Producer", kind: Kind, values: Sequence[bytes]) -> None:
         """Send messages, and wait until they are written."""

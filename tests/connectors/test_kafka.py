@@ -153,15 +153,18 @@ async def test_a_transaction_that_takes_too_long_is_written_anew(
 
 def wait_until_decided(server: str, topic: str) -> None:
     """Wait until no transaction of a topic is open."""
-    place = TopicPartition(topic, 0)
-    both = [
-        Consumer(settings(server, group_id="reader", isolation_level=level))
-        for level in ("read_committed", "read_uncommitted")
-    ]
-    while len({consumer.get_watermark_offsets(place, timeout=WAIT) for consumer in both}) > 1:
+    while not is_decided(server, topic):
         pass
-    for consumer in both:
+
+
+def is_decided(server: str, topic: str) -> bool:
+    """Whether no transaction of a topic is open."""
+    ends = set()
+    for level in ("read_committed", "read_uncommitted"):
+        consumer = Consumer(settings(server, group_id="reader", isolation_level=level))
+        ends.add(consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=WAIT))
         consumer.close()
+    return len(ends) == 1
 
 
 async def test_its_own_topics_for_each_kind(system: KafkaSystem) -> None:
@@ -281,6 +284,7 @@ async def test_a_record_that_is_too_large_is_not_dropped(system: KafkaSystem) ->
         mark = await sink.sync()
         with pytest.raises(SinkError, match=r"refuses a record: .*; raise the topic's max.message.bytes"):
             await sink.write([large])
+        assert await run_sync(is_decided, system.address, system.place)
     assert await system.read() == lines([1])
     await run_sync(allow_large, system.address, system.place)
     async with AsyncExitStack() as stack:
