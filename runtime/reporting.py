@@ -8,7 +8,7 @@ from typing import Final
 import anyio
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.store import StoreSink
+from peerwatch.connectors.exactly_once import StoreSink
 from peerwatch.connectors.stream import StreamSource
 from peerwatch.files.follow import FollowedLog
 from peerwatch.files.seen import Lost

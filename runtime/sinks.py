@@ -7,11 +7,12 @@ from typing import Any, Final
 import msgspec
 
 from peerwatch.actors.output import Outlet
-from peerwatch.connectors.parquet import DecisionsFile
+from peerwatch.connectors.exactly_once import StoreSink
+from peerwatch.connectors.parquet_decisions import DecisionsFile
 from peerwatch.connectors.records import DECISION, FLAGGED, LEDGER, NOTICE, REJECT, Kind
 from peerwatch.connectors.registry import store_of
 from peerwatch.connectors.sink import ResumableSink
-from peerwatch.connectors.store import AT_LEAST_ONCE, EXACTLY_ONCE, StoreContext, StoreSink
+from peerwatch.connectors.store import AT_LEAST_ONCE, EXACTLY_ONCE, StoreContext
 from peerwatch.errors import BadEvent, UsageError
 from peerwatch.files.file_sink import FileSink
 from peerwatch.judging.verdict_hash import decode_entry, is_provisional

@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 from anyio.to_thread import run_sync
 from servers import Server
 
+from peerwatch.connectors.exactly_once import StoreSink
 from peerwatch.connectors.records import FLAGGED, Kind
 from peerwatch.connectors.registry import store_of, stream_of
-from peerwatch.connectors.store import EXACTLY_ONCE, StoreContext, StoreSink
+from peerwatch.connectors.store import EXACTLY_ONCE, StoreContext
 from peerwatch.connectors.stream import StreamSource
 from peerwatch.urls import parsed
 

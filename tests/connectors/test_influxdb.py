@@ -20,10 +20,11 @@ from servers import Influx, Victoria
 from system_influxdb import InfluxSystem, ask, query
 
 from peerwatch.connectors.checks import flagged
+from peerwatch.connectors.exactly_once import StoreSink
 from peerwatch.connectors.http_client import LARGEST_BODY, pieces
 from peerwatch.connectors.influxdb import EARLIEST, InfluxStore, Times
 from peerwatch.connectors.records import DECISION, FLAGGED, REJECT, DecisionRow, FlaggedPurchase, Kind, Record, encoded
-from peerwatch.connectors.store import EXACTLY_ONCE, StoreContext, StoreSink, unheard
+from peerwatch.connectors.store import EXACTLY_ONCE, StoreContext, unheard
 from peerwatch.errors import SinkError, UsageError
 from peerwatch.studies.generate import Recipe, generate
 from peerwatch.urls import parsed

@@ -39,10 +39,11 @@ from system_kafka import (
 )
 
 from peerwatch.connectors import checks, kafka
+from peerwatch.connectors.exactly_once import StoreSink
 from peerwatch.connectors.kafka import KafkaStore, KafkaStream
 from peerwatch.connectors.records import DECISION, FLAGGED, REJECT, Rejection, payload
 from peerwatch.connectors.registry import store_of, stream_of
-from peerwatch.connectors.store import AT_LEAST_ONCE, EXACTLY_ONCE, StoreContext, StoreSink
+from peerwatch.connectors.store import AT_LEAST_ONCE, EXACTLY_ONCE, StoreContext
 from peerwatch.errors import SinkError, SourceError, UsageError
 from peerwatch.network.rejects import RejectedLine
 from peerwatch.studies.generate import Recipe, generate

@@ -25,9 +25,10 @@ from system_nats import NatsSource, NatsSystem
 
 from peerwatch.cli.main import cli
 from peerwatch.connectors import checks
+from peerwatch.connectors.exactly_once import StoreSink
 from peerwatch.connectors.records import DECISION, FLAGGED, REJECT, DecisionRow, Record, Rejection, encoded
 from peerwatch.connectors.registry import store_of, stream_of, target_of
-from peerwatch.connectors.store import AT_LEAST_ONCE, StoreContext, StoreSink
+from peerwatch.connectors.store import AT_LEAST_ONCE, StoreContext
 from peerwatch.errors import SinkError, SourceError, Unavailable, UsageError
 from peerwatch.network.rejects import RejectedLine
 from peerwatch.urls import parsed

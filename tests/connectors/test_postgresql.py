@@ -24,11 +24,12 @@ from support import purchase, running
 from system_postgresql import PostgresSystem, query
 
 from peerwatch.connectors import checks
+from peerwatch.connectors.exactly_once import StoreSink
 from peerwatch.connectors.postgres_connection import password_from_file
 from peerwatch.connectors.postgresql import PostgresStore
 from peerwatch.connectors.records import DECISION, FLAGGED, REJECT, DecisionRow, Kind, Rejection
 from peerwatch.connectors.registry import store_of
-from peerwatch.connectors.store import StoreContext, StoreSink
+from peerwatch.connectors.store import StoreContext
 from peerwatch.connectors.tables import TABLES, iso_time
 from peerwatch.errors import SinkError, Unavailable, UsageError
 from peerwatch.network.rejects import RejectedLine

@@ -21,8 +21,9 @@ from receiver import SECRET, Received, handler
 from support import ROOT
 
 from peerwatch.connectors.checks import flagged
+from peerwatch.connectors.exactly_once import StoreSink
 from peerwatch.connectors.records import FLAGGED, REJECT, Kind, Record, Rejection, encoded, payload
-from peerwatch.connectors.store import EXACTLY_ONCE, StoreContext, StoreSink, unheard
+from peerwatch.connectors.store import EXACTLY_ONCE, StoreContext, unheard
 from peerwatch.connectors.webhook import WebhookStore, signature
 from peerwatch.errors import SinkError, UsageError
 from peerwatch.network.rejects import RejectedLine
@@ -237,7 +238,7 @@ def test_a_wait_that_the_receiver_asks_for_is_kept(received: Received, monkeypat
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr("peerwatch.connectors.store.anyio.sleep", sleep)
+    monkeypatch.setattr("peerwatch.connectors.exactly_once.anyio.sleep", sleep)
     waits = iter(["7", "Wed, 01 Jan 2200 00:00:00 GMT", "Wed, 01 Jan 2020 00:00:00 GMT", "soon"])
 
     class Busy(handler(received)):  # type: ignore[misc]

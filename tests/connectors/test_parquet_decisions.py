@@ -11,7 +11,7 @@ from support import befriend, purchase
 
 import peerwatch
 from peerwatch.cli.main import cli
-from peerwatch.connectors.parquet import DecisionsFile
+from peerwatch.connectors.parquet_decisions import DecisionsFile
 from peerwatch.connectors.records import DecisionRow
 from peerwatch.errors import SinkError, UsageError
 
