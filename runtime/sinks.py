@@ -124,12 +124,13 @@ class SinkMaker:
         if asked == EXACTLY_ONCE and not self._keeps_state:
             raise UsageError(f"{url}: exactly-once delivery needs a state directory; add --state, or set at-least-once")
         delivered = asked or (EXACTLY_ONCE if self._keeps_state else AT_LEAST_ONCE)
+        context = StoreContext(self._run, records, delivered, servers.timeout, self._warn)
+        store = store_of(url, context)
         if not self._keeps_state:
             self._warn(f"{url} gets each record at least once; with --state it gets each exactly once")
         if url.has_literal_password:
             self._warn(f"{url}: its password is in the URL; keep it in the environment, as ${{NAME}} in its place")
-        context = StoreContext(self._run, records, delivered, servers.timeout, self._warn)
-        return StoreSink(store_of(url, context), delivery=delivered, give_up=servers.give_up, warn=self._warn)
+        return StoreSink(store, delivery=delivered, give_up=servers.give_up, warn=self._warn)
 
 
 def _none(_: bytes) -> bool:
