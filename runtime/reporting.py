@@ -8,12 +8,11 @@ from typing import Final
 import anyio
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.exactly_once import StoreSink
-from peerwatch.connectors.stream import StreamSource
+from peerwatch.connectors.server import Remote, ServerStatus
 from peerwatch.files.follow import FollowedLog
 from peerwatch.files.seen import Lost
 from peerwatch.runtime.assembly import Assembled, RunSetup
-from peerwatch.storage.status import STATUS_SECONDS, ServerStatus, Status, look_at_log, write_status
+from peerwatch.storage.status import STATUS_SECONDS, Status, look_at_log, write_status
 
 PROGRESS_SECONDS: Final = 0.1
 
@@ -82,9 +81,5 @@ class Reporter:
         await run_sync(write_status, directory.path, status)
 
     def _servers(self) -> list[ServerStatus]:
-        sources = [log for log in self._run.logs if isinstance(log, StreamSource)]
-        sinks = [outlet.sink for outlet in self._setup.sinks.outlets if isinstance(outlet.sink, StoreSink)]
-        return [
-            *(ServerStatus(source.name, source.away, waiting=source.unread()) for source in sources),
-            *(ServerStatus(sink.name, sink.away, sink.written, sink.retries) for sink in sinks),
-        ]
+        sinks = [outlet.sink for outlet in self._setup.sinks.outlets]
+        return [each.server() for each in (*self._run.logs, *sinks) if isinstance(each, Remote)]

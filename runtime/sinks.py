@@ -7,12 +7,8 @@ from typing import Any, Final
 import msgspec
 
 from peerwatch.actors.output import Outlet
-from peerwatch.connectors.exactly_once import StoreSink
-from peerwatch.connectors.parquet_decisions import DecisionsFile
 from peerwatch.connectors.records import DECISION, FLAGGED, LEDGER, NOTICE, REJECT, Kind
-from peerwatch.connectors.registry import store_of
 from peerwatch.connectors.sink import ResumableSink
-from peerwatch.connectors.store import AT_LEAST_ONCE, EXACTLY_ONCE, StoreContext
 from peerwatch.errors import BadEvent, UsageError
 from peerwatch.files.file_sink import FileSink
 from peerwatch.judging.verdict_hash import decode_entry, is_provisional
@@ -113,12 +109,18 @@ class SinkMaker:
         if len(records) != 1:
             raise UsageError(f"{shown(to)}: a file takes records of one kind; name a file for each")
         if kinds[0] == DECISION and (name == "decisions" or to.endswith(".parquet")):
+            from peerwatch.connectors.parquet_decisions import DecisionsFile  # noqa: PLC0415 (likewise)
+
             parts = self._settings.follow or self._keeps_state
             return Outlet(name, DecisionsFile(to, parts=parts), records)
         lines = LINES[kinds[0]]
         return Outlet(name, FileSink(path_of(to), self._warn, is_own=lines[0], is_provisional=lines[1]), records)
 
-    def _store_sink(self, to: str, records: frozenset[Kind], delivery: Delivery | None) -> StoreSink:
+    def _store_sink(self, to: str, records: frozenset[Kind], delivery: Delivery | None) -> ResumableSink:
+        from peerwatch.connectors.exactly_once import StoreSink  # noqa: PLC0415 (a run over files starts without)
+        from peerwatch.connectors.registry import store_of  # noqa: PLC0415 (likewise)
+        from peerwatch.connectors.store import AT_LEAST_ONCE, EXACTLY_ONCE, StoreContext  # noqa: PLC0415 (likewise)
+
         url, servers = parsed(to), self._settings.servers
         asked = delivery or self._settings.output.delivery
         if asked == EXACTLY_ONCE and not self._keeps_state:
