@@ -1,6 +1,6 @@
 """Serialises results in order and hands them to the sinks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -43,7 +43,10 @@ class OutputActor:
         rejected: int = 0,
         through: int = 0,
         parts: Send[SnapshotPart] | None = None,
+        heard: Callable[[Sequence[Record]], None] | None = None,
     ) -> None:
+        """`heard` is called with the records of one kind once every sink has taken them."""
+        self._heard = heard
         self._inbox = inbox
         self._outlets = outlets
         self._parts = parts
@@ -115,10 +118,12 @@ class OutputActor:
         sinks = [outlet.sink for outlet in self._outlets if records[0].kind in outlet.records]
         if len(sinks) == 1:
             await sinks[0].write(records)
-            return
-        async with anyio.create_task_group() as tasks:
-            for sink in sinks:
-                tasks.start_soon(sink.write, records)
+        else:
+            async with anyio.create_task_group() as tasks:
+                for sink in sinks:
+                    tasks.start_soon(sink.write, records)
+        if self._heard is not None:
+            self._heard(records)
 
 
 def flagged_line(

@@ -42,7 +42,7 @@ class Sinks:
     async def has_more(self, marks: Mapping[str, Any]) -> bool:
         """Whether flagged purchases are behind a checkpoint's marks, which somebody may have read."""
         for outlet in self.outlets:
-            if FLAGGED in outlet.records and await outlet.sink.has_more(marks[outlet.name]):
+            if outlet.name in marks and FLAGGED in outlet.records and await outlet.sink.has_more(marks[outlet.name]):
                 return True
         return False
 
@@ -53,7 +53,8 @@ class Sinks:
             UsageError: what had been written is not there.
         """
         for outlet in self.outlets:
-            await outlet.sink.start(marks[outlet.name] if marks is not None else None, force=force)
+            # one that a companion has added since the checkpoint begins anew
+            await outlet.sink.start(marks.get(outlet.name) if marks is not None else None, force=force)
 
     async def marks(self) -> dict[str, Any]:
         """How far each has been written, made durable."""
