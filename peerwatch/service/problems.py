@@ -56,6 +56,10 @@ def answer_with_problems(app: FastAPI) -> None:
     async def known(_: Request, error: Exception) -> Response:
         return response_of(Problem(400 if isinstance(error, UsageError) else 503, str(error)))
 
+    async def unknown(_: Request, __: Exception) -> Response:
+        return response_of(Problem(500, "the service has a defect; what it wrote to standard error says where"))
+
+    app.add_exception_handler(Exception, unknown)
     app.add_exception_handler(Problem, ours)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, invalid)
