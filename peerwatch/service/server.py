@@ -51,6 +51,7 @@ def server_of(app: Any) -> Server:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # anybody can send them
         timeout_graceful_shutdown=2 * CLOSE_SECONDS,
         ws="none",
         log_level="error",

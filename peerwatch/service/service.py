@@ -15,7 +15,7 @@ from peerwatch.connectors.sink import ResumableSink
 from peerwatch.errors import UsageError
 from peerwatch.runtime.companion import LiveRun
 from peerwatch.runtime.sinks import store_sink
-from peerwatch.service.decisions import DecisionStore, Notice, StoredDecision, decision_of
+from peerwatch.service.decisions import DecisionStore, Notice, Query, StoredDecision, decision_of
 from peerwatch.service.hub import Hub, Item
 from peerwatch.service.labels import PurchaseLabels
 from peerwatch.service.problems import Problem
@@ -32,6 +32,8 @@ STUCK_SECONDS: Final = 30.0
 RETENTION_SECONDS: Final = 60.0
 """How often what is too old is removed from the store."""
 STATUS_SECONDS: Final = 1.0
+SETTLE_SECONDS: Final = 1.0
+"""How long a query waits for what has just been judged to be in the store."""
 STORE: Final = "the service's decisions"
 
 
@@ -79,8 +81,6 @@ class Service:
         else:
             raise UsageError(f"serve.store is {url}; expected sqlite:FILE or postgresql://user@host/database")
         self._buffer: BufferedSink | None = None
-        self._through = 0
-        """The number of the newest decision that has been heard of."""
         self._complained = False
         self._labels = PurchaseLabels(directory, warn) if settings.state.directory is not None else None
         self.submissions = Submissions(Path(settings.input.stream or "")) if self._takes_events() else None
@@ -122,7 +122,6 @@ class Service:
         """Tell those who listen."""
         rows = [record for record in records if isinstance(record, DecisionRow)]
         if rows:
-            self._through = rows[-1].seq
             if self.submissions is not None:
                 self.submissions.hear(rows)
             for row in rows:
@@ -163,11 +162,20 @@ class Service:
         Raises:
             Problem: the store does not answer, or the run has not begun yet.
         """
-        found = await self.store.decision(seq)
-        if found is None and seq <= self._through and self._buffer is not None:
-            await self._buffer.settle()  # it may still be on its way
-            found = await self.store.decision(seq)
-        return (await self.labelled([found]))[0] if found is not None else None
+        found = await self.decisions(Query(after=seq - 1, before=seq + 1, limit=1))
+        return found[0] if found else None
+
+    async def decisions(self, query: Query) -> list[StoredDecision]:
+        """Decisions with their labels; what has been judged before is among them.
+
+        Raises:
+            Problem: the store does not answer, or the run has not begun yet.
+            SinkError: the store could not be written.
+        """
+        if self._buffer is not None:
+            with anyio.move_on_after(SETTLE_SECONDS):  # a server may be away, and yet be read
+                await self._buffer.settle()
+        return await self.labelled(await self.store.decisions(query))
 
     async def labelled(self, decisions: list[StoredDecision]) -> list[StoredDecision]:
         """Decisions with their labels."""

@@ -58,7 +58,7 @@ async def list_decisions(
         until=_moment("until", until), severity=severity, min_amount=_amount(min_amount),
         newest_first=order == "desc", limit=limit,
     )  # fmt: skip
-    found = await service.labelled(await service.store.decisions(query))
+    found = await service.decisions(query)
     page = DecisionPage(found, found[-1].seq if len(found) == limit else None)
     return Response(msgspec.json.encode(page), media_type=JSON)
 

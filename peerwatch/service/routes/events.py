@@ -104,6 +104,8 @@ def _lines(body: bytes, content_type: str) -> list[bytes]:
             objects = msgspec.json.decode(body, type=list[msgspec.Raw]) if bytes(found)[:1] == b"[" else [found]
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Problem(400, f"the body is not JSON: {error}") from None
+        except RecursionError:
+            raise Problem(400, "the body is not JSON that can be read: it is nested too deep") from None
         lines = [bytes(each).replace(b"\r", b" ").replace(b"\n", b" ") for each in objects]
     if not 1 <= len(lines) <= MOST:
         raise Problem(422, f"expected 1 to {MOST:,} events, got {len(lines):,}")

@@ -105,8 +105,8 @@ async def events(
 
 async def _missed(service: Service, after: int) -> list[Item]:
     """The flagged purchases behind a number that are in the store, or the first page of them."""
-    found = await service.store.decisions(decisions.Query(flagged=True, after=after, limit=PAGE))
-    return [Item("flagged", msgspec.json.encode(each), each.seq) for each in await service.labelled(found)]
+    found = await service.decisions(decisions.Query(flagged=True, after=after, limit=PAGE))
+    return [Item("flagged", msgspec.json.encode(each), each.seq) for each in found]
 
 
 async def _stream(service: Service, after: int | None, before: list[Item]) -> AsyncIterator[bytes]:
