@@ -13,7 +13,7 @@ from anyio.to_thread import run_sync
 from numpy.typing import NDArray
 
 from peerwatch.actors.judges import LiveJudge, ModelActivated
-from peerwatch.actors.mailbox import INLINE_WORK, Mailbox, Receive, Send, Waiting, run_kernel, working
+from peerwatch.actors.mailbox import INLINE_WORK, Mailbox, Receive, Send, run_kernel, waiting, working
 from peerwatch.actors.messages import (
     AuditDecisions,
     AuditMessage,
@@ -175,7 +175,7 @@ class Coordinator:
     async def run(self) -> None:
         """Serve until the inboxes are closed and every reply has been judged."""
         asked = Mailbox[PendingQueries | SnapshotRequest]("asked")
-        with Waiting():
+        with waiting():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(working, self._ask, asked.sender)
                 tasks.start_soon(working, self._collect)

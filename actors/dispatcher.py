@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
 
-from peerwatch.actors.mailbox import Send, Waiting, run_kernel
+from peerwatch.actors.mailbox import Send, run_kernel, waiting
 from peerwatch.actors.messages import AuditBatch, AuditMessage, Batch, GraphMessage, PurchaseBatch, ShardMessage, Share
 from peerwatch.actors.snapshot import DispatcherPart, SnapshotPart, SnapshotRequest
 from peerwatch.connectors.source import Block, Bookmark, Source
@@ -187,7 +187,7 @@ class Dispatcher:
 
     async def _next(self, blocks: AsyncIterator[Block]) -> Block | None:
         if not self._reading.cancel_called:
-            with self._reading, Waiting():
+            with self._reading, waiting():
                 return await anext(blocks, None)
         return None
 
@@ -228,7 +228,7 @@ class Dispatcher:
             self._recovery.go_on_to(LinePlace(log.judged, single.line, single.offset, single.content))
             await self._deal_out(single, log)
             if self._wait_settled is not None:
-                with Waiting():
+                with waiting():
                     await self._wait_settled(self._done.events)
             offset += len(content)
             if self.stopped_by is not None:

@@ -1,7 +1,8 @@
 """Bounded mailboxes between actors, how busy an actor is between its messages, and where a kernel runs."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final, Generic, NamedTuple, Self, TypeVar, TypeVarTuple
 
@@ -22,7 +23,7 @@ INLINE_WORK: Final = 20_000
 class BusyTime:
     """The seconds in which at least one task of an actor has worked, that is, has not waited for somebody else.
 
-    A task waits while it receives a message, while it sends one into a full mailbox, and where it says so (`Waiting`).
+    A task waits while it receives a message, while it sends one into a full mailbox, and where it says so (`waiting`).
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -49,29 +50,24 @@ class BusyTime:
             self._seconds += self._clock() - self._since
 
 
-_busy: ContextVar[BusyTime | None] = ContextVar("busy", default=None)
+_busy: ContextVar[BusyTime] = ContextVar("busy", default=BusyTime())  # noqa: B039 (nobody reads that of no actor)
 """Of the actor that the current task belongs to. A task that it starts belongs to it as well."""
 
 
-class Waiting:
+@contextmanager
+def waiting() -> Iterator[None]:
     """The current task waits for somebody else meanwhile."""
-
-    def __enter__(self) -> None:
-        self._task = _busy.get()
-        if self._task is not None:
-            self._task.end()
-
-    def __exit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.begin()
+    busy = _busy.get()
+    busy.end()
+    try:
+        yield
+    finally:
+        busy.begin()
 
 
 async def working(call: Callable[[*Arguments], Awaitable[None]], *arguments: *Arguments) -> None:
     """Run a task of the current actor."""
     busy = _busy.get()
-    if busy is None:
-        await call(*arguments)
-        return
     busy.begin()
     try:
         await call(*arguments)
@@ -102,8 +98,12 @@ class Send(Generic[Message]):
 
     async def send(self, message: Message) -> None:
         """Send a message."""
-        with Waiting():
+        busy = _busy.get()
+        busy.end()  # not `waiting`: this is done for every message
+        try:
             await self._stream.send(message)
+        finally:
+            busy.begin()
         self._peak[0] = max(self._peak[0], self._stream.statistics().current_buffer_used)
 
     def depth(self) -> Depth:
@@ -137,8 +137,12 @@ class Receive(Generic[Message]):
         Raises:
             anyio.EndOfStream: all sending ends are closed, and nothing is left.
         """
-        with Waiting():
+        busy = _busy.get()
+        busy.end()
+        try:
             return await self._stream.receive()
+        finally:
+            busy.begin()
 
     def receive_nowait(self) -> Message:
         """Receive a message that is there.
@@ -157,10 +161,14 @@ class Receive(Generic[Message]):
         return self
 
     async def __anext__(self) -> Message:
+        busy = _busy.get()
+        busy.end()
         try:
-            return await self.receive()
+            return await self._stream.receive()
         except anyio.EndOfStream:
             raise StopAsyncIteration from None
+        finally:
+            busy.begin()
 
     def __enter__(self) -> Self:
         return self
