@@ -4,8 +4,9 @@
 #               fresh ones every time; LOGS=DIR for logs of your own
 # make bench    how fast everything is; ARGS='--cases load,stream --runs 3' for some of it
 # make evaluate  how well each detector finds the anomalies of each data set: writes docs/evaluation.md
-# make servers  install Kafka, PostgreSQL, Redis, NATS, InfluxDB and VictoriaMetrics and run them, on the standard ports
-#               and with empty data, until Ctrl-C; make servers-install only installs them, for the tests
+# make servers  install Kafka, PostgreSQL, Redis, NATS, InfluxDB, VictoriaMetrics, Prometheus and Alertmanager and run
+#               them, on the standard ports and with empty data, until Ctrl-C; make servers-install only installs them,
+#               for the tests
 # make check    lint and types
 # make constraints   resolve the pinned versions anew
 # make clean    remove the environment and the demo

@@ -28,6 +28,7 @@ DATABASE = "peerwatch"
 INSTALL = "make servers-install"
 JARS = Path(sys.prefix) / "kafka"
 """Where `make servers-install` puts Kafka."""
+MONITORING = Path(__file__).parents[1] / "monitoring"
 START_LIMIT = 180.0
 """After so many seconds a start has failed, and what the server wrote is shown."""
 STOP_LIMIT = 30.0
@@ -507,17 +508,92 @@ class Kafka(Server):
         return [installed("java"), *options, "-cp", f"{JARS}/*"]
 
 
+class Prometheus(Server):
+    """Prometheus, which scrapes a service on its standard port, unless it is given another configuration."""
+
+    name = "prometheus"
+    programs = ("prometheus", "promtool")
+    standard_port = 9090
+    config = MONITORING / "prometheus.yml"
+
+    @property
+    def url(self) -> str:
+        """As a user writes it."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    def command(self) -> list[str]:
+        """What starts it."""
+        where = [f"--storage.tsdb.path={self.directory / 'data'}", f"--web.listen-address={LOOPBACK}:{self.port}"]
+        return [installed("prometheus"), f"--config.file={self.config}", *where]
+
+    def answers(self) -> bool:
+        """Whether it has loaded its data and its rules."""
+        return status(self.port, "GET", "/-/ready") == 200
+
+
+class Alertmanager(Server):
+    """Alertmanager, alone."""
+
+    name = "alertmanager"
+    programs = ("prometheus-alertmanager", "amtool")
+    standard_port = 9093
+    config = MONITORING / "alertmanager.yml"
+
+    @property
+    def url(self) -> str:
+        """As a user writes it."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    def command(self) -> list[str]:
+        """What starts it."""
+        where = [f"--storage.path={self.directory / 'data'}", f"--web.listen-address={LOOPBACK}:{self.port}"]
+        alone = "--cluster.listen-address="
+        return [installed("prometheus-alertmanager"), f"--config.file={self.config}", *where, alone]
+
+    def answers(self) -> bool:
+        """Whether it takes alerts."""
+        return status(self.port, "GET", "/-/ready") == 200
+
+
+def listeners(pid: int) -> list[tuple[str, int]]:
+    """Where a process listens: address and port."""
+    sockets = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            sockets.add(str(descriptor.readlink()))
+        except FileNotFoundError:  # closed meanwhile
+            continue
+    found = []
+    for family, table in ((socket.AF_INET, "tcp"), (socket.AF_INET6, "tcp6")):
+        path = Path(f"/proc/{pid}/net/{table}")
+        for row in path.read_text().splitlines()[1:] if path.exists() else []:
+            fields = row.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                address, port = fields[1].split(":")
+                words = bytes.fromhex(address)  # each of four bytes, in the machine's own order
+                order = b"".join(
+                    words[at : at + 4][:: -1 if sys.byteorder == "little" else 1] for at in range(0, len(words), 4)
+                )
+                found.append((socket.inet_ntop(family, order), int(port, 16)))
+    return found
+
+
 S = TypeVar("S", bound=Server)
-SERVERS: list[type[Server]] = [Postgres, Redis, Nats, Influx, Victoria, Kafka]
+SERVERS: list[type[Server]] = [Postgres, Redis, Nats, Influx, Victoria, Kafka, Prometheus, Alertmanager]
 
 
-def started(kind: type[S]) -> Iterator[S]:
-    """The server, running. The test is skipped if it is not installed, or fails where every server is required."""
+def required(kind: type[Server]) -> None:
+    """Skip the test if the server is not installed, or fail it where every server is required."""
     reason = kind.missing()
     if reason is not None:
         if os.environ.get("PEERWATCH_REQUIRE_SERVERS") == "1":
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
+
+
+def started(kind: type[S]) -> Iterator[S]:
+    """The server, running. The test is skipped if it is not installed, or fails where every server is required."""
+    required(kind)
     with kind() as server:
         yield server
 

@@ -130,7 +130,9 @@ def _sinks(sinks: list[SinkStatus]) -> Iterator[Metric]:
     yield _by_name(errors, {sink.name: sink.errors for sink in sinks})
     retries = CounterMetricFamily("peerwatch_sink_retries", "Attempts that were made again.", labels=["sink"])
     yield _by_name(retries, {sink.name: sink.retries for sink in sinks})
-    times = HistogramMetricFamily("peerwatch_sink_write_seconds", "How long writes took.", labels=["sink"])
+    times = HistogramMetricFamily(
+        "peerwatch_sink_write_seconds", "How long the output waited for a write.", labels=["sink"]
+    )
     bounds = [*map(floatToGoString, WRITE_BOUNDS), "+Inf"]
     for sink in sinks:
         total, buckets = 0, []

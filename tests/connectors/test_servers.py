@@ -4,11 +4,9 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import asyncpg
@@ -17,7 +15,7 @@ import nats
 import pytest
 import redis
 from confluent_kafka import Consumer, Producer, TopicPartition
-from servers import Redis, Server, ServerError, runs, started
+from servers import Redis, Server, ServerError, listeners, runs, started
 from support import ROOT, running
 
 WRITTEN = "ünïcode"
@@ -202,29 +200,6 @@ def test_what_a_server_has_acknowledged_survives_its_death(case: Case, request: 
     assert server.url == url
     assert server.pid != before
     assert case.read(url) == [WRITTEN]
-
-
-def listeners(pid: int) -> list[tuple[str, int]]:
-    """Where a process listens: address and port."""
-    sockets = set()
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            sockets.add(str(descriptor.readlink()))
-        except FileNotFoundError:  # closed meanwhile
-            continue
-    found = []
-    for family, table in ((socket.AF_INET, "tcp"), (socket.AF_INET6, "tcp6")):
-        path = Path(f"/proc/{pid}/net/{table}")
-        for row in path.read_text().splitlines()[1:] if path.exists() else []:
-            fields = row.split()
-            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
-                address, port = fields[1].split(":")
-                words = bytes.fromhex(address)  # each of four bytes, in the machine's own order
-                order = b"".join(
-                    words[at : at + 4][:: -1 if sys.byteorder == "little" else 1] for at in range(0, len(words), 4)
-                )
-                found.append((socket.inet_ntop(family, order), int(port, 16)))
-    return found
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.fixture)
