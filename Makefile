@@ -44,7 +44,7 @@ check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/mypy tests benchmarks
+	$(VENV)/bin/mypy tests benchmarks monitoring
 
 constraints: $(VENV)/.dev
 	$(VENV)/bin/pip install --quiet uv
