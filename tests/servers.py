@@ -584,7 +584,15 @@ SERVERS: list[type[Server]] = [Postgres, Redis, Nats, Influx, Victoria, Kafka, P
 
 def required(kind: type[Server]) -> None:
     """Skip the test if the server is not installed, or fail it where every server is required."""
-    reason = kind.missing()
+    _skip(kind.missing())
+
+
+def require(name: str) -> None:
+    """Skip the test if the program is not installed, or fail it where every server is required."""
+    _skip(f"{name} is not installed: run `{INSTALL}`" if program(name) is None else None)
+
+
+def _skip(reason: str | None) -> None:
     if reason is not None:
         if os.environ.get("PEERWATCH_REQUIRE_SERVERS") == "1":
             pytest.fail(reason, pytrace=False)
