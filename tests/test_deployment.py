@@ -1,4 +1,4 @@
-"""What `deploy/` holds is sound, as far as that can be seen without a container engine: no container is started here."""
+"""What `deploy/` holds is sound, as far as that can be seen without a container engine: no container is started."""
 
 import json
 import re
