@@ -7,7 +7,7 @@ from time import sleep
 from typing import Final
 
 from peerwatch.errors import BadEvent, RunError, UsageError
-from peerwatch.network.events import begin_of_line, parse_event, parse_object
+from peerwatch.network.events import CANONICAL, FieldNames, begin_of_line, parse_event, parse_object
 from peerwatch.readable import shown
 
 LOOKS: Final = 20
@@ -16,8 +16,10 @@ LOOK_SECONDS: Final = 0.05
 CHUNK: Final = 1 << 16
 
 
-def append_events(content: bytes, name: str, stream: Path) -> int:
+def append_events(content: bytes, name: str, stream: Path, names: FieldNames = CANONICAL) -> int:
     """Append the lines of `content`, which come from the file `name`, to the log; return their number.
+
+    `names` are the keys under which the log has an event's fields.
 
     If the log ends within a line, another writer may be about to finish it, so this waits for a short time. Nothing is
     ever appended to an incomplete line.
@@ -27,7 +29,7 @@ def append_events(content: bytes, name: str, stream: Path) -> int:
             appended.
         RunError: the log could not be written, or another writer began a line at the same moment.
     """
-    events = _events(content, name)
+    events = _events(content, name, names)
     try:
         descriptor = os.open(stream, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
     except OSError as error:
@@ -41,7 +43,7 @@ def append_events(content: bytes, name: str, stream: Path) -> int:
     return len(events)
 
 
-def _events(content: bytes, name: str) -> Sequence[bytes]:
+def _events(content: bytes, name: str, names: FieldNames) -> Sequence[bytes]:
     """Check the lines and return those to append.
 
     Raises:
@@ -52,7 +54,7 @@ def _events(content: bytes, name: str) -> Sequence[bytes]:
         own = line[begin_of_line(line) :].removesuffix(b"\r")
         if own.strip():
             try:
-                parse_event(own)
+                parse_event(own, names)
             except BadEvent as error:
                 raise UsageError(f"{name}:{number}: {error}; nothing has been appended") from None
             events.append(own)
