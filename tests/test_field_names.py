@@ -131,7 +131,7 @@ def test_corrected_lines_are_fed_back_under_their_own_keys(tmp_path: Path, monke
     (tmp_path / "fixed").write_bytes(renamed(purchase(1, "900") + befriend(1, 2)))
     result = CliRunner().invoke(cli, ["rejects", "requeue", "fixed", "stream"])
     assert (result.exit_code, (tmp_path / "stream").read_bytes()) == (2, stream)
-    assert 'unknown "event_type"' in result.stderr
+    assert 'fixed:1: "event_type" is missing' in result.stderr
     result = CliRunner().invoke(cli, ["rejects", "requeue", "fixed", "stream", "--config", "c.yaml"])
     assert (result.exit_code, result.stdout) == (0, "2 events appended to stream\n")
     result = CliRunner().invoke(cli, ["run", "stream", "out", "-c", "c.yaml", "--D", "1", "--T", "2"])
@@ -139,4 +139,4 @@ def test_corrected_lines_are_fed_back_under_their_own_keys(tmp_path: Path, monke
     assert not (tmp_path / "out.rejects.json").read_bytes()
     (tmp_path / "fixed").write_bytes(purchase(1, "900"))
     result = CliRunner().invoke(cli, ["rejects", "requeue", "fixed", "stream", "--config", "c.yaml"])
-    assert (result.exit_code, 'fixed:1: unknown "kind"' in result.stderr) == (2, True)
+    assert (result.exit_code, 'fixed:1: "kind" is missing' in result.stderr) == (2, True)
