@@ -15,7 +15,7 @@ import msgspec
 from anyio.to_thread import run_sync
 
 from peerwatch.connectors.http_client import TLS_OPTIONS, Answer, HttpStore, authority, pieces
-from peerwatch.connectors.records import DECISION, FLAGGED, Kind, Record
+from peerwatch.connectors.records import DECISION, FLAGGED, NOTICE, Kind, NoticeRecord, Record
 from peerwatch.connectors.store import EXACTLY_ONCE, StoreContext
 from peerwatch.connectors.tables import TABLES, SqlType, row_of
 from peerwatch.errors import SinkError, Unavailable, UsageError
@@ -26,9 +26,9 @@ DONE: Final = 204
 """The status that says that all points are kept. Another one, even of success, is no InfluxDB's."""
 VICTORIA: Final = "X-Server-Hostname"
 """A header that VictoriaMetrics adds to its answers."""
-TAGS: Final = ("run", "detector", "severity")
+TAGS: Final = ("run", "detector", "severity", "who", "notice")
 """What points can be grouped by. Each combination is a series of its own, so there are few."""
-NAMES: Final[Mapping[Kind, str]] = {FLAGGED: "flagged purchase", DECISION: "decision"}
+NAMES: Final[Mapping[Kind, str]] = {FLAGGED: "flagged purchase", DECISION: "decision", NOTICE: "notice"}
 """The records that have a time, and what messages call them."""
 PLACES: Final = 1000
 """Nanoseconds of a microsecond."""
@@ -188,7 +188,8 @@ def point(record: Record, run: str, times: Times) -> bytes:
     columns = {**table.columns, "line": SqlType.TEXT}
     texts = {name: _field(column, values[name]) for name, column in columns.items() if name not in TAGS}
     fields = ",".join(f"{name}={text}" for name, text in texts.items() if text is not None)
-    return f"{table.name}{''.join(tags)} {fields} {times.next(values['time'])}\n".encode()
+    micros = record.timestamp if isinstance(record, NoticeRecord) else values["time"]
+    return f"{table.name}{''.join(tags)} {fields} {times.next(micros)}\n".encode()
 
 
 def _field(column: SqlType, value: Any) -> str | None:
