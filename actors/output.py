@@ -1,6 +1,6 @@
 """Serialises results in order and hands them to the sinks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -43,9 +43,14 @@ class OutputActor:
         rejected: int = 0,
         through: int = 0,
         parts: Send[SnapshotPart] | None = None,
+        heard: Callable[[Sequence[Record]], None] | None = None,
         audited: Receive[AuditNotices] | None = None,
     ) -> None:
-        """From `audited` comes one message for each `Results`, if a sink takes notices and there is an audit."""
+        """`heard` is called with the records of one kind once every sink has taken them.
+
+        From `audited` comes one message for each `Results`, if a sink takes notices and there is an audit.
+        """
+        self._heard = heard
         self._inbox = inbox
         self._outlets = outlets
         self._parts = parts
@@ -125,10 +130,12 @@ class OutputActor:
         sinks = [outlet.sink for outlet in self._outlets if records[0].kind in outlet.records]
         if len(sinks) == 1:
             await sinks[0].write(records)
-            return
-        async with anyio.create_task_group() as tasks:
-            for sink in sinks:
-                tasks.start_soon(sink.write, records)
+        else:
+            async with anyio.create_task_group() as tasks:
+                for sink in sinks:
+                    tasks.start_soon(sink.write, records)
+        if self._heard is not None:
+            self._heard(records)
 
 
 def flagged_line(

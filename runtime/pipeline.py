@@ -28,7 +28,7 @@ from peerwatch.actors.output import Outlet, OutputActor
 from peerwatch.actors.purchases import PurchaseShard
 from peerwatch.actors.snapshot import SnapshotPart
 from peerwatch.actors.trainer import Trainee, Trainer
-from peerwatch.connectors.records import DECISION, NOTICE
+from peerwatch.connectors.records import DECISION, NOTICE, Record
 from peerwatch.connectors.sink import Sink
 from peerwatch.connectors.source import Bookmark, Source
 from peerwatch.errors import PeerwatchError
@@ -83,8 +83,9 @@ class Pipeline:
         auditing: Auditing | None = None,
         warn: Callable[[str], None] = lambda _: None,
         complain: Callable[[str], None] = lambda _: None,
+        heard: Callable[[Sequence[Record]], None] | None = None,
     ) -> None:
-        """`warn` and `complain` are the dispatcher's."""
+        """`warn` and `complain` are the dispatcher's, `heard` is the output's."""
         graphs = [Mailbox[GraphMessage](f"graph {number}") for number in range(walkers)]
         copies = [Mailbox[GraphCopy](f"graph copy {number}", 1) for number in range(1, walkers)]
         answers = [Mailbox[CoordinatorMessage](f"coordinator {number}") for number in range(walkers)]
@@ -145,6 +146,7 @@ class Pipeline:
             rejected=state.progress.rejected,
             through=state.progress.events,
             parts=parts,
+            heard=heard,
             audited=differences.receiver if differences is not None else None,
         )
         most = windows_at_once(state.T, len(shards))

@@ -7,12 +7,8 @@ from typing import Any, Final
 import msgspec
 
 from peerwatch.actors.output import Outlet
-from peerwatch.connectors.exactly_once import StoreSink
-from peerwatch.connectors.parquet_decisions import DecisionsFile
 from peerwatch.connectors.records import DECISION, FLAGGED, LEDGER, NOTICE, REJECT, Kind
-from peerwatch.connectors.registry import store_of
 from peerwatch.connectors.sink import ResumableSink
-from peerwatch.connectors.store import AT_LEAST_ONCE, EXACTLY_ONCE, StoreContext
 from peerwatch.errors import BadEvent, UsageError
 from peerwatch.files.file_sink import FileSink
 from peerwatch.judging.verdict_hash import decode_entry, is_provisional
@@ -46,7 +42,7 @@ class Sinks:
     async def has_more(self, marks: Mapping[str, Any]) -> bool:
         """Whether flagged purchases are behind a checkpoint's marks, which somebody may have read."""
         for outlet in self.outlets:
-            if FLAGGED in outlet.records and await outlet.sink.has_more(marks[outlet.name]):
+            if outlet.name in marks and FLAGGED in outlet.records and await outlet.sink.has_more(marks[outlet.name]):
                 return True
         return False
 
@@ -57,7 +53,8 @@ class Sinks:
             UsageError: what had been written is not there.
         """
         for outlet in self.outlets:
-            await outlet.sink.start(marks[outlet.name] if marks is not None else None, force=force)
+            # one that a companion has added since the checkpoint begins anew
+            await outlet.sink.start(marks.get(outlet.name) if marks is not None else None, force=force)
 
     async def marks(self) -> dict[str, Any]:
         """How far each has been written, made durable."""
@@ -113,12 +110,18 @@ class SinkMaker:
         if len(records) != 1:
             raise UsageError(f"{shown(to)}: a file takes records of one kind; name a file for each")
         if kinds[0] == DECISION and (name == "decisions" or to.endswith(".parquet")):
+            from peerwatch.connectors.parquet_decisions import DecisionsFile  # noqa: PLC0415 (likewise)
+
             parts = self._settings.follow or self._keeps_state
             return Outlet(name, DecisionsFile(to, parts=parts), records)
         lines = LINES[kinds[0]]
         return Outlet(name, FileSink(path_of(to), self._warn, is_own=lines[0], is_provisional=lines[1]), records)
 
-    def _store_sink(self, to: str, records: frozenset[Kind], delivery: Delivery | None) -> StoreSink:
+    def _store_sink(self, to: str, records: frozenset[Kind], delivery: Delivery | None) -> ResumableSink:
+        from peerwatch.connectors.exactly_once import StoreSink  # noqa: PLC0415 (a run over files starts without)
+        from peerwatch.connectors.registry import store_of  # noqa: PLC0415 (likewise)
+        from peerwatch.connectors.store import AT_LEAST_ONCE, EXACTLY_ONCE, StoreContext  # noqa: PLC0415 (likewise)
+
         url, servers = parsed(to), self._settings.servers
         asked = delivery or self._settings.output.delivery
         if asked == EXACTLY_ONCE and not self._keeps_state:

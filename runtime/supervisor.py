@@ -121,6 +121,8 @@ class Supervisor:
     async def _assemble(self, checkpoint: Checkpoint | None, logs: Sequence[AnyLog]) -> None:
         self._run: Assembled = await assemble(self._setup, checkpoint, logs, self._recovery, self._tally)
         self._reporter.report_on(self._run, self._restarts)
+        if self._setup.companion is not None:
+            self._setup.companion.began(self._reporter)
         if self.interrupted_by is not None:
             self._run.pipeline.stop()
 

@@ -13,6 +13,7 @@ import anyio
 import msgspec
 
 from peerwatch.connectors.records import Kind, Record
+from peerwatch.connectors.server import ServerStatus
 from peerwatch.connectors.store import EXACTLY_ONCE, FIRST_PAUSE, LONGEST_PAUSE, Store, jittered
 from peerwatch.errors import SinkError, Unavailable, UsageError
 from peerwatch.settings.model import Delivery
@@ -55,6 +56,10 @@ class StoreSink:
         """Why the server does not answer at present, None if it does."""
         self.retries = 0
         self.written = 0
+
+    def server(self) -> ServerStatus:
+        """How it is with the server."""
+        return ServerStatus(self.name, self.away, self.written, self.retries)
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Connect; the connection is closed with the stack.
