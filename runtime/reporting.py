@@ -94,6 +94,13 @@ class Reporter:
             servers=self._servers(),
         )
 
+    def silent_servers(self) -> list[str]:
+        """The servers that the run waits for at this moment."""
+        return [each.server().name for each in self._remotes() if each.is_waiting]
+
     def _servers(self) -> list[ServerStatus]:
+        return [each.server() for each in self._remotes()]
+
+    def _remotes(self) -> list[Remote]:
         sinks = [outlet.sink for outlet in self._setup.sinks.outlets]
-        return [each.server() for each in (*self._run.logs, *sinks) if isinstance(each, Remote)]
+        return [each for each in (*self._run.logs, *sinks) if isinstance(each, Remote)]
