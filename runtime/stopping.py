@@ -23,7 +23,7 @@ STUCK: Final = "an output is not read, a disk does not answer or a thread is sti
 class StopSignals:
     """Waits for SIGINT and SIGTERM, and, where a log is followed, for SIGHUP."""
 
-    def __init__(self, deadline: Deadline, silent: Callable[[], Sequence[str]], *, hangup: bool) -> None:
+    def __init__(self, deadline: Deadline, *, hangup: bool, silent: Callable[[], Sequence[str]] = tuple) -> None:
         """Handle SIGHUP as well if `hangup`; `silent` tells which servers are being waited for."""
         self._deadline = deadline
         self._silent = silent

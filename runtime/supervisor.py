@@ -39,7 +39,7 @@ class Supervisor:
         self._setup = setup
         self._deadline = deadline
         self._reporter = Reporter(setup)
-        self._signals = StopSignals(deadline, self._reporter.silent_servers, hangup=setup.settings.follow)
+        self._signals = StopSignals(deadline, hangup=setup.settings.follow, silent=self._reporter.silent_servers)
         self._recovery = Recovery()
         self._tally = AuditTally()
         self._restarts = 0
