@@ -165,7 +165,9 @@ def _next(name: str, *, kept: bool) -> str:
         ("All commands:", ["peerwatch", "--help"]),
     ]
     told = [f"{text}\n$ {shlex.join(words)}\n" for text, words in ways]
-    return "\n".join([*told, "Read on in README.md and docs/index.md. notebooks/tour.ipynb is a tour in Python."])
+    return "\n".join(
+        [*told, "Read on in README.md and docs/index.md. notebooks/tour.ipynb is a tour in Python, with pictures."]
+    )
 
 
 def _type(ctx: click.Context, words: list[str]) -> None:
