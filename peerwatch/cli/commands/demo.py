@@ -1,15 +1,13 @@
 """`peerwatch demo`."""
 
 import json
-import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
 import click
@@ -61,7 +59,7 @@ def demo(ctx: click.Context, *, directory: Path | None, no_pause: bool) -> None:
                 click.secho(f"{number}. {step.heading}", bold=True)
                 click.echo(click.wrap_text(step.text, width=WIDTH))
                 for words in step.commands:
-                    click.secho(f"\n$ {shlex.join(words)}", fg="cyan")
+                    click.secho(f"\n$ {_quoted(words)}", fg="cyan")
                     _type(ctx, words)
             _pause(waits=waits)
             click.secho("What next?", bold=True)
@@ -83,6 +81,8 @@ def _place(directory: Path | None) -> Iterator[str]:
             raise UsageError(f"{directory} already exists and is not an empty directory; name another one")
         yield str(directory)
         return
+    from tempfile import TemporaryDirectory  # noqa: PLC0415 (every command would start later by it)
+
     with TemporaryDirectory(prefix="peerwatch-demo-") as temporary, chdir(temporary):
         yield NAME
 
@@ -164,10 +164,17 @@ def _next(name: str, *, kept: bool) -> str:
         ("How well do detectors find the labelled purchases? (needs pip install 'peerwatch[learn]'):", evaluate),
         ("All commands:", ["peerwatch", "--help"]),
     ]
-    told = [f"{text}\n$ {shlex.join(words)}\n" for text, words in ways]
+    told = [f"{text}\n$ {_quoted(words)}\n" for text, words in ways]
     return "\n".join(
         [*told, "Read on in README.md and docs/index.md. notebooks/tour.ipynb is a tour in Python, with pictures."]
     )
+
+
+def _quoted(words: Sequence[str]) -> str:
+    """Return a command line as it is typed in a shell."""
+    import shlex  # noqa: PLC0415 (as above)
+
+    return shlex.join(words)
 
 
 def _type(ctx: click.Context, words: list[str]) -> None:
