@@ -134,7 +134,7 @@ def test_the_files_are_kept_where_the_user_says(folder: Path) -> None:
     assert left_behind(folder) == ["my demo"]
     kept = {path.name: path.read_bytes() for path in (folder / "my demo").iterdir()}
     assert {"batch_log.json", "stream_log.json", "labels.json", "flagged_purchases.json"} <= set(kept)
-    assert "are removed" not in text
+    assert "are not kept" not in text
     (run,) = [line for line in lines_to_type(text) if line.startswith("peerwatch run") and "--follow" not in line]
     typed(run)
     assert {path.name: path.read_bytes() for path in (folder / "my demo").iterdir()} == kept

@@ -146,19 +146,10 @@ def _next(name: str, *, kept: bool) -> str:
     again = ["peerwatch", "demo", "--directory", name, "--no-pause"]
     explain = ["peerwatch", "explain", *logs, "--user", user, "--at", at, "--plot", "why.png"]
     follow = ["peerwatch", "run", *logs, "followed.json", "--follow", "--state", "peerwatch-state"]
-    evaluate = [
-        "peerwatch",
-        "evaluate",
-        *logs,
-        "--labels",
-        f"{name}/labels.json",
-        "--method",
-        "sigma",
-        "--method",
-        "mad",
-    ]
+    methods = ["--method", "sigma", "--method", "mad"]
+    evaluate = ["peerwatch", "evaluate", *logs, "--labels", f"{name}/labels.json", *methods]
     ways = [
-        *([] if kept else [("The files of this demo are removed now. The same demo, with files that stay:", again)]),
+        *([] if kept else [("The files of this demo are not kept. The same demo, with files that stay:", again)]),
         ("The decision of step 4 as a picture (needs pip install 'peerwatch[plot]'):", explain),
         ("Judge a log as it grows, and continue after a stop or a crash. Ctrl-C ends it:", follow),
         ("How well do detectors find the labelled purchases? (needs pip install 'peerwatch[learn]'):", evaluate),
