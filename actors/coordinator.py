@@ -30,7 +30,7 @@ from peerwatch.actors.messages import (
 )  # fmt: skip
 from peerwatch.actors.snapshot import CoordinatorPart, SnapshotPart, SnapshotRequest
 from peerwatch.actors.window_table import WindowTable
-from peerwatch.connectors.records import DecisionRow, NoticeRecord
+from peerwatch.connectors.records import MOST_NOTICES, DecisionRow, NoticeRecord
 from peerwatch.judging.adaptation import DriftNotice, LabelsNotice, Notice, section
 from peerwatch.judging.audit import AuditedDecision
 from peerwatch.judging.judge import CHALLENGER, CHAMPION, BatchVerdicts, Case, Mask, Reasons
@@ -41,8 +41,6 @@ from peerwatch.network.networks import Networks, alone
 from peerwatch.network.statistics import decimal
 from peerwatch.network.windows import Windows, merged
 
-MOST_NOTICES: Final = 64
-"""More notices than there can be about one event."""
 NOTICES: Final = {DriftNotice: "drift", LabelsNotice: "labels", ModelActivated: "model"}
 """The name of each kind of notice."""
 
@@ -245,6 +243,9 @@ class Coordinator:
                 windows = [] if message.windows is None else await self._table.take(message.windows)
                 own = [] if message.own is None else await self._table.take(message.own)
                 judged = await self._judged(queries, windows, own) if windows else JudgedQueries([], [], [], [])
+                if self._checking is not None:
+                    through = max([queries.through, *queries.seq[-1:].tolist()])
+                    await self._checking.audit.send(AuditDecisions(judged.audited, through))
                 await self._output.send(
                     Results(queries.seq, judged.flagged, queries.rejected, queries.through, judged.rows, judged.notices)
                 )
@@ -261,17 +262,13 @@ class Coordinator:
             work = 8 * sum(len(part.seq) for part in (*windows, *own))
             if self._log.flagged or wanted.any() or self._every_decision:
                 work += INLINE_WORK  # a log may be a file: it is written from a thread
-            judged = await run_kernel(work, self._decide, queries, windows, own, wanted, checked)
-        else:
-            case = await run_sync(self._case, queries, windows, own)
-            requests = self._trainer.requests if self._trainer is not None else None
-            verdicts = [
-                await live.verdicts(case, who, requests, new=queries.new) for who, live in self._judges.live_judges()
-            ]
-            judged = await run_sync(self._report, queries, case, verdicts, wanted, checked)
-        if self._checking is not None and judged.audited:
-            await self._checking.audit.send(AuditDecisions(judged.audited))
-        return judged
+            return await run_kernel(work, self._decide, queries, windows, own, wanted, checked)
+        case = await run_sync(self._case, queries, windows, own)
+        requests = self._trainer.requests if self._trainer is not None else None
+        verdicts = [
+            await live.verdicts(case, who, requests, new=queries.new) for who, live in self._judges.live_judges()
+        ]
+        return await run_sync(self._report, queries, case, verdicts, wanted, checked)
 
     def _decide(
         self, queries: WindowQueries, windows: list[Windows], own: list[Windows], wanted: Mask, checked: Mask | None
@@ -313,7 +310,7 @@ class Coordinator:
             [_flagged(queries, decision) for decision in decisions if decision.flagged],
             [_row(queries, decision) for decision in decisions] if self._every_decision else [],
             [_outcome(queries, decision) for decision in decisions if checked is not None and checked[decision.place]],
-            _notices(told),
+            _notices(queries, told),
         )
 
     def _compare(
@@ -335,7 +332,7 @@ class Coordinator:
             self._log.disagree(queries, list(zip(differing, others, strict=True)))
 
 
-def _notices(told: Sequence[tuple[str, Notice | ModelActivated]]) -> list[NoticeRecord]:
+def _notices(queries: WindowQueries, told: Sequence[tuple[str, Notice | ModelActivated]]) -> list[NoticeRecord]:
     """Records of the notices of one message, in the order of their events, numbered like no others."""
     records: list[NoticeRecord] = []
     same: Counter[int] = Counter()
@@ -343,7 +340,8 @@ def _notices(told: Sequence[tuple[str, Notice | ModelActivated]]) -> list[Notice
         details = notice.change._asdict() if isinstance(notice, DriftNotice) else notice._asdict()
         details.pop("seq", None)
         number = MOST_NOTICES * notice.seq + same[notice.seq]
-        records.append(NoticeRecord(number, notice.seq, who, NOTICES[type(notice)], details))
+        timestamp = int(queries.events.timestamp[np.searchsorted(queries.seq, notice.seq)])
+        records.append(NoticeRecord(number, notice.seq, who, NOTICES[type(notice)], details, timestamp))
         same[notice.seq] += 1
     return records
 
@@ -364,7 +362,8 @@ def _flagged(queries: WindowQueries, decision: Reasons) -> Flagged:
 
 def _outcome(queries: WindowQueries, decision: Reasons) -> AuditedDecision:
     seq, line = int(queries.seq[decision.place]), int(queries.events.line[decision.place])
-    return AuditedDecision(seq, queries.file, line, decision.statistics, decision.flagged)
+    timestamp = int(queries.events.timestamp[decision.place])
+    return AuditedDecision(seq, queries.file, line, decision.statistics, decision.flagged, timestamp)
 
 
 def _row(queries: WindowQueries, decision: Reasons) -> DecisionRow:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,7 @@ from peerwatch.connectors.server import Remote, ServerStatus
 from peerwatch.files.follow import FollowedLog
 from peerwatch.files.seen import Lost
 from peerwatch.runtime.assembly import Assembled, RunSetup
+from peerwatch.runtime.preflight import AnyLog
 from peerwatch.runtime.statistics import ProgressOfProcess, RecentlyBusy, Tallies
 from peerwatch.settings.model import Settings
 from peerwatch.storage.checkpoints import Identity
@@ -27,6 +29,7 @@ class Reporter:
         """Report on what is the same for the whole run, and what its `tallies` count."""
         self._setup = setup
         self._tallies = tallies
+        self._logs: Sequence[AnyLog] = ()
         self._restarts = 0
         self._begun = time.time()
         self._run: Assembled
@@ -41,6 +44,7 @@ class Reporter:
             self._progress.look(self._run.pipeline.statistics())  # the last of the one before
         self._run = run
         self._busy = RecentlyBusy()
+        self._logs = run.logs
         self._restarts = restarts
 
     @property
@@ -117,11 +121,18 @@ class Reporter:
             lag_records=sum(waiting) if waiting else None,
         )
 
+    def silent_servers(self) -> list[str]:
+        """The servers that the run waits for at this moment."""
+        return [each.server().name for each in self._remotes() if each.is_waiting]
+
     def _actors(self) -> dict[str, ActorStatus]:
         seconds = self._run.pipeline.busy_seconds()
         ratios = self._busy.ratios(seconds)
         return {name: ActorStatus(round(seconds[name], 6), round(ratio, 4)) for name, ratio in ratios.items()}
 
     def _servers(self) -> list[ServerStatus]:
+        return [each.server() for each in self._remotes()]
+
+    def _remotes(self) -> list[Remote]:
         sinks = [outlet.sink for outlet in self._setup.sinks.outlets]
-        return [each.server() for each in (*self._run.logs, *sinks) if isinstance(each, Remote)]
+        return [each for each in (*self._logs, *sinks) if isinstance(each, Remote)]

@@ -22,7 +22,7 @@ from peerwatch.runtime.preflight import AnyLog, open_logs, take_header
 from peerwatch.runtime.reporting import Reporter
 from peerwatch.runtime.room import shortage
 from peerwatch.runtime.statistics import Tallies
-from peerwatch.runtime.stopping import STOP_SECONDS, StopSignals
+from peerwatch.runtime.stopping import CLOSING_SECONDS, STOP_SECONDS, StopSignals
 from peerwatch.storage.checkpoints import Checkpoint
 
 LOOK_SECONDS: Final = 1.0
@@ -39,9 +39,9 @@ class Supervisor:
     def __init__(self, setup: RunSetup, deadline: Deadline) -> None:
         self._setup = setup
         self._deadline = deadline
-        self._signals = StopSignals(deadline, hangup=setup.settings.follow)
         self._tallies = Tallies()
         self._reporter = Reporter(setup, self._tallies)
+        self._signals = StopSignals(deadline, hangup=setup.settings.follow, silent=self._reporter.silent_servers)
         self._recovery = Recovery()
         self._restarts = 0
 
@@ -85,7 +85,8 @@ class Supervisor:
                         await self._run_until_done(stack)
                     watchers.cancel_scope.cancel()
             except RunError as error:
-                self._deadline.begin(STOP_SECONDS, f"peerwatch: {error}")  # a write under way may not come to its end
+                said = f"peerwatch: {error}"
+                self._deadline.begin(STOP_SECONDS, lambda: said)  # a write under way may not come to its end
                 raise
             self._reporter.show_progress()
 
@@ -151,6 +152,7 @@ class Supervisor:
     async def _stop_when_told(self) -> None:
         await self._signals.wait()
         self._run.pipeline.stop()
+        self._setup.sinks.stop(STOP_SECONDS - CLOSING_SECONDS)
         await run_sync(self._setup.console.interrupted)  # a terminal that is not read may block
 
     async def _look_after_files(self) -> None:

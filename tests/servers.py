@@ -555,29 +555,6 @@ class Alertmanager(Server):
         return status(self.port, "GET", "/-/ready") == 200
 
 
-def listeners(pid: int) -> list[tuple[str, int]]:
-    """Where a process listens: address and port."""
-    sockets = set()
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            sockets.add(str(descriptor.readlink()))
-        except FileNotFoundError:  # closed meanwhile
-            continue
-    found = []
-    for family, table in ((socket.AF_INET, "tcp"), (socket.AF_INET6, "tcp6")):
-        path = Path(f"/proc/{pid}/net/{table}")
-        for row in path.read_text().splitlines()[1:] if path.exists() else []:
-            fields = row.split()
-            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
-                address, port = fields[1].split(":")
-                words = bytes.fromhex(address)  # each of four bytes, in the machine's own order
-                order = b"".join(
-                    words[at : at + 4][:: -1 if sys.byteorder == "little" else 1] for at in range(0, len(words), 4)
-                )
-                found.append((socket.inet_ntop(family, order), int(port, 16)))
-    return found
-
-
 S = TypeVar("S", bound=Server)
 SERVERS: list[type[Server]] = [Postgres, Redis, Nats, Influx, Victoria, Kafka, Prometheus, Alertmanager]
 

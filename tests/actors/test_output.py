@@ -85,6 +85,8 @@ async def test_an_outlet_counts_what_its_sink_took() -> None:
             await super().write(records)
 
     class Server(Full):
+        is_waiting = False
+
         def server(self) -> ServerStatus:
             return ServerStatus("server", None, records=7, retries=4)
 

@@ -4,9 +4,12 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import product
+from pathlib import Path
 from typing import NamedTuple
 
 import asyncpg
@@ -15,7 +18,7 @@ import nats
 import pytest
 import redis
 from confluent_kafka import Consumer, Producer, TopicPartition
-from servers import Redis, Server, ServerError, listeners, runs, started
+from servers import Redis, Server, ServerError, runs, started
 from support import ROOT, running
 
 WRITTEN = "ünïcode"
@@ -202,10 +205,46 @@ def test_what_a_server_has_acknowledged_survives_its_death(case: Case, request: 
     assert case.read(url) == [WRITTEN]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.fixture)
-def test_a_server_can_be_reached_from_this_machine_alone(case: Case, request: pytest.FixtureRequest) -> None:
-    """It listens on its port, and on no other address than the loopback one."""
-    server: Server = request.getfixturevalue(case.fixture)
+def listeners(pid: int) -> list[tuple[str, int]]:
+    """Where a process can be reached, by TCP or UDP: address and port."""
+    sockets = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            sockets.add(str(descriptor.readlink()))
+        except FileNotFoundError:  # closed meanwhile
+            continue
+    found = []
+    families = ((socket.AF_INET, ""), (socket.AF_INET6, "6"))
+    waiting = {"tcp": "0A", "udp": "07"}  # a state of its own that TCP has, and for UDP: connected to nobody
+    for (family, version), (protocol, state) in product(families, waiting.items()):
+        path = Path(f"/proc/{pid}/net/{protocol}{version}")
+        for row in path.read_text().splitlines()[1:] if path.exists() else []:
+            fields = row.split()
+            if fields[3] == state and f"socket:[{fields[9]}]" in sockets:
+                address, port = fields[1].split(":")
+                words = bytes.fromhex(address)  # each of four bytes, in the machine's own order
+                order = b"".join(
+                    words[at : at + 4][:: -1 if sys.byteorder == "little" else 1] for at in range(0, len(words), 4)
+                )
+                found.append((socket.inet_ntop(family, order), int(port, 16)))
+    return found
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::"])  # noqa: S104 (nothing is sent)
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_a_socket_is_seen(host: str, kind: socket.SocketKind) -> None:
+    """Of either protocol, at any address: what the next test does not see is not there."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind) as own:
+        own.bind((host, 0))
+        if kind is socket.SOCK_STREAM:
+            own.listen()
+        assert (host, own.getsockname()[1]) in listeners(os.getpid())
+
+
+@pytest.mark.parametrize("fixture", [*(case.fixture for case in CASES), "prometheus", "alertmanager"])
+def test_a_server_can_be_reached_from_this_machine_alone(fixture: str, request: pytest.FixtureRequest) -> None:
+    """It listens on its port, and on no other address than the loopback one, neither for TCP nor for UDP."""
+    server: Server = request.getfixturevalue(fixture)
     found = listeners(server.pid)
     assert server.port in {port for _, port in found}
     assert {address for address, _ in found} == {"127.0.0.1"}
