@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.kafka_client import KafkaClient
+from peerwatch.connectors.kafka_client import KafkaClient, arrived
 from peerwatch.connectors.records import DECISION, FLAGGED, LEDGER, NOTICE, REJECT, Kind, Record, payload
 from peerwatch.connectors.store import AT_LEAST_ONCE, EXACTLY_ONCE, StoreContext
 from peerwatch.connectors.stream import Entry
@@ -158,6 +158,8 @@ class KafkaStore:
             }
         self._producer = self._client.producer(settings)
         if self._exactly_once:
+            for _ in range(2):  # the second answer comes over a connection that the search for a coordinator can use
+                self._client.partitions(self._producer, next(iter(self._topics.values())))
             with self._client.translated():
                 self._producer.init_transactions(self._client.timeout)
                 self._read_marks()
@@ -514,9 +516,7 @@ class KafkaStream:
         if self._until is not None and self._next >= self._until:
             return entries
         with self._client.translated():
-            messages = consumer.consume(1, seconds)
-            if messages:
-                messages += consumer.consume(MOST_ENTRIES - 1, GATHER_SECONDS)
+            messages = arrived(consumer, MOST_ENTRIES, seconds, GATHER_SECONDS)
         for message in messages:
             error, offset = message.error(), message.offset() or 0
             if error is None:

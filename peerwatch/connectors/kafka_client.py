@@ -27,6 +27,8 @@ LARGEST_MESSAGE: Final = 64 << 20
 """Bytes. A broker refuses any request of more than 100 MiB."""
 FIRST_WAIT: Final = 0.5
 """Seconds for the first answer; each further try waits twice as long."""
+SHORT_WAIT: Final = 0.01
+"""Seconds until a broker says that a partition ends here."""
 LAST_RECORDS: Final = 16
 """So many offsets are looked at first for the last record of a topic; then eight times as many, and so on."""
 _TOPIC: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
@@ -60,6 +62,7 @@ class KafkaClient:
             "log_level": 0,  # what matters comes back as an error
             "error_cb": self._note,
             "socket.nagle.disable": True,
+            "reconnect.backoff.ms": 10,
             "reconnect.backoff.max.ms": 1000,
             "metadata.recovery.strategy": "none",  # otherwise a broker that comes back is waited for in vain, at times
             **_security(url),
@@ -94,8 +97,11 @@ class KafkaClient:
                 return
         raise Unavailable(why)
 
-    def consumer(self, group: str, isolation: str = "read_committed") -> "Consumer":
-        """A consumer that joins no group and commits nothing. Reads files for TLS."""
+    def consumer(self, group: str, isolation: str = "read_committed", wait: float = SHORT_WAIT) -> "Consumer":
+        """A consumer that joins no group and commits nothing. Reads files for TLS.
+
+        A broker that has nothing new says so after `wait` seconds.
+        """
         with self.translated():
             return self._library.Consumer({
                 **self._settings,
@@ -105,7 +111,7 @@ class KafkaClient:
                 "auto.offset.reset": "error",
                 "isolation.level": isolation,
                 "enable.partition.eof": True,
-                "fetch.wait.max.ms": 100,
+                "fetch.wait.max.ms": round(1000 * wait),
             })  # fmt: skip
 
     def producer(self, settings: dict[str, Any]) -> "Producer":
@@ -197,7 +203,7 @@ class KafkaClient:
             consumer.assign([begin])
             try:
                 while time.monotonic() < deadline:
-                    for message in consumer.consume(LAST_RECORDS, 0.1):
+                    for message in arrived(consumer, LAST_RECORDS, 0.1):
                         error = message.error()
                         if error is None:
                             records.append(message)
@@ -274,6 +280,14 @@ class KafkaClient:
             self._refusal = error
         elif error.code() == codes._ALL_BROKERS_DOWN:
             self._broken = error
+
+
+def arrived(consumer: "Consumer", count: int, seconds: float, gather: float = 0.0) -> "list[Message]":
+    """Up to so many messages: it is waited for the first one, and `gather` seconds for those behind it. Blocks."""
+    messages: list[Message] = consumer.consume(1, seconds)
+    if messages:
+        messages += consumer.consume(count - 1, gather)
+    return messages
 
 
 def _servers(url: ConnectorUrl) -> Iterator[tuple[str, int]]:
