@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -49,11 +49,9 @@ def soak(system: SinkSystem, directory: Path, logs: tuple[bytes, bytes], *, kill
     batch, stream = logs
     rng = random.Random(seed)
     (directory / "batch_log.json").write_bytes(batch)
-    (directory / "whole.json").write_bytes(stream)
     for name, idle_exit in (("live.yaml", "1.0e+6"), ("last.yaml", "0.5")):
         (directory / name).write_text(CONFIG.format(idle_exit=idle_exit, url=system.url))
-    subprocess.run([*COMMAND, "batch_log.json", "whole.json", "expected.json"], cwd=directory, check=True)
-    expected = (directory / "expected.json").read_bytes()
+    expected = judged(logs)
     lines = stream.splitlines(keepends=True)
     through = flagged_through(lines, expected.splitlines())
     live = (directory / "live.json").open("ab", buffering=0)
@@ -85,6 +83,16 @@ def soak(system: SinkSystem, directory: Path, logs: tuple[bytes, bytes], *, kill
     found = system.flagged()
     assert found == expected, f"{len(found)} bytes, expected {len(expected)}; kept in {directory}"
     return f"{len(expected.splitlines())} flagged purchases, {killed} kills of the judge and {failed} of the server"
+
+
+@cache
+def judged(logs: tuple[bytes, bytes]) -> bytes:
+    """What an uninterrupted run writes to a file."""
+    with tempfile.TemporaryDirectory() as name:
+        for log, content in zip(("batch", "stream"), logs, strict=True):
+            (Path(name) / log).write_bytes(content)
+        subprocess.run([*COMMAND, "batch", "stream", "expected"], cwd=name, check=True)
+        return (Path(name) / "expected").read_bytes()
 
 
 def flagged_through(lines: list[bytes], flagged: list[bytes]) -> list[int]:

@@ -72,6 +72,22 @@ def put(server: str, topic: str, values: Sequence[bytes | None], partition: int 
     assert producer.flush(WAIT) == 0
 
 
+PASSING = {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS}
+"""What a broker answers about groups when it has just started."""
+
+
+def committed(consumer: Consumer, place: TopicPartition) -> TopicPartition:
+    """What a group has committed, as soon as the broker knows it."""
+    while True:
+        try:
+            (found,) = consumer.committed([place])
+        except KafkaException as error:
+            if error.args[0].code() not in PASSING:
+                raise
+        else:
+            return found
+
+
 def trim(server: str, topic: str, before: int, partition: int = 0) -> None:
     """Remove what lies before an offset, as a retention does."""
     admin = AdminClient(settings(server))

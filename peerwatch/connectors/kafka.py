@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.kafka_client import KafkaClient, arrived
+from peerwatch.connectors.kafka_client import PAUSE, KafkaClient, arrived
 from peerwatch.connectors.records import DECISION, FLAGGED, LEDGER, NOTICE, REJECT, Kind, Record, payload
 from peerwatch.connectors.store import AT_LEAST_ONCE, EXACTLY_ONCE, StoreContext
 from peerwatch.connectors.stream import Entry
@@ -237,12 +237,9 @@ class KafkaStore:
     def _committed(self, consumer: "Consumer") -> dict[Kind, tuple[Mark, int]]:
         """What the group has committed for each kind, with the offset."""
         partitions = [self._client.partition(topic) for topic in self._topics.values()]
-        with self._client.translated():
-            found = consumer.committed(partitions, timeout=self._client.timeout)
+        found = self._client.committed(consumer, partitions)
         committed = {}
         for kind, partition in zip(self._topics, found, strict=True):
-            if partition.error is not None:
-                raise self._client.failure(partition.error)
             if partition.offset >= 0 and partition.metadata:
                 committed[kind] = msgspec.json.decode(partition.metadata, type=Mark), partition.offset
         return committed
@@ -474,8 +471,13 @@ class KafkaStream:
         return self._partition or 0
 
     def _partitions(self, consumer: "Consumer") -> int:
-        count = self._client.partitions(consumer, self._client.topic)
-        if count is None:
+        deadline = time.monotonic() + self._client.timeout
+        while (count := self._client.partitions(consumer, self._client.topic)) is None:
+            if (
+                self._opened and time.monotonic() < deadline
+            ):  # it was there; a broker that has just started knows of none
+                time.sleep(PAUSE)
+                continue
             raise UsageError(f"{self.url}: there is no topic {self._client.topic}; make it, or name another")
         return count
 

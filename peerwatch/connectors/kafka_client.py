@@ -1,11 +1,12 @@
 """What the Kafka source and sink have in common: how a URL becomes a client's settings, and what its errors mean."""
 
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 
@@ -15,8 +16,9 @@ from peerwatch.urls import ConnectorUrl
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
-    from confluent_kafka.admin import AdminClient
+    from confluent_kafka.admin import AdminClient, TopicMetadata
 
+Answer = TypeVar("Answer")
 PORT: Final = 9092
 PROTOCOLS: Final = ("plaintext", "ssl", "sasl_plaintext", "sasl_ssl")
 MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
@@ -29,6 +31,8 @@ FIRST_WAIT: Final = 0.5
 """Seconds for the first answer; each further try waits twice as long."""
 SHORT_WAIT: Final = 0.01
 """Seconds until a broker says that a partition ends here."""
+PAUSE: Final = 0.05
+"""Seconds until a broker that has just started is asked again."""
 LAST_RECORDS: Final = 16
 """So many offsets are looked at first for the last record of a topic; then eight times as many, and so on."""
 _TOPIC: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
@@ -139,38 +143,79 @@ class KafkaClient:
         """A partition, with an offset."""
         return self._library.TopicPartition(topic, number, offset, metadata)
 
-    def partitions(self, consumer: "Consumer", topic: str) -> int | None:
+    def partitions(self, client: "Consumer | Producer", topic: str) -> int | None:
         """The number of a topic's partitions, None if there is no such topic. Blocks.
 
         Raises:
             UsageError: the server refuses the user, or the user the topic.
             Unavailable: there is no answer in time.
         """
-        wait, deadline = FIRST_WAIT, time.monotonic() + self.timeout
-        while True:
-            try:
-                found = consumer.list_topics(topic, timeout=min(wait, self.timeout)).topics[topic]
-            except self.errors as error:
-                consumer.poll(0)  # lets `_note` know
-                if self._refusal is not None:
-                    raise self.failure(self._refusal) from None
-                wait *= 2
-                if time.monotonic() + wait > deadline:
-                    raise self.failure(error.args[0]) from None
-                continue
+
+        def ask() -> int | None:
+            found = self._topic(client, topic)
             if found.error is None:
                 return len(found.partitions)
             if found.error.code() == self.codes.UNKNOWN_TOPIC_OR_PART:
                 return None
-            raise self.failure(found.error)
+            raise self.errors(found.error)
+
+        return self.patiently(ask)
+
+    def _topic(self, client: "Consumer | Producer", topic: str) -> "TopicMetadata":
+        wait, deadline = FIRST_WAIT, time.monotonic() + self.timeout
+        while True:
+            try:
+                found: TopicMetadata = client.list_topics(topic, timeout=min(wait, self.timeout)).topics[topic]
+            except self.errors:
+                client.poll(0)  # lets `_note` know
+                if self._refusal is not None:
+                    raise self.failure(self._refusal) from None
+                wait *= 2
+                if time.monotonic() + wait > deadline:
+                    raise
+            else:
+                return found
 
     def bounds(self, consumer: "Consumer", topic: str, number: int = 0) -> tuple[int, int]:
         """The offset of the first record, and the one behind the last that is committed. Blocks."""
-        with self.translated():
-            found = consumer.get_watermark_offsets(self.partition(topic, number), timeout=self.timeout)
+        place = self.partition(topic, number)
+        found = self.patiently(lambda: consumer.get_watermark_offsets(place, timeout=self.timeout))
         if found is None:
             raise Unavailable(f"no answer within {self.timeout:g} seconds")
         return found
+
+    def committed(self, consumer: "Consumer", partitions: "list[TopicPartition]") -> "list[TopicPartition]":
+        """What the consumer's group has committed for each partition. Blocks."""
+
+        def ask() -> "list[TopicPartition]":
+            found = consumer.committed(partitions, timeout=self.timeout)
+            for each in found:
+                if each.error is not None:
+                    raise self.errors(each.error)
+            return found
+
+        return self.patiently(ask)
+
+    def patiently(self, ask: Callable[[], Answer]) -> Answer:
+        """The answer to a question, asked again while partitions have no leader, or groups no coordinator. Blocks.
+
+        That is so for a moment when a broker has just started.
+        """
+        deadline = time.monotonic() + self.timeout
+        while True:
+            try:
+                return ask()
+            except self.errors as error:
+                if not self._may_pass(error.args[0]) or time.monotonic() > deadline:
+                    raise self.failure(error.args[0]) from None
+            time.sleep(PAUSE)
+
+    def _may_pass(self, error: "KafkaError") -> bool:
+        codes = self.codes
+        return error.code() in {
+            codes.NOT_COORDINATOR, codes.COORDINATOR_NOT_AVAILABLE, codes.COORDINATOR_LOAD_IN_PROGRESS,
+            codes.LEADER_NOT_AVAILABLE, codes.NOT_LEADER_FOR_PARTITION, codes.REPLICA_NOT_AVAILABLE,
+        }  # fmt: skip
 
     def last_record(self, consumer: "Consumer", topic: str) -> "Message | None":
         """The last committed record of a topic's first partition, None if there is none. Blocks.
@@ -223,8 +268,12 @@ class KafkaClient:
             UsageError: the server refuses the user.
             Unavailable: no server can be reached.
         """
-        if (error := self._refusal or self._broken) is not None:
-            raise self.failure(error)
+        if self._refusal is not None:
+            raise self.failure(self._refusal)
+        if self._broken is not None:
+            error, self._broken = self._broken, None
+            if not any(_listens(host, port) for host, port in self.servers):
+                raise self.failure(error)
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -316,6 +365,14 @@ def _security(url: ConnectorUrl) -> dict[str, str]:
         mechanism = url.option("sasl.mechanism", MECHANISMS) or "PLAIN"
         settings |= {"sasl.mechanism": mechanism, "sasl.username": url.user, "sasl.password": url.secret() or ""}
     return settings
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host.strip("[]"), port), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _reason(error: OSError) -> str:
