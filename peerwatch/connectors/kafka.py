@@ -23,7 +23,7 @@ LONGEST_TRANSACTION: Final = 900.0
 """Seconds: what a broker allows if nobody has changed it."""
 FLUSH_SECONDS: Final = 0.2
 """After so long it is seen whether there is still a connection."""
-MOST_ENTRIES: Final = 2000
+MOST_ENTRIES: Final = 10_000
 """How many messages one fetch returns at most."""
 GATHER_SECONDS: Final = 0.01
 """How long a fetch waits for more messages behind the first: a piece costs about the same whatever its size."""
@@ -500,8 +500,10 @@ class KafkaStream:
             entries, self._held = self._held or await run_sync(self._consume, seconds), []
             if self._until is None:
                 return entries
-            before = [entry for entry in entries if entry.id < self._until]
-            self._held = entries[len(before) :]
+            before = entries
+            if entries and entries[-1].id >= self._until:
+                before = [entry for entry in entries if entry.id < self._until]
+                self._held = entries[len(before) :]
             if before:
                 return before
             if self._next >= self._until:
@@ -520,16 +522,16 @@ class KafkaStream:
         with self._client.translated():
             messages = arrived(consumer, MOST_ENTRIES, seconds, GATHER_SECONDS)
         for message in messages:
-            error, offset = message.error(), message.offset() or 0
+            error = message.error()
             if error is None:
-                entries.append(Entry(offset, message.value()))
-                self._next = offset + 1
-            elif error.code() == codes._PARTITION_EOF:
-                self._next = offset
+                entries.append(Entry(message.offset(), message.value()))
             elif error.code() in {codes._AUTO_OFFSET_RESET, codes.OFFSET_OUT_OF_RANGE}:
-                raise SourceError(f"{self.url}: messages from offset {self._next:,} on are gone, {WAY_OUT}")
-            else:
+                gone = entries[-1].id + 1 if entries else self._next
+                raise SourceError(f"{self.url}: messages from offset {gone:,} on are gone, {WAY_OUT}")
+            elif error.code() != codes._PARTITION_EOF:
                 raise self._client.failure(error)
+        if messages:  # that a partition has ended is a message, too, with the offset that comes next
+            self._next = (messages[-1].offset() or 0) + (messages[-1].error() is None)
         if not entries:
             self._client.check()
         return entries
