@@ -137,7 +137,8 @@ def main() -> None:
         if late.NAME in wanted:
             results["late"] = late.measure(root, arguments.runs)
         if kafka.NAME in wanted:
-            results["kafka"] = kafka.measure(root, built["real D=2"][1] if "real D=2" in built else None, arguments.runs)
+            _, real = built.get("real D=2", (None, None))
+            results["kafka"] = kafka.measure(root, real, arguments.runs)
         if not arguments.cases:
             results["huge"] = {
                 case.name: judging_cost(case, directory, root) for case, directory in built.values()
