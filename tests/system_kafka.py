@@ -54,6 +54,13 @@ def is_there(admin: AdminClient, topic: str) -> bool:
     return topic in admin.list_topics(timeout=WAIT).topics
 
 
+def empty(server: str) -> None:
+    """Delete all topics, except Kafka's own."""
+    for topic in AdminClient(settings(server)).list_topics(timeout=WAIT).topics:
+        if not topic.startswith("__"):
+            delete_topic(server, topic)
+
+
 def delete_topic(server: str, topic: str) -> None:
     """Delete it, and wait until it is gone."""
     admin = AdminClient(settings(server))

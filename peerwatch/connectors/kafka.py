@@ -157,9 +157,9 @@ class KafkaStore:
                 "message.timeout.ms": round(min(longest, self._client.timeout) * 1000),
             }
         self._producer = self._client.producer(settings)
+        for _ in range(2):  # the second answer comes over a connection that serves; without one it waits half a second
+            self._client.partitions(self._producer, next(iter(self._topics.values())))
         if self._exactly_once:
-            for _ in range(2):  # the second answer comes over a connection that the search for a coordinator can use
-                self._client.partitions(self._producer, next(iter(self._topics.values())))
             with self._client.translated():
                 self._producer.init_transactions(self._client.timeout)
                 self._read_marks()
