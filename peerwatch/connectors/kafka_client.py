@@ -273,7 +273,8 @@ class KafkaClient:
             raise self.failure(self._refusal)
         if self._broken is not None:
             error, self._broken = self._broken, None
-            if not any(_listens(host, port) for host, port in self.servers):
+            # a client that has just been made says so if the first of several servers is down
+            if len(self.servers) == 1 or not any(_listens(host, port) for host, port in self.servers):
                 raise self.failure(error)
 
     @contextmanager
