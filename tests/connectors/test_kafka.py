@@ -4,12 +4,14 @@ import random
 import secrets
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 from anyio.to_thread import run_sync
@@ -47,6 +49,7 @@ from peerwatch.connectors.kafka_client import KafkaClient
 from peerwatch.connectors.records import DECISION, FLAGGED, REJECT, Rejection, payload
 from peerwatch.connectors.registry import store_of, stream_of
 from peerwatch.connectors.store import AT_LEAST_ONCE, EXACTLY_ONCE, StoreContext
+from peerwatch.connectors.stream import Entry
 from peerwatch.errors import SinkError, SourceError, UsageError
 from peerwatch.network.rejects import RejectedLine
 from peerwatch.studies.generate import Recipe, generate
@@ -486,6 +489,35 @@ async def test_a_topic_that_was_made_anew_is_refused(source: KafkaSource) -> Non
     await run_sync(make_topic, source.address, source.place)
     with pytest.raises(UsageError, match="the topic was deleted and made anew; name the topic that was read, or begin"):
         await read(source, position)
+
+
+async def test_a_topic_that_is_not_known_for_a_moment_is_waited_for(
+    source: KafkaSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that has read it connects anew: a broker that has just started may not know of it yet."""
+    stream = await run_sync(stream_of, parsed(source.url), 5.0)
+    await stream.connect(None)
+    await stream.close()
+    await run_sync(delete_topic, source.address, source.place)
+    partitions, unknown = KafkaClient.partitions, threading.Event()
+
+    def asked(client: KafkaClient, *more: Any) -> int | None:
+        count = partitions(client, *more)
+        if count is None:
+            unknown.set()
+        return count
+
+    monkeypatch.setattr(KafkaClient, "partitions", asked)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stream.connect, None)
+        await run_sync(unknown.wait)
+        await run_sync(make_topic, source.address, source.place)
+    await run_sync(put, source.address, source.place, [b"1"])
+    entries: list[Entry] = []
+    while not entries:
+        entries = await stream.fetch(0.1)
+    assert [entry.content for entry in entries] == [b"1"]
+    await stream.close()
 
 
 async def test_what_is_trimmed_while_it_is_read_is_told(source: KafkaSource) -> None:
