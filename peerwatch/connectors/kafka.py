@@ -473,9 +473,7 @@ class KafkaStream:
     def _partitions(self, consumer: "Consumer") -> int:
         deadline = time.monotonic() + self._client.timeout
         while (count := self._client.partitions(consumer, self._client.topic)) is None:
-            if (
-                self._opened and time.monotonic() < deadline
-            ):  # it was there; a broker that has just started knows of none
+            if self._opened and time.monotonic() < deadline:  # a broker that has just started knows of none
                 time.sleep(PAUSE)
                 continue
             raise UsageError(f"{self.url}: there is no topic {self._client.topic}; make it, or name another")
