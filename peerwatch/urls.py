@@ -10,12 +10,11 @@ import msgspec
 
 from peerwatch.errors import UsageError
 
-_URL: Final = re.compile(r"[a-z][a-z0-9+]*://|sqlite:")
-_SECRET: Final = re.compile(r"\$\{(?:(?P<env>[A-Za-z_][A-Za-z0-9_]*)|file:(?P<file>[^}]+))\}")
-_HELD: Final = re.compile("\ue000([0-9]+)\ue001")
-_SECRET_OPTION: Final = re.compile(
-    r".*(token|secret|passw|passphrase|credential|signature).*|sig|code|((api|access)[-_]?)?key"
-)
+# Patterns are compiled when they are first used: most runs have no URL, and compiling takes a hundredth of a start.
+_URL: Final = r"[a-z][a-z0-9+]*://|sqlite:"
+_REFERENCE: Final = r"\$\{(?:(?P<env>[A-Za-z_][A-Za-z0-9_]*)|file:(?P<file>[^}]+))\}"
+_HELD: Final = "\ue000([0-9]+)\ue001"
+_CONFIDENTIAL: Final = r".*(token|secret|passw|passphrase|credential|signature).*|sig|code|((api|access)[-_]?)?key"
 _SHOWN_OPTIONS: Final = ("batch", "insecure", "tls_ca", "tls_cert", "tls_key")
 """The query parameters of a webhook that are peerwatch's own and no secrets."""
 HIDDEN: Final = "***"
@@ -46,8 +45,8 @@ class ConnectorUrl(msgspec.Struct, frozen=True):
     @property
     def has_literal_password(self) -> bool:
         """Whether the password itself, or another secret, is in the URL."""
-        options = [value for name, value in self.query.items() if _SECRET_OPTION.fullmatch(name.lower())]
-        return any(_SECRET.fullmatch(value) is None for value in (self.password, *options) if value is not None)
+        options = [value for name, value in self.query.items() if re.fullmatch(_CONFIDENTIAL, name.lower())]
+        return any(re.fullmatch(_REFERENCE, value) is None for value in (self.password, *options) if value is not None)
 
     def secret(self, option: str | None = None) -> str | None:
         """The password, or the secret that a query parameter holds, from where it is kept; None if there is none.
@@ -56,7 +55,7 @@ class ConnectorUrl(msgspec.Struct, frozen=True):
             UsageError: the environment variable or the file is missing.
         """
         value = self.password if option is None else self.query.get(option)
-        return _SECRET.sub(self._read_secret, value) if value is not None else None
+        return re.sub(_REFERENCE, self._read_secret, value) if value is not None else None
 
     def secrets_in(self, text: str) -> dict[str, str]:
         """What each `${...}` in a part of the URL stands for.
@@ -64,7 +63,7 @@ class ConnectorUrl(msgspec.Struct, frozen=True):
         Raises:
             UsageError: the environment variable or the file is missing.
         """
-        return {found[0]: self._read_secret(found) for found in _SECRET.finditer(text)}
+        return {found[0]: self._read_secret(found) for found in re.finditer(_REFERENCE, text)}
 
     def _read_secret(self, found: re.Match[str]) -> str:
         name, file = found["env"], found["file"]
@@ -106,7 +105,7 @@ class ConnectorUrl(msgspec.Struct, frozen=True):
 
 def is_url(text: str) -> bool:
     """Whether a text that may name a file names a source or sink by URL."""
-    return _URL.match(text) is not None
+    return ":" in text and re.match(_URL, text) is not None
 
 
 def parsed(text: str) -> ConnectorUrl:
@@ -122,9 +121,9 @@ def parsed(text: str) -> ConnectorUrl:
         path, _, query = rest.partition("?")
         return ConnectorUrl(text, scheme, path=path, query=dict(parse_qsl(query, keep_blank_values=True)))
     # a `${file:/path}` would end the host
-    held = [found[0] for found in _SECRET.finditer(text)]
+    held = [found[0] for found in re.finditer(_REFERENCE, text)]
     numbers = count()
-    safe = _SECRET.sub(lambda _: f"\ue000{next(numbers)}\ue001", text)
+    safe = re.sub(_REFERENCE, lambda _: f"\ue000{next(numbers)}\ue001", text)
     if "#" in safe:
         raise UsageError(f"{redacted(text)}: what follows the # belongs to no server; write %23 where a # is meant")
     try:
@@ -136,7 +135,7 @@ def parsed(text: str) -> ConnectorUrl:
         raise UsageError(f"{redacted(text)} is not a URL: {error}") from None
 
     def restored(part: str) -> str:
-        return _HELD.sub(lambda found: held[int(found[1])], part) if held else part
+        return re.sub(_HELD, lambda found: held[int(found[1])], part) if held else part
 
     return ConnectorUrl(
         text,
@@ -169,7 +168,7 @@ def redacted(text: str) -> str:
     place, path, query = _split(rest)
     account, at, host = place.rpartition("@")
     user, colon, password = account.partition(":")
-    if at and colon and not _SECRET.fullmatch(password):
+    if at and colon and not re.fullmatch(_REFERENCE, password):
         place = f"{user}:{HIDDEN}@{host}"
     return f"{scheme}://{place}{path}{_redacted_query(scheme, query)}"
 
@@ -182,10 +181,10 @@ def _redacted_query(scheme: str, query: str) -> str:
     for number, option in enumerate(options):
         name, sign, value = option.partition("=")
         plain = unquote(name).lower()
-        hides = _SECRET_OPTION.fullmatch(plain) is not None and value != ""
+        hides = re.fullmatch(_CONFIDENTIAL, plain) is not None and value != ""
         if scheme in {"http", "https"}:
             hides = option != "" and plain not in _SHOWN_OPTIONS
-        if hides and not _SECRET.fullmatch(value):
+        if hides and not re.fullmatch(_REFERENCE, value):
             options[number] = f"{name}={HIDDEN}" if sign else HIDDEN
     return query[:1] + "&".join(options)
 
@@ -196,7 +195,7 @@ def _split(rest: str) -> tuple[str, str, str]:
     A secret may hold slashes, as a `${file:...}` or because somebody forgot to write them as %2F: where no port can
     follow the first colon, the last @ of all ends the account.
     """
-    masked = _SECRET.sub(lambda found: "x" * len(found[0]), rest)
+    masked = re.sub(_REFERENCE, lambda found: "x" * len(found[0]), rest)
     end = next((place for place, char in enumerate(masked) if char in "/?#"), len(rest))
     _, colon, port = masked[:end].rpartition(":")
     no_port = colon and not re.fullmatch(r"[0-9]*(,.*)?|.*\]", port)

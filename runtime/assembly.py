@@ -18,6 +18,7 @@ from peerwatch.judging.audit import BruteForce
 from peerwatch.judging.state import State
 from peerwatch.progress import Progress
 from peerwatch.runtime.checkpointer import Checkpointer
+from peerwatch.runtime.companion import Companion
 from peerwatch.runtime.decision_log import DecisionLogger, DifferenceLogger
 from peerwatch.runtime.pipeline import Pipeline
 from peerwatch.runtime.preflight import AnyLog
@@ -45,6 +46,7 @@ class RunSetup(NamedTuple):
     beginning: Beginning
     audit_from: AuditFrom
     force: bool
+    companion: Companion | None = None
 
 
 class Assembled(NamedTuple):
@@ -101,6 +103,7 @@ async def assemble(
         auditing=await _auditing(setup, state, facts, tally) if settings.audit else None,
         warn=setup.logger.warning,
         complain=setup.console.urgent,
+        heard=setup.companion.heard if setup.companion is not None else None,
     )
     return Assembled(pipeline, judges, checkpointer, logs)
 

@@ -15,7 +15,8 @@ from peerwatch.connectors.table_by_name import is_table
 from peerwatch.errors import PeerwatchError
 from peerwatch.files.descriptors import descriptor_of
 from peerwatch.readable import shown, why_unwritable
-from peerwatch.runtime.preflight import open_table, output_paths
+from peerwatch.runtime.preflight import output_paths
+from peerwatch.runtime.remote_logs import open_table
 from peerwatch.settings.model import Settings
 from peerwatch.urls import is_url, parsed, redacted
 

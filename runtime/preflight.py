@@ -4,17 +4,13 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import anyio
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.interleaved import INTERLEAVING, InterleavedStream, Partitioned
-from peerwatch.connectors.registry import stream_of
-from peerwatch.connectors.stream import Stream, StreamSource
-from peerwatch.connectors.table import TableSource
-from peerwatch.connectors.table_by_name import is_table, table_of
-from peerwatch.errors import PeerwatchError, Unavailable, UsageError
+from peerwatch.connectors.table_by_name import is_table
+from peerwatch.errors import PeerwatchError, UsageError
 from peerwatch.files.descriptors import descriptor_of
 from peerwatch.files.follow import FollowedLog
 from peerwatch.files.generation import holds
@@ -25,11 +21,15 @@ from peerwatch.files.tail import Beginning
 from peerwatch.readable import shown
 from peerwatch.settings.model import Layer, Settings, SinkSettings, keys, value_of
 from peerwatch.storage.checkpoints import Checkpoint, Facts, FilePlace, Identity, StateDirectory
-from peerwatch.urls import is_url, parsed, redacted
+from peerwatch.urls import is_url, redacted
+
+if TYPE_CHECKING:
+    from peerwatch.connectors.stream import StreamSource
+    from peerwatch.connectors.table import TableSource
 
 NOT_SET: Final = '"{key}" is not set: name {what} as {option} on the command line, or set it in the config'
 
-AnyLog: TypeAlias = LogFile | FollowedLog | StreamSource | TableSource
+AnyLog: TypeAlias = "LogFile | FollowedLog | StreamSource | TableSource"
 
 
 class Outputs(NamedTuple):
@@ -82,10 +82,13 @@ async def open_logs(
     batch = settings.input.batch
     if batch is not None and (facts is None or not facts.judged):
         begun = facts.position if facts is not None else None
-        if is_table(batch):
-            logs.append(await open_table(settings, batch, begun, warn, stack))
-        elif is_url(batch):
-            logs.append(await _open_stream(settings, batch, begun, warn, stack, judged=False))
+        if is_table(batch) or is_url(batch):
+            from peerwatch.runtime import remote_logs  # noqa: PLC0415 (a run over files starts without)
+
+            if is_table(batch):
+                logs.append(await remote_logs.open_table(settings, batch, begun, warn, stack))
+            else:
+                logs.append(await remote_logs.open_stream(settings, batch, begun, warn, stack, judged=False))
         else:
             log = LogFile(batch, judged=False, position=begun, resumable=resumable, names=names)
             await log.open(stack)
@@ -94,8 +97,11 @@ async def open_logs(
             logs.append(log)
     position = facts.position if facts is not None and facts.judged else None
     if is_url(stream):
+        from peerwatch.runtime import remote_logs  # noqa: PLC0415 (likewise)
+
         again = beginning.again
-        return [*logs, await _open_stream(settings, stream, position, warn, stack, judged=True, again=again)]
+        source = await remote_logs.open_stream(settings, stream, position, warn, stack, judged=True, again=again)
+        return [*logs, source]
     if settings.follow and stream != "-" and not await anyio.Path(stream).is_fifo():
         if await anyio.Path(stream).is_dir():
             raise UsageError(f"{stream} is a directory; name the log file in it")
@@ -114,62 +120,6 @@ async def open_logs(
     log = LogFile(stream, judged=True, position=position, resumable=resumable, warn=warn, names=names)
     await log.open(stack)
     return [*logs, log]
-
-
-async def open_table(
-    settings: Settings, name: str, position: Any, warn: Callable[[str], None], stack: AsyncExitStack
-) -> TableSource:
-    """Open the table that is named in place of a batch log; a position is its end.
-
-    Raises:
-        UsageError: it cannot be read, or lacks a column.
-    """
-    servers = settings.servers
-    table = await run_sync(table_of, name, servers.timeout, servers.give_up, warn)
-    source = TableSource(redacted(name), table, position=position, names=settings.input.names())
-    await source.open(stack)
-    return source
-
-
-async def _interleaved(stream: Stream, settings: Settings, *, again: bool) -> Stream:
-    """All partitions of a stream, in the order that the state directory's journal has."""
-    if settings.state.directory is None:
-        raise UsageError('"input.journal" is kept in a state directory; name one with --state')
-    if not isinstance(stream, Partitioned):
-        raise UsageError(f'{stream.url} has no partitions; leave out "input.journal"')
-    try:
-        partitions = await stream.split()
-    except Unavailable as error:
-        raise UsageError(f"cannot reach {stream.url}: {error}; start the server, or name another") from None
-    return InterleavedStream(stream.url, partitions, Path(settings.state.directory) / INTERLEAVING, again=again)
-
-
-async def _open_stream(
-    settings: Settings,
-    name: str,
-    position: Any,
-    warn: Callable[[str], None],
-    stack: AsyncExitStack,
-    *,
-    judged: bool,
-    again: bool = False,
-) -> StreamSource:
-    stream = await run_sync(stream_of, parsed(name), settings.servers.timeout)
-    if settings.input.journal and judged:
-        stream = await _interleaved(stream, settings, again=again)
-    source = StreamSource(
-        stream,
-        judged=judged,
-        position=position,
-        follow=settings.follow and judged,
-        idle_exit=settings.idle_exit,
-        give_up=settings.servers.give_up,
-        warn=warn,
-        names=settings.input.names(),
-    )
-    stack.push_async_callback(source.close)
-    await source.open()
-    return source
 
 
 def take_header(logs: Sequence[AnyLog], settings: Settings, *, begun: bool = False) -> Layer:

@@ -2,18 +2,21 @@
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import anyio
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.exactly_once import StoreSink
-from peerwatch.connectors.stream import StreamSource
+from peerwatch.connectors.server import Remote, ServerStatus
 from peerwatch.files.follow import FollowedLog
 from peerwatch.files.seen import Lost
 from peerwatch.runtime.assembly import Assembled, RunSetup
-from peerwatch.storage.status import STATUS_SECONDS, ServerStatus, Status, look_at_log, write_status
+from peerwatch.runtime.preflight import AnyLog
+from peerwatch.settings.model import Settings
+from peerwatch.storage.checkpoints import Identity
+from peerwatch.storage.status import STATUS_SECONDS, Status, look_at_log, write_status
 
 PROGRESS_SECONDS: Final = 0.1
 
@@ -23,12 +26,24 @@ class Reporter:
 
     def __init__(self, setup: RunSetup) -> None:
         self._setup = setup
+        self._logs: Sequence[AnyLog] = ()
         self._restarts = 0
 
     def report_on(self, run: Assembled, restarts: int) -> None:
         """Report on this pipeline from now on, which has come after so many restarts."""
         self._run = run
+        self._logs = run.logs
         self._restarts = restarts
+
+    @property
+    def identity(self) -> Identity:
+        """What the state of the run belongs to."""
+        return self._setup.identity
+
+    @property
+    def settings(self) -> Settings:
+        """The complete settings."""
+        return self._setup.settings
 
     @property
     def lost(self) -> Lost:
@@ -56,13 +71,16 @@ class Reporter:
 
     async def write_status(self, *, running: bool) -> None:
         """Write the status file, if there is a state directory."""
-        directory, (pipeline, _, checkpointer, logs) = self._setup.directory, self._run
-        if directory is None or checkpointer is None:
-            return
+        if self._setup.directory is not None:
+            await run_sync(write_status, self._setup.directory.path, await self.status(running=running))
+
+    async def status(self, *, running: bool) -> Status:
+        """How the run is doing."""
+        pipeline, _, checkpointer, logs = self._run
         totals, follows = pipeline.statistics(), [log for log in logs if isinstance(log, FollowedLog)]
         stream = Path(self._setup.settings.input.stream or "")
         name, size = await run_sync(look_at_log, stream) if follows else (None, None)
-        status = Status(
+        return Status(
             pid=os.getpid(),
             running=running,
             updated=time.time(),
@@ -70,7 +88,7 @@ class Reporter:
             totals=totals._asdict() | totals.progress._asdict(),
             lag_bytes=sum(log.unread() for log in follows),
             caught_up=max((log.caught_up for log in follows), default=0.0),
-            checkpoint=checkpointer.written,
+            checkpoint=checkpointer.written if checkpointer is not None else 0.0,
             restarts=self._restarts,
             mailboxes=pipeline.mailboxes(),
             stream=name,
@@ -79,12 +97,14 @@ class Reporter:
             lost=self.lost,
             servers=self._servers(),
         )
-        await run_sync(write_status, directory.path, status)
+
+    def silent_servers(self) -> list[str]:
+        """The servers that the run waits for at this moment."""
+        return [each.server().name for each in self._remotes() if each.is_waiting]
 
     def _servers(self) -> list[ServerStatus]:
-        sources = [log for log in self._run.logs if isinstance(log, StreamSource)]
-        sinks = [outlet.sink for outlet in self._setup.sinks.outlets if isinstance(outlet.sink, StoreSink)]
-        return [
-            *(ServerStatus(source.name, source.away, waiting=source.unread()) for source in sources),
-            *(ServerStatus(sink.name, sink.away, sink.written, sink.retries) for sink in sinks),
-        ]
+        return [each.server() for each in self._remotes()]
+
+    def _remotes(self) -> list[Remote]:
+        sinks = [outlet.sink for outlet in self._setup.sinks.outlets]
+        return [each for each in (*self._logs, *sinks) if isinstance(each, Remote)]

@@ -15,6 +15,7 @@ from peerwatch.files.tail import Beginning, look_at
 from peerwatch.judging.audit import Difference
 from peerwatch.progress import Progress
 from peerwatch.runtime.assembly import AuditFrom, RunSetup
+from peerwatch.runtime.companion import Companion
 from peerwatch.runtime.deadline import Deadline
 from peerwatch.runtime.decision_log import Logger
 from peerwatch.runtime.judges_from_settings import judges_of
@@ -68,10 +69,12 @@ async def run(
     config: Path | None = None,
     reset: bool = False,
     force: bool = False,
+    companion: Companion | None = None,
 ) -> Report:
     """Judge the logs that the settings name; `config` is the file they come from.
 
-    An output that somebody else wrote is overwritten only with `force`; `reset` forgets the checkpoints.
+    An output that somebody else wrote is overwritten only with `force`; `reset` forgets the checkpoints. A `companion`
+    gets all records.
 
     Raises:
         UsageError: something is missing or cannot be used; nothing has been written.
@@ -108,6 +111,8 @@ async def run(
             facts = checkpoint.envelope.facts
             await run_sync(check_stream, checkpoint.envelope.identity, identity, facts, origins, settings)
         sinks = await run_sync(SinkMaker(settings, run, logger.warning, console).sinks, paths)
+        if companion is not None:
+            sinks.outlets.extend(companion.outlets(run))
         await sinks.open(stack, check_new=checkpoint is None and not force)
         setup = RunSetup(
             layers,
@@ -123,6 +128,7 @@ async def run(
             beginning,
             audit_from,
             force,
+            companion,
         )  # fmt: skip
         supervisor = Supervisor(setup, deadline)
         detector = settings.detector.described()

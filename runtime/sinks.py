@@ -7,12 +7,9 @@ from typing import Any, Final
 import msgspec
 
 from peerwatch.actors.output import Outlet
-from peerwatch.connectors.exactly_once import StoreSink
-from peerwatch.connectors.parquet_decisions import DecisionsFile
 from peerwatch.connectors.records import DECISION, FLAGGED, LEDGER, NOTICE, REJECT, Kind
-from peerwatch.connectors.registry import store_of
+from peerwatch.connectors.server import RemoteSink
 from peerwatch.connectors.sink import ResumableSink
-from peerwatch.connectors.store import AT_LEAST_ONCE, EXACTLY_ONCE, StoreContext
 from peerwatch.errors import BadEvent, UsageError
 from peerwatch.files.file_sink import FileSink
 from peerwatch.judging.verdict_hash import decode_entry, is_provisional
@@ -46,7 +43,7 @@ class Sinks:
     async def has_more(self, marks: Mapping[str, Any]) -> bool:
         """Whether flagged purchases are behind a checkpoint's marks, which somebody may have read."""
         for outlet in self.outlets:
-            if FLAGGED in outlet.records and await outlet.sink.has_more(marks[outlet.name]):
+            if outlet.name in marks and FLAGGED in outlet.records and await outlet.sink.has_more(marks[outlet.name]):
                 return True
         return False
 
@@ -57,11 +54,18 @@ class Sinks:
             UsageError: what had been written is not there.
         """
         for outlet in self.outlets:
-            await outlet.sink.start(marks[outlet.name] if marks is not None else None, force=force)
+            # one that a companion has added since the checkpoint begins anew
+            await outlet.sink.start(marks.get(outlet.name) if marks is not None else None, force=force)
 
     async def marks(self) -> dict[str, Any]:
         """How far each has been written, made durable."""
         return {outlet.name: await outlet.sink.sync() for outlet in self.outlets}
+
+    def stop(self, seconds: float) -> None:
+        """The run has been told to stop: servers have so many seconds to take what is to be written."""
+        for outlet in self.outlets:
+            if isinstance(outlet.sink, RemoteSink):
+                outlet.sink.stop(seconds)
 
     async def look(self) -> None:
         """Check whether a file has been moved away, deleted or truncated, and reopen it.
@@ -109,28 +113,48 @@ class SinkMaker:
     ) -> Outlet[ResumableSink]:
         records = frozenset(kinds)
         if is_url(to):
-            return Outlet(name, self._store_sink(to, records, delivery), records)
+            sink = store_sink(to, self._run, records, self._settings, self._warn, delivery)
+            return Outlet(name, sink, records)
         if len(records) != 1:
             raise UsageError(f"{shown(to)}: a file takes records of one kind; name a file for each")
         if kinds[0] == DECISION and (name == "decisions" or to.endswith(".parquet")):
+            from peerwatch.connectors.parquet_decisions import DecisionsFile  # noqa: PLC0415 (likewise)
+
             parts = self._settings.follow or self._keeps_state
             return Outlet(name, DecisionsFile(to, parts=parts), records)
         lines = LINES[kinds[0]]
         return Outlet(name, FileSink(path_of(to), self._warn, is_own=lines[0], is_provisional=lines[1]), records)
 
-    def _store_sink(self, to: str, records: frozenset[Kind], delivery: Delivery | None) -> StoreSink:
-        url, servers = parsed(to), self._settings.servers
-        asked = delivery or self._settings.output.delivery
-        if asked == EXACTLY_ONCE and not self._keeps_state:
-            raise UsageError(f"{url}: exactly-once delivery needs a state directory; add --state, or set at-least-once")
-        delivered = asked or (EXACTLY_ONCE if self._keeps_state else AT_LEAST_ONCE)
-        context = StoreContext(self._run, records, delivered, servers.timeout, self._warn)
-        store = store_of(url, context)
-        if not self._keeps_state:
-            self._warn(f"{url} gets each record at least once; with --state it gets each exactly once")
-        if url.has_literal_password:
-            self._warn(f"{url}: its password is in the URL; keep it in the environment, as ${{NAME}} in its place")
-        return StoreSink(store, delivery=delivered, give_up=servers.give_up, warn=self._warn)
+
+def store_sink(
+    to: str,
+    run: str,
+    records: frozenset[Kind],
+    settings: Settings,
+    warn: Callable[[str], None],
+    delivery: Delivery | None = None,
+) -> ResumableSink:
+    """The sink in the system that a URL names.
+
+    Raises:
+        UsageError: a library is missing, the URL is malformed, or it cannot deliver as it is asked to.
+    """
+    from peerwatch.connectors.exactly_once import StoreSink  # noqa: PLC0415 (a run over files starts without)
+    from peerwatch.connectors.registry import store_of  # noqa: PLC0415 (likewise)
+    from peerwatch.connectors.store import AT_LEAST_ONCE, EXACTLY_ONCE, StoreContext  # noqa: PLC0415 (likewise)
+
+    url, servers, keeps_state = parsed(to), settings.servers, settings.state.directory is not None
+    asked = delivery or settings.output.delivery
+    if asked == EXACTLY_ONCE and not keeps_state:
+        raise UsageError(f"{url}: exactly-once delivery needs a state directory; add --state, or set at-least-once")
+    delivered = asked or (EXACTLY_ONCE if keeps_state else AT_LEAST_ONCE)
+    context = StoreContext(run, records, delivered, servers.timeout, warn)
+    store = store_of(url, context)
+    if not keeps_state:
+        warn(f"{url} gets each record at least once; with --state it gets each exactly once")
+    if url.has_literal_password:
+        warn(f"{url}: its password is in the URL; keep it in the environment, as ${{NAME}} in its place")
+    return StoreSink(store, delivery=delivered, give_up=servers.give_up, warn=warn)
 
 
 def _none(_: bytes) -> bool:

@@ -14,6 +14,7 @@ from peerwatch.cli.commands.bisect import bisect
 from peerwatch.cli.commands.config import config
 from peerwatch.cli.commands.copy import copy
 from peerwatch.cli.commands.datasets import datasets
+from peerwatch.cli.commands.demo import demo
 from peerwatch.cli.commands.detect import detect
 from peerwatch.cli.commands.evaluate import evaluate
 from peerwatch.cli.commands.explain import explain
@@ -21,6 +22,7 @@ from peerwatch.cli.commands.feedback import feedback
 from peerwatch.cli.commands.generate import generate
 from peerwatch.cli.commands.rejects import rejects
 from peerwatch.cli.commands.run import run
+from peerwatch.cli.commands.serve import serve
 from peerwatch.cli.commands.state import state
 from peerwatch.cli.commands.status import status
 from peerwatch.cli.commands.sweep import sweep
@@ -130,7 +132,7 @@ def cli() -> None:
 
 
 for command in (
-    run, status, feedback, explain, state, sweep, verify, bisect, detect, evaluate, rejects, config, generate, copy,
-    datasets,
+    run, serve, status, feedback, explain, state, sweep, verify, bisect, detect, evaluate, rejects, config, generate,
+    copy, datasets, demo,
 ):  # fmt: skip
     cli.add_command(command)

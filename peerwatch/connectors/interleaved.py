@@ -19,8 +19,6 @@ from peerwatch.errors import SourceError, UsageError
 from peerwatch.readable import shown
 from peerwatch.urls import ConnectorUrl
 
-INTERLEAVING: Final = "interleaving.jsonl"
-"""The journal's name in a state directory."""
 WAIT_SECONDS: Final = 1.0
 """How long one fetch waits for a message that was there before."""
 

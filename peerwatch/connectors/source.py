@@ -3,6 +3,8 @@
 from collections.abc import AsyncGenerator
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+import msgspec
+
 from peerwatch.network.events import FieldNames
 
 
@@ -40,6 +42,19 @@ class Source(Protocol):
         Raises:
             SourceError: the source could not be read any further.
         """
+
+
+class StreamPosition(msgspec.Struct, frozen=True):
+    """Where reading goes on: behind the entry `after`, at line `line`, with `offset` bytes of lines before it."""
+
+    after: Any = None
+    line: int = 1
+    offset: int = 0
+
+    @property
+    def generation(self) -> int:
+        """A stream is not rotated."""
+        return 0
 
 
 Where = TypeVar("Where")

@@ -7,7 +7,8 @@ from typing import Any, Final, NamedTuple, Protocol
 import anyio
 import msgspec
 
-from peerwatch.connectors.source import Block
+from peerwatch.connectors.server import ServerStatus
+from peerwatch.connectors.source import Block, StreamPosition
 from peerwatch.connectors.store import FIRST_PAUSE, LONGEST_PAUSE, jittered
 from peerwatch.errors import SourceError, Unavailable, UsageError
 from peerwatch.network.events import CANONICAL, FieldNames
@@ -52,19 +53,6 @@ class Stream(Protocol):
 
     async def lag(self) -> int | None:
         """How many entries have not been fetched yet; None if the system does not say."""
-
-
-class StreamPosition(msgspec.Struct, frozen=True):
-    """Where reading goes on: behind the entry `after`, at line `line`, with `offset` bytes of lines before it."""
-
-    after: Any = None
-    line: int = 1
-    offset: int = 0
-
-    @property
-    def generation(self) -> int:
-        """A stream is not rotated."""
-        return 0
 
 
 class StreamSource:
@@ -112,6 +100,15 @@ class StreamSource:
     def unread(self) -> int | None:
         """The number of entries that wait to be read, None if that is not known."""
         return self._lag
+
+    def server(self) -> ServerStatus:
+        """How it is with the server."""
+        return ServerStatus(self.name, self.away, waiting=self._lag)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the server is away: otherwise a fetch comes back soon, with nothing if there is nothing."""
+        return self.away is not None
 
     async def open(self) -> None:
         """Connect at once, so that a mistake shows before anything is written.

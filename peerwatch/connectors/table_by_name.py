@@ -1,10 +1,12 @@
 """Which names of the batch log name tables, and the table of each."""
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from peerwatch.connectors.table import InputTable
 from peerwatch.urls import is_url, parsed
+
+if TYPE_CHECKING:
+    from peerwatch.connectors.table import InputTable
 
 FILES: Final = (".csv", ".parquet")
 DATABASES: Final = ("postgresql", "postgres")
@@ -15,7 +17,7 @@ def is_table(name: str) -> bool:
     return parsed(name).scheme in DATABASES if is_url(name) else name.lower().endswith(FILES)
 
 
-def table_of(name: str, timeout: float, give_up: float, warn: Callable[[str], None]) -> InputTable:
+def table_of(name: str, timeout: float, give_up: float, warn: Callable[[str], None]) -> "InputTable":
     """The table of a name for which `is_table` is true; nothing is opened yet.
 
     A server has `timeout` seconds for an answer, and `give_up` for the next rows.

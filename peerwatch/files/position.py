@@ -5,7 +5,7 @@ from zlib import crc32
 
 import msgspec
 
-from peerwatch.connectors.stream import StreamPosition
+from peerwatch.connectors.source import StreamPosition
 
 EDGE: Final = 1024
 """Bytes at the beginning and at the end that are always compared; all bytes are summed up only where that pays."""

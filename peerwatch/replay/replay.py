@@ -10,8 +10,7 @@ import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.source import Block, Bookmark
-from peerwatch.connectors.stream import StreamPosition
+from peerwatch.connectors.source import Block, Bookmark, StreamPosition
 from peerwatch.errors import UsageError
 from peerwatch.files.generation import holds
 from peerwatch.files.position import Position, place_of

@@ -6,8 +6,9 @@ from pathlib import Path
 from time import sleep
 from typing import Final
 
+from peerwatch.durable import fsync
 from peerwatch.errors import BadEvent, RunError, UsageError
-from peerwatch.network.events import begin_of_line, parse_event, parse_object
+from peerwatch.network.events import CANONICAL, FieldNames, begin_of_line, parse_event, parse_object
 from peerwatch.readable import shown
 
 LOOKS: Final = 20
@@ -16,8 +17,10 @@ LOOK_SECONDS: Final = 0.05
 CHUNK: Final = 1 << 16
 
 
-def append_events(content: bytes, name: str, stream: Path) -> int:
+def append_events(content: bytes, name: str, stream: Path, names: FieldNames = CANONICAL) -> int:
     """Append the lines of `content`, which come from the file `name`, to the log; return their number.
+
+    `names` are the keys under which the log has an event's fields.
 
     If the log ends within a line, another writer may be about to finish it, so this waits for a short time. Nothing is
     ever appended to an incomplete line.
@@ -27,21 +30,33 @@ def append_events(content: bytes, name: str, stream: Path) -> int:
             appended.
         RunError: the log could not be written, or another writer began a line at the same moment.
     """
-    events = _events(content, name)
+    events = _events(content, name, names)
+    append_lines(events, stream)
+    return len(events)
+
+
+def append_lines(lines: Sequence[bytes], stream: Path) -> int:
+    """Append lines, given without line feeds, to the log; return the first one's place. They are on the disk then.
+
+    Raises:
+        UsageError: the log cannot be opened, or it ends within a line; nothing has been appended.
+        RunError: the log could not be written, or another writer began a line at the same moment.
+    """
     try:
         descriptor = os.open(stream, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
     except OSError as error:
         raise UsageError(f"cannot append to {shown(stream)}: {error.strerror}") from None
     try:
-        _append(descriptor, b"".join(line + b"\n" for line in events), shown(stream))
+        begin = _append(descriptor, b"".join(line + b"\n" for line in lines), shown(stream))
+        fsync(descriptor)
     except OSError as error:
         raise RunError(f"cannot append to {shown(stream)}: {error.strerror}") from None
     finally:
         os.close(descriptor)
-    return len(events)
+    return begin
 
 
-def _events(content: bytes, name: str) -> Sequence[bytes]:
+def _events(content: bytes, name: str, names: FieldNames) -> Sequence[bytes]:
     """Check the lines and return those to append.
 
     Raises:
@@ -52,14 +67,14 @@ def _events(content: bytes, name: str) -> Sequence[bytes]:
         own = line[begin_of_line(line) :].removesuffix(b"\r")
         if own.strip():
             try:
-                parse_event(own)
+                parse_event(own, names)
             except BadEvent as error:
                 raise UsageError(f"{name}:{number}: {error}; nothing has been appended") from None
             events.append(own)
     return events
 
 
-def _append(descriptor: int, lines: bytes, name: str) -> None:
+def _append(descriptor: int, lines: bytes, name: str) -> int:
     last = _last_line(descriptor)
     for _ in range(LOOKS):
         if not _is_begun(last):
@@ -82,6 +97,7 @@ def _append(descriptor: int, lines: bytes, name: str) -> None:
             f"{name} got the lines at byte {begin:,}, where its writer had begun a line at the same moment; check the"
             " log there"
         )
+    return begin + bool(last)
 
 
 def _last_line(descriptor: int) -> bytes:

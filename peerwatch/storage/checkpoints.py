@@ -19,7 +19,6 @@ import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.interleaved import INTERLEAVING
 from peerwatch.connectors.source import Bookmark
 from peerwatch.durable import replace_file, unlink
 from peerwatch.errors import SinkError, UsageError
@@ -33,6 +32,8 @@ VERSION: Final = 7
 """Of the format. Whoever changes it adds a step to `peerwatch.storage.migrations`."""
 OLDEST: Final = 4
 """The earliest version that can be read."""
+INTERLEAVING: Final = "interleaving.jsonl"
+"""The name of the journal that says in which order the partitions of a stream were read."""
 DAMAGE: Final = (
     OSError, ValueError, KeyError, EOFError, RuntimeError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile,
     zlib.error, msgspec.MsgspecError,

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from peerwatch.connectors.server import ServerStatus
 from peerwatch.errors import UsageError
 from peerwatch.files.seen import Lost
 from peerwatch.readable import shown
@@ -29,20 +30,6 @@ class Size(msgspec.Struct, frozen=True):
     device: int
     inode: int
     bytes: int
-
-
-class ServerStatus(msgspec.Struct, frozen=True):
-    """A server that a run reads from or writes to: why it does not answer at present, None if it does.
-
-    `records` have been written to it by this run, `retries` were necessary; `waiting` entries have not been read yet,
-    None if nobody knows.
-    """
-
-    name: str
-    away: str | None
-    records: int = 0
-    retries: int = 0
-    waiting: int | None = None
 
 
 class Status(msgspec.Struct, frozen=True):
