@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.kafka_client import KafkaClient
+from peerwatch.connectors.kafka_client import PAUSE, KafkaClient, arrived
 from peerwatch.connectors.records import DECISION, FLAGGED, LEDGER, NOTICE, REJECT, Kind, Record, payload
 from peerwatch.connectors.store import AT_LEAST_ONCE, EXACTLY_ONCE, StoreContext
 from peerwatch.connectors.stream import Entry
@@ -23,7 +23,7 @@ LONGEST_TRANSACTION: Final = 900.0
 """Seconds: what a broker allows if nobody has changed it."""
 FLUSH_SECONDS: Final = 0.2
 """After so long it is seen whether there is still a connection."""
-MOST_ENTRIES: Final = 2000
+MOST_ENTRIES: Final = 10_000
 """How many messages one fetch returns at most."""
 GATHER_SECONDS: Final = 0.01
 """How long a fetch waits for more messages behind the first: a piece costs about the same whatever its size."""
@@ -157,6 +157,8 @@ class KafkaStore:
                 "message.timeout.ms": round(min(longest, self._client.timeout) * 1000),
             }
         self._producer = self._client.producer(settings)
+        for _ in range(2):  # the second answer comes over a connection that serves; without one it waits half a second
+            self._client.partitions(self._producer, next(iter(self._topics.values())))
         if self._exactly_once:
             with self._client.translated():
                 self._producer.init_transactions(self._client.timeout)
@@ -235,12 +237,9 @@ class KafkaStore:
     def _committed(self, consumer: "Consumer") -> dict[Kind, tuple[Mark, int]]:
         """What the group has committed for each kind, with the offset."""
         partitions = [self._client.partition(topic) for topic in self._topics.values()]
-        with self._client.translated():
-            found = consumer.committed(partitions, timeout=self._client.timeout)
+        found = self._client.committed(consumer, partitions)
         committed = {}
         for kind, partition in zip(self._topics, found, strict=True):
-            if partition.error is not None:
-                raise self._client.failure(partition.error)
             if partition.offset >= 0 and partition.metadata:
                 committed[kind] = msgspec.json.decode(partition.metadata, type=Mark), partition.offset
         return committed
@@ -472,8 +471,11 @@ class KafkaStream:
         return self._partition or 0
 
     def _partitions(self, consumer: "Consumer") -> int:
-        count = self._client.partitions(consumer, self._client.topic)
-        if count is None:
+        deadline = time.monotonic() + self._client.timeout
+        while (count := self._client.partitions(consumer, self._client.topic)) is None:
+            if self._opened and time.monotonic() < deadline:  # a broker that has just started knows of none
+                time.sleep(PAUSE)
+                continue
             raise UsageError(f"{self.url}: there is no topic {self._client.topic}; make it, or name another")
         return count
 
@@ -496,8 +498,10 @@ class KafkaStream:
             entries, self._held = self._held or await run_sync(self._consume, seconds), []
             if self._until is None:
                 return entries
-            before = [entry for entry in entries if entry.id < self._until]
-            self._held = entries[len(before) :]
+            before = entries
+            if entries and entries[-1].id >= self._until:
+                before = [entry for entry in entries if entry.id < self._until]
+                self._held = entries[len(before) :]
             if before:
                 return before
             if self._next >= self._until:
@@ -514,20 +518,18 @@ class KafkaStream:
         if self._until is not None and self._next >= self._until:
             return entries
         with self._client.translated():
-            messages = consumer.consume(1, seconds)
-            if messages:
-                messages += consumer.consume(MOST_ENTRIES - 1, GATHER_SECONDS)
+            messages = arrived(consumer, MOST_ENTRIES, seconds, GATHER_SECONDS)
         for message in messages:
-            error, offset = message.error(), message.offset() or 0
+            error = message.error()
             if error is None:
-                entries.append(Entry(offset, message.value()))
-                self._next = offset + 1
-            elif error.code() == codes._PARTITION_EOF:
-                self._next = offset
+                entries.append(Entry(message.offset(), message.value()))
             elif error.code() in {codes._AUTO_OFFSET_RESET, codes.OFFSET_OUT_OF_RANGE}:
-                raise SourceError(f"{self.url}: messages from offset {self._next:,} on are gone, {WAY_OUT}")
-            else:
+                gone = entries[-1].id + 1 if entries else self._next
+                raise SourceError(f"{self.url}: messages from offset {gone:,} on are gone, {WAY_OUT}")
+            elif error.code() != codes._PARTITION_EOF:
                 raise self._client.failure(error)
+        if messages:  # that a partition has ended is a message, too, with the offset that comes next
+            self._next = (messages[-1].offset() or 0) + (messages[-1].error() is None)
         if not entries:
             self._client.check()
         return entries
