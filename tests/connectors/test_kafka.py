@@ -44,8 +44,9 @@ from system_kafka import (
 
 from peerwatch.connectors import checks, kafka
 from peerwatch.connectors.exactly_once import StoreSink
-from peerwatch.connectors.kafka import KafkaStore, KafkaStream
+from peerwatch.connectors.kafka import KafkaStore
 from peerwatch.connectors.kafka_client import KafkaClient
+from peerwatch.connectors.kafka_source import KafkaStream
 from peerwatch.connectors.records import DECISION, FLAGGED, REJECT, Rejection, payload
 from peerwatch.connectors.registry import store_of, stream_of
 from peerwatch.connectors.store import AT_LEAST_ONCE, EXACTLY_ONCE, StoreContext
