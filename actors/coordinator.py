@@ -41,7 +41,20 @@ from peerwatch.network.networks import Networks, alone
 from peerwatch.network.statistics import decimal
 from peerwatch.network.windows import Windows, merged
 
-NOTICES: Final = {DriftNotice: "drift", LabelsNotice: "labels", ModelActivated: "model"}
+
+class Disagreement(NamedTuple):
+    """Only one of the two judges has flagged the purchase `seq`: what each says of it."""
+
+    seq: int
+    user: str
+    amount: str
+    champion: dict[str, Any]
+    challenger: dict[str, Any]
+
+
+NOTICES: Final = {
+    DriftNotice: "drift", LabelsNotice: "labels", ModelActivated: "model", Disagreement: "disagreement",
+}  # fmt: skip
 """The name of each kind of notice."""
 
 
@@ -296,7 +309,7 @@ class Coordinator:
         if self._judges.challenger is not None:
             which |= judged[1].flagged
         decisions = self._judges.champion.judge.decisions(case, champion, which)
-        told: list[tuple[str, Notice | ModelActivated]] = []
+        told: list[tuple[str, Notice | ModelActivated | Disagreement]] = []
         for who, live in self._judges.live_judges():
             if notices := live.notices():
                 self._log.tell(who, notices)
@@ -305,7 +318,7 @@ class Coordinator:
         if logged:
             self._log.write(queries, logged)
         if self._judges.challenger is not None:
-            self._compare(queries, case, decisions, self._judges.challenger, judged[1])
+            told += self._compare(queries, case, decisions, self._judges.challenger, judged[1])
         return JudgedQueries(
             [_flagged(queries, decision) for decision in decisions if decision.flagged],
             [_row(queries, decision) for decision in decisions] if self._every_decision else [],
@@ -320,19 +333,40 @@ class Coordinator:
         decisions: list[Reasons],
         challenger: LiveJudge,
         judged: BatchVerdicts,
-    ) -> None:
-        """Count and log the purchases on which challenger and champion disagree."""
+    ) -> list[tuple[str, Disagreement]]:
+        """Count and log the purchases on which challenger and champion disagree; each by who alone flagged it."""
         differing = [one for one in decisions if one.flagged != judged.flagged[one.place]]
         alone = sum(one.flagged for one in differing)
         self.disagreed += (alone, len(differing) - alone)
-        if differing:
-            which = np.zeros(len(case.seq), np.bool_)
-            which[[one.place for one in differing]] = True
-            others = challenger.judge.decisions(case, judged, which)
-            self._log.disagree(queries, list(zip(differing, others, strict=True)))
+        if not differing:
+            return []
+        which = np.zeros(len(case.seq), np.bool_)
+        which[[one.place for one in differing]] = True
+        pairs = list(zip(differing, challenger.judge.decisions(case, judged, which), strict=True))
+        self._log.disagree(queries, pairs)
+        return [(CHAMPION if one.flagged else CHALLENGER, _disagreement(queries, one, other)) for one, other in pairs]
 
 
-def _notices(queries: WindowQueries, told: Sequence[tuple[str, Notice | ModelActivated]]) -> list[NoticeRecord]:
+def _disagreement(queries: WindowQueries, champion: Reasons, challenger: Reasons) -> Disagreement:
+    return Disagreement(
+        int(queries.seq[champion.place]),
+        _user(queries, champion.place),
+        decimal(champion.amount),
+        _opinion(champion),
+        _opinion(challenger),
+    )
+
+
+def _opinion(decision: Reasons) -> dict[str, Any]:
+    """What a judge says of a purchase; sigma has no score."""
+    scoring = decision.scoring
+    score = {"score": scoring.score, "threshold": scoring.threshold} if scoring is not None else {}
+    return {"flagged": decision.flagged, **score}
+
+
+def _notices(
+    queries: WindowQueries, told: Sequence[tuple[str, Notice | ModelActivated | Disagreement]]
+) -> list[NoticeRecord]:
     """Records of the notices of one message, in the order of their events, numbered like no others."""
     records: list[NoticeRecord] = []
     same: Counter[int] = Counter()
@@ -366,16 +400,22 @@ def _outcome(queries: WindowQueries, decision: Reasons) -> AuditedDecision:
     return AuditedDecision(seq, queries.file, line, decision.statistics, decision.flagged, timestamp)
 
 
+def _user(queries: WindowQueries, place: int) -> str:
+    """The buyer of a purchase."""
+    events = queries.events
+    line = queries.content[events.start[place] : events.end[place]].removesuffix(b"\r")
+    return parse_event(line, queries.names).user.decode()
+
+
 def _row(queries: WindowQueries, decision: Reasons) -> DecisionRow:
     events, place, statistics, scoring = queries.events, decision.place, decision.statistics, decision.scoring
-    line = queries.content[events.start[place] : events.end[place]].removesuffix(b"\r")
     size = int(queries.networks.size[place])
     known = statistics.n > 0
     return DecisionRow(
         seq=int(queries.seq[place]),
         file=queries.file,
         line=int(events.line[place]),
-        user=parse_event(line, queries.names).user.decode(),
+        user=_user(queries, place),
         timestamp=int(events.timestamp[place]),
         amount=decimal(decision.amount),
         flagged=decision.flagged,

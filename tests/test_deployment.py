@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from http_servers import Quiet, serving
-from servers import installed, require
+from servers import installed, require_program
 from support import ROOT
 
 from peerwatch.settings.model import resolve
@@ -26,7 +26,7 @@ VARIABLE = re.compile(r"\$\{(\w+)")
 
 def test_the_dockerfile_pleases_hadolint() -> None:
     """Not even with a hint."""
-    require("hadolint")
+    require_program("hadolint")
     found = subprocess.run(
         [installed("hadolint"), "Dockerfile"], cwd=DEPLOY, capture_output=True, text=True, check=False
     )
@@ -118,7 +118,7 @@ def test_the_config_of_the_stack_is_one_that_a_run_takes() -> None:
 
 def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
     """No setting that it does not know; a service that is confined as far as a compiler of kernels can be."""
-    require("systemd-analyze")
+    require_program("systemd-analyze")
     unit = tmp_path / "peerwatch.service"
     text = (DEPLOY / "peerwatch.service").read_text()
     unit.write_text(text.replace("/opt/peerwatch/bin/peerwatch", sys.executable))  # it has to be there

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from http_servers import Quiet, serving
 from rewritten import write_alertmanager, write_prometheus
-from servers import LOOPBACK, MONITORING, Alertmanager, Prometheus, installed, required
+from servers import LOOPBACK, MONITORING, Alertmanager, Prometheus, installed, require_server
 
 from peerwatch.connectors.server import SinkStatus, WriteTimes
 from peerwatch.service.metrics import CONTENT_TYPE, RunCollector, exposition
@@ -172,7 +172,7 @@ class Webhook:
 def monitored(tmp_path: Path) -> Iterator[tuple[Runs, Webhook]]:
     """Runs that Prometheus watches, and the webhook that Alertmanager tells."""
     for kind in (Prometheus, Alertmanager):
-        required(kind)
+        require_server(kind)
     runs, webhook = Runs(), Webhook()
     with ExitStack() as stack:
         alertmanager = Alertmanager()
@@ -218,7 +218,7 @@ def test_every_alert_of_the_rules_is_provoked() -> None:
 def test_prometheus_own_tools_find_nothing_wrong(tmp_path: Path) -> None:
     """The rules pass their unit tests, and both configurations are valid as they stand."""
     for kind in (Prometheus, Alertmanager):
-        required(kind)
+        require_server(kind)
     config = write_prometheus(tmp_path, "- targets: []\n")
     for command in (
         [installed("promtool"), "test", "rules", "alerts_test.yml"],

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from dashboards import DASHBOARDS, DIRECTORY, dashboard
 from rewritten import write_prometheus
-from servers import LOOPBACK, Prometheus, installed, required
+from servers import LOOPBACK, Prometheus, installed, require_server
 from support import befriend, purchase, running, wait_until
 
 WITHOUT_DATA = {'peerwatch_lag_records{instance=~"$instance"}'}
@@ -71,7 +71,7 @@ def run(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 @pytest.fixture
 def prometheus(run: tuple[str, Path], tmp_path: Path) -> Iterator[httpx.Client]:
     """A client of a Prometheus that watches the run."""
-    required(Prometheus)
+    require_server(Prometheus)
     address = run[0].removeprefix("http://")
     server = Prometheus()
     server.config = write_prometheus(tmp_path / "prometheus", f'- targets: ["{address}"]\n')
@@ -123,10 +123,14 @@ def test_what_prometheus_knows_is_what_the_run_did(run: tuple[str, Path], promet
 
 
 def test_the_metrics_of_a_run_please_promtool(run: tuple[str, Path]) -> None:
-    """Straight from the service."""
-    required(Prometheus)
-    while (answer := httpx.get(f"{run[0]}/metrics")).status_code == 503:  # the run has not begun yet
-        pass
+    """Straight from the service, whose status names the same actors."""
+    require_server(Prometheus)
+    for path in ("/status", "/metrics"):
+        while (answer := httpx.get(run[0] + path)).status_code == 503:  # the run has not begun yet
+            pass
     content = answer.raise_for_status().content
     found = subprocess.run([installed("promtool"), "check", "metrics"], input=content, capture_output=True, check=False)
     assert (found.returncode, found.stderr) == (0, b"")
+    busy = {actor["name"]: actor["busy_ratio"] for actor in httpx.get(f"{run[0]}/status").json()["actors"]}
+    assert busy.keys() == set(re.findall(r'peerwatch_busy_ratio{actor="(.*?)"}', content.decode()))
+    assert all(0 <= ratio <= 1 for ratio in busy.values())

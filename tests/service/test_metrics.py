@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
-from servers import Prometheus, installed, required
+from servers import Prometheus, installed, require_server
 
 from peerwatch.connectors.server import WRITE_BOUNDS, SinkStatus, WriteTimes
 from peerwatch.network.rejects import REASON_CLASSES
@@ -141,7 +141,7 @@ def test_any_name_is_a_label(name: str) -> None:
 @pytest.fixture
 def promtool() -> str:
     """Prometheus' tool."""
-    required(Prometheus)
+    require_server(Prometheus)
     return installed("promtool")
 
 
