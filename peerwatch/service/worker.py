@@ -22,7 +22,8 @@ from anyio.to_thread import run_sync
 
 from peerwatch import kernels
 from peerwatch.errors import BadInput, PeerwatchError, UsageError
-from peerwatch.replay.explain import explained
+from peerwatch.replay.explain import ExplanationRecord, explained
+from peerwatch.replay.follow_flagged import JudgedThrough, follow_flagged
 from peerwatch.replay.user_timeline import state_of
 from peerwatch.service.worker_messages import (
     Answer,
@@ -31,6 +32,8 @@ from peerwatch.service.worker_messages import (
     DetectInDataset,
     DetectInRows,
     ExplainDecision,
+    Explained,
+    FollowFlagged,
     Progressed,
     Refused,
     Request,
@@ -43,6 +46,8 @@ from peerwatch.studies.sweep_table import SettingGrid
 from peerwatch.studies.table_detection import detection
 
 NICENESS: Final = 10
+FOLLOWING_NICENESS: Final = 5
+"""A follower needs little, but it should not fall behind the run while other workers are busy."""
 PROGRESS_SECONDS: Final = 0.1
 """The least time between two reports of progress."""
 
@@ -126,23 +131,42 @@ async def answered(request: Request, channel: Channel) -> bytes:
             found = dataset_detection(name, method, parameters)
         case DescribeDataset(name):
             found = dataset_statistics(name)
-        case _:
-            raise UsageError("there is nothing to follow yet")
+        case FollowFlagged(layers, run, first):
+            judged, take = partial(judged_through, channel), partial(send_explanation, channel)
+            await follow_flagged(layers, run, first, judged, take)
+            found = None
+        case JudgedThrough():
+            found = None  # the following that it belonged to has ended
     return msgspec.json.encode(found)
+
+
+async def judged_through(channel: Channel) -> JudgedThrough:
+    """Return how far a follower may go, as soon as it may go further."""
+    message = await run_sync(channel.receive)
+    if not isinstance(message, JudgedThrough):
+        raise UsageError("a worker that follows does nothing else")
+    return message
+
+
+async def send_explanation(channel: Channel, seq: int, record: ExplanationRecord) -> None:
+    """Send an explanation that a follower has made."""
+    channel.send(Explained(seq, msgspec.Raw(msgspec.json.encode(record))))
 
 
 async def serve(channel: Channel) -> None:
     """Answer requests, until the process ends."""
+    request = await run_sync(channel.receive)
+    os.nice(FOLLOWING_NICENESS if isinstance(request, FollowFlagged) else NICENESS)
     while True:
-        request = await run_sync(channel.receive)
         try:
             answer: Answer = Answered(msgspec.Raw(await answered(request, channel)))
         except PeerwatchError as error:
             answer = Refused(_class_of(error), str(error))
-        except Exception as error:  # a mistake in a detector of the user's own, or of ours: the next request may do
+        except Exception as error:  # noqa: BLE001 (a mistake in a detector of the user's own, or of ours: the next may do)
             traceback.print_exc()
             answer = Refused("RunError", f"{type(error).__name__}: {error}")
         channel.send(answer)
+        request = await run_sync(channel.receive)
 
 
 def _class_of(error: PeerwatchError) -> Literal["UsageError", "BadInput", "RunError"]:
@@ -155,7 +179,6 @@ def main() -> None:
     """Answer requests until standard input is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the service decides what ends
     channel = Channel()
-    os.nice(NICENESS)
     kernels.load()
     anyio.run(partial(serve, channel))
 

@@ -4,6 +4,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from peerwatch.replay.follow_flagged import JudgedThrough
 from peerwatch.settings.model import Layer
 
 
@@ -62,20 +63,6 @@ class FollowFlagged(msgspec.Struct, frozen=True, tag="follow"):
     layers: list[Layer]
     run: str
     first: int
-
-
-class FlaggedEvent(msgspec.Struct, frozen=True, array_like=True):
-    """A flagged purchase to be explained. The buyer shows whether the same event was found."""
-
-    seq: int
-    user: str
-
-
-class JudgedThrough(msgspec.Struct, frozen=True, tag="judged"):
-    """Every event up to `through` has been judged; `flagged` are the purchases to explain since the last message."""
-
-    through: int
-    flagged: list[FlaggedEvent]
 
 
 Request: TypeAlias = (

@@ -5,6 +5,7 @@ A worker ends when its standard input is closed, so it never outlives the servic
 
 import os
 import sys
+from pathlib import Path
 from typing import Final, Self
 
 import anyio
@@ -24,7 +25,7 @@ class WorkerProcess:
     def __init__(self, process: Process) -> None:
         self._process = process
         self._held = bytearray()
-        self._decoder = msgspec.json.Decoder(Answer)
+        self._decoder: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 
     @classmethod
     async def start(cls) -> Self:
@@ -33,7 +34,7 @@ class WorkerProcess:
         Raises:
             WorkerDied: it could not be started.
         """
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
         try:
             return cls(await anyio.open_process(COMMAND, stderr=None, env=environment))
         except OSError as error:
