@@ -37,7 +37,7 @@ from peerwatch.judging.judge import CHALLENGER, CHAMPION, BatchVerdicts, Case, M
 from peerwatch.judging.sampling import sampled
 from peerwatch.kernels import Int64s
 from peerwatch.network.events import parse_event
-from peerwatch.network.graph import Networks, alone
+from peerwatch.network.networks import Networks, alone
 from peerwatch.network.statistics import decimal
 from peerwatch.network.windows import Windows, merged
 

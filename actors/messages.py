@@ -15,7 +15,8 @@ from peerwatch.judging.training import TrainingSet
 from peerwatch.kernels import Bytes, Int32s, Int64s
 from peerwatch.network.decoder import Events
 from peerwatch.network.events import CANONICAL, FieldNames
-from peerwatch.network.graph import GraphContents, Networks
+from peerwatch.network.graph import GraphContents
+from peerwatch.network.networks import Networks
 from peerwatch.network.rejects import RejectedLine
 from peerwatch.network.statistics import Statistics
 from peerwatch.network.windows import Windows

@@ -14,7 +14,7 @@ from peerwatch.judging.judge import Mask, Reasons
 from peerwatch.judging.sampling import sampled
 from peerwatch.kernels import Int32s
 from peerwatch.network.events import parse_event
-from peerwatch.network.graph import Plan
+from peerwatch.network.networks import Plan
 from peerwatch.network.statistics import decimal
 from peerwatch.runtime.log_target import LogTarget
 from peerwatch.settings.model import ChallengerSettings, DetectorSettings, LogSettings, Rule
