@@ -1,6 +1,6 @@
 """Has each flagged purchase explained by a worker process that reads the logs behind the run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import anyio
@@ -12,7 +12,7 @@ from peerwatch.runtime.pipeline import task_group
 from peerwatch.service.explanation_store import ExplanationStore
 from peerwatch.service.worker_messages import Answered, Explained, FollowFlagged, Refused
 from peerwatch.service.worker_process import WorkerProcess
-from peerwatch.service.workers import ERRORS
+from peerwatch.service.workers import ERRORS, replayed
 from peerwatch.settings.model import Layer
 
 GATHER_SECONDS: Final = 0.02
@@ -41,7 +41,7 @@ class ExplainingFollower:
 
     def __init__(self, layers: Sequence[Layer], run: str, store: ExplanationStore, warn: Callable[[str], None]) -> None:
         """`warn` is called once if purchases can only be explained by replay."""
-        self._layers = list(layers)
+        self._layers = replayed(layers)
         self._run = run
         self._store = store
         self._warn = warn
@@ -77,14 +77,22 @@ class ExplainingFollower:
         self._add([*missing, *later])
         self._through = max(self._through, await run_sync(self._store.judged_through, self._run))
         try:
-            while not await self._tried():
-                await anyio.sleep(PAUSES[self._failures - 1])  # noqa: ASYNC110 (a pause before the next attempt)
+            for pause in self._pauses():
+                await anyio.sleep(pause)
+                if await self._tried():
+                    break
         except PeerwatchError as error:
             self._warn(f"explanations of flagged purchases are made only when they are asked for: {error}")
         finally:
             self._stopped = True
             self._waiting.clear()
             self._news.clear()
+
+    def _pauses(self) -> Iterator[float]:
+        """Yield the seconds before each attempt."""
+        yield 0.0
+        while True:
+            yield PAUSES[self._failures - 1]
 
     async def _tried(self) -> bool:
         """Follow with a new worker, and return whether it came to the end of the logs.

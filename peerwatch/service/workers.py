@@ -22,12 +22,16 @@ from peerwatch.service.worker_process import WorkerProcess
 from peerwatch.settings.model import Layer
 
 ERRORS: Final = {"UsageError": UsageError, "BadInput": BadInput, "RunError": RunError}
-RETRY_SECONDS: Final = 5
-"""After how long somebody who was turned away may ask again."""
 
 
 def nothing(share: float) -> None:
     """Take no notice of progress."""
+
+
+def replayed(layers: Sequence[Layer]) -> list[Layer]:
+    """Return the layers of a run for reading its logs again: from the beginning while there is no checkpoint."""
+    key = "state.directory"
+    return [Layer(each.values, {**each.origins, key: "the run"}) if key in each.values else each for each in layers]
 
 
 class Workers:
@@ -38,7 +42,7 @@ class Workers:
     """
 
     def __init__(self, layers: Sequence[Layer], count: int = 2, waiting: int = 16) -> None:
-        self._layers = list(layers)
+        self._layers = replayed(layers)
         self._free = anyio.Semaphore(count)
         self._idle: list[WorkerProcess] = []
         self._most_waiting = waiting
@@ -146,7 +150,7 @@ class Workers:
                 await self._free.acquire()
                 return
             if self._waiting >= self._most_waiting:
-                raise Busy(f"{self._waiting} requests wait already; ask again in {RETRY_SECONDS} seconds") from None
+                raise Busy(f"{self._waiting} requests wait already; ask again later") from None
             self._waiting += 1
             try:
                 await self._free.acquire()

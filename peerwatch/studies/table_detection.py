@@ -39,7 +39,12 @@ def detection(columns: Mapping[str, Sequence[float]], method: str, parameters: M
         BadInput: the method does not exist or does not take these parameters or values, or there are too few rows.
     """
     detector = make(method, parameters)
-    score, _, flagged = detector.look_back(np.array([*columns.values()], np.float64).T)
+    try:
+        score, _, flagged = detector.look_back(np.array([*columns.values()], np.float64).T)
+    except BadInput:
+        raise
+    except Exception as error:  # of a library, which such parameters or values are too much for
+        raise BadInput(f"{method} failed on these rows: {type(error).__name__}: {error}") from error
     scores, rows = score.tolist(), np.flatnonzero(flagged).tolist()
     return Detection(
         method=method,
