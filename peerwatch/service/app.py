@@ -24,7 +24,7 @@ def application(service: Service, *, hosts: frozenset[str] | None, token: str | 
     """The application of a service; without a token nobody needs one."""
     app = FastAPI(title="peerwatch", version=peerwatch.__version__, docs_url=None, redoc_url=None)
     app.state.service = service
-    for routes in (run, decisions, feedback, events, detect, sweep):
+    for routes in (detect, run, decisions, feedback, events, sweep):  # looked through in this order
         app.include_router(routes.router)
     app.mount("/static", StaticFiles(directory=PAGE))
     app.add_api_route("/", _page, include_in_schema=False)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from peerwatch.service.problems import Problem, response_of
@@ -81,7 +80,7 @@ class Security:
             await response_of(problem)(scope, receive, send_with_headers)
 
     def _check(self, scope: Scope) -> None:
-        headers = Headers(scope=scope)
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
         host = headers.get("host", "")
         if self._hosts is not None and host.lower() not in self._hosts:
             raise Problem(421, f"this service is not called {host[:100]!r}; add the name to serve.hosts")

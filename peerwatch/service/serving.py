@@ -48,7 +48,7 @@ async def serve(
         directory = await _directory(settings, stack)
         token = None if is_loopback(listener) else await run_sync(_token, settings, directory, console.urgent)
         service = Service(settings, directory, console.urgent)
-        service.workers = await stack.enter_async_context(Workers(layers))
+        service.workers = await stack.enter_async_context(Workers(layers, settings.serve.workers))
         service.sweeps = Sweeps(service.workers)
         names = names_of(listener, settings.serve.hosts)
         server = server_of(application(service, hosts=names, token=token))

@@ -75,26 +75,6 @@ class DatasetList(msgspec.Struct, frozen=True):
     datasets: list[DatasetSummary]
 
 
-@router.get("/datasets", responses=answered(DatasetList))
-async def list_datasets(request: Request) -> Response:  # noqa: ARG001 (so FastAPI has nothing to solve)
-    """The labelled data sets, under their names and under others."""
-    names = [*((name, None) for name in DATASETS), *ALIASES.items()]
-    found = DatasetList([_summary(name, same_as) for name, same_as in names])
-    return Response(msgspec.json.encode(found), media_type=JSON)
-
-
-@router.get("/datasets/{name}/stats", responses=answered(DatasetStatistics, 404, 422, 503))
-async def describe_dataset(
-    request: Request, name: Annotated[str, Path(json_schema_extra={"enum": [*DATASETS, *ALIASES]})]
-) -> Response:
-    """Rows, anomalies by kind, and the spread of each column among normal and among anomalous rows."""
-    service: Service = request.app.state.service
-    known = ALIASES.get(name, name)
-    if known not in DATASETS:
-        raise Problem(404, f"there is no data set {name}; there are {', '.join([*DATASETS, *ALIASES])}")
-    return Response(await service.workers.describe_dataset(known), media_type=JSON)
-
-
 @router.post("/detect", openapi_extra=takes(DetectBody), responses=answered(Detection, 400, 413, 415, 422, 503))
 async def detect(request: Request) -> Response:
     """Apply a detector to rows, of which each is judged knowing all of them, as `peerwatch detect` does."""
@@ -139,6 +119,26 @@ async def detect_batch(request: Request) -> Response:
     return Response(found, media_type=JSON)
 
 
+@router.get("/datasets", responses=answered(DatasetList))
+async def list_datasets(request: Request) -> Response:  # noqa: ARG001 (so FastAPI has nothing to solve)
+    """The labelled data sets, under their names and under others."""
+    names = [*((name, None) for name in DATASETS), *ALIASES.items()]
+    found = DatasetList([_summary(name, same_as) for name, same_as in names])
+    return Response(msgspec.json.encode(found), media_type=JSON)
+
+
+@router.get("/datasets/{name}/stats", responses=answered(DatasetStatistics, 404, 422, 503))
+async def describe_dataset(
+    request: Request, name: Annotated[str, Path(json_schema_extra={"enum": [*DATASETS, *ALIASES]})]
+) -> Response:
+    """Rows, anomalies by kind, and the spread of each column among normal and among anomalous rows."""
+    service: Service = request.app.state.service
+    known = ALIASES.get(name, name)
+    if known not in DATASETS:
+        raise Problem(404, f"there is no data set {name}; there are {', '.join([*DATASETS, *ALIASES])}")
+    return Response(await service.workers.describe_dataset(known), media_type=JSON)
+
+
 def _summary(name: str, same_as: str | None) -> DatasetSummary:
     found = DATASETS[same_as or name]
     return DatasetSummary(
@@ -155,13 +155,23 @@ def _columns(data: Sequence[dict[str, float]]) -> dict[str, list[float]]:
     first = data[0]
     if not first:
         raise Problem(422, "/data/0: a row without columns", pointer="/data/0")
-    for place, row in enumerate(data):
-        if row.keys() != first.keys():
-            missing = [name for name in first if name not in row]
-            what = f'no column "{missing[0]}"' if missing else f'a column "{next(iter(row.keys() - first.keys()))}"'
-            other = "has it" if missing else "has not"
-            raise Problem(422, f"/data/{place}: {what}, but the first row {other}", pointer=f"/data/{place}")
-    return {name: [row[name] for row in data] for name in first}
+    try:
+        columns = {name: [row[name] for row in data] for name in first}
+    except KeyError:
+        columns = {}
+    if not columns or sum(map(len, data)) != len(first) * len(data):  # quicker than to compare the names of each row
+        raise _uneven(data)
+    return columns
+
+
+def _uneven(data: Sequence[dict[str, float]]) -> Problem:
+    """The problem of the first row that has other columns than the first one."""
+    first = data[0]
+    place = next(place for place, row in enumerate(data) if row.keys() != first.keys())
+    missing = [name for name in first if name not in data[place]]
+    what = f'no column "{missing[0]}"' if missing else f'a column "{next(iter(data[place].keys() - first.keys()))}"'
+    other = "has it" if missing else "has not"
+    return Problem(422, f"/data/{place}: {what}, but the first row {other}", pointer=f"/data/{place}")
 
 
 def _check_known(method: str, parameters: dict[str, Any]) -> None:
