@@ -38,7 +38,7 @@ def layers(tmp_path: Path) -> list[Layer]:
 
 async def wait_for(condition: Callable[[], bool]) -> None:
     """Look until it is so."""
-    while not await run_sync(condition):
+    while not await run_sync(condition):  # noqa: ASYNC110 (nobody tells)
         await anyio.sleep(0.01)
 
 
