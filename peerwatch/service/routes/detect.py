@@ -1,6 +1,7 @@
 """Routes that apply detectors to rows: to those of a request, or to the data sets that come with peerwatch."""
 
 from collections.abc import Awaitable, Sequence
+from operator import itemgetter
 from typing import Annotated, Any, Final
 
 import anyio
@@ -156,7 +157,7 @@ def _columns(data: Sequence[dict[str, float]]) -> dict[str, list[float]]:
     if not first:
         raise Problem(422, "/data/0: a row without columns", pointer="/data/0")
     try:
-        columns = {name: [row[name] for row in data] for name in first}
+        columns = {name: [*map(itemgetter(name), data)] for name in first}
     except KeyError:
         columns = {}
     if not columns or sum(map(len, data)) != len(first) * len(data):  # quicker than to compare the names of each row
