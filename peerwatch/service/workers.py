@@ -5,6 +5,7 @@ from typing import Any, Final, Self
 
 import anyio
 
+from peerwatch.detectors.base import Floats
 from peerwatch.errors import BadInput, Busy, RunError, UsageError
 from peerwatch.service.worker_messages import (
     Answered,
@@ -78,7 +79,7 @@ class Workers:
         """
         return await self._ask(ShowUser(self._layers, user, at))
 
-    async def detect(self, columns: Mapping[str, Sequence[float]], method: str, parameters: Mapping[str, Any]) -> bytes:
+    async def detect(self, columns: Mapping[str, Floats], method: str, parameters: Mapping[str, Any]) -> bytes:
         """Apply a detector to columns: a `Detection` as JSON.
 
         Raises:
@@ -86,7 +87,7 @@ class Workers:
             BadInput: the detector does not take these parameters or values.
             RunError: the worker died.
         """
-        named = {name: list(column) for name, column in columns.items()}
+        named = {name: column.tolist() for name, column in columns.items()}
         return await self._ask(DetectInRows(named, method, dict(parameters)))
 
     async def detect_in_dataset(self, dataset: str, method: str, parameters: Mapping[str, Any]) -> bytes:

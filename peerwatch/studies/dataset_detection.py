@@ -45,7 +45,7 @@ def dataset_detection(name: str, method: str, parameters: Mapping[str, Any]) -> 
     with TemporaryDirectory() as directory:
         paths = write(name, Path(directory), ORDER, force=False)
         columns, labels = _social(Path(directory)) if len(paths) > 1 else _table(name, paths[0])
-    judged = detection({column: values.tolist() for column, values in columns.items()}, method, parameters)
+    judged = detection(columns, method, parameters)
     flagged = np.array(judged.flagged)
     labelled, found = int(labels.sum()), int((labels & flagged).sum())
     return DatasetDetection(

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import ArrayLike
 
 from peerwatch.detectors.base import Floats, Mask
 from peerwatch.detectors.registry import make
@@ -32,7 +33,7 @@ class Detection(msgspec.Struct, frozen=True, kw_only=True):
     flagged: list[bool]
 
 
-def detection(columns: Mapping[str, Sequence[float]], method: str, parameters: Mapping[str, Any]) -> Detection:
+def detection(columns: Mapping[str, ArrayLike], method: str, parameters: Mapping[str, Any]) -> Detection:
     """Judge each row of a table, in order of time, knowing all of them.
 
     Raises:
@@ -40,7 +41,7 @@ def detection(columns: Mapping[str, Sequence[float]], method: str, parameters: M
     """
     detector = make(method, parameters)
     try:
-        score, _, flagged = detector.look_back(np.array([*columns.values()], np.float64).T)
+        score, _, flagged = detector.look_back(np.column_stack([*columns.values()]))
     except BadInput:
         raise
     except Exception as error:  # of a library, which such parameters or values are too much for

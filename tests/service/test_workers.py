@@ -10,6 +10,7 @@ from pathlib import Path
 
 import anyio
 import msgspec
+import numpy as np
 import pytest
 from anyio.to_thread import run_sync
 from support import befriend, purchase, running
@@ -23,7 +24,7 @@ from peerwatch.studies.sweep import swept
 from peerwatch.studies.sweep_table import SettingGrid
 from peerwatch.studies.table_detection import detection
 
-COLUMNS = {"a": [1.0, 2.0, 1.5, 99.0]}
+COLUMNS = {"a": np.array([1.0, 2.0, 1.5, 99.0])}
 STUBBORN = "stubborn_detector:Stubborn"
 
 
@@ -86,7 +87,7 @@ async def test_mistakes_are_the_errors_of_the_functions(layers: list[Layer]) -> 
         with pytest.raises(UsageError, match="only purchases are judged"):
             await workers.explain(1)
         with pytest.raises(BadInput, match="iqr needs at least 2 rows, got 1"):
-            await workers.detect({"a": [1.0]}, "iqr", {})
+            await workers.detect({"a": np.ones(1)}, "iqr", {})
         with pytest.raises(BadInput, match='iqr has no parameter "q"'):
             await workers.detect(COLUMNS, "iqr", {"q": 1})
         assert len(workers.pids) == 1
@@ -173,8 +174,8 @@ def test_workers_do_not_outlive_a_service_that_is_killed(tmp_path: Path) -> None
     """Whatever they are doing."""
     note = tmp_path / "note"
     program = (
-        "import anyio\nfrom peerwatch.service.workers import Workers\n"
-        f"anyio.run(Workers([]).detect, {COLUMNS!r}, {STUBBORN!r}, {{'note': {str(note)!r}}})"
+        "import anyio\nimport numpy as np\nfrom peerwatch.service.workers import Workers\n"
+        f"anyio.run(Workers([]).detect, {{'a': np.ones(4)}}, {STUBBORN!r}, {{'note': {str(note)!r}}})"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with running([sys.executable, "-c", program], env=environment, stderr=subprocess.DEVNULL) as service:

@@ -6,10 +6,12 @@ from typing import Annotated, Any, Final
 
 import anyio
 import msgspec
+import numpy as np
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Path, Request, Response
 from msgspec import Meta
 
+from peerwatch.detectors.base import Floats
 from peerwatch.detectors.registry import DETECTORS
 from peerwatch.errors import BadInput
 from peerwatch.service.answers import JSON, answered
@@ -147,7 +149,7 @@ def _summary(name: str, same_as: str | None) -> DatasetSummary:
     )
 
 
-def _columns(data: Sequence[dict[str, float]]) -> dict[str, list[float]]:
+def _columns(data: Sequence[dict[str, float]]) -> dict[str, Floats]:
     """Return rows as columns.
 
     Raises:
@@ -157,7 +159,7 @@ def _columns(data: Sequence[dict[str, float]]) -> dict[str, list[float]]:
     if not first:
         raise Problem(422, "/data/0: a row without columns", pointer="/data/0")
     try:
-        columns = {name: [*map(itemgetter(name), data)] for name in first}
+        columns = {name: np.fromiter(map(itemgetter(name), data), np.float64, len(data)) for name in first}
     except KeyError:
         columns = {}
     if not columns or sum(map(len, data)) != len(first) * len(data):  # quicker than to compare the names of each row
@@ -190,7 +192,7 @@ def _check_known(method: str, parameters: dict[str, Any]) -> None:
         )  # fmt: skip
 
 
-def _encoded(columns: dict[str, list[float]], body: DetectBody) -> bytes:
+def _encoded(columns: dict[str, Floats], body: DetectBody) -> bytes:
     return msgspec.json.encode(detection(columns, body.method, body.parameters))
 
 
