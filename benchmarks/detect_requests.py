@@ -106,9 +106,9 @@ class Measured(NamedTuple):
     cost: float
 
 
-def measured(url: str, pid: int, script: Path, seconds: float) -> Measured:
+def measured(url: str, pid: int, script: Path, seconds: int) -> Measured:
     """Ask as fast as the server answers, for some seconds."""
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "-s", str(script), f"{url}/detect"]
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(script), f"{url}/detect"]
     before = cpu_seconds(pid)
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     spent = cpu_seconds(pid) - before
@@ -123,7 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--serve", choices=["bare", "route", "service"])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--seconds", type=int, default=3)
     options = parser.parse_args()
     if options.serve:
         serve(options.serve)

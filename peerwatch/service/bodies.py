@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from inspect import signature
+from math import isfinite
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -55,11 +56,26 @@ async def body_of(request: Request, kind: type[Body]) -> Body:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
+        if "Expected `int`, got `float`" in str(error):
+            with suppress(ValueError, RecursionError):
+                return msgspec.convert(json.loads(body, parse_float=_number, parse_constant=_number), kind)
         raise _misshapen(str(error), body) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Problem(400, f"the body is not JSON: {error}") from None
     except RecursionError:
         raise Problem(400, "the body is nested too deep") from None
+
+
+def _number(text: str) -> float:
+    """The number in a text, as an integer if it is one: to JSON 2.0 is one, to msgspec it is not.
+
+    Raises:
+        ValueError: it is too large, or no number.
+    """
+    value = float(text)
+    if not isfinite(value):
+        raise ValueError(text)
+    return int(value) if value.is_integer() else value
 
 
 def _misshapen(error: str, body: bytes) -> Problem:

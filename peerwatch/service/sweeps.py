@@ -72,8 +72,9 @@ class Sweeps:
         """Return a sweep; None if there is none, or none any more."""
         return self._jobs.get(job)
 
-    def cancel(self, job: SweepJob) -> None:
-        """Cancel a sweep, unless it has ended."""
+    def remove(self, job: SweepJob) -> None:
+        """Forget a sweep; it is cancelled, unless it has ended."""
+        del self._jobs[job.job]
         if not job.ended:
             job.state = "cancelled"
             self._grids.pop(job.job, None)

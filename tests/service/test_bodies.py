@@ -130,6 +130,13 @@ async def test_each_mistake_is_a_sentence(content: bytes, status: int, detail: s
     assert (problem["status"], problem["detail"], problem.get("pointer")) == (status, detail, pointer)
 
 
+async def test_a_whole_number_is_an_integer_however_it_is_written() -> None:
+    """As JSON's own schemas have it; nothing else is."""
+    assert (await post(b'{"inner": {"whole": 2e3}, "rows": [{"a": 1.0, "b": 2.5}]}')).json()["inner"]["whole"] == 2000
+    for content in (b'{"inner": {"whole": 2.5}}', b'{"inner": {"whole": 2.0}, "rows": [{"a": 1e400}]}'):
+        assert (await post(content)).status_code == 422
+
+
 async def test_a_route_with_parameters_is_still_solved() -> None:
     """Only an endpoint that takes the request alone is called directly."""
     assert (await post(b"3", "/4")).json() == [4, 3]

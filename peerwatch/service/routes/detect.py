@@ -48,7 +48,7 @@ DatasetName = Annotated[str, Meta(description="A data set.", extra_json_schema={
 class DetectBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Rows in order of time, which all have the same columns, and the detector to apply to them."""
 
-    data: Annotated[list[dict[str, float]], Meta(min_length=1)]
+    data: Annotated[list[Annotated[dict[str, float], Meta(min_length=1)]], Meta(min_length=1)]
     method: Method
     parameters: dict[str, Any] = {}
 
@@ -156,13 +156,13 @@ def _columns(data: Sequence[dict[str, float]]) -> dict[str, Floats]:
         Problem: the rows do not have the same columns, or have none.
     """
     first = data[0]
-    if not first:
-        raise Problem(422, "/data/0: a row without columns", pointer="/data/0")
     try:
         columns = {name: np.fromiter(map(itemgetter(name), data), np.float64, len(data)) for name in first}
     except KeyError:
         columns = {}
-    if not columns or sum(map(len, data)) != len(first) * len(data):  # quicker than to compare the names of each row
+    if len(columns) < len(first) or sum(map(len, data)) != len(first) * len(
+        data
+    ):  # quicker than to compare the names of each row
         raise _uneven(data)
     return columns
 

@@ -55,10 +55,10 @@ async def sweep(request: Request, job: Job) -> Response:
 
 @router.delete("/sweep/{job}", responses=answered(SweepJob, 404, 422))
 async def cancel_sweep(request: Request, job: Job) -> Response:
-    """Cancel a sweep that waits or runs; one that has ended stays as it is."""
+    """Cancel a sweep that waits or runs, and forget it; returns how it was in the end."""
     service: Service = request.app.state.service
     found = _found(request, job)
-    service.sweeps.cancel(found)
+    service.sweeps.remove(found)
     return Response(msgspec.json.encode(found), media_type=JSON)
 
 
