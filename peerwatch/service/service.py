@@ -20,6 +20,8 @@ from peerwatch.service.labels import Labels
 from peerwatch.service.problems import Problem
 from peerwatch.service.report import LiveStatus, live_status
 from peerwatch.service.submission import Submissions
+from peerwatch.service.sweeps import Sweeps
+from peerwatch.service.workers import Workers
 from peerwatch.settings.model import Settings
 from peerwatch.storage.status import Status
 from peerwatch.urls import parsed
@@ -34,6 +36,9 @@ STORE: Final = "the service's decisions"
 
 class Service:
     """Gets the run's records, keeps them where the API finds them, and tells those who listen."""
+
+    workers: Workers
+    sweeps: Sweeps
 
     def __init__(
         self,

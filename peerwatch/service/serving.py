@@ -19,6 +19,8 @@ from peerwatch.runtime.stopping import StopSignals
 from peerwatch.service.app import application
 from peerwatch.service.server import Server, is_loopback, listen, names_of, server_of, token_in, url_of
 from peerwatch.service.service import Service
+from peerwatch.service.sweeps import Sweeps
+from peerwatch.service.workers import Workers
 from peerwatch.settings.model import Layer, Settings, resolve
 
 
@@ -46,6 +48,8 @@ async def serve(
         directory = await _directory(settings, stack)
         token = None if is_loopback(listener) else await run_sync(_token, settings, directory, console.urgent)
         service = Service(settings, directory, console.urgent)
+        service.workers = await stack.enter_async_context(Workers(layers, settings.serve.workers))
+        service.sweeps = Sweeps(service.workers)
         names = names_of(listener, settings.serve.hosts)
         server = server_of(application(service, hosts=names, token=token))
         async with task_group() as tasks:
@@ -54,6 +58,7 @@ async def serve(
             try:
                 async with task_group() as working:
                     working.start_soon(service.work)
+                    working.start_soon(service.sweeps.work)
                     report = await _judge(service, layers, console, deadline, audit_from, options)
                     if lingers and report.interrupted_by is None:
                         await _until_signal(deadline)
