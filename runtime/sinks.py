@@ -106,7 +106,8 @@ class SinkMaker:
     ) -> Outlet[ResumableSink]:
         records = frozenset(kinds)
         if is_url(to):
-            return Outlet(name, self._store_sink(to, records, delivery), records)
+            sink = store_sink(to, self._run, records, self._settings, self._warn, delivery)
+            return Outlet(name, sink, records)
         if len(records) != 1:
             raise UsageError(f"{shown(to)}: a file takes records of one kind; name a file for each")
         if kinds[0] == DECISION and (name == "decisions" or to.endswith(".parquet")):
@@ -117,23 +118,36 @@ class SinkMaker:
         lines = LINES[kinds[0]]
         return Outlet(name, FileSink(path_of(to), self._warn, is_own=lines[0], is_provisional=lines[1]), records)
 
-    def _store_sink(self, to: str, records: frozenset[Kind], delivery: Delivery | None) -> ResumableSink:
-        from peerwatch.connectors.exactly_once import StoreSink  # noqa: PLC0415 (a run over files starts without)
-        from peerwatch.connectors.registry import store_of  # noqa: PLC0415 (likewise)
-        from peerwatch.connectors.store import AT_LEAST_ONCE, EXACTLY_ONCE, StoreContext  # noqa: PLC0415 (likewise)
 
-        url, servers = parsed(to), self._settings.servers
-        asked = delivery or self._settings.output.delivery
-        if asked == EXACTLY_ONCE and not self._keeps_state:
-            raise UsageError(f"{url}: exactly-once delivery needs a state directory; add --state, or set at-least-once")
-        delivered = asked or (EXACTLY_ONCE if self._keeps_state else AT_LEAST_ONCE)
-        context = StoreContext(self._run, records, delivered, servers.timeout, self._warn)
-        store = store_of(url, context)
-        if not self._keeps_state:
-            self._warn(f"{url} gets each record at least once; with --state it gets each exactly once")
-        if url.has_literal_password:
-            self._warn(f"{url}: its password is in the URL; keep it in the environment, as ${{NAME}} in its place")
-        return StoreSink(store, delivery=delivered, give_up=servers.give_up, warn=self._warn)
+def store_sink(
+    to: str,
+    run: str,
+    records: frozenset[Kind],
+    settings: Settings,
+    warn: Callable[[str], None],
+    delivery: Delivery | None = None,
+) -> ResumableSink:
+    """The sink in the system that a URL names.
+
+    Raises:
+        UsageError: a library is missing, the URL is malformed, or it cannot deliver as it is asked to.
+    """
+    from peerwatch.connectors.exactly_once import StoreSink  # noqa: PLC0415 (a run over files starts without)
+    from peerwatch.connectors.registry import store_of  # noqa: PLC0415 (likewise)
+    from peerwatch.connectors.store import AT_LEAST_ONCE, EXACTLY_ONCE, StoreContext  # noqa: PLC0415 (likewise)
+
+    url, servers, keeps_state = parsed(to), settings.servers, settings.state.directory is not None
+    asked = delivery or settings.output.delivery
+    if asked == EXACTLY_ONCE and not keeps_state:
+        raise UsageError(f"{url}: exactly-once delivery needs a state directory; add --state, or set at-least-once")
+    delivered = asked or (EXACTLY_ONCE if keeps_state else AT_LEAST_ONCE)
+    context = StoreContext(run, records, delivered, servers.timeout, warn)
+    store = store_of(url, context)
+    if not keeps_state:
+        warn(f"{url} gets each record at least once; with --state it gets each exactly once")
+    if url.has_literal_password:
+        warn(f"{url}: its password is in the URL; keep it in the environment, as ${{NAME}} in its place")
+    return StoreSink(store, delivery=delivered, give_up=servers.give_up, warn=warn)
 
 
 def _none(_: bytes) -> bool:

@@ -21,6 +21,7 @@ from peerwatch.cli.commands.feedback import feedback
 from peerwatch.cli.commands.generate import generate
 from peerwatch.cli.commands.rejects import rejects
 from peerwatch.cli.commands.run import run
+from peerwatch.cli.commands.serve import serve
 from peerwatch.cli.commands.state import state
 from peerwatch.cli.commands.status import status
 from peerwatch.cli.commands.sweep import sweep
@@ -130,7 +131,7 @@ def cli() -> None:
 
 
 for command in (
-    run, status, feedback, explain, state, sweep, verify, bisect, detect, evaluate, rejects, config, generate, copy,
-    datasets,
+    run, serve, status, feedback, explain, state, sweep, verify, bisect, detect, evaluate, rejects, config, generate,
+    copy, datasets,
 ):  # fmt: skip
     cli.add_command(command)

@@ -27,7 +27,7 @@ OPTION_KEYS: Final = {
     "log_format": "logs.format", "log_level": "logs.level", "log_file": "logs.file",
     "decisions": "logs.decisions", "log_user": "logs.users", "log_sample": "logs.sample",
     "follow": "follow", "idle_exit": "idle_exit", "state": "state.directory",
-    "audit": "audit",
+    "audit": "audit", "serve": "serve.listen",
 }  # fmt: skip
 """The setting that each option sets."""
 
@@ -117,6 +117,7 @@ RUNNING: Final = (
     click.option("--rejects", metavar="FILE", help="Where rejected lines go. Default: beside OUTPUT."),
     click.option("--verdicts", metavar="FILE", help="Write a ledger that `peerwatch bisect` compares."),
     click.option("--decisions-file", metavar="FILE", help="Write every decision as Parquet; a folder with --state."),
+    click.option("--serve", metavar="HOST:PORT", help="Serve an HTTP API and a page beside the run."),
     AUDIT,
     renamed("--shadow", "--audit"),
     click.option("--strict", is_flag=True, default=None, help="Stop at the first rejected line with exit code 1."),

@@ -6,6 +6,7 @@ from pathlib import Path
 from time import sleep
 from typing import Final
 
+from peerwatch.durable import fsync
 from peerwatch.errors import BadEvent, RunError, UsageError
 from peerwatch.network.events import begin_of_line, parse_event, parse_object
 from peerwatch.readable import shown
@@ -28,17 +29,29 @@ def append_events(content: bytes, name: str, stream: Path) -> int:
         RunError: the log could not be written, or another writer began a line at the same moment.
     """
     events = _events(content, name)
+    append_lines(events, stream)
+    return len(events)
+
+
+def append_lines(lines: Sequence[bytes], stream: Path) -> int:
+    """Append lines, given without line feeds, to the log; return the first one's place. They are on the disk then.
+
+    Raises:
+        UsageError: the log cannot be opened, or it ends within a line; nothing has been appended.
+        RunError: the log could not be written, or another writer began a line at the same moment.
+    """
     try:
         descriptor = os.open(stream, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
     except OSError as error:
         raise UsageError(f"cannot append to {shown(stream)}: {error.strerror}") from None
     try:
-        _append(descriptor, b"".join(line + b"\n" for line in events), shown(stream))
+        begin = _append(descriptor, b"".join(line + b"\n" for line in lines), shown(stream))
+        fsync(descriptor)
     except OSError as error:
         raise RunError(f"cannot append to {shown(stream)}: {error.strerror}") from None
     finally:
         os.close(descriptor)
-    return len(events)
+    return begin
 
 
 def _events(content: bytes, name: str) -> Sequence[bytes]:
@@ -59,7 +72,7 @@ def _events(content: bytes, name: str) -> Sequence[bytes]:
     return events
 
 
-def _append(descriptor: int, lines: bytes, name: str) -> None:
+def _append(descriptor: int, lines: bytes, name: str) -> int:
     last = _last_line(descriptor)
     for _ in range(LOOKS):
         if not _is_begun(last):
@@ -82,6 +95,7 @@ def _append(descriptor: int, lines: bytes, name: str) -> None:
             f"{name} got the lines at byte {begin:,}, where its writer had begun a line at the same moment; check the"
             " log there"
         )
+    return begin + bool(last)
 
 
 def _last_line(descriptor: int) -> bytes:

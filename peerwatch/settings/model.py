@@ -32,6 +32,8 @@ LogFormat = Literal["console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Decisions = Literal["flagged", "all", "none"]
 FieldName = Literal["event_type", "timestamp", "id", "amount", "id1", "id2"]
+Days = Annotated[float, Meta(gt=0, le=1e5)]
+Workers = Annotated[int, Meta(ge=1, le=64)]
 Timeout = Annotated[float, Meta(gt=0, le=1e6)]
 Delivery = Literal["exactly-once", "at-least-once"]
 Records = Literal["flagged", "decisions", "rejects", "notices"]
@@ -74,6 +76,20 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     timeout: Timeout = 10.0
     give_up: Seconds = 300.0
+
+
+class ServeSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The HTTP service beside a run; none if it does not listen. The store is a URL."""
+
+    listen: str | None = None
+    token_file: str | None = None
+    hosts: tuple[str, ...] = ()
+    store: str | None = None
+    keep_days: Days = 30.0
+    keep_megabytes: Count = 1000
+    workers: Workers = 2
+    max_body: Count = 1_048_576
+    requests_per_second: Seconds = 1000.0
 
 
 SIGMA: Final = "sigma"
@@ -183,6 +199,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     challenger: ChallengerSettings = ChallengerSettings()
     logs: LogSettings = LogSettings()
     state: StateSettings = StateSettings()
+    serve: ServeSettings = ServeSettings()
 
 
 RENAMED: Final = {"shadow": "audit", "detector.learning": "detector.training"}
@@ -191,7 +208,7 @@ DEFAULT: Final = "default"
 DIRECTORIES: Final = {"state.directory"}
 PATHS: Final = {
     "input.batch", "input.stream", "input.rotated", "output.flagged", "output.rejects", "output.verdicts",
-    "output.decisions", "logs.file",
+    "output.decisions", "logs.file", "serve.token_file",
     *DIRECTORIES,
 }  # fmt: skip
 """The keys whose values are paths, or URLs."""

@@ -71,14 +71,16 @@ def decode_entries(content: bytes, name: str) -> list[FeedbackEntry]:
     return entries
 
 
-def append_feedback(directory: Path, entries: list[FeedbackEntry]) -> Path:
+def append_feedback(directory: Path, entries: list[FeedbackEntry], judged: int | None = None) -> Path:
     """Append labels to those in a state directory, all or none; returns the file.
+
+    `judged` is the number of the last event that has been judged, where the caller knows it better than the directory.
 
     Raises:
         UsageError: it is no state directory, nothing so new has been judged, or the file cannot be opened.
         SinkError: the file could not be written; nothing has been added.
     """
-    judged = judged_in(directory)
+    judged = judged_in(directory) if judged is None else judged
     newest = max((entry.seq for entry in entries if entry.seq is not None), default=0)
     if newest > judged:
         raise UsageError(

@@ -3,16 +3,20 @@
 import gc
 import signal
 import sys
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from peerwatch.cli.options import layers_of, settings_options
-from peerwatch.errors import RunError
+from peerwatch.errors import RunError, UsageError
 from peerwatch.files.descriptors import check_open
-from peerwatch.settings.model import resolve
+from peerwatch.settings.model import Layer, resolve
+
+if TYPE_CHECKING:
+    from peerwatch.runtime.runner import Report
 
 
 @click.command()
@@ -42,7 +46,14 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool
       130, 143  interrupted; what had been read has been judged
     """  # noqa: D301 (click wants the character \b before text that is not to be wrapped)
     gc.disable()  # what imports make stays; looking for garbage in it takes a tenth of the start
-    layers = layers_of(paths, config, options)
+    judge(layers_of(paths, config, options), config, reset=reset, force=force)
+
+
+def judge(layers: Sequence[Layer], config: Path | None, *, reset: bool, force: bool, lingers: bool = False) -> None:
+    """Judge the logs that the settings name, with a service beside it if one is to listen, and report how it went.
+
+    The service of a run that `lingers` goes on after the logs have ended, until a signal.
+    """
     settings, _ = resolve(*layers)
     if settings.follow:
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the run has an answer to it
@@ -56,15 +67,15 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool
 
     from peerwatch import kernels  # noqa: PLC0415
     from peerwatch.replay.audit import audit_from  # noqa: PLC0415
-    from peerwatch.runtime import runner  # noqa: PLC0415
     from peerwatch.runtime.deadline import Deadline  # noqa: PLC0415
 
     kernels.load(console.compiling, console.uncached)
     gc.freeze()
     gc.enable()
+    begin = _with_service(lingers=lingers) if settings.serve.listen is not None else _alone()
     with Deadline(console) as deadline:
         report = anyio.run(
-            partial(runner.run, layers, console, deadline, audit_from, config=config, reset=reset, force=force),
+            partial(begin, layers, console, deadline, audit_from, config=config, reset=reset, force=force),
             backend_options={"use_uvloop": sys.platform != "win32"},  # which has no uvloop
         )
         console.report(report)
@@ -72,3 +83,17 @@ def run(paths: tuple[str, ...], config: Path | None, *, reset: bool, force: bool
         raise RunError(different(report.totals, report.first_difference))
     if report.interrupted_by is not None and not report.resumable:
         sys.exit(128 + report.interrupted_by)
+
+
+def _alone() -> Callable[..., Awaitable["Report"]]:
+    from peerwatch.runtime import runner  # noqa: PLC0415
+
+    return runner.run
+
+
+def _with_service(*, lingers: bool) -> Callable[..., Awaitable["Report"]]:
+    try:
+        from peerwatch.service.serving import serve  # noqa: PLC0415 (a run without a service imports nothing of it)
+    except ImportError as error:
+        raise UsageError(f"a service needs {error.name}; install it: pip install 'peerwatch[serve]'") from None
+    return partial(serve, lingers=lingers)

@@ -1,0 +1,70 @@
+"""Errors as `application/problem+json` (RFC 9457)."""
+
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from peerwatch.errors import PeerwatchError, UsageError
+
+PROBLEM: Final = "application/problem+json"
+
+
+class Problem(Exception):  # noqa: N818 (it is called so in the standard)
+    """A request that cannot be answered: the status, one sentence for the user, and members of the problem's own."""
+
+    def __init__(self, status: int, detail: str, *, headers: dict[str, str] | None = None, **members: Any) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers
+        self.members = members
+
+
+def problem_body(status: int, detail: str, **members: Any) -> bytes:
+    """The document of a problem."""
+    title = HTTPStatus(status).phrase
+    return msgspec.json.encode({"type": "about:blank", "title": title, "status": status, "detail": detail, **members})
+
+
+def response_of(problem: Problem) -> Response:
+    """A problem as a response."""
+    body = problem_body(problem.status, problem.detail, **problem.members)
+    return Response(body, problem.status, problem.headers, PROBLEM)
+
+
+def answer_with_problems(app: FastAPI) -> None:
+    """Have every error of an application answered as a problem."""
+
+    async def ours(_: Request, error: Exception) -> Response:
+        assert isinstance(error, Problem)  # noqa: S101 (registered for it)
+        return response_of(error)
+
+    async def http(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101
+        return response_of(Problem(error.status_code, _sentence(error), headers=dict(error.headers or {})))
+
+    async def invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101
+        found = error.errors()[0]
+        where = ".".join(str(part) for part in found["loc"][1:]) or str(found["loc"][0])
+        return response_of(Problem(422, f"{where}: {found['msg']}", pointer=where))
+
+    async def known(_: Request, error: Exception) -> Response:
+        return response_of(Problem(400 if isinstance(error, UsageError) else 503, str(error)))
+
+    app.add_exception_handler(Problem, ours)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(PeerwatchError, known)
+
+
+def _sentence(error: HTTPException) -> str:
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return "there is nothing at this path; /openapi.json lists what there is"
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        return "this path does not take the method; the Allow header lists those it takes"
+    return str(error.detail)

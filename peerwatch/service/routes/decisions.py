@@ -1,0 +1,92 @@
+"""Routes about decisions: the list, one of them, why it came out so, and its user's state."""
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from peerwatch.connectors.tables import iso_time, time_of
+from peerwatch.errors import BadEvent
+from peerwatch.service import decisions
+from peerwatch.service.answers import JSON, answered
+from peerwatch.service.decisions import Decision, Moment, Notice
+from peerwatch.service.problems import Problem
+from peerwatch.service.service import Service
+
+router: Final = APIRouter(tags=["decisions"])
+DISAGREEMENT: Final = "disagreement"
+Seq = Annotated[int, Path(ge=1, le=2**62, description="The number of an event.")]
+Bound = Annotated[int | None, Query(ge=0, le=2**62, description="The number of an event.")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
+Time = Annotated[str | None, Query(max_length=40, description="A time, as events have them.")]
+
+
+class DecisionPage(msgspec.Struct, frozen=True):
+    """Some decisions, and the number to go on with: as `after`, or with the newest first as `before`."""
+
+    decisions: list[Decision]
+    next: int | None
+
+
+class NoticePage(msgspec.Struct, frozen=True):
+    """Some notices."""
+
+    notices: list[Notice]
+
+
+@router.get("/decisions", responses=answered(DecisionPage, 422, 503))
+async def list_decisions(
+    request: Request,
+    flagged: Annotated[bool | None, Query(description="Only flagged purchases, or only others.")] = None,
+    limit: Limit = 100,
+    after: Bound = None,
+    before: Bound = None,
+    user: Annotated[str | None, Query(max_length=1000)] = None,
+    since: Time = None,
+    until: Time = None,
+    severity: Literal["warning", "critical", "emergency"] | None = None,
+    order: Annotated[Literal["asc", "desc"], Query(description="The oldest first, or the newest.")] = "asc",
+) -> Response:
+    """Decisions by number, user, time and severity."""
+    service: Service = request.app.state.service
+    query = decisions.Query(
+        flagged=flagged, after=after, before=before, user=user, since=_moment("since", since),
+        until=_moment("until", until), severity=severity, newest_first=order == "desc", limit=limit,
+    )  # fmt: skip
+    found = await service.labelled(await service.store.decisions(query))
+    page = DecisionPage(found, found[-1].seq if len(found) == limit else None)
+    return Response(msgspec.json.encode(page), media_type=JSON)
+
+
+@router.get("/decisions/{seq}", responses=answered(Decision, 404, 422, 503))
+async def one_decision(request: Request, seq: Seq) -> Response:
+    """The decision on one purchase."""
+    service: Service = request.app.state.service
+    found = await service.store.decision(seq)
+    if found is None:
+        raise Problem(404, f"there is no decision on event {seq:,}: it is no purchase, not judged, or no longer kept")
+    return Response(msgspec.json.encode((await service.labelled([found]))[0]), media_type=JSON)
+
+
+@router.get("/notices", responses=answered(NoticePage, 422, 503))
+async def notices(request: Request, after: Bound = None, limit: Limit = 100) -> Response:
+    """The newest notices: drift, labels that were read, models, differences that an audit has found."""
+    service: Service = request.app.state.service
+    return Response(msgspec.json.encode(NoticePage(await service.store.notices(after or 0, limit))), media_type=JSON)
+
+
+@router.get("/challenger", responses=answered(NoticePage, 422, 503))
+async def challenger(request: Request, after: Bound = None, limit: Limit = 100) -> Response:
+    """The newest purchases on which champion and challenger disagree."""
+    service: Service = request.app.state.service
+    found = await service.store.notices(after or 0, limit, DISAGREEMENT)
+    return Response(msgspec.json.encode(NoticePage(found)), media_type=JSON)
+
+
+def _moment(name: str, text: str | None) -> Moment | None:
+    if text is None:
+        return None
+    try:
+        return Moment(iso_time(time_of(text)))
+    except BadEvent as error:
+        raise Problem(422, f"{name}: {error}", pointer=name) from None

@@ -1,0 +1,114 @@
+"""Routes about the run: whether it is well, how it is doing, and its event stream."""
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+import msgspec
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from peerwatch.service import decisions
+from peerwatch.service.answers import JSON, answered
+from peerwatch.service.hub import Item
+from peerwatch.service.problems import Problem
+from peerwatch.service.report import LiveStatus
+from peerwatch.service.service import STUCK_SECONDS, Service
+
+router: Final = APIRouter(tags=["run"])
+RESUMED: Final = 10_000
+"""The most flagged purchases that a client gets which comes back."""
+
+
+class Health(msgspec.Struct, frozen=True):
+    """Whether the service should be restarted: `ok`, `stuck` or `failed`, and why."""
+
+    status: str
+    reason: str | None = None
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """Whether verdicts are up to date, and what is being waited for otherwise."""
+
+    ready: bool
+    waiting_for: list[str]
+
+
+@router.get("/health", responses=answered(Health, Health, 503))
+async def health(request: Request) -> Response:
+    """Whether the run is well: 503 if nothing has been judged for 30 seconds though something waits, or it failed."""
+    service: Service = request.app.state.service
+    seconds = service.stuck_for()
+    if service.ended == "failed":
+        found = Health("failed", "the run has failed; its log says why")
+    elif seconds > STUCK_SECONDS:
+        found = Health("stuck", f"nothing has been judged for {seconds:.0f} seconds, and something waits to be")
+    else:
+        found = Health("ok")
+    return Response(msgspec.json.encode(found), 200 if found.status == "ok" else 503, media_type=JSON)
+
+
+@router.get("/ready", responses=answered(Readiness, Readiness, 503))
+async def ready(request: Request) -> Response:
+    """Whether the logs have been read to their ends and every server answers; 503 with what is missing otherwise."""
+    service: Service = request.app.state.service
+    status, waiting = service.status, []
+    if status is None:
+        waiting.append("the run to begin")
+    else:
+        waiting += [f"{server.name}: {server.away}" for server in status.servers if server.away is not None]
+        if status.lag_bytes:
+            waiting.append(f"{status.lag_bytes:,} bytes of the log")
+        if service.ended is None and not service.has_caught_up:
+            waiting.append("the logs to be read to their ends")
+    found = Readiness(not waiting, waiting)
+    return Response(msgspec.json.encode(found), 200 if found.ready else 503, media_type=JSON)
+
+
+@router.get("/status", responses=answered(LiveStatus, 503))
+async def status(request: Request) -> Response:
+    """How the run is doing."""
+    service: Service = request.app.state.service
+    if service.status is None:
+        raise Problem(503, "the run has not begun yet", headers={"retry-after": "1"})
+    return Response(msgspec.json.encode(service.status), media_type=JSON)
+
+
+@router.get("/events", responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}})
+async def events(
+    request: Request,
+    after: int | None = Query(
+        None, ge=0, le=2**62, description="The number of the last flagged purchase that is known."
+    ),
+    last_event_id: str | None = Header(None),
+) -> Response:
+    """Flagged purchases, the status once a second, and notices, as server-sent events, as they come.
+
+    With `Last-Event-ID`, or `after`, first those that were flagged behind that number. A client that is too slow is
+    told by an event `dropped` how many it has missed.
+    """
+    service: Service = request.app.state.service
+    if last_event_id is not None and last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 19:
+        after = int(last_event_id)
+    headers = {"x-accel-buffering": "no"}  # a proxy must not collect it
+    return StreamingResponse(_stream(service, after), media_type="text/event-stream", headers=headers)
+
+
+async def _stream(service: Service, after: int | None) -> AsyncIterator[bytes]:
+    sent = after or 0
+    with service.hub.client() as client:
+        yield b"retry: 1000\n\n"
+        if after is not None:
+            recent = list(service.hub.recent)
+            before = recent[0].id if recent else None
+            wanted = decisions.Query(flagged=True, after=after, before=before, limit=RESUMED)
+            found = await service.labelled(await service.store.decisions(wanted))
+            past = [Item("flagged", msgspec.json.encode(each), each.seq) for each in found]
+            for item in (*past, *recent):
+                if item.id > sent:
+                    sent = item.id
+                    yield item.encode()
+        while (items := await client.take()) is not None:
+            fresh = [item for item in items if not item.id or item.id > sent]
+            sent = max((sent, *(item.id for item in fresh)))
+            if fresh:
+                yield b"".join(item.encode() for item in fresh)

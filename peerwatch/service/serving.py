@@ -1,0 +1,109 @@
+"""Runs a pipeline and its service in one process."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio.to_thread import run_sync
+
+from peerwatch.errors import PeerwatchError
+from peerwatch.progress import Progress
+from peerwatch.runtime import runner
+from peerwatch.runtime.assembly import AuditFrom
+from peerwatch.runtime.deadline import Deadline
+from peerwatch.runtime.pipeline import task_group
+from peerwatch.runtime.stopping import StopSignals
+from peerwatch.service.app import application
+from peerwatch.service.server import Server, is_loopback, listen, names_of, server_of, token_in, url_of
+from peerwatch.service.service import Service
+from peerwatch.settings.model import Layer, Settings, resolve
+
+
+async def serve(
+    layers: Sequence[Layer],
+    console: Progress,
+    deadline: Deadline,
+    audit_from: AuditFrom,
+    *,
+    lingers: bool,
+    **options: Any,
+) -> runner.Report:
+    """Judge as `runner.run` does, and serve meanwhile.
+
+    A service that `lingers` goes on after the logs have ended, until a signal.
+
+    Raises:
+        UsageError: something is missing or cannot be used; nothing has been written.
+        RunError: the run could not go on.
+    """
+    settings, _ = resolve(*layers)
+    async with AsyncExitStack() as stack:
+        listener = await run_sync(listen, settings.serve.listen or "")
+        stack.callback(listener.close)
+        directory = await _directory(settings, stack)
+        token = None if is_loopback(listener) else await run_sync(_token, settings, directory, console.urgent)
+        service = Service(settings, directory, console.urgent)
+        names = names_of(listener, settings.serve.hosts)
+        server = server_of(application(service, hosts=names, token=token))
+        async with task_group() as tasks:
+            tasks.start_soon(server.serve, [listener])
+            console.urgent(f"serving at {url_of(listener)}")
+            try:
+                async with task_group() as working:
+                    working.start_soon(service.work)
+                    report = await _judge(service, layers, console, deadline, audit_from, options)
+                    if lingers and report.interrupted_by is None:
+                        await _until_signal(deadline)
+                    working.cancel_scope.cancel()
+            finally:
+                _stop(service, server)
+        return report
+
+
+async def _judge(
+    service: Service,
+    layers: Sequence[Layer],
+    console: Progress,
+    deadline: Deadline,
+    audit_from: AuditFrom,
+    options: dict[str, Any],
+) -> runner.Report:
+    try:
+        report = await runner.run(layers, console, deadline, audit_from, companion=service, **options)
+    except PeerwatchError:
+        service.ended = "failed"
+        raise
+    service.ended = "finished"
+    return report
+
+
+async def _until_signal(deadline: Deadline) -> None:
+    signals = StopSignals(deadline, hangup=False)
+    with signals.handled():
+        await signals.wait()
+
+
+def _stop(service: Service, server: Server) -> None:
+    service.hub.close()  # open streams would be cut off otherwise
+    server.should_exit = True
+
+
+async def _directory(settings: Settings, stack: AsyncExitStack) -> Path:
+    """Where the service keeps its files: the state directory, or one that is gone after the run."""
+    if settings.state.directory is not None:
+        path = Path(settings.state.directory)
+        await anyio.Path(path).mkdir(parents=True, exist_ok=True)
+        return path
+    temporary = await run_sync(lambda: tempfile.TemporaryDirectory(prefix="peerwatch-"))
+    stack.push_async_callback(run_sync, temporary.cleanup)
+    return Path(temporary.name)
+
+
+def _token(settings: Settings, directory: Path, announce: Callable[[str], None]) -> str:
+    path = Path(settings.serve.token_file or directory / "token")
+    token = token_in(path)
+    announce(f"requests need the bearer token in {path}")
+    return token
