@@ -25,6 +25,8 @@ let run = null;
 let sure = 0;
 let countdown = null;
 let shownView = null;
+/** Whether the page has begun; what it shows first takes the focus from nobody. */
+let began = false;
 
 /** The filter as it stands in the form. */
 const filter = () => ({
@@ -61,7 +63,7 @@ function openDecision(what, entered) {
   if (seq === panel.seq) return;
   id("flagged").dataset.open = String(seq !== null);
   feed.opened(seq);
-  if (seq !== null) panel.show(seq);
+  if (seq !== null) panel.show(seq, { focus: began });
   else {
     panel.clear();
     if (!entered) feed.focus();
@@ -127,7 +129,7 @@ function status(now) {
 /** The figures at the top; only what has changed is written. */
 function figures(now) {
   const found = bottleneck(now);
-  const busiest = [...now.actors].sort((a, b) => b.busy_ratio - a.busy_ratio)[0];
+  const busiest = [...(now.actors ?? [])].sort((a, b) => b.busy_ratio - a.busy_ratio)[0];
   const wanted = [
     ["Run", now.state, now.state === "failed" ? "full" : ""],
     ["Rule", `D ${now.D} · T ${now.T} · ${now.detector.replace("=", " ")}`, ""],
@@ -186,6 +188,8 @@ document.addEventListener("keydown", (event) => {
   if (within && panel.seq !== null) {
     if (event.key === "a") panel.label("anomaly");
     if (event.key === "n") panel.label("normal");
+    if (event.key === "j") feed.step(1);
+    if (event.key === "k") feed.step(-1);
   }
 });
 document.querySelector(".skip").addEventListener("click", (event) => {
@@ -209,6 +213,7 @@ flagged.addEventListener("change", describeFeed);
 window.addEventListener("hashchange", route);
 
 route();
+began = true;
 await pages.restart(filter());
 stream.last = flagged.last ?? 0;
 stream.run();

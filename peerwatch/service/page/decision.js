@@ -56,25 +56,17 @@ export class DecisionPanel {
     const known = this.#flagged.get(seq);
     this.#shown = known ?? { seq };
     this.#panel.dataset.open = "true";
-    const body = element("div", { class: "cards", "aria-busy": "true" });
+    const body = element("div", { class: "cards why", "aria-busy": "true" });
     const wait = element("p", { class: "waiting", role: "status" }, "Collecting the window and the network");
     this.#panel.replaceChildren(this.#head(this.#shown), wait, body);
     this.#panel.scrollTop = 0;
     if (focus) this.#panel.focus({ preventScroll: true });
     try {
       const asked = request(`explain/${seq}`, { signal: loading.signal });
-      if (!known) {
-        request(`decisions/${seq}`, { signal: loading.signal })
-          .then((found) => {
-            if (loading.signal.aborted) return;
-            this.#shown = found;
-            this.#panel.querySelector(".decision-head").replaceWith(this.#head(found));
-          })
-          .catch(() => {}); // the explanation says what is wrong
-      }
+      asked.catch(() => {}); // awaited below
+      const stored = known ?? (await this.#stored(seq, loading.signal));
       const why = await asked;
-      this.#shown = { ...why, time: why.timestamp, ...this.#flagged.get(seq), flagged: why.verdict === "flagged" };
-      this.#panel.querySelector(".decision-head").replaceWith(this.#head(this.#shown));
+      this.#identify({ ...why, time: why.timestamp, ...stored, flagged: why.verdict === "flagged" });
       wait.remove();
       body.append(...cards(why));
     } catch (error) {
@@ -90,6 +82,22 @@ export class DecisionPanel {
     } finally {
       body.removeAttribute("aria-busy");
     }
+  }
+
+  /** What the store says of a decision that is not in the list; the explanation says what is wrong if there is none. */
+  async #stored(seq, signal) {
+    const found = await request(`decisions/${seq}`, { signal }).catch(() => null);
+    signal.throwIfAborted();
+    if (found) this.#identify(found);
+    return found;
+  }
+
+  /** Say which decision it is. */
+  #identify(one) {
+    this.#shown = one;
+    const held = this.#panel.querySelector(".decision-head").contains(document.activeElement);
+    this.#panel.querySelector(".decision-head").replaceWith(this.#head(one));
+    if (held) this.#panel.focus({ preventScroll: true });
   }
 
   #head(one) {
@@ -164,18 +172,18 @@ function cards(why) {
   const network = why.network.filter((member) => member.hop > 0);
   return [
     card(
-      "The window against the threshold", { class: "wide" },
+      "The window against the threshold", { class: "window" },
       element("p", { class: "lead" }, inWords(why)),
       windowChart(why),
     ),
     card(
-      "The network", {},
+      "The network", { class: "network" },
       element("p", { class: "lead" }, network.length ? `${plural(network.length, "user")} within ${plural(why.D, "hop")}: ${byHop(network)}.` : "Nobody is within reach."),
       networkPicture(why.user, network, weights, { alarm: flagged, counts, at: why.seq }),
     ),
-    card("What would flip it", {}, flips(why)),
-    card(why.k === null ? "The score" : "The inequality", {}, why.k === null ? scored(why) : inequality(why)),
-    card("The purchases in the window", { class: "wide" }, purchases(why)),
+    card("What would flip it", { class: "flips" }, flips(why)),
+    card(why.k === null ? "The score" : "The inequality", { class: "rule-card" }, why.k === null ? scored(why) : inequality(why)),
+    card("The purchases in the window", { class: "purchases" }, purchases(why)),
   ];
 }
 

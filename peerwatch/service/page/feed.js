@@ -8,8 +8,8 @@ const BEYOND = 6;
 /** Seconds between two announcements of new flags to a screen reader. */
 const QUIET = 10;
 
-const CELLS = ["severity", "user", "amount", "when", "above", "label"];
-const HEADINGS = ["Severity", "User", "Amount", "Time and event", "Standard deviations above the mean", "Label"];
+const CELLS = ["user", "severity", "amount", "when", "above", "label"];
+const HEADINGS = ["User", "Severity", "Amount", "Time and event", "Standard deviations above the mean", "Label"];
 
 /** A row without content. */
 function emptyRow(id) {
@@ -65,6 +65,12 @@ export class Feed {
     this.#opened = seq;
     if (seq !== null) this.#current = seq;
     this.draw();
+  }
+
+  /** Open the next older one (1) or the next newer one (-1). */
+  step(way) {
+    this.#move(way);
+    if (this.#current !== null && this.#current !== this.#opened) this.#open(this.#current);
   }
 
   focus() {
@@ -159,8 +165,8 @@ export class Feed {
     row.setAttribute("aria-selected", String(one.seq === this.#opened));
     row.classList.toggle("current", isCurrent);
     row.style.transform = `translateY(${number * this.#height}px)`;
-    cells.severity.dataset.severity = one.severity ?? "flagged";
-    cells.severity.textContent = one.severity ?? "flagged";
+    cells.severity.dataset.severity = one.severity ?? "";
+    cells.severity.textContent = one.severity ?? "";
     cells.text.textContent = readable(one.user);
     cells.amount.textContent = money(one.amount);
     cells.when.textContent = `${moment(one.time)} · event ${count(one.seq)}`;

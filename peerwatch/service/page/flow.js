@@ -24,7 +24,7 @@ const DOES = {
 const READS = { coordinator: /^(coordinator \d+|replies|models)$/ };
 
 /** The actors, the busiest first, each with the mailboxes that it reads; mailboxes without one come last. */
-export function actorsOf({ actors, mailboxes }) {
+export function actorsOf({ actors = [], mailboxes }) {
   const left = new Map(mailboxes.map((box) => [box.name, box]));
   const take = (name) => {
     const box = left.get(name);
@@ -128,7 +128,7 @@ export class FlowView {
     const rows = actorsOf(status).map(({ name, busy, boxes }) => {
       const kind = name.split(" ")[0];
       const depths = boxes.map((box) => {
-        const text = `${box.depth} of ${box.capacity}, at most ${box.highest}`;
+        const text = `${box.depth}${box.capacity ? ` of ${box.capacity}` : ""}, peak ${box.highest}`;
         const label = box.name === name ? null : element("span", { class: "muted box" }, readable(box.name));
         return element("div", { class: "depth" }, label, bar(box.capacity ? box.depth / box.capacity : 0, text, `Mailbox ${box.name}`));
       });

@@ -23,7 +23,7 @@ export function sentence({ notice, details }) {
   return JSON.stringify(details);
 }
 
-const verdict = (one) => element("span", { class: "severity", "data-severity": one.flagged ? "flagged" : "normal" }, one.flagged ? "flagged" : "normal");
+const verdict = (one) => element("span", { class: "severity", "data-severity": one.verdict }, one.verdict);
 
 /** Why a judge decided so: its score or its threshold, whichever it has. */
 function because(one) {
@@ -81,13 +81,13 @@ export class JudgesView {
     const { disagreements } = this.#parts;
     try {
       const [against, noticed] = await Promise.all([
-        this.#name === null ? { disagreements: [] } : request(withQuery("challenger", { limit: MOST })),
+        this.#name === null ? { notices: [] } : request(withQuery("challenger", { limit: MOST })),
         request("notices"),
       ]);
       for (const one of noticed.notices.slice(-MOST)) this.#notices.set(one.seq, one);
       this.#drawNotices();
-      const rows = against.disagreements.map((one) => [
-        element("a", { href: decisionHref(one.seq) }, count(one.seq)), userLink(one.user, one.seq), money(one.amount),
+      const rows = against.notices.toReversed().map(({ event, details: one }) => [
+        element("a", { href: decisionHref(event) }, count(event)), userLink(one.user, event), money(one.amount),
         element("span", {}, verdict(one.champion), " ", because(one.champion)), element("span", {}, verdict(one.challenger), " ", because(one.challenger)),
       ]);
       const headings = [{ text: "Event", right: true }, { text: "User" }, { text: "Amount", right: true }, { text: "Champion" }, { text: "Challenger" }];

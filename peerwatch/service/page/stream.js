@@ -107,6 +107,15 @@ export class EventStream {
     });
   }
 
+  /** An event that cannot be handled is reported; the connection is none the worse for it. */
+  #tell(type, data) {
+    try {
+      this.#heard(type, JSON.parse(data));
+    } catch (error) {
+      reportError(error);
+    }
+  }
+
   async #read() {
     this.#changed({ name: "connecting", attempt: this.#attempt });
     const silence = new AbortController();
@@ -131,7 +140,7 @@ export class EventStream {
         }
         for (const { type, id, data } of parser.feed(value)) {
           if (id) this.#last = id;
-          this.#heard(type, JSON.parse(data));
+          this.#tell(type, data);
           if (performance.now() - began > SLICE) {
             await breathe();
             began = performance.now();

@@ -97,7 +97,9 @@ export function windowChart(why) {
     mark(context, "diamond", x, y, 0.42 * unit);
     context.font = font(0.85, 700);
     context.textAlign = "right";
-    context.fillText(money(why.amount), x - 0.8 * unit, Math.max(y, top + 0.3 * unit));
+    const beside = [money(why.amount), x - 0.8 * unit, Math.max(y, top + 0.3 * unit)];
+    context.strokeText(...beside); // a gap around it, also where it lies on the threshold
+    context.fillText(...beside);
     context.font = font(0.8);
     context.fillStyle = colour("muted");
     context.textAlign = "left";
