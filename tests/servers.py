@@ -513,13 +513,17 @@ SERVERS: list[type[Server]] = [Postgres, Redis, Nats, Influx, Victoria, Kafka]
 
 def started(kind: type[S]) -> Iterator[S]:
     """The server, running. The test is skipped if it is not installed, or fails where every server is required."""
-    reason = kind.missing()
-    if reason is not None:
-        if os.environ.get("PEERWATCH_REQUIRE_SERVERS") == "1":
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
+    require(kind.missing())
     with kind() as server:
         yield server
+
+
+def require(missing: str | None) -> None:
+    """Skip the test if something is missing, or fail it where everything is required."""
+    if missing is not None:
+        if os.environ.get("PEERWATCH_REQUIRE_SERVERS") == "1":
+            pytest.fail(missing, pytrace=False)
+        pytest.skip(missing)
 
 
 def main() -> int:

@@ -203,8 +203,10 @@ filters.addEventListener("input", () => {
   clearTimeout(typed);
   typed = setTimeout(refilter, 150);
 });
-filters.addEventListener("submit", (event) => {
+filters.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.target.type === "reset") return;
   event.preventDefault();
+  clearTimeout(typed);
   refilter();
   feed.focus();
 });

@@ -33,7 +33,7 @@ export class Feed {
   #newest = null;
   #count = 0;
   #unseen = 0;
-  #announced = 0;
+  #announced = -Infinity;
   #pending = 0;
   #timer = null;
   #open;

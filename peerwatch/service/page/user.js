@@ -18,6 +18,8 @@ export class UserView {
   #user = null;
   #at = null;
   #newest = 1;
+  /** Whether a status has told how many events there are. */
+  #told = false;
   #kept = new Map();
   #decisions = [];
   #loading = null;
@@ -62,6 +64,11 @@ export class UserView {
 
   /** How many events there are. */
   set newest(events) {
+    this.#told = true;
+    this.#end(events);
+  }
+
+  #end(events) {
     this.#newest = Math.max(1, events);
     const { slider, number, time } = this.#parts;
     slider.max = number.max = String(this.#newest);
@@ -88,7 +95,7 @@ export class UserView {
       this.#decisions = [];
       this.#findDecisions(user);
     }
-    this.#place(at ?? this.#newest);
+    if (at !== null) this.#place(at);
     await this.#load(at);
   }
 
@@ -124,6 +131,7 @@ export class UserView {
 
   #place(at) {
     const { slider, number } = this.#parts;
+    if (!this.#told && at > this.#newest) this.#end(at);
     this.#at = Math.min(this.#newest, Math.max(1, Math.round(at) || 1));
     slider.value = number.value = String(this.#at);
     slider.setAttribute("aria-valuetext", `event ${count(this.#at)}`);

@@ -1,7 +1,7 @@
 """The service's API as the page sees it, driven by a test: what is flagged when, what a status says, what is refused.
 
 What the page shows of decisions is real: the logs are judged, explained and shown by peerwatch itself. It is a process of
-its own, so that it can be killed: `python tests/service/stand_in.py PORT DIRECTORY`, with the logs in the directory.
+its own, so that it can be killed: `python tests/page_stand_in.py PORT DIRECTORY`, with the logs in the directory.
 """
 
 import asyncio
@@ -17,13 +17,14 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 
+from starlette.staticfiles import StaticFiles
+
 import peerwatch
 from peerwatch.errors import PeerwatchError
 from peerwatch.replay.user_timeline import state_of
 from peerwatch.service.app import PAGE
 from peerwatch.service.security import HEADERS
 from peerwatch.settings.model import Layer
-from starlette.staticfiles import StaticFiles
 
 OPEN = ("/static/", "/control/")
 STATUS: dict[str, Any] = {
@@ -53,7 +54,14 @@ class StandIn:
 
     def __init__(self, directory: Path) -> None:
         self.logs = str(directory / "batch_log.json"), str(directory / "stream_log.json")
-        decided = [*peerwatch.judge(*self.logs)]
+        self.judged = [*peerwatch.judge(*self.logs)]
+        self.explanations: dict[int, bytes] = {}
+        self.clients: set[asyncio.Queue[bytes]] = set()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what a test has done."""
+        decided = self.judged
         self.decisions = [
             {
                 "seq": one.seq, "time": one.timestamp.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), "user": one.user,
@@ -64,7 +72,6 @@ class StandIn:
             }
             for one in decided
         ]  # fmt: skip
-        self.explanations: dict[int, bytes] = {}
         self.notices: list[dict[str, Any]] = []
         self.disagreements: list[dict[str, Any]] = []
         self.status = STATUS | {
@@ -78,8 +85,9 @@ class StandIn:
         self.token: str | None = None
         self.steps = [0.25, 0.5, 1.0]
         self.jobs: dict[str, dict[str, Any]] = {}
+        self.made_up: dict[str, Any] = {}
+        self.refused: dict[str, str] = {}
         self.seen: dict[str, list[Any]] = {"feedback": [], "resumed": [], "cancelled": []}
-        self.clients: set[asyncio.Queue[bytes]] = set()
 
     def send(self, event: str, data: Any, number: int | None = None) -> None:
         """Send an event to every client."""
@@ -130,6 +138,8 @@ def application(known: StandIn) -> FastAPI:
         given = request.headers.get("authorization")
         if known.token and path != "/" and not path.startswith(OPEN) and given != f"Bearer {known.token}":
             response: Response = problem(401, "a bearer token is needed")
+        elif path.lstrip("/") in known.refused:
+            response = problem(409, known.refused[path.lstrip("/")])
         else:
             response = await call(request)
         for name, value in HEADERS.items():
@@ -165,6 +175,8 @@ def application(known: StandIn) -> FastAPI:
 
     @app.get("/explain/{seq}")
     async def explain(seq: int) -> Response:
+        if str(seq) in known.made_up:
+            return Response(json.dumps(known.made_up[str(seq)]), media_type="application/json")
         if seq not in known.explanations:
             try:
                 record = await asyncio.to_thread(peerwatch.explain, *known.logs, seq=seq)
@@ -250,7 +262,8 @@ def application(known: StandIn) -> FastAPI:
         if what == "flag":
             for one in body:
                 known.decisions.append(one)
-                known.send("flagged", one, one["seq"])
+                if not request.query_params.get("lost"):
+                    known.send("flagged", one, one["seq"])
         elif what == "status":
             known.status |= body
             known.send("status", known.status)
@@ -259,6 +272,8 @@ def application(known: StandIn) -> FastAPI:
             known.send("notice", body)
         elif what == "send":
             known.send(body["event"], body["data"])
+        elif what == "reset":
+            known.reset()
         else:
             setattr(known, what, body)
         return {}
