@@ -1,7 +1,7 @@
 """The service's API as the page sees it, driven by a test: what is flagged when, what a status says, what is refused.
 
-What the page shows of decisions is real: the logs are judged, explained and shown by peerwatch itself. It is a process of
-its own, so that it can be killed: `python tests/page_stand_in.py PORT DIRECTORY`, with the logs in the directory.
+What the page shows of decisions is real: the logs are judged, explained and shown by peerwatch itself. It is a process
+of its own, so that it can be killed: `python tests/page_stand_in.py PORT DIRECTORY`, with the logs in the directory.
 """
 
 import asyncio
@@ -16,8 +16,7 @@ import msgspec
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
-
-from starlette.staticfiles import StaticFiles
+from fastapi.staticfiles import StaticFiles
 
 import peerwatch
 from peerwatch.errors import PeerwatchError

@@ -18,8 +18,10 @@ HOSTILE = '<img src=x onerror="window.hacked=1">\u202e'
 """What an id may be; the last character turns the text behind it around."""
 SHOWN = HOSTILE[:-1] + "\\u202e"
 VIEWS = ("", "#/flagged/{seq}", "#/user/{user}", "#/sweep", "#/flow", "#/judges")
-MODULES = [path for path in (ROOT / "peerwatch" / "service" / "page").glob("*.js")]
-ONTO_HTML = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|createContextualFragment|eval\(|Function\(")
+MODULES = sorted((ROOT / "peerwatch" / "service" / "page").glob("*.js"))
+ONTO_HTML = re.compile(
+    r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|createContextualFragment|eval\(|Function\("
+)
 
 
 @pytest.fixture(autouse=True)
@@ -170,7 +172,11 @@ def test_older_ones_are_loaded_as_the_list_is_scrolled(tab: Visit, stand_in: Sta
     one = flagged(stand_in)[0]
     stand_in.flag(*(another(one, place) for place in range(1200)))
     tab.open()
-    total = 1200 + len(flagged(stand_in)[:0]) + sum(1 for each in stand_in.ask("decisions?flagged=true&limit=9999")["decisions"] if each["seq"] < 1_000_000)
+    total = (
+        1200
+        + len(flagged(stand_in)[:0])
+        + sum(1 for each in stand_in.ask("decisions?flagged=true&limit=9999")["decisions"] if each["seq"] < 1_000_000)
+    )
     tab.page.locator("#grid").focus()
     while listed(tab.page) < total:
         before = listed(tab.page)
@@ -411,7 +417,7 @@ def test_the_slider_shows_a_user_at_any_moment(tab: Visit, stand_in: StandInServ
     expect(view.locator(".problem")).to_contain_text("does not exist as of event 1")
 
 
-def test_a_sweep_is_a_heat_map(tab: Visit, stand_in: StandInServer) -> None:
+def test_a_sweep_is_a_heat_map(tab: Visit) -> None:
     """A table for each D with a cell for each T and k, darker for more; the run's own setting is framed."""
     tab.open("#/sweep")
     view = tab.page.locator("#sweep")
@@ -474,7 +480,8 @@ def test_disagreements_and_notices_are_listed(tab: Visit, stand_in: StandInServe
         "challenger": {"verdict": "normal", "score": "0.2", "score_threshold": "0.6"},
     }  # fmt: skip
     stand_in.control(
-        "disagreements", [{"seq": 1, "event": 20_018, "who": "challenger", "notice": "disagreement", "details": details}]
+        "disagreements",
+        [{"seq": 1, "event": 20_018, "who": "challenger", "notice": "disagreement", "details": details}],
     )
     totals = stand_in.ask("status")["totals"] | {"champion_alone": 1}
     stand_in.control("status", {"challenger": "isolation_forest", "totals": totals})
@@ -485,7 +492,9 @@ def test_disagreements_and_notices_are_listed(tab: Visit, stand_in: StandInServe
         expect(view.locator("tbody tr")).to_contain_text(text)
     change = {"judged": 6400, "series": "score", "by": "ADWIN", "before": 0.21234567, "after": 0.35}
     stand_in.control("notice", {"seq": 2, "event": 20_500, "who": "champion", "notice": "drift", "details": change})
-    expect(view.locator(".notices li").first).to_contain_text("The mean score changed from 0.2123 to 0.35, found by ADWIN")
+    expect(view.locator(".notices li").first).to_contain_text(
+        "The mean score changed from 0.2123 to 0.35, found by ADWIN"
+    )
 
 
 # The connection
@@ -540,7 +549,7 @@ def test_another_run_begins_with_an_empty_list(tab: Visit, stand_in: StandInServ
 
 
 def test_a_token_is_asked_for_once(tab: Visit, stand_in: StandInServer) -> None:
-    """All requests that were refused share one dialog; a wrong token is said to be wrong; the tab keeps the right one."""
+    """All requests that were refused share one dialog; a wrong token is refused there; the tab keeps the right one."""
     expected = len(flagged(stand_in))
     stand_in.control("token", "right")
     tab.page.goto(f"{stand_in.url}/#/flow")
@@ -566,7 +575,9 @@ def test_a_token_is_asked_for_once(tab: Visit, stand_in: StandInServer) -> None:
 def test_the_stream_is_read_however_it_is_cut(tab: Visit, end: str) -> None:
     """Every cut into two pieces, and single characters, give the events of the whole text."""
     tab.open()
-    text = ': hello\nretry: 10\n\nid: 7\nevent: flagged\ndata: {"a":\ndata: 1}\n\ndata:x\n\nevent: none\n\nid:8\ndata\n\n'
+    text = (
+        ': hello\nretry: 10\n\nid: 7\nevent: flagged\ndata: {"a":\ndata: 1}\n\ndata:x\n\nevent: none\n\nid:8\ndata\n\n'
+    )
     parsed = """async (text) => {
         const {Parser} = await import('./static/stream.js');
         const read = (pieces) => {
@@ -706,7 +717,9 @@ def test_the_page_is_calm_where_that_is_wanted(browser: Browser, stand_in: Stand
         panel = opened(tab, flagged(stand_in)[0]["seq"])
         expect(panel.locator(".picture.network")).to_have_attribute("data-settled", "true")
         assert tab.page.evaluate("document.getAnimations().length") == 0
-        transitions = "[...document.querySelectorAll('*')].filter((one) => getComputedStyle(one).transitionDuration !== '0s')"
+        transitions = (
+            "[...document.querySelectorAll('*')].filter((one) => getComputedStyle(one).transitionDuration !== '0s')"
+        )
         assert tab.page.evaluate(f"{transitions}.length") == 0
 
 

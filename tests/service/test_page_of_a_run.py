@@ -51,7 +51,7 @@ def append(run: PeerwatchServer, user: str, amount: str) -> None:
 
 
 def test_the_page_follows_a_run_through_its_death(run: PeerwatchServer, tab: Visit) -> None:
-    """It lists what the run writes: what was there, what is appended, and what came while the run was dead, each once."""
+    """It lists what the run writes, each once: what was there, what is appended, what came while the run was dead."""
     tab.open()
     grid = tab.page.locator("#grid")
     before = written(run)
@@ -85,7 +85,7 @@ def test_a_label_reaches_the_run(run: PeerwatchServer, tab: Visit) -> None:
     expect(tab.page.locator(f"#grid .row[data-seq='{seq}'] .label").last).to_have_text("anomaly")
 
 
-def test_the_flow_of_a_run_is_shown(run: PeerwatchServer, tab: Visit) -> None:
+def test_the_flow_of_a_run_is_shown(tab: Visit) -> None:
     """Its totals, its mailboxes, and its charts."""
     tab.open("#/flow")
     view = tab.page.locator("#flow")

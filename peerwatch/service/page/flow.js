@@ -55,6 +55,16 @@ export function bottleneck(status) {
   return { who: null, says: `Nothing holds the run up. The busiest is ${busiest.name}, ${percent(busiest.busy, 0)} of the time.` };
 }
 
+let loading = null;
+
+/** Once uPlot is there; it is no module, so it comes by an element of its own. */
+function loaded() {
+  loading ??= new Promise((resolve) => {
+    document.head.append(element("script", { src: "static/vendor/uPlot.js", onload: resolve }));
+  });
+  return loading;
+}
+
 /** A bar with its share beside it. */
 const bar = (share, text, name) =>
   element(
@@ -166,7 +176,8 @@ export class FlowView {
     }
   }
 
-  #feed(chart) {
+  async #feed(chart) {
+    await loaded();
     const data = [this.#history.map(([at]) => at), this.#history.map(chart.pick)];
     const latest = data[1].at(-1) ?? 0;
     chart.holder.setAttribute("aria-label", `${chart.title} over the last ${Math.round(SECONDS / 60)} minutes; now ${latest.toFixed(1)}`);
