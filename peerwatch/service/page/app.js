@@ -48,8 +48,10 @@ function route() {
   const [what, at] = rest.map(decodeURIComponent);
   for (const view of Object.keys(views)) id(view).hidden = view !== chosen;
   for (const link of document.querySelectorAll("nav a")) {
-    if (link.hash === `#/${chosen}`) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    if (link.hash === `#/${chosen}`) {
+      link.setAttribute("aria-current", "page");
+      document.title = `${link.textContent} – peerwatch`;
+    } else link.removeAttribute("aria-current");
   }
   const entered = chosen !== shownView;
   shownView = chosen;
@@ -175,11 +177,11 @@ const typing = (target) => target.closest("input, select, textarea") !== null;
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || id("token").open) return;
+  if (typing(event.target)) return;
   if (event.key === "Escape" && panel.seq !== null && !id("flagged").hidden) {
     closeDecision();
     return;
   }
-  if (typing(event.target)) return;
   if (event.key === "/" && !id("flagged").hidden) {
     filters.search.focus();
     event.preventDefault();

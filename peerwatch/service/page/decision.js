@@ -22,9 +22,6 @@ export class DecisionPanel {
   constructor(flagged, closed) {
     this.#flagged = flagged;
     this.#closed = closed;
-    this.#panel.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") closed();
-    });
     this.clear();
   }
 

@@ -52,7 +52,7 @@ export class UserView {
       element("div", { class: "track" }, marks, slider),
       element("p", { class: "muted ends" }, element("span", {}, "event 1"), element("span", { class: "end" })),
     );
-    const state = element("div", { class: "cards", "aria-live": "polite" });
+    const state = element("div", { class: "cards" });
     const title = element("h2", { id: "user-title" }, "A user at any moment");
     this.#parts = { input, slider, number, marks, time, state, title };
     this.#view.append(
@@ -120,7 +120,7 @@ export class UserView {
   #mark() {
     const { marks } = this.#parts;
     const key = `${this.#user} ${this.#newest} ${this.#decisions.length}`;
-    if (marks.dataset.key === key) return;
+    if (this.#view.hidden || marks.dataset.key === key) return;
     marks.dataset.key = key;
     marks.replaceChildren(
       ...this.#decisions.map(({ seq, flagged }) =>
@@ -168,6 +168,8 @@ export class UserView {
       const open = state.querySelector("details")?.open ?? false;
       state.replaceChildren(...this.#cards(found, open));
       this.#before = found;
+      const says = `As of event ${count(found.seq)}: ${plural(found.friends.length, "friend")}. ${rule(found)}`;
+      document.getElementById("announcer").textContent = says;
     } catch (error) {
       if (isAbort(error)) return;
       const detail = error instanceof Problem ? error.message : "the service does not answer";
