@@ -4,6 +4,7 @@
 #               fresh ones every time; LOGS=DIR for logs of your own
 # make bench    how fast everything is; ARGS='--cases load,stream --runs 3' for some of it
 # make evaluate  how well each detector finds the anomalies of each data set: writes docs/evaluation.md
+# make notebook  run notebooks/tour.ipynb and store its outputs in it
 # make servers  install Kafka, PostgreSQL, Redis, NATS, InfluxDB and VictoriaMetrics and run them, on the standard ports
 #               and with empty data, until Ctrl-C; make servers-install only installs them, for the tests
 # make check    lint and types
@@ -33,6 +34,9 @@ bench: $(VENV)/.dev
 
 evaluate: $(VENV)/.dev
 	$(VENV)/bin/peerwatch evaluate --write docs --force
+
+notebook: $(VENV)/.dev
+	$(VENV)/bin/python tests/run_notebook.py
 
 servers: servers-install
 	@$(VENV)/bin/python tests/servers.py
@@ -70,4 +74,4 @@ $(VENV)/.servers: $(VENV)/bin/pip tests/install_servers.sh tests/kafka/pom.xml
 	tests/install_servers.sh $(abspath $(VENV))/kafka
 	@touch $@
 
-.PHONY: run test soak bench evaluate servers servers-install check constraints clean
+.PHONY: run test soak bench evaluate notebook servers servers-install check constraints clean

@@ -1,14 +1,14 @@
 """Serialises results in order and hands them to the sinks."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Final, Generic, NamedTuple, TypeVar
 
 import anyio
 import orjson
 
 from peerwatch.actors.mailbox import Receive, Send
-from peerwatch.actors.messages import OutputMessage, Results
+from peerwatch.actors.messages import AuditNotices, OutputMessage, Results
 from peerwatch.actors.snapshot import OutputPart, SnapshotPart, SnapshotRequest
 from peerwatch.connectors.records import FlaggedPurchase, Kind, LedgerRecord, Record, Rejection
 from peerwatch.connectors.sink import Sink
@@ -44,12 +44,17 @@ class OutputActor:
         through: int = 0,
         parts: Send[SnapshotPart] | None = None,
         heard: Callable[[Sequence[Record]], None] | None = None,
+        audited: Receive[AuditNotices] | None = None,
     ) -> None:
-        """`heard` is called with the records of one kind once every sink has taken them."""
+        """`heard` is called with the records of one kind once every sink has taken them.
+
+        From `audited` comes one message for each `Results`, if a sink takes notices and there is an audit.
+        """
         self._heard = heard
         self._inbox = inbox
         self._outlets = outlets
         self._parts = parts
+        self._audited = audited
         self._rejected = rejected
         self.verdicts = verdicts or VerdictHash()
         """The hash of the verdicts that have been handed to the sinks so far."""
@@ -60,7 +65,7 @@ class OutputActor:
 
     async def run(self) -> None:
         """Write until the mailbox ends."""
-        with self._inbox:
+        with self._inbox, self._audited or nullcontext():
             async for message in self._inbox:
                 waiting: list[Results] = []
                 for each in (message, *self._arrived()):
@@ -100,13 +105,20 @@ class OutputActor:
         await self._hand_out(flagged)
         self.written += len(flagged)
         await self._hand_out([row for results in batches for row in results.decisions])
-        await self._hand_out([notice for results in batches for notice in results.notices])
+        await self._hand_out([notice for results in batches for notice in await self._notices_of(results)])
         rejected = [line for results in batches for line in results.rejected]
         await self._hand_out([Rejection(number, line) for number, line in enumerate(rejected, self._rejected + 1)])
         self._rejected += len(rejected)
         await self._record(entries)
         if batches:
             self.through = batches[-1].through
+
+    async def _notices_of(self, results: Results) -> Sequence[Record]:
+        """The notices about these events, those of the audit among them, which may come later than the results."""
+        if self._audited is None:
+            return results.notices
+        audited = await self._audited.receive()
+        return sorted([*results.notices, *audited.notices], key=lambda notice: notice.seq)
 
     async def _record(self, entries: list[LedgerEntry]) -> None:
         await self._hand_out([LedgerRecord(entry) for entry in entries])

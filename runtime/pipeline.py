@@ -14,6 +14,7 @@ from peerwatch.actors.graph import GraphActor
 from peerwatch.actors.mailbox import Depth, Mailbox, Send
 from peerwatch.actors.messages import (
     AuditMessage,
+    AuditNotices,
     CoordinatorMessage,
     GraphCopy,
     GraphMessage,
@@ -27,7 +28,7 @@ from peerwatch.actors.output import Outlet, OutputActor
 from peerwatch.actors.purchases import PurchaseShard
 from peerwatch.actors.snapshot import SnapshotPart
 from peerwatch.actors.trainer import Trainee, Trainer
-from peerwatch.connectors.records import DECISION, Record
+from peerwatch.connectors.records import DECISION, NOTICE, Record
 from peerwatch.connectors.sink import Sink
 from peerwatch.connectors.source import Bookmark, Source
 from peerwatch.errors import PeerwatchError
@@ -94,6 +95,8 @@ class Pipeline:
         asking = [box.sender.clone() for box in shards]
         replying = [replies.sender, *(replies.sender.clone() for _ in shards[1:])]
         audited = Mailbox[AuditMessage]("audit") if auditing is not None else None
+        takes_notices = any(NOTICE in outlet.records for outlet in outlets)
+        differences = Mailbox[AuditNotices]("differences") if audited is not None and takes_notices else None
         live_judges = [live for _, live in judges.live_judges()]
         trainees = {who: Trainee(live.judge.detector, live.models) for who, live in judges.live_judges() if live.learns}
         training = Mailbox[TrainingRequest]("trainer") if trainees else None
@@ -109,7 +112,7 @@ class Pipeline:
         self._state = state
         self._parts = Mailbox[SnapshotPart]("checkpointer") if checkpointer is not None else None
         parts = self._parts.sender if self._parts is not None else None
-        optional = [box for box in (audited, training, trained, self._parts) if box is not None]
+        optional = [box for box in (audited, differences, training, trained, self._parts) if box is not None]
         self._mailboxes: list[Mailbox[Any]] = [*graphs, *copies, *answers, to_output, *shards, replies, *optional]
         self._clones: list[Send[Any]] = [*asking, *replying]
         self._audit: AuditActor | None = None
@@ -117,7 +120,8 @@ class Pipeline:
         if auditing is not None and audited is not None:
             checking = AuditSample(auditing.share, audited.sender.clone())
             self._clones.append(checking.audit)
-            self._audit = AuditActor(auditing, audited.receiver, through=state.progress.events)
+            notices = differences.sender if differences is not None else None
+            self._audit = AuditActor(auditing, audited.receiver, notices=notices, through=state.progress.events)
         self._dispatcher = Dispatcher(
             state.decoder,
             [box.sender for box in graphs],
@@ -143,6 +147,7 @@ class Pipeline:
             through=state.progress.events,
             parts=parts,
             heard=heard,
+            audited=differences.receiver if differences is not None else None,
         )
         most = windows_at_once(state.T, len(shards))
         self._coordinator = Coordinator(

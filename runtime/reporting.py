@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,7 @@ from peerwatch.connectors.server import Remote, ServerStatus
 from peerwatch.files.follow import FollowedLog
 from peerwatch.files.seen import Lost
 from peerwatch.runtime.assembly import Assembled, RunSetup
+from peerwatch.runtime.preflight import AnyLog
 from peerwatch.settings.model import Settings
 from peerwatch.storage.checkpoints import Identity
 from peerwatch.storage.status import STATUS_SECONDS, Status, look_at_log, write_status
@@ -24,11 +26,13 @@ class Reporter:
 
     def __init__(self, setup: RunSetup) -> None:
         self._setup = setup
+        self._logs: Sequence[AnyLog] = ()
         self._restarts = 0
 
     def report_on(self, run: Assembled, restarts: int) -> None:
         """Report on this pipeline from now on, which has come after so many restarts."""
         self._run = run
+        self._logs = run.logs
         self._restarts = restarts
 
     @property
@@ -94,6 +98,13 @@ class Reporter:
             servers=self._servers(),
         )
 
+    def silent_servers(self) -> list[str]:
+        """The servers that the run waits for at this moment."""
+        return [each.server().name for each in self._remotes() if each.is_waiting]
+
     def _servers(self) -> list[ServerStatus]:
+        return [each.server() for each in self._remotes()]
+
+    def _remotes(self) -> list[Remote]:
         sinks = [outlet.sink for outlet in self._setup.sinks.outlets]
-        return [each.server() for each in (*self._run.logs, *sinks) if isinstance(each, Remote)]
+        return [each for each in (*self._logs, *sinks) if isinstance(each, Remote)]

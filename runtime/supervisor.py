@@ -21,7 +21,7 @@ from peerwatch.runtime.pipeline import Totals, task_group
 from peerwatch.runtime.preflight import AnyLog, open_logs, take_header
 from peerwatch.runtime.reporting import Reporter
 from peerwatch.runtime.room import shortage
-from peerwatch.runtime.stopping import STOP_SECONDS, StopSignals
+from peerwatch.runtime.stopping import CLOSING_SECONDS, STOP_SECONDS, StopSignals
 from peerwatch.storage.checkpoints import Checkpoint
 
 LOOK_SECONDS: Final = 1.0
@@ -38,8 +38,8 @@ class Supervisor:
     def __init__(self, setup: RunSetup, deadline: Deadline) -> None:
         self._setup = setup
         self._deadline = deadline
-        self._signals = StopSignals(deadline, hangup=setup.settings.follow)
         self._reporter = Reporter(setup)
+        self._signals = StopSignals(deadline, hangup=setup.settings.follow, silent=self._reporter.silent_servers)
         self._recovery = Recovery()
         self._tally = AuditTally()
         self._restarts = 0
@@ -84,7 +84,8 @@ class Supervisor:
                         await self._run_until_done(stack)
                     watchers.cancel_scope.cancel()
             except RunError as error:
-                self._deadline.begin(STOP_SECONDS, f"peerwatch: {error}")  # a write under way may not come to its end
+                said = f"peerwatch: {error}"
+                self._deadline.begin(STOP_SECONDS, lambda: said)  # a write under way may not come to its end
                 raise
             self._reporter.show_progress()
 
@@ -150,6 +151,7 @@ class Supervisor:
     async def _stop_when_told(self) -> None:
         await self._signals.wait()
         self._run.pipeline.stop()
+        self._setup.sinks.stop(STOP_SECONDS - CLOSING_SECONDS)
         await run_sync(self._setup.console.interrupted)  # a terminal that is not read may block
 
     async def _look_after_files(self) -> None:

@@ -869,7 +869,7 @@ def test_a_stop_that_cannot_finish_ends_at_its_deadline(logs: Path, how: str, st
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 1
         assert process.stderr is not None
-        assert process.stderr.read() == f"{stopping.OVERDUE.format(0.2)}\n".encode()
+        assert process.stderr.read() == f"{stopping.OVERDUE.format(0.2, stopping.STUCK)}\n".encode()
     if state:
         assert live().exit_code == 0
         assert (logs / "out").read_bytes() == EXPECTED.flagged

@@ -25,3 +25,18 @@ class Remote(Protocol):
 
     def server(self) -> ServerStatus:
         """How it is with the server."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the run waits for the server at this moment."""
+
+
+@runtime_checkable
+class RemoteSink(Remote, Protocol):
+    """A sink on a server."""
+
+    def stop(self, seconds: float) -> None:
+        """The run has been told to stop: what is being written may take so many seconds more.
+
+        If they are not enough, whoever writes gets a `SinkError`.
+        """

@@ -105,6 +105,11 @@ class StreamSource:
         """How it is with the server."""
         return ServerStatus(self.name, self.away, waiting=self._lag)
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the server is away: otherwise a fetch comes back soon, with nothing if there is nothing."""
+        return self.away is not None
+
     async def open(self) -> None:
         """Connect at once, so that a mistake shows before anything is written.
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from peerwatch.amounts import Amounts, LargeAmounts, united
 from peerwatch.kernels import Int32s, Int64s, grown
-from peerwatch.network.graph import Networks
-from peerwatch.network.latest import BEGINNING
+from peerwatch.network.networks import Networks
+from peerwatch.network.order_in_time import BEGINNING
 from peerwatch.network.selection import select
 from peerwatch.network.stretches import (
     AMOUNT,

@@ -25,7 +25,7 @@ from peerwatch.amounts import Amounts
 from peerwatch.judging.judge import Mask, Reasons
 from peerwatch.judging.sigma import Sigma, SigmaJudge
 from peerwatch.network.decoder import Decoder
-from peerwatch.network.graph import Networks, Plan
+from peerwatch.network.networks import Networks, Plan
 from peerwatch.network.windows import Windows
 
 

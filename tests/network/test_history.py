@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from strategies import examples
 
 from peerwatch.amounts import Amounts
-from peerwatch.network.graph import Networks, Plan
 from peerwatch.network.history import PurchaseHistory
+from peerwatch.network.networks import Networks, Plan
 from peerwatch.network.stretches import HELD
 from peerwatch.network.windows import Windows, merged, shortened
 

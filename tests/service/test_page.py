@@ -476,8 +476,8 @@ def test_the_bottleneck_shows(tab: Visit, stand_in: StandInServer) -> None:
 def test_disagreements_and_notices_are_listed(tab: Visit, stand_in: StandInServer) -> None:
     """Those that were there, and a notice that comes while one looks."""
     details = {
-        "user": "7", "amount": "12.50", "champion": {"verdict": "flagged", "threshold": "11.00"},
-        "challenger": {"verdict": "normal", "score": "0.2", "score_threshold": "0.6"},
+        "user": "7", "amount": "12.50", "champion": {"flagged": True},
+        "challenger": {"flagged": False, "score": 0.2, "threshold": 0.6},
     }  # fmt: skip
     stand_in.control(
         "disagreements",
@@ -488,7 +488,7 @@ def test_disagreements_and_notices_are_listed(tab: Visit, stand_in: StandInServe
     tab.open("#/judges")
     view = tab.page.locator("#judges")
     expect(view.locator(".lead")).to_have_text("k=3 alone flagged 1, isolation_forest alone 0.")
-    for text in ("20,018", "12.50", "flagged threshold 11.00", "normal score 0.2 of 0.6"):
+    for text in ("20,018", "12.50", "flagged", "normal score 0.2000, flags above 0.6000"):
         expect(view.locator("tbody tr")).to_contain_text(text)
     change = {"judged": 6400, "series": "score", "by": "ADWIN", "before": 0.21234567, "after": 0.35}
     stand_in.control("notice", {"seq": 2, "event": 20_500, "who": "champion", "notice": "drift", "details": change})
@@ -632,7 +632,7 @@ def test_hostile_ids_are_text(tab: Visit, stand_in: StandInServer) -> None:
     stand_in.control("made_up", {str(seq): why})
     notice = {"seq": 1, "event": 1, "who": HOSTILE, "notice": HOSTILE, "details": {"text": HOSTILE}}
     stand_in.control("notice", notice)
-    verdicts = {"champion": {"verdict": HOSTILE}, "challenger": {"verdict": "normal", "score": HOSTILE}}
+    verdicts = {"champion": {"flagged": HOSTILE}, "challenger": {"flagged": False, "score": HOSTILE}}
     stand_in.control("disagreements", [notice | {"details": {"user": HOSTILE, "amount": HOSTILE} | verdicts}])
     away = {"name": HOSTILE, "away": HOSTILE, "records": 0, "retries": 0, "waiting": 0}
     stand_in.control("status", {"challenger": HOSTILE, "servers": [away], "detector": HOSTILE})
@@ -659,7 +659,7 @@ def test_hostile_ids_are_text(tab: Visit, stand_in: StandInServer) -> None:
 def test_axe_finds_nothing(browser: Browser, stand_in: StandInServer, scheme: str, width: int) -> None:
     """No rule of axe-core is broken in any view, in both colour schemes, narrow and wide."""
     one = flagged(stand_in)[0]
-    details = {"user": "7", "amount": "1", "champion": {"verdict": "flagged"}, "challenger": {"verdict": "normal"}}
+    details = {"user": "7", "amount": "1", "champion": {"flagged": True}, "challenger": {"flagged": False}}
     notice = {"seq": 1, "event": 20_018, "who": "challenger", "notice": "drift", "details": details}
     stand_in.control("disagreements", [notice])
     stand_in.control("notices", [notice])

@@ -23,12 +23,20 @@ export function sentence({ notice, details }) {
   return JSON.stringify(details);
 }
 
-const verdict = (one) => element("span", { class: "severity", "data-severity": one.verdict }, one.verdict);
+/** What a judge says of a purchase; sigma has no score. */
+function opinion({ flagged, score, threshold }) {
+  const text = flagged ? "flagged" : "normal";
+  const number = (value) => Number(value).toPrecision(4);
+  const because = score === null || score === undefined ? "" : ` score ${number(score)}, flags above ${number(threshold)}`;
+  return element("span", {}, element("span", { class: "severity", "data-severity": text }, text), because);
+}
 
-/** Why a judge decided so: its score or its threshold, whichever it has. */
-function because(one) {
-  if (one.score !== null && one.score !== undefined) return `score ${one.score} of ${one.score_threshold ?? one.threshold}`;
-  return one.threshold === null || one.threshold === undefined ? "" : `threshold ${money(one.threshold)}`;
+const byNumber = (notices) => [...notices.values()].sort((a, b) => b.seq - a.seq).slice(0, MOST);
+
+/** Keep a notice, and of too many the newest. */
+function keep(notices, one) {
+  notices.set(one.seq, one);
+  if (notices.size > 2 * MOST) for (const old of [...notices.keys()].sort((a, b) => a - b).slice(0, MOST)) notices.delete(old);
 }
 
 /** The view of the judges. */
@@ -36,8 +44,9 @@ export class JudgesView {
   #view = document.getElementById("judges");
   #notices = new Map();
   #name = null;
-  #totals = null;
+  #disagreements = new Map();
   #parts;
+  #drawing = null;
 
   constructor() {
     const lead = element("p", { class: "lead" });
@@ -51,10 +60,8 @@ export class JudgesView {
   }
 
   take(status) {
-    const totals = `${status.totals.champion_alone} ${status.totals.challenger_alone}`;
-    const changed = status.challenger !== this.#name || totals !== this.#totals;
+    const changed = status.challenger !== this.#name;
     this.#name = status.challenger;
-    this.#totals = totals;
     this.#parts.lead.textContent = this.#name === null
       ? "This run has no challenger. Set one in the config to compare a second detector on the same purchases."
       : `${status.detector} alone flagged ${count(status.totals.champion_alone)}, ${this.#name} alone ${count(status.totals.challenger_alone)}.`;
@@ -62,44 +69,58 @@ export class JudgesView {
   }
 
   notice(one) {
-    this.#notices.set(one.seq, one);
-    while (this.#notices.size > MOST) this.#notices.delete(this.#notices.keys().next().value);
-    if (!this.#view.hidden) this.#drawNotices();
+    keep(one.notice === "disagreement" ? this.#disagreements : this.#notices, one);
+    if (!this.#view.hidden) this.#drawSoon();
   }
 
   /** The run is another. */
   clear() {
     this.#notices.clear();
+    this.#disagreements.clear();
+  }
+
+  /** Draw at most once a frame, however many come. */
+  #drawSoon() {
+    this.#drawing ??= requestAnimationFrame(() => {
+      this.#drawing = null;
+      this.#drawAll();
+    });
+  }
+
+  #drawAll() {
+    this.#drawNotices();
+    this.#drawDisagreements();
   }
 
   async draw() {
-    this.#drawNotices();
+    this.#drawAll();
     await this.#load();
   }
 
   async #load() {
-    const { disagreements } = this.#parts;
     try {
-      const [against, noticed] = await Promise.all([
-        this.#name === null ? { notices: [] } : request(withQuery("challenger", { limit: MOST })),
-        request("notices"),
-      ]);
-      for (const one of noticed.notices.slice(-MOST)) this.#notices.set(one.seq, one);
-      this.#drawNotices();
-      const rows = against.notices.toReversed().map(({ event, details: one }) => [
-        element("a", { href: decisionHref(event) }, count(event)), userLink(one.user, event), money(one.amount),
-        element("span", {}, verdict(one.champion), " ", because(one.champion)), element("span", {}, verdict(one.challenger), " ", because(one.challenger)),
-      ]);
-      const headings = [{ text: "Event", right: true }, { text: "User" }, { text: "Amount", right: true }, { text: "Champion" }, { text: "Challenger" }];
-      disagreements.replaceChildren(rows.length ? table("Disagreements", headings, rows) : element("p", { class: "muted" }, this.#name === null ? "" : "They have agreed on everything so far."));
+      const asked = [request(withQuery("notices", { limit: MOST })), this.#name === null ? { notices: [] } : request(withQuery("challenger", { limit: MOST }))];
+      const [noticed, against] = await Promise.all(asked);
+      for (const one of noticed.notices) keep(this.#notices, one);
+      for (const one of against.notices) keep(this.#disagreements, one);
+      this.#drawAll();
     } catch (error) {
-      disagreements.replaceChildren(element("p", { class: "problem" }, `This cannot be shown: ${error.message}.`));
+      this.#parts.disagreements.replaceChildren(element("p", { class: "problem" }, `This cannot be shown: ${error.message}.`));
     }
   }
 
+  #drawDisagreements() {
+    const rows = byNumber(this.#disagreements).map(({ event, details: one }) => [
+      element("a", { href: decisionHref(event) }, count(event)), userLink(one.user, event), money(one.amount),
+      opinion(one.champion), opinion(one.challenger),
+    ]);
+    const headings = [{ text: "Event", right: true }, { text: "User" }, { text: "Amount", right: true }, { text: "Champion" }, { text: "Challenger" }];
+    const none = element("p", { class: "muted" }, this.#name === null ? "" : "They have agreed on everything so far.");
+    this.#parts.disagreements.replaceChildren(rows.length ? table("Disagreements, the newest first", headings, rows) : none);
+  }
+
   #drawNotices() {
-    const list = [...this.#notices.values()].sort((a, b) => b.seq - a.seq).slice(0, MOST);
-    const items = list.map((one) =>
+    const items = byNumber(this.#notices).map((one) =>
       element(
         "li", { "data-kind": one.notice },
         element("strong", {}, KINDS[one.notice] ?? readable(one.notice)),
