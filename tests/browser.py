@@ -69,21 +69,32 @@ def visit(browser: Browser, url: str, **options: Any) -> Iterator[Visit]:
         assert not found.wrong
 
 
-class StandInServer(Server):
-    """The stand-in, over logs in a folder."""
+class PageServer(Server):
+    """A server that has the page."""
 
-    name = "stand-in"
     programs: ClassVar[tuple[str, ...]] = ()
     standard_port = 8000
-
-    def __init__(self, logs: Path) -> None:
-        super().__init__()
-        self._logs = logs
 
     @property
     def url(self) -> str:
         """Where the page is."""
         return f"http://{LOOPBACK}:{self.port}"
+
+    def ask(self, path: str) -> Any:
+        """What it answers."""
+        with closing(HTTPConnection(LOOPBACK, self.port, timeout=60)) as connection:
+            connection.request("GET", f"/{path}")
+            return json.loads(connection.getresponse().read())
+
+
+class StandInServer(PageServer):
+    """The stand-in, over logs in a folder."""
+
+    name = "stand-in"
+
+    def __init__(self, logs: Path) -> None:
+        super().__init__()
+        self._logs = logs
 
     def command(self) -> list[str]:
         """What starts it."""
@@ -99,32 +110,25 @@ class StandInServer(Server):
             connection.request("POST", f"/control/{what}", json.dumps(body))
             assert connection.getresponse().status == 200
 
-    def ask(self, path: str) -> Any:
-        """What it answers."""
-        with closing(HTTPConnection(LOOPBACK, self.port, timeout=60)) as connection:
-            connection.request("GET", f"/{path}")
-            return json.loads(connection.getresponse().read())
-
     def flag(self, *decisions: dict[str, Any], lost: bool = False) -> None:
         """Flag purchases; those that are lost do not reach the stream."""
         self.control("flag?lost=1" if lost else "flag", decisions)
 
 
-class PeerwatchServer(Server):
+class PeerwatchServer(PageServer):
     """`peerwatch serve` on a log that it follows, with its state in its own folder."""
 
     name = "peerwatch"
-    programs: ClassVar[tuple[str, ...]] = ("peerwatch",)
-    standard_port = 8000
 
     def __init__(self, logs: Path) -> None:
         super().__init__()
         self.logs = logs
 
-    @property
-    def url(self) -> str:
-        """Where the page is."""
-        return f"http://{LOOPBACK}:{self.port}"
+    def prepare(self) -> None:
+        """Have it judge by levels, and beside a challenger."""
+        (self.directory / "run.yaml").write_text(
+            "detector: {severity: {critical: 5, emergency: 10}}\nchallenger: {name: mad}\n"
+        )
 
     @property
     def state(self) -> Path:
@@ -134,8 +138,8 @@ class PeerwatchServer(Server):
     def command(self) -> list[str]:
         """What starts it."""
         names = [str(self.logs / name) for name in ("batch_log.json", "stream_log.json", "flagged.json")]
-        options = ["--follow", "--state", str(self.state), "--serve", f"{LOOPBACK}:{self.port}", "--quiet"]
-        return [sys.executable, "-m", "peerwatch", "serve", *names, *options]
+        options = ["--config", "run.yaml", "--follow", "--state", str(self.state), "--quiet"]
+        return [sys.executable, "-m", "peerwatch", "serve", *names, *options, "--serve", f"{LOOPBACK}:{self.port}"]
 
     def answers(self) -> bool:
         """Whether everything that is there has been judged."""

@@ -203,10 +203,12 @@ def application(known: StandIn) -> FastAPI:
     @app.post("/sweep", status_code=202)
     async def sweep(body: dict[str, list[float]]) -> Any:
         job = str(len(known.jobs) + 1)
+        D, T = ([int(value) for value in body[name]] for name in ("D", "T"))
+        found = await asyncio.to_thread(peerwatch.sweep, *known.logs, D=D, T=T, k=body["k"])
         results = [
-            {"D": D, "T": T, "k": k, "judged": 18_012, "flagged": round(18_012 * 0.6 / (k**2 * D**0.4 * T**0.25))}
-            for D in body["D"] for T in body["T"] for k in body["k"]
-        ]  # fmt: skip
+            {"D": one.D, "T": one.T, "k": one.k, "judged": found.judged, "flagged": one.flagged}
+            for one in found.settings
+        ]
         known.jobs[job] = {"steps": [*known.steps], "results": results, "state": "running", "progress": 0.0}
         return {"job": job, "state": "waiting", "progress": 0.0, "results": []}
 

@@ -1,6 +1,7 @@
 """The page on a real run that follows a log."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +84,21 @@ def test_a_label_reaches_the_run(run: PeerwatchServer, tab: Visit) -> None:
     tab.page.goto("about:blank")
     tab.open()
     expect(tab.page.locator(f"#grid .row[data-seq='{seq}'] .label").last).to_have_text("anomaly")
+
+
+def test_levels_and_the_challenger_of_a_run_are_shown(run: PeerwatchServer, tab: Visit) -> None:
+    """Each flagged purchase has its level, and what only one of the two judges has flagged is listed."""
+    tab.open()
+    first = tab.page.locator("#grid .row").first
+    expect(first.locator(".severity")).to_have_text(re.compile("warning|critical|emergency"))
+    tab.open("#/judges")
+    view = tab.page.locator("#judges")
+    totals = run.ask("status")["totals"]
+    both = totals["champion_alone"] + totals["challenger_alone"]
+    assert both > 10
+    expect(view.locator(".lead")).to_contain_text(f"k=3 alone flagged {totals['champion_alone']:,}")
+    expect(view.locator("tbody tr")).to_have_count(min(200, both))
+    expect(view.locator("tbody tr").first).to_contain_text("flags above")
 
 
 def test_the_flow_of_a_run_is_shown(tab: Visit) -> None:

@@ -125,7 +125,7 @@ export class DecisionPanel {
       }, text),
     );
     const says = this.#labels ? "" : "This run takes no labels.";
-    return [element("span", { class: "muted" }, "It was"), ...buttons, element("span", { class: "muted", role: "status" }, says)];
+    return [element("span", { class: "muted" }, "Label"), ...buttons, element("span", { class: "muted", role: "status" }, says)];
   }
 
   #drawLabels() {

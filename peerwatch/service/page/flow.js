@@ -1,11 +1,12 @@
 /** How the run keeps up: throughput, lag, and who is busy and whose mailbox is full, so that the bottleneck shows. */
 
-import { colours, font } from "./canvas.js";
+import { colours, font, rem } from "./canvas.js";
 import { card, element, readable, table } from "./dom.js";
 import { bytes, compact, count, duration, percent, plural } from "./format.js";
 
 /** Seconds that the charts show. */
 const SECONDS = 600;
+const CLOCK = new Intl.DateTimeFormat("en", { timeStyle: "medium", hourCycle: "h23" });
 /** Above this share of its time an actor holds the others up. */
 const BUSY = 0.8;
 
@@ -18,6 +19,7 @@ const DOES = {
   output: "writes what was judged",
   audit: "recomputes a sample",
   trainer: "trains models",
+  checkpointer: "writes checkpoints",
 };
 
 /** The mailboxes that an actor reads beside the one that has its own name. */
@@ -144,7 +146,7 @@ export class FlowView {
       });
       return element(
         "tr", { class: name === who ? "who" : "" },
-        element("th", { scope: "row" }, readable(name), element("span", { class: "muted does" }, busy === null ? "a mailbox" : (DOES[kind] ?? ""))),
+        element("th", { scope: "row" }, readable(name), element("span", { class: "muted does" }, DOES[kind] ?? (busy === null ? "a mailbox" : ""))),
         element("td", {}, busy === null ? "" : bar(busy, percent(busy, 0), `${name} is busy`)),
         element("td", {}, depths.length ? depths : element("span", { class: "muted" }, "none")),
       );
@@ -186,7 +188,7 @@ export class FlowView {
       return;
     }
     const colour = colours();
-    const axis = { stroke: colour("muted"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: font(0.75) };
+    const axis = { stroke: colour("muted"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: font(0.8) };
     chart.plot = new window.uPlot(
       {
         width: chart.holder.clientWidth || 300,
@@ -195,8 +197,8 @@ export class FlowView {
         cursor: { show: false },
         scales: { y: { range: (_, __, most) => [0, Math.max(1, most * 1.15)] }, x: { range: (_, first, last) => [Math.min(first, last - 60), last] } },
         axes: [
-          { ...axis, space: 90 },
-          { ...axis, size: 64, values: (_, values) => values.map((value) => (value >= 10_000 ? compact(value) : String(value))) },
+          { ...axis, space: 6 * rem(), values: (_, times) => times.map((at) => CLOCK.format(at * 1000)) },
+          { ...axis, size: 4 * rem(), values: (_, values) => values.map((value) => (value >= 10_000 ? compact(value) : String(value))) },
         ],
         series: [{}, { label: chart.title, stroke: colour("accent"), width: 2, fill: colour("accent-weak"), points: { show: false } }],
       },
