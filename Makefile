@@ -1,5 +1,5 @@
 # make run      set up, generate a seeded log pair and judge it
-# make test     set up and run every test, two beside each other; PROFILE=full for more examples of each property
+# make test     set up and run every test, three beside each other; PROFILE=full for more examples of each property
 # make soak     100 kills and 40 rotations of a live run, death at each write, five times the examples of each property,
 #               fresh ones every time; LOGS=DIR for logs of your own
 # make bench    how fast everything is; ARGS='--cases load,stream --runs 3' for some of it
@@ -21,13 +21,13 @@ run: $(VENV)/.run
 	$(VENV)/bin/peerwatch run $(DEMO)/batch_log.json $(DEMO)/stream_log.json $(DEMO)/flagged_purchases.json
 
 test: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest -n 2 --dist worksteal --hypothesis-profile=$(PROFILE)
+	$(VENV)/bin/python -m pytest -n 3 --dist worksteal --hypothesis-profile=$(PROFILE)
 
 soak: $(VENV)/.dev
 	$(VENV)/bin/python tests/soak.py $(if $(LOGS),--logs $(LOGS))
 	$(VENV)/bin/python tests/fault_walk.py --every
 	$(VENV)/bin/python tests/fault_walk.py --every --learned
-	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m hypothesis --hypothesis-profile=soak
+	$(VENV)/bin/python -m pytest -n 3 --dist worksteal -m hypothesis --hypothesis-profile=soak
 
 bench: $(VENV)/.dev
 	$(VENV)/bin/python benchmarks/bench.py $(ARGS)

@@ -146,7 +146,7 @@ class StreamSource:
             yield Block(b"", self._position.offset, self._position.line, self._position, caught_up=True)
 
     def _block(self, entries: list[Entry]) -> Block:
-        content = b"".join(_line(entry.content) for entry in entries)
+        content = _lines(entries)
         before = self._position
         self._position = StreamPosition(entries[-1].id, before.line + len(entries), before.offset + len(content))
         return Block(content, before.offset, before.line, self._position)
@@ -179,6 +179,14 @@ class StreamSource:
                 self._warn(f"{self.name} answers again")
                 self.away = None
             return entries
+
+
+def _lines(entries: list[Entry]) -> bytes:
+    """Messages as lines."""
+    content = b"\n".join([*(entry.content or b"" for entry in entries), b""])
+    if content.count(b"\n") == len(entries) and b"\r" not in content:
+        return content
+    return b"".join(_line(entry.content) for entry in entries)
 
 
 def _line(content: bytes | None) -> bytes:

@@ -18,12 +18,13 @@ from support import running
 from peerwatch.cli.main import cli
 
 EXPLAINS_FOR_EVER = """
-import anyio
+import anyio.lowlevel
 from peerwatch.cli import main as cli
 from peerwatch.replay import explain
 async def explained(*_, **__):
     print("explaining", flush=True)
-    await anyio.sleep_forever()
+    while True:
+        await anyio.lowlevel.checkpoint()  # always at work: a signal is never missed just before a wait
 explain.explained = explained
 cli.main()
 """

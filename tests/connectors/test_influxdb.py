@@ -17,6 +17,7 @@ from http_servers import Faults, Kills, Quiet, forwarding, serving
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from servers import Influx, Victoria
+from strategies import often
 from system_influxdb import InfluxSystem, ask, query
 
 from peerwatch.connectors.checks import flagged
@@ -459,9 +460,8 @@ def test_a_run_that_is_killed_writes_each_point_once(influx: Influx, tmp_path: P
     (tmp_path / "batch.json").write_text("".join(batch))
     (tmp_path / "stream.json").write_text("".join(stream))
     name = database_of(influx)
-    kills = Kills(
-        [(2, "after"), (3, "before"), (6, "after"), (9, "before"), (12, "after"), (13, "after"), (20, "before")]
-    )
+    places = [(2, "after"), (3, "before"), (6, "after"), (9, "before"), (12, "after"), (13, "after"), (20, "before")]
+    kills = Kills(places[: often(3, 7)])
     command = [sys.executable, "-m", "peerwatch", "run", "--quiet", "batch.json", "stream.json"]
     with serving(forwarding(influx.port, kills)) as port:
         url = f"influx+http://127.0.0.1:{port}/{name}"
@@ -469,7 +469,7 @@ def test_a_run_that_is_killed_writes_each_point_once(influx: Influx, tmp_path: P
             f"state: {{directory: state, seconds: 0.01, events: 100}}\nsinks: [{{to: '{url}', records: [decisions]}}]\n"
         )
         kills.run([*command, url, "--config", "config.yaml"], tmp_path)
-    assert kills.count == 7
+    assert kills.count == often(3, 7)
     kills.run([*command, "expected.json"], tmp_path)
     expected = (tmp_path / "expected.json").read_bytes()
     rows = query(influx.port, name, "SELECT seq, line, run FROM peerwatch_flagged")

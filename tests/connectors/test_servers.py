@@ -20,6 +20,7 @@ import redis
 from confluent_kafka import Consumer, Producer, TopicPartition
 from servers import Redis, Server, ServerError, runs, started
 from support import ROOT, running
+from system_kafka import committed
 
 WRITTEN = "ünïcode"
 
@@ -155,8 +156,8 @@ def read_kafka(url: str) -> list[str]:
     settings = {"group.id": "reader", "isolation.level": "read_committed", "enable.partition.eof": True}
     consumer = Consumer(bootstrap(url) | settings | {"enable.auto.commit": False, "fetch.wait.max.ms": 10})
     beginning = TopicPartition("written", 0, 0)
-    (committed,) = consumer.committed([beginning])
-    assert (committed.offset, committed.metadata) == (7, WRITTEN)
+    found = committed(consumer, beginning)
+    assert (found.offset, found.metadata) == (7, WRITTEN)
     consumer.assign([beginning])
     values: list[str] = []
     while True:

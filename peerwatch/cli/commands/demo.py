@@ -1,6 +1,8 @@
 """`peerwatch demo`."""
 
 import json
+import os
+import select
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -181,7 +183,26 @@ def _type(ctx: click.Context, words: list[str]) -> None:
 
 
 def _pause(*, waits: bool) -> None:
+    """Wait for Enter.
+
+    A signal that comes between the prompt and `input` would be seen only after Enter; the pipe makes it seen at once.
+
+    Raises:
+        EOFError: Ctrl-D instead.
+    """
     click.echo()
-    if waits:
-        input("Press Enter to go on. ")
-        click.echo()
+    if not waits:
+        return
+    woken, wakes = os.pipe()
+    os.set_blocking(wakes, False)
+    before = signal.set_wakeup_fd(wakes)
+    try:
+        click.echo("Press Enter to go on. ", nl=False)
+        select.select([sys.stdin, woken], [], [])
+        if not sys.stdin.readline():
+            raise EOFError
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(woken)
+        os.close(wakes)
+    click.echo()
