@@ -17,7 +17,13 @@ const flagged = new Flagged();
 const panel = new DecisionPanel(flagged, closeDecision);
 const pages = new Pages(flagged, describeFeed);
 const feed = new Feed(flagged, { open: (seq) => go(decisionHref(seq)), more: atEnd });
-const views = { flagged: null, user: new UserView(), sweep: new SweepView(), flow: new FlowView(), judges: new JudgesView() };
+const views = {
+  flagged: null,
+  user: new UserView(),
+  sweep: new SweepView(),
+  flow: new FlowView(),
+  judges: new JudgesView(),
+};
 const stream = new EventStream(heard, connection);
 const filters = id("filters");
 let run = null;
@@ -30,7 +36,10 @@ let began = false;
 
 /** The filter as it stands in the form. */
 const filter = () => ({
-  search: filters.search.value.trim(), user: filters.user.value, severity: filters.severity.value, amount: filters.amount.value.trim(),
+  search: filters.search.value.trim(),
+  user: filters.user.value,
+  severity: filters.severity.value,
+  amount: filters.amount.value.trim(),
 });
 
 const go = (hash) => {
@@ -77,15 +86,20 @@ function describeFeed() {
   const { search, user, severity, amount } = filter();
   const filtered = Boolean(search || user || severity || amount);
   const shown = flagged.shown.length;
-  id("feed-count").textContent = filtered ? `${count(shown)} of ${count(flagged.size)} loaded` : `${count(shown)} loaded`;
+  id("feed-count").textContent = filtered
+    ? `${count(shown)} of ${count(flagged.size)} loaded`
+    : `${count(shown)} loaded`;
   id("older").disabled = pages.loading;
   id("older").hidden = pages.ended;
   const empty = id("feed-empty");
   empty.hidden = shown > 0;
-  const text = pages.loading ? "Loading"
-    : pages.failed ? "The service does not answer."
-    : filtered ? "Nothing that is loaded suits the filter."
-    : "Nothing has been flagged yet. New ones appear here at once.";
+  const text = pages.loading
+    ? "Loading"
+    : pages.failed
+      ? "The service does not answer."
+      : filtered
+        ? "Nothing that is loaded suits the filter."
+        : "Nothing has been flagged yet. New ones appear here at once.";
   if (empty.textContent !== text) empty.textContent = text;
 }
 
@@ -135,7 +149,11 @@ function figures(now) {
   const wanted = [
     ["Run", now.state, now.state === "failed" ? "full" : ""],
     ["Rule", `D ${now.D} · T ${now.T} · ${now.detector.replace("=", " ")}`, ""],
-    ["Flagged", `${count(now.totals.flagged)} of ${compact(now.totals.judged)} (${percent(now.totals.flagged / now.totals.judged)})`, ""],
+    [
+      "Flagged",
+      `${count(now.totals.flagged)} of ${compact(now.totals.judged)} (${percent(now.totals.flagged / now.totals.judged)})`,
+      "",
+    ],
     ["Events a second", compact(now.events_per_second), ""],
     ["Lag", duration(now.lag_seconds), now.lag_seconds > 10 ? "high" : ""],
     ["Busiest", busiest ? `${busiest.name} ${percent(busiest.busy_ratio, 0)}` : "–", found.who ? "high" : ""],
@@ -154,7 +172,11 @@ function figures(now) {
 /** Show how the connection is. Only its state is announced, not each second of the countdown. */
 function connection(state) {
   clearInterval(countdown);
-  const says = { live: "Live", connecting: state.attempt ? "Connecting again" : "Connecting", waiting: `Not connected: ${state.why}` }[state.name];
+  const says = {
+    live: "Live",
+    connecting: state.attempt ? "Connecting again" : "Connecting",
+    waiting: `Not connected: ${state.why}`,
+  }[state.name];
   id("connection").dataset.state = state.name;
   if (id("connection-state").textContent !== says) id("connection-state").textContent = says;
   id("connection-retry").hidden = state.name !== "waiting";

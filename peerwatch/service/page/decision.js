@@ -71,7 +71,8 @@ export class DecisionPanel {
       wait.remove();
       body.append(
         element(
-          "div", { class: "problem", role: "alert" },
+          "div",
+          { class: "problem", role: "alert" },
           element("p", {}, `Event ${count(seq)} cannot be explained: ${error.message}.`),
           element("button", { type: "button", onclick: () => this.show(seq) }, "Try again"),
         ),
@@ -99,16 +100,38 @@ export class DecisionPanel {
 
   #head(one) {
     const flagged = one.flagged ?? null;
-    const back = element("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => this.#closed() }, "×");
-    const title = one.user === undefined
-      ? element("h2", {}, `Event ${count(one.seq)}`)
-      : element("h2", {}, element("span", { class: "muted" }, "User "), userLink(one.user, one.seq), element("span", { class: "muted" }, " paid "), element("span", { class: "sum" }, money(one.amount)));
-    const verdict = flagged === null ? null : element("span", { class: "severity", "data-severity": flagged ? (one.severity ?? "flagged") : "normal" }, flagged ? (one.severity ?? "flagged") : "not flagged");
+    const back = element(
+      "button",
+      { type: "button", class: "close", "aria-label": "Close", onclick: () => this.#closed() },
+      "×",
+    );
+    const title =
+      one.user === undefined
+        ? element("h2", {}, `Event ${count(one.seq)}`)
+        : element(
+            "h2",
+            {},
+            element("span", { class: "muted" }, "User "),
+            userLink(one.user, one.seq),
+            element("span", { class: "muted" }, " paid "),
+            element("span", { class: "sum" }, money(one.amount)),
+          );
+    const verdict =
+      flagged === null
+        ? null
+        : element(
+            "span",
+            { class: "severity", "data-severity": flagged ? (one.severity ?? "flagged") : "normal" },
+            flagged ? (one.severity ?? "flagged") : "not flagged",
+          );
     return element(
-      "div", { class: "decision-head" },
+      "div",
+      { class: "decision-head" },
       element("div", { class: "title" }, title, back),
       element(
-        "p", { class: "facts muted" }, verdict,
+        "p",
+        { class: "facts muted" },
+        verdict,
         one.time && element("span", {}, `${moment(one.time)} UTC`),
         element("span", {}, `event ${count(one.seq)}`),
         one.file && element("span", { class: "file" }, `${readable(one.file)}:${one.line}`),
@@ -119,13 +142,25 @@ export class DecisionPanel {
 
   #buttons(one) {
     const buttons = Object.entries(LABELS).map(([label, text]) =>
-      element("button", {
-        type: "button", class: `label ${label}`, disabled: !this.#labels, "aria-pressed": String(one.label === label),
-        "aria-keyshortcuts": text[0], onclick: () => this.label(label),
-      }, text),
+      element(
+        "button",
+        {
+          type: "button",
+          class: `label ${label}`,
+          disabled: !this.#labels,
+          "aria-pressed": String(one.label === label),
+          "aria-keyshortcuts": text[0],
+          onclick: () => this.label(label),
+        },
+        text,
+      ),
     );
     const says = this.#labels ? "" : "This run takes no labels.";
-    return [element("span", { class: "muted" }, "Label"), ...buttons, element("span", { class: "muted", role: "status" }, says)];
+    return [
+      element("span", { class: "muted" }, "Label"),
+      ...buttons,
+      element("span", { class: "muted", role: "status" }, says),
+    ];
   }
 
   #drawLabels() {
@@ -169,38 +204,82 @@ function cards(why) {
   const network = why.network.filter((member) => member.hop > 0);
   return [
     card(
-      "The window against the threshold", { class: "window" },
+      "The window against the threshold",
+      { class: "window" },
       element("p", { class: "lead" }, inWords(why)),
       windowChart(why),
     ),
     card(
-      "The network", { class: "network" },
-      element("p", { class: "lead" }, network.length ? `${plural(network.length, "user")} within ${plural(why.D, "hop")}: ${byHop(network)}.` : "Nobody is within reach."),
+      "The network",
+      { class: "network" },
+      element(
+        "p",
+        { class: "lead" },
+        network.length
+          ? `${plural(network.length, "user")} within ${plural(why.D, "hop")}: ${byHop(network)}.`
+          : "Nobody is within reach.",
+      ),
       networkPicture(why.user, network, weights, { alarm: flagged, counts, at: why.seq }),
     ),
     card("What would flip it", { class: "flips" }, flips(why)),
-    card(why.k === null ? "The score" : "The inequality", { class: "rule-card" }, why.k === null ? scored(why) : inequality(why)),
+    card(
+      why.k === null ? "The score" : "The inequality",
+      { class: "rule-card" },
+      why.k === null ? scored(why) : inequality(why),
+    ),
     card("The purchases in the window", { class: "purchases" }, purchases(why)),
   ];
 }
 
 /** The nearest amount, and each friendship and purchase without which the verdict would be the other one. */
 function flips(why) {
-  if (why.without === null) return element("p", {}, "There is no inequality in integers here, and so nothing that would flip it exactly.");
+  if (why.without === null)
+    return element("p", {}, "There is no inequality in integers here, and so nothing that would flip it exactly.");
   const other = why.verdict === "flagged" ? "normal" : "flagged";
-  const amount = why.flips_at === null
-    ? element("p", { class: "lead" }, `No amount would be ${other}.`)
-    : element("p", { class: "lead" }, "At ", element("strong", {}, money(why.flips_at)), ` it would be ${other}: ${plural(why.cents_away, "cent")} ${other === "normal" ? "less" : "more"}.`);
+  const amount =
+    why.flips_at === null
+      ? element("p", { class: "lead" }, `No amount would be ${other}.`)
+      : element(
+          "p",
+          { class: "lead" },
+          "At ",
+          element("strong", {}, money(why.flips_at)),
+          ` it would be ${other}: ${plural(why.cents_away, "cent")} ${other === "normal" ? "less" : "more"}.`,
+        );
   const bought = new Map(why.window.map((one) => [one.seq, one]));
   const rows = why.without.map((one) => {
     const purchase = bought.get(one.purchase);
     const what = one.friendship
-      ? element("span", {}, "the friendship of ", userLink(one.friendship[0], why.seq), " and ", userLink(one.friendship[1], why.seq))
-      : element("span", {}, "the purchase of ", purchase ? userLink(purchase.user, why.seq) : `event ${count(one.purchase)}`, purchase ? ` for ${money(purchase.amount)}` : "");
+      ? element(
+          "span",
+          {},
+          "the friendship of ",
+          userLink(one.friendship[0], why.seq),
+          " and ",
+          userLink(one.friendship[1], why.seq),
+        )
+      : element(
+          "span",
+          {},
+          "the purchase of ",
+          purchase ? userLink(purchase.user, why.seq) : `event ${count(one.purchase)}`,
+          purchase ? ` for ${money(purchase.amount)}` : "",
+        );
     return [what, count(one.window_size), money(one.mean), money(one.sd)];
   });
-  if (!rows.length) return element("div", {}, amount, element("p", {}, `Without any one friendship or purchase it would still not be ${other}.`));
-  const headings = [{ text: `${other[0].toUpperCase()}${other.slice(1)} without` }, { text: "n", right: true }, { text: "Mean", right: true }, { text: "sd", right: true }];
+  if (!rows.length)
+    return element(
+      "div",
+      {},
+      amount,
+      element("p", {}, `Without any one friendship or purchase it would still not be ${other}.`),
+    );
+  const headings = [
+    { text: `${other[0].toUpperCase()}${other.slice(1)} without` },
+    { text: "n", right: true },
+    { text: "Mean", right: true },
+    { text: "sd", right: true },
+  ];
   return element("div", {}, amount, table("What would flip the verdict", headings, rows));
 }
 
@@ -208,7 +287,13 @@ function flips(why) {
 function purchases(why) {
   if (!why.window.length) return element("p", {}, "The window is empty.");
   const paths = new Map(why.network.map((member) => [member.user, member.path]));
-  const headings = [{ text: "Time" }, { text: "Amount", right: true }, { text: "By which friendships" }, { text: "Event", right: true }, { text: "Line" }];
+  const headings = [
+    { text: "Time" },
+    { text: "Amount", right: true },
+    { text: "By which friendships" },
+    { text: "Event", right: true },
+    { text: "Line" },
+  ];
   const summary = element("summary", {}, `Show ${plural(why.window.length, "purchase")}, the newest first`);
   const details = element("details", {}, summary);
   details.addEventListener("toggle", () => {
@@ -216,7 +301,11 @@ function purchases(why) {
     const rows = why.window.map((one) => [
       moment(one.timestamp),
       money(one.amount),
-      element("span", {}, (paths.get(one.user) ?? [one.user]).flatMap((user, place) => [place ? " – " : "", idOf(user)])),
+      element(
+        "span",
+        {},
+        (paths.get(one.user) ?? [one.user]).flatMap((user, place) => [place ? " – " : "", idOf(user)]),
+      ),
       element("a", { href: decisionHref(one.seq) }, count(one.seq)),
       `${readable(one.file)}:${one.line}`,
     ]);

@@ -12,7 +12,7 @@ export function element(name, properties = {}, ...children) {
     if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
     else if (key === "style") Object.assign(made.style, value);
     else if (key === "class") made.className = value;
-    else if (key.includes("-") || key === "role" || key === "scope" || key === "list") made.setAttribute(key, value);
+    else if (key.includes("-") || key === "role" || key === "scope") made.setAttribute(key, value);
     else made[key] = value;
   }
   made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
@@ -42,7 +42,11 @@ export const decisionHref = (seq) => `#/flagged/${seq}`;
 export function table(caption, headings, rows, properties = {}) {
   const head = headings.map(({ text, right }) => element("th", { scope: "col", class: right ? "right" : "" }, text));
   const body = rows.map((cells) =>
-    element("tr", {}, cells.map((cell, place) => element("td", { class: headings[place].right ? "right" : "" }, cell))),
+    element(
+      "tr",
+      {},
+      cells.map((cell, place) => element("td", { class: headings[place].right ? "right" : "" }, cell)),
+    ),
   );
   return element(
     "div",

@@ -26,7 +26,7 @@ const DOES = {
 const READS = { coordinator: /^(coordinator \d+|replies|models)$/ };
 
 /** The actors, the busiest first, each with the mailboxes that it reads; mailboxes without one come last. */
-export function actorsOf({ actors = [], mailboxes }) {
+function actorsOf({ actors = [], mailboxes }) {
   const left = new Map(mailboxes.map((box) => [box.name, box]));
   const take = (name) => {
     const box = left.get(name);
@@ -52,9 +52,15 @@ export function bottleneck(status) {
   const waiting = busiest.boxes.reduce((sum, box) => sum + box.depth, 0);
   if (busiest.busy >= BUSY) {
     const queue = waiting ? `, and ${plural(waiting, "message")} wait for it` : "";
-    return { who: busiest.name, says: `${busiest.name} is the bottleneck: busy ${percent(busiest.busy, 0)} of the time${queue}.` };
+    return {
+      who: busiest.name,
+      says: `${busiest.name} is the bottleneck: busy ${percent(busiest.busy, 0)} of the time${queue}.`,
+    };
   }
-  return { who: null, says: `Nothing holds the run up. The busiest is ${busiest.name}, ${percent(busiest.busy, 0)} of the time.` };
+  return {
+    who: null,
+    says: `Nothing holds the run up. The busiest is ${busiest.name}, ${percent(busiest.busy, 0)} of the time.`,
+  };
 }
 
 let loading = null;
@@ -70,8 +76,13 @@ function loaded() {
 /** A bar with its share beside it. */
 const bar = (share, text, name) =>
   element(
-    "div", { class: "bar", "data-level": share >= 1 ? "full" : share >= BUSY ? "high" : "fine" },
-    element("div", { class: "bar-track", role: "img", "aria-label": `${name}: ${text}` }, element("div", { class: "bar-fill", style: { width: `${100 * Math.min(1, share)}%` } })),
+    "div",
+    { class: "bar", "data-level": share >= 1 ? "full" : share >= BUSY ? "high" : "fine" },
+    element(
+      "div",
+      { class: "bar-track", role: "img", "aria-label": `${name}: ${text}` },
+      element("div", { class: "bar-fill", style: { width: `${100 * Math.min(1, share)}%` } }),
+    ),
     element("span", { class: "bar-text", "aria-hidden": "true" }, text),
   );
 
@@ -89,12 +100,23 @@ export class FlowView {
     const servers = element("div", {});
     const totals = element("dl", { class: "totals" });
     this.#parts = { says, actors, servers, totals };
-    const rate = this.#chart("Events a second", "rate", ([, rate]) => rate, (value) => compact(value));
-    const lag = this.#chart("Lag in seconds", "lag", ([, , lag]) => lag, (value) => `${value} s`);
+    const rate = this.#chart(
+      "Events a second",
+      "rate",
+      ([, rate]) => rate,
+      (value) => compact(value),
+    );
+    const lag = this.#chart(
+      "Lag in seconds",
+      "lag",
+      ([, , lag]) => lag,
+      (value) => `${value} s`,
+    );
     this.#view.append(
       element("div", { class: "view-head" }, element("h2", { id: "flow-title" }, "Flow"), says),
       element(
-        "div", { class: "cards" },
+        "div",
+        { class: "cards" },
         card("Actors", { class: "wide" }, actors),
         card("Events a second", {}, rate),
         card("Lag", {}, lag),
@@ -123,15 +145,22 @@ export class FlowView {
     says.dataset.level = found.who ? "high" : status.state === "failed" ? "full" : "fine";
     actors.replaceChildren(this.#actors(status, found.who));
     const numbers = [
-      ["Events", count(status.totals.events)], ["Purchases judged", count(status.totals.judged)],
+      ["Events", count(status.totals.events)],
+      ["Purchases judged", count(status.totals.judged)],
       ["Flagged", `${count(status.totals.flagged)} (${percent(status.totals.flagged / status.totals.judged, 2)})`],
-      ["Rejected lines", count(status.totals.rejected)], ["Friendships", count(status.totals.friendships)],
+      ["Rejected lines", count(status.totals.rejected)],
+      ["Friendships", count(status.totals.friendships)],
       ["Lag", `${bytes(status.lag_bytes)}, ${duration(status.lag_seconds)}`],
-      ["Last checkpoint", status.checkpoint_age_seconds === null ? "none" : `${duration(status.checkpoint_age_seconds)} ago`],
+      [
+        "Last checkpoint",
+        status.checkpoint_age_seconds === null ? "none" : `${duration(status.checkpoint_age_seconds)} ago`,
+      ],
       ["Restarts", count(status.restarts)],
       ["Recomputed and different", `${count(status.totals.differences)} of ${count(status.totals.recomputed)}`],
     ];
-    totals.replaceChildren(...numbers.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
+    totals.replaceChildren(
+      ...numbers.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))),
+    );
     servers.replaceChildren(serverTable(status.servers ?? []));
     for (const chart of this.#charts) this.#feed(chart);
   }
@@ -142,19 +171,39 @@ export class FlowView {
       const depths = boxes.map((box) => {
         const text = `${box.depth}${box.capacity ? ` of ${box.capacity}` : ""}, peak ${box.highest}`;
         const label = box.name === name ? null : element("span", { class: "muted box" }, readable(box.name));
-        return element("div", { class: "depth" }, label, bar(box.capacity ? box.depth / box.capacity : 0, text, `Mailbox ${box.name}`));
+        return element(
+          "div",
+          { class: "depth" },
+          label,
+          bar(box.capacity ? box.depth / box.capacity : 0, text, `Mailbox ${box.name}`),
+        );
       });
       return element(
-        "tr", { class: name === who ? "who" : "" },
-        element("th", { scope: "row" }, readable(name), element("span", { class: "muted does" }, DOES[kind] ?? (busy === null ? "a mailbox" : ""))),
+        "tr",
+        { class: name === who ? "who" : "" },
+        element(
+          "th",
+          { scope: "row" },
+          readable(name),
+          element("span", { class: "muted does" }, DOES[kind] ?? (busy === null ? "a mailbox" : "")),
+        ),
         element("td", {}, busy === null ? "" : bar(busy, percent(busy, 0), `${name} is busy`)),
         element("td", {}, depths.length ? depths : element("span", { class: "muted" }, "none")),
       );
     });
     return element(
-      "table", {},
+      "table",
+      {},
       element("caption", { class: "unseen" }, "Actors, the busiest first"),
-      element("thead", {}, element("tr", {}, ["Actor", "Busy", "Messages in its mailbox"].map((text) => element("th", { scope: "col" }, text)))),
+      element(
+        "thead",
+        {},
+        element(
+          "tr",
+          {},
+          ["Actor", "Busy", "Messages in its mailbox"].map((text) => element("th", { scope: "col" }, text)),
+        ),
+      ),
       element("tbody", {}, rows),
     );
   }
@@ -182,25 +231,49 @@ export class FlowView {
     await loaded();
     const data = [this.#history.map(([at]) => at), this.#history.map(chart.pick)];
     const latest = data[1].at(-1) ?? 0;
-    chart.holder.setAttribute("aria-label", `${chart.title} over the last ${Math.round(SECONDS / 60)} minutes; now ${latest.toFixed(1)}`);
+    chart.holder.setAttribute(
+      "aria-label",
+      `${chart.title} over the last ${Math.round(SECONDS / 60)} minutes; now ${latest.toFixed(1)}`,
+    );
     if (chart.plot) {
       chart.plot.setData(data);
       return;
     }
     const colour = colours();
-    const axis = { stroke: colour("muted"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: font(0.8) };
+    const axis = {
+      stroke: colour("muted"),
+      grid: { stroke: colour("line"), width: 1 },
+      ticks: { show: false },
+      font: font(0.8),
+    };
     chart.plot = new window.uPlot(
       {
         width: chart.holder.clientWidth || 300,
         height: chart.holder.clientHeight || 160,
         legend: { show: false },
         cursor: { show: false },
-        scales: { y: { range: (_, __, most) => [0, Math.max(1, most * 1.15)] }, x: { range: (_, first, last) => [Math.min(first, last - 60), last] } },
+        scales: {
+          y: { range: (_, __, most) => [0, Math.max(1, most * 1.15)] },
+          x: { range: (_, first, last) => [Math.min(first, last - 60), last] },
+        },
         axes: [
           { ...axis, space: 6 * rem(), values: (_, times) => times.map((at) => CLOCK.format(at * 1000)) },
-          { ...axis, size: 4 * rem(), values: (_, values) => values.map((value) => (value >= 10_000 ? compact(value) : String(value))) },
+          {
+            ...axis,
+            size: 4 * rem(),
+            values: (_, values) => values.map((value) => (value >= 10_000 ? compact(value) : String(value))),
+          },
         ],
-        series: [{}, { label: chart.title, stroke: colour("accent"), width: 2, fill: colour("accent-weak"), points: { show: false } }],
+        series: [
+          {},
+          {
+            label: chart.title,
+            stroke: colour("accent"),
+            width: 2,
+            fill: colour("accent-weak"),
+            points: { show: false },
+          },
+        ],
       },
       data,
       chart.holder,
@@ -210,9 +283,19 @@ export class FlowView {
 
 function serverTable(servers) {
   if (!servers.length) return element("p", {}, "This run reads and writes files only.");
-  const headings = [{ text: "Server" }, { text: "State" }, { text: "Written", right: true }, { text: "To read", right: true }, { text: "Retries", right: true }];
+  const headings = [
+    { text: "Server" },
+    { text: "State" },
+    { text: "Written", right: true },
+    { text: "To read", right: true },
+    { text: "Retries", right: true },
+  ];
   const rows = servers.map((one) => [
-    readable(one.name), one.away ? element("strong", { class: "alarm" }, `away: ${one.away}`) : "answers", count(one.records), count(one.waiting), count(one.retries),
+    readable(one.name),
+    one.away ? element("strong", { class: "alarm" }, `away: ${one.away}`) : "answers",
+    count(one.records),
+    count(one.waiting),
+    count(one.retries),
   ]);
   return table("Servers", headings, rows);
 }

@@ -36,7 +36,13 @@ export function bytes(number) {
 }
 
 /** A time as the log may have written it, in UTC: the date, a space, and the time without empty fractions. */
-export const moment = (iso) => (iso ? iso.replace("T", " ").replace(/(\.\d*?)0*Z$/, "$1Z").replace(/\.?Z$/, "") : "–");
+export const moment = (iso) =>
+  iso
+    ? iso
+        .replace("T", " ")
+        .replace(/(\.\d*?)0*Z$/, "$1Z")
+        .replace(/\.?Z$/, "")
+    : "–";
 
 /** Digits in groups of three, with thin spaces between them, as long numbers are read and broken into lines. */
 export const grouped = (digits) => String(digits).replace(/\B(?=(\d{3})+(?!\d))/g, "\u2009");

@@ -14,7 +14,10 @@ const CALM = matchMedia("(prefers-reduced-motion: reduce)");
 export function byHop(members) {
   const hops = new Map();
   for (const { hop } of members) hops.set(hop, (hops.get(hop) ?? 0) + 1);
-  return [...hops].sort(([a], [b]) => a - b).map(([hop, number]) => `${count(number)} at hop ${hop}`).join(", ");
+  return [...hops]
+    .sort(([a], [b]) => a - b)
+    .map(([hop, number]) => `${count(number)} at hop ${hop}`)
+    .join(", ");
 }
 
 const short = (text) => (text.length > 14 ? `${text.slice(0, 13)}…` : text);
@@ -82,7 +85,10 @@ export function networkPicture(user, members, weights, { alarm, counts, at = nul
   const label = (context, colour, unit, width, height) => {
     const taken = [];
     const free = (box) =>
-      box[0] > 0 && box[1] > 0 && box[2] < width && box[3] < height &&
+      box[0] > 0 &&
+      box[1] > 0 &&
+      box[2] < width &&
+      box[3] < height &&
       taken.every((other) => box[2] < other[0] || box[0] > other[2] || box[3] < other[1] || box[1] > other[3]);
     context.font = font(0.8, 500);
     context.textBaseline = "middle";

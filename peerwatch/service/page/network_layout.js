@@ -56,7 +56,13 @@ export async function forces(nodes, moved) {
   const simulation = d3
     .forceSimulation(nodes)
     .force("ring", d3.forceRadial((node) => node.hop).strength(0.9))
-    .force("link", d3.forceLink(links).distance((link) => link.target.hop - link.source.hop).strength(0.12))
+    .force(
+      "link",
+      d3
+        .forceLink(links)
+        .distance((link) => link.target.hop - link.source.hop)
+        .strength(0.12),
+    )
     .force("apart", d3.forceManyBody().strength(-0.012).distanceMax(1))
     .force("collide", d3.forceCollide(room))
     .stop();

@@ -50,7 +50,7 @@ export class Parser {
 }
 
 /** Lets the browser draw and answer keys before the work goes on. */
-export const breathe = () => (globalThis.scheduler?.yield ? scheduler.yield() : new Promise((go) => setTimeout(go)));
+const breathe = () => (globalThis.scheduler?.yield ? scheduler.yield() : new Promise((go) => setTimeout(go)));
 
 /**
  * Reads the stream for as long as the page is open, and connects again when it ends.

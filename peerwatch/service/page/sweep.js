@@ -14,7 +14,7 @@ const FIELDS = {
 };
 
 /** The numbers of a list, ascending, each once; null if one of them is none. */
-export function numbersOf(text, { whole, least }) {
+function numbersOf(text, { whole, least }) {
   const parts = text.split(/[\s,;]+/).filter(Boolean);
   const numbers = parts.map(Number);
   const fine = numbers.every((one) => Number.isFinite(one) && one >= least && (!whole || Number.isInteger(one)));
@@ -30,7 +30,13 @@ export class SweepView {
 
   constructor() {
     const inputs = Object.entries(FIELDS).map(([name, { label, value }]) => {
-      const input = element("input", { name, value, inputMode: "decimal", autocomplete: "off", "aria-describedby": "sweep-problem" });
+      const input = element("input", {
+        name,
+        value,
+        inputMode: "decimal",
+        autocomplete: "off",
+        "aria-describedby": "sweep-problem",
+      });
       return element("label", {}, label, input);
     });
     const start = element("button", { type: "submit", class: "primary" }, "Run");
@@ -48,10 +54,16 @@ export class SweepView {
     this.#parts = { form, start, cancel, bar, says, problem, results, progress };
     this.#view.append(
       element(
-        "div", { class: "view-head" }, element("h2", { id: "sweep-title" }, "What if D, T or k were others?"),
+        "div",
+        { class: "view-head" },
+        element("h2", { id: "sweep-title" }, "What if D, T or k were others?"),
         element("p", { class: "muted" }, "Judges the log again with every combination. Nothing in the run changes."),
       ),
-      form, problem, progress, says, results,
+      form,
+      problem,
+      progress,
+      says,
+      results,
     );
   }
 
@@ -142,25 +154,53 @@ function heatMaps(results, current) {
     if (!one) return element("td", {}, "–");
     const share = shareOf(one);
     // the ninth step is the darkest; equal steps of the square root tell small shares apart
-    const step = highest > lowest ? Math.round((8 * (Math.sqrt(share) - Math.sqrt(lowest))) / (Math.sqrt(highest) - Math.sqrt(lowest))) : 4;
+    const step =
+      highest > lowest
+        ? Math.round((8 * (Math.sqrt(share) - Math.sqrt(lowest))) / (Math.sqrt(highest) - Math.sqrt(lowest)))
+        : 4;
     const own = current && one.D === current.D && one.T === current.T && Number(one.k) === Number(current.k);
     return element(
-      "td", { "data-step": step, class: own ? "own" : "" },
-      element("strong", {}, percent(share)), element("span", {}, `${count(one.flagged)} flagged`),
+      "td",
+      { "data-step": step, class: own ? "own" : "" },
+      element("strong", {}, percent(share)),
+      element("span", {}, `${count(one.flagged)} flagged`),
       own && element("span", { class: "tag" }, "this run"),
     );
   };
   return values("D").map((D) =>
     element(
-      "div", { class: "card heat-map" },
+      "div",
+      { class: "card heat-map" },
       element("h3", {}, `D = ${D}`),
       element(
-        "div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": `D = ${D}` },
+        "div",
+        { class: "scroll", tabIndex: 0, role: "region", "aria-label": `D = ${D}` },
         element(
-          "table", {},
+          "table",
+          {},
           element("caption", { class: "unseen" }, `Share of purchases that are flagged with D = ${D}, by T and k`),
-          element("thead", {}, element("tr", {}, element("td", {}), values("k").map((k) => element("th", { scope: "col" }, `k = ${k}`)))),
-          element("tbody", {}, values("T").map((T) => element("tr", {}, element("th", { scope: "row" }, `T = ${T}`), values("k").map((k) => cell(at.get(`${D} ${T} ${Number(k)}`)))))),
+          element(
+            "thead",
+            {},
+            element(
+              "tr",
+              {},
+              element("td", {}),
+              values("k").map((k) => element("th", { scope: "col" }, `k = ${k}`)),
+            ),
+          ),
+          element(
+            "tbody",
+            {},
+            values("T").map((T) =>
+              element(
+                "tr",
+                {},
+                element("th", { scope: "row" }, `T = ${T}`),
+                values("k").map((k) => cell(at.get(`${D} ${T} ${Number(k)}`))),
+              ),
+            ),
+          ),
         ),
       ),
     ),

@@ -30,7 +30,8 @@ export class UserView {
   constructor() {
     const input = element("input", { name: "user", required: true, autocomplete: "off", spellcheck: false });
     const form = element(
-      "form", { class: "inline", role: "search", "aria-label": "User" },
+      "form",
+      { class: "inline", role: "search", "aria-label": "User" },
       element("label", {}, "User id ", input),
       element("button", { type: "submit", class: "primary" }, "Show"),
     );
@@ -42,23 +43,27 @@ export class UserView {
     slider.addEventListener("input", () => this.#slide(Number(slider.value)));
     const number = element("input", { type: "number", min: 1, step: 1, "aria-label": "Event number" });
     number.addEventListener("change", () => this.#slide(Number(number.value)));
-    const step = (text, way, label) => element("button", { type: "button", "aria-label": label, onclick: () => this.#jump(way) }, text);
+    const step = (text, way, label) =>
+      element("button", { type: "button", "aria-label": label, onclick: () => this.#jump(way) }, text);
     const marks = element("div", { class: "marks", "aria-hidden": "true" });
     const time = element(
-      "div", { class: "time card", hidden: true },
-      element("div", { class: "time-row" }, element("label", {}, "As of event ", number),
-        step("‹ Earlier decision", -1, "Earlier decision"), step("Later decision ›", 1, "Later decision"),
-        element("button", { type: "button", onclick: () => this.#slide(this.#newest) }, "Now")),
+      "div",
+      { class: "time card", hidden: true },
+      element(
+        "div",
+        { class: "time-row" },
+        element("label", {}, "As of event ", number),
+        step("‹ Earlier decision", -1, "Earlier decision"),
+        step("Later decision ›", 1, "Later decision"),
+        element("button", { type: "button", onclick: () => this.#slide(this.#newest) }, "Now"),
+      ),
       element("div", { class: "track" }, marks, slider),
       element("p", { class: "muted ends" }, element("span", {}, "event 1"), element("span", { class: "end" })),
     );
     const state = element("div", { class: "cards" });
     const title = element("h2", { id: "user-title" }, "A user at any moment");
     this.#parts = { input, slider, number, marks, time, state, title };
-    this.#view.append(
-      element("div", { class: "view-head" }, title, form), time,
-      state,
-    );
+    this.#view.append(element("div", { class: "view-head" }, title, form), time, state);
     this.#empty();
   }
 
@@ -101,7 +106,15 @@ export class UserView {
 
   #empty() {
     this.#parts.state.replaceChildren(
-      element("div", { class: "empty" }, element("p", {}, "Enter an id, or follow any user's name. The slider then shows friends, network and window as of any event.")),
+      element(
+        "div",
+        { class: "empty" },
+        element(
+          "p",
+          {},
+          "Enter an id, or follow any user's name. The slider then shows friends, network and window as of any event.",
+        ),
+      ),
     );
   }
 
@@ -124,7 +137,10 @@ export class UserView {
     marks.dataset.key = key;
     marks.replaceChildren(
       ...this.#decisions.map(({ seq, flagged }) =>
-        element("i", { class: flagged ? "flagged" : "", style: { left: `${(100 * (seq - 1)) / Math.max(1, this.#newest - 1)}%` } }),
+        element("i", {
+          class: flagged ? "flagged" : "",
+          style: { left: `${(100 * (seq - 1)) / Math.max(1, this.#newest - 1)}%` },
+        }),
       ),
     );
   }
@@ -161,7 +177,9 @@ export class UserView {
     const [user, key] = [this.#user, at ?? "now"];
     state.setAttribute("aria-busy", "true");
     try {
-      const found = this.#kept.get(key) ?? (await request(withQuery(`users/${encodeURIComponent(user)}`, { at }), { signal: loading.signal }));
+      const found =
+        this.#kept.get(key) ??
+        (await request(withQuery(`users/${encodeURIComponent(user)}`, { at }), { signal: loading.signal }));
       if (at !== null) this.#kept.set(key, found);
       if (this.#kept.size > KEPT) this.#kept.delete(this.#kept.keys().next().value);
       if (at === null) this.#place(found.seq);
@@ -184,7 +202,8 @@ export class UserView {
     const friends = new Map(state.friends.map((friend) => [friend, 1]));
     return [
       card(
-        "What would be flagged", {},
+        "What would be flagged",
+        {},
         element("p", { class: "lead" }, rule(state)),
         facts([
           ["As of event", count(state.seq)],
@@ -195,17 +214,32 @@ export class UserView {
         ]),
       ),
       card(
-        "The network", { class: "tall" },
-        element("p", { class: "lead" }, network.length ? `${plural(network.length, "user")} within ${plural(state.D, "hop")}: ${byHop(network)}.` : "Nobody is within reach."),
+        "The network",
+        { class: "tall" },
+        element(
+          "p",
+          { class: "lead" },
+          network.length
+            ? `${plural(network.length, "user")} within ${plural(state.D, "hop")}: ${byHop(network)}.`
+            : "Nobody is within reach.",
+        ),
         networkPicture(state.user, network, friends, { alarm: false, counts: "friends", at: state.seq }),
       ),
       card(`Friends: ${count(state.friends.length)}`, {}, this.#changes(state), friendList(state, open)),
       card(
-        "Latest purchases", {},
+        "Latest purchases",
+        {},
         state.purchases.length
           ? table(
-              "The latest purchases", [{ text: "Time" }, { text: "Amount", right: true }, { text: "Event", right: true }],
-              state.purchases.slice(0, 50).map((one) => [moment(one.timestamp), money(one.amount), element("a", { href: decisionHref(one.seq) }, count(one.seq))]),
+              "The latest purchases",
+              [{ text: "Time" }, { text: "Amount", right: true }, { text: "Event", right: true }],
+              state.purchases
+                .slice(0, 50)
+                .map((one) => [
+                  moment(one.timestamp),
+                  money(one.amount),
+                  element("a", { href: decisionHref(one.seq) }, count(one.seq)),
+                ]),
             )
           : element("p", {}, "None so far."),
       ),
@@ -218,11 +252,16 @@ export class UserView {
     if (!before || before.user !== state.user || before.seq === state.seq) return null;
     const [then, now] = [new Set(before.friends), new Set(state.friends)];
     const [more, less] = [state.friends.filter((id) => !then.has(id)), before.friends.filter((id) => !now.has(id))];
-    const named = (ids) => [...ids.slice(0, 12).flatMap((id) => [" ", userLink(id, state.seq)]), ids.length > 12 ? ` and ${count(ids.length - 12)} more` : ""];
+    const named = (ids) => [
+      ...ids.slice(0, 12).flatMap((id) => [" ", userLink(id, state.seq)]),
+      ids.length > 12 ? ` and ${count(ids.length - 12)} more` : "",
+    ];
     const since = `Against event ${count(before.seq)}:`;
     if (!more.length && !less.length) return element("p", { class: "changes muted" }, since, " the same friends.");
     return element(
-      "p", { class: "changes" }, since,
+      "p",
+      { class: "changes" },
+      since,
       more.length > 0 && element("span", { class: "more" }, " with", named(more)),
       less.length > 0 && element("span", { class: "less" }, `${more.length ? "," : ""} without`, named(less)),
     );
@@ -239,12 +278,22 @@ function friendList(state, open) {
   if (!state.friends.length) return element("p", {}, "None at this moment.");
   const rest = state.friends.length - LISTED;
   return element(
-    "details", { open: open || state.friends.length <= 40 }, element("summary", {}, "Names"),
-    element("ul", { class: "names" }, state.friends.slice(0, LISTED).map((friend) => element("li", {}, userLink(friend, state.seq)))),
+    "details",
+    { open: open || state.friends.length <= 40 },
+    element("summary", {}, "Names"),
+    element(
+      "ul",
+      { class: "names" },
+      state.friends.slice(0, LISTED).map((friend) => element("li", {}, userLink(friend, state.seq))),
+    ),
     rest > 0 && element("p", { class: "muted" }, `and ${count(rest)} more`),
   );
 }
 
 /** Names and values beside each other. */
-export const facts = (pairs) =>
-  element("dl", { class: "facts" }, pairs.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
+const facts = (pairs) =>
+  element(
+    "dl",
+    { class: "facts" },
+    pairs.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))),
+  );

@@ -90,7 +90,14 @@ export function windowChart(why) {
       context.fillStyle = colour(name);
       context.fillText(text, x, y);
     };
-    if (mean !== null) line(mean, "ink", false, `mean ${money(why.mean)}`, threshold === null || down(mean) - down(threshold) > 2 * unit);
+    if (mean !== null)
+      line(
+        mean,
+        "ink",
+        false,
+        `mean ${money(why.mean)}`,
+        threshold === null || down(mean) - down(threshold) > 2 * unit,
+      );
     if (threshold !== null) line(threshold, "alarm", true, `threshold ${money(why.threshold)}`, true);
     const [x, y] = [across(bought.length), down(own)];
     context.fillStyle = colour(why.verdict === "flagged" ? "alarm" : "good");
