@@ -257,7 +257,12 @@ export class FlowView {
           x: { range: (_, first, last) => [Math.min(first, last - 60), last] },
         },
         axes: [
-          { ...axis, space: 6 * rem(), values: (_, times) => times.map((at) => CLOCK.format(at * 1000)) },
+          {
+            ...axis,
+            size: 1.8 * rem(),
+            space: 6 * rem(),
+            values: (_, times) => times.map((at) => CLOCK.format(at * 1000)),
+          },
           {
             ...axis,
             size: 4 * rem(),

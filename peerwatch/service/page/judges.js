@@ -134,7 +134,7 @@ export class JudgesView {
       opinion(one.challenger),
     ]);
     const headings = [
-      { text: "Event", right: true },
+      { text: "Event" },
       { text: "User" },
       { text: "Amount", right: true },
       { text: "Champion" },
