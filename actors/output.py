@@ -42,7 +42,7 @@ class Outlet(Generic[AnySink_co]):
     name: str
     sink: AnySink_co
     records: frozenset[Kind]
-    handed: Handed = field(default_factory=Handed)
+    handed: Handed = field(default_factory=Handed, compare=False)
 
     async def write(self, records: Sequence[Record]) -> None:
         """Hand records to the sink.

@@ -745,7 +745,8 @@ def test_a_hangup_has_a_follow_open_its_log_and_its_outputs_anew(logs: Path) -> 
         for name in ("out", "log"):
             (logs / name).rename(logs / f"{name}.1")
         process.send_signal(signal.SIGHUP)
-        wait_until((logs / "log").exists, process)
+        # a look that came by itself may have seen one of them moved away and not yet the other
+        wait_until(lambda: (logs / "log").exists() and (logs / "out").exists(), process)
         assert (logs / "out").read_bytes() == b""
         more = STREAM + purchase(1, "900")
         with (logs / "stream").open("ab") as file:

@@ -276,7 +276,7 @@ def _server(server: ServerStatus) -> str:
 
 def _sink(sink: SinkStatus) -> str:
     writes = sum(sink.writes.counts)
-    facts = [f"{sink.name}: {sink.sent:,} records in {writes:,} writes"]
+    facts = [f"{sink.name}: {sink.sent:,} record{'s' * (sink.sent != 1)} in {writes:,} write{'s' * (writes != 1)}"]
     facts += [f"{1000 * sink.writes.seconds / writes:.1f} ms each"] * bool(writes)
     facts += [f"{sink.errors:,} errors"] * bool(sink.errors)
     return ", ".join(facts)
