@@ -5,7 +5,7 @@
 set -eu
 jars=$1
 packages=
-for package in postgresql redis-server influxdb victoria-metrics chromium; do
+for package in postgresql redis-server influxdb victoria-metrics prometheus prometheus-alertmanager systemd chromium; do
     dpkg-query --show --showformat '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed ||
         packages="$packages $package"
 done

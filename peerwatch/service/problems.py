@@ -8,9 +8,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from peerwatch.errors import PeerwatchError, UsageError
+from peerwatch.errors import BadInput, Busy, PeerwatchError, UsageError
 
 PROBLEM: Final = "application/problem+json"
+RETRY_SECONDS: Final = 5
+"""After how long somebody who was turned away may ask again."""
 
 
 class Problem(Exception):  # noqa: N818 (it is called so in the standard)
@@ -54,12 +56,21 @@ def answer_with_problems(app: FastAPI) -> None:
         return response_of(Problem(422, f"{where}: {found['msg']}", pointer=where))
 
     async def known(_: Request, error: Exception) -> Response:
-        return response_of(Problem(400 if isinstance(error, UsageError) else 503, str(error)))
+        status = 422 if isinstance(error, BadInput) else 400 if isinstance(error, UsageError) else 503
+        return response_of(Problem(status, str(error)))
 
+    async def busy(_: Request, error: Exception) -> Response:
+        return response_of(Problem(429, str(error), headers={"retry-after": str(RETRY_SECONDS)}))
+
+    async def unknown(_: Request, __: Exception) -> Response:
+        return response_of(Problem(500, "the service has a defect; what it wrote to standard error says where"))
+
+    app.add_exception_handler(Exception, unknown)
     app.add_exception_handler(Problem, ours)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(PeerwatchError, known)
+    app.add_exception_handler(Busy, busy)
 
 
 def _sentence(error: HTTPException) -> str:
