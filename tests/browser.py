@@ -28,7 +28,8 @@ def chromium() -> Iterator[Browser]:
     """Debian's Chromium; the test is skipped where it is not installed."""
     require_program("chromium")
     expect.set_options(timeout=PATIENCE)
-    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=installed("chromium"), args=ARGUMENTS) as browser:
+    path = installed("chromium")
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=path, args=ARGUMENTS) as browser:
         yield browser
 
 

@@ -109,7 +109,7 @@ export class SweepView {
       const { job } = await request("sweep", { method: "POST", body: wanted });
       this.#cancel = async () => {
         says.textContent = "Cancelling";
-        await request(`sweep/${job}`, { method: "DELETE" });
+        await request(`sweep/${job}`, { method: "DELETE" }).catch(() => {}); // it may have ended by itself
         cancelling.abort();
       };
       let found = { state: "waiting" };
