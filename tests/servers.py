@@ -576,15 +576,16 @@ SERVERS: list[type[Server]] = [Postgres, Redis, Nats, Influx, Victoria, Kafka, P
 
 def require_server(kind: type[Server]) -> None:
     """Skip the test if the server is not installed, or fail it where every server is required."""
-    _skip(kind.missing())
+    require(kind.missing())
 
 
 def require_program(name: str) -> None:
     """Skip the test if the program is not installed, or fail it where every server is required."""
-    _skip(f"{name} is not installed: run `{INSTALL}`" if program(name) is None else None)
+    require(f"{name} is not installed: run `{INSTALL}`" if program(name) is None else None)
 
 
-def _skip(reason: str | None) -> None:
+def require(reason: str | None) -> None:
+    """Skip the test if something is missing, which the reason names, or fail it where everything is required."""
     if reason is not None:
         if os.environ.get("PEERWATCH_REQUIRE_SERVERS") == "1":
             pytest.fail(reason, pytrace=False)

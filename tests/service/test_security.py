@@ -193,8 +193,8 @@ async def test_no_number_of_clients_fills_the_memory() -> None:
     for number in range(CLIENTS + 100):
         scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": (str(number), 1)}
         await guard(scope, nothing, nothing)  # type: ignore[arg-type]
-    assert len(guard._rates) == CLIENTS
-    assert str(CLIENTS + 99) in guard._rates
+    assert len(guard._rates) == CLIENTS  # noqa: SLF001
+    assert str(CLIENTS + 99) in guard._rates  # noqa: SLF001
 
 
 async def test_every_answer_has_the_headers() -> None:
