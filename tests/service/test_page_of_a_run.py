@@ -101,6 +101,24 @@ def test_levels_and_the_challenger_of_a_run_are_shown(run: PeerwatchServer, tab:
     expect(view.locator("tbody tr").first).to_contain_text("flags above")
 
 
+def test_decisions_of_a_run_are_explained(run: PeerwatchServer, tab: Visit) -> None:
+    """A flagged one as it was kept, another one by replay, and a user as of the moment before."""
+    tab.open()
+    tab.page.locator("#grid .row").first.click()
+    panel = tab.page.locator("#decision")
+    expect(panel.locator(".check")).to_contain_text("with the same result")
+    expect(panel.locator(".picture.network")).to_have_attribute("data-settled", "true")
+    (normal,) = run.ask("decisions?flagged=false&order=desc&limit=1")["decisions"]
+    tab.open(f"#/flagged/{normal['seq']}")
+    expect(panel.locator(".severity")).to_have_text("not flagged")
+    expect(panel.locator(".outcome")).to_contain_text("not flagged")
+    expect(panel.locator(".check")).to_contain_text("with the same result")
+    tab.open(f"#/user/{normal['user']}/{normal['seq'] - 1}")
+    view = tab.page.locator("#user")
+    expect(view.locator("dl.facts")).to_contain_text(f"As of event{normal['seq'] - 1:,}")
+    expect(view.locator("dl.facts")).to_contain_text(f"Mean{normal['mean']}")
+
+
 def test_other_settings_are_tried_on_a_run(tab: Visit) -> None:
     """A sweep in a worker process; with the run's own setting it flags what the run has flagged."""
     tab.open("#/sweep")
