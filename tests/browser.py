@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
-from servers import LOOPBACK, Server, program, require, status
+from servers import LOOPBACK, Server, installed, require_program, status
 from support import ROOT
 
 ARGUMENTS = [
@@ -26,9 +26,9 @@ EXPECTED = "Failed to load resource"
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """Debian's Chromium; the test is skipped where it is not installed."""
-    path = program("chromium")
-    require(None if path else "chromium is not installed: run `make servers-install`")
+    require_program("chromium")
     expect.set_options(timeout=PATIENCE)
+    path = installed("chromium")
     with sync_playwright() as playwright, playwright.chromium.launch(executable_path=path, args=ARGUMENTS) as browser:
         yield browser
 

@@ -1,13 +1,14 @@
-"""Takes the pictures of docs/page.md: `python tests/page_pictures.py [URL]`; without a URL of the stand-in."""
+"""Takes the pictures of docs/page.md: of the stand-in, and the one of the flow of a run that has much to do."""
 
 import io
-import sys
 import tempfile
-from contextlib import ExitStack
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from browser import StandInServer, Visit, chromium, visit
+from browser import PeerwatchServer, StandInServer, Visit, chromium, visit
 from PIL import Image
 from playwright.sync_api import Browser
 from support import ROOT
@@ -21,22 +22,38 @@ Scheme = Literal["light", "dark"]
 
 def main() -> None:
     """Write a picture a view."""
-    with ExitStack() as stack:
-        browser = stack.enter_context(chromium())
-        if len(sys.argv) > 1:
-            url = sys.argv[1]
-        else:
-            logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            write_logs(logs, RECIPE, force=True)
-            server = stack.enter_context(StandInServer(logs))
+    with tempfile.TemporaryDirectory() as name, chromium() as browser:
+        logs = Path(name)
+        write_logs(logs, RECIPE, force=True)
+        with StandInServer(logs) as server:
             url = server.url
-        seq, user = telling(browser, url)
-        settled = "[data-settled=true]"
-        take(browser, url, "flagged", f"#/flagged/{seq}", settled)
-        take(browser, url, "dark", f"#/flagged/{seq}", settled, scheme="dark", width=400)
-        take(browser, url, "user", f"#/user/{user}/{seq - 1}", settled)
-        take(browser, url, "sweep", "#/sweep", "#sweep .heat table", press="Run", height=640)
-        take(browser, url, "flow", "#/flow", "#flow .uplot", scheme="dark")
+            seq, user = telling(browser, url)
+            settled = "[data-settled=true]"
+            take(browser, url, "flagged", f"#/flagged/{seq}", settled)
+            take(browser, url, "dark", f"#/flagged/{seq}", settled, scheme="dark", width=400)
+            take(browser, url, "user", f"#/user/{user}/{seq - 1}", settled)
+            take(browser, url, "sweep", "#/sweep", "#sweep .heat table", press="Run", height=640)
+        with PeerwatchServer(logs) as run, growing(logs / "stream_log.json"):
+            take(browser, run.url, "flow", "#/flow", "#flow .uplot", scheme="dark")
+
+
+@contextmanager
+def growing(log: Path) -> Iterator[None]:
+    """A log that grows meanwhile, by its own lines again and again."""
+    lines, over = log.read_bytes() * 10, threading.Event()
+
+    def grow() -> None:
+        with log.open("ab") as file:
+            while not over.wait(0.5):
+                file.write(lines)
+
+    writer = threading.Thread(target=grow)
+    writer.start()
+    try:
+        yield
+    finally:
+        over.set()
+        writer.join()
 
 
 def telling(browser: Browser, url: str) -> tuple[int, str]:

@@ -214,7 +214,9 @@ def application(known: StandIn) -> FastAPI:
 
     @app.get("/sweep/{job}")
     async def sweeping(job: str) -> Any:
-        found = known.jobs[job]
+        found = known.jobs.get(job)
+        if found is None:
+            return problem(404, "there is no such sweep, or it is no longer remembered")
         if found["state"] == "running" and found["steps"]:
             found["progress"] = found["steps"].pop(0)
             if found["progress"] >= 1:
@@ -226,7 +228,7 @@ def application(known: StandIn) -> FastAPI:
     @app.delete("/sweep/{job}")
     async def cancel(job: str) -> Any:
         known.seen["cancelled"].append(job)
-        known.jobs[job]["state"] = "cancelled"
+        del known.jobs[job]
         return {"job": job, "state": "cancelled"}
 
     @app.get("/challenger")

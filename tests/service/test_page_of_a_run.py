@@ -101,10 +101,39 @@ def test_levels_and_the_challenger_of_a_run_are_shown(run: PeerwatchServer, tab:
     expect(view.locator("tbody tr").first).to_contain_text("flags above")
 
 
+def test_decisions_of_a_run_are_explained(run: PeerwatchServer, tab: Visit) -> None:
+    """A flagged one as it was kept, another one by replay, and a user as of the moment before."""
+    tab.open()
+    tab.page.locator("#grid .row").first.click()
+    panel = tab.page.locator("#decision")
+    expect(panel.locator(".check")).to_contain_text("with the same result")
+    expect(panel.locator(".picture.network")).to_have_attribute("data-settled", "true")
+    (normal,) = run.ask("decisions?flagged=false&order=desc&limit=1")["decisions"]
+    tab.open(f"#/flagged/{normal['seq']}")
+    expect(panel.locator(".severity")).to_have_text("not flagged")
+    expect(panel.locator(".outcome")).to_contain_text("not flagged")
+    expect(panel.locator(".check")).to_contain_text("with the same result")
+    tab.open(f"#/user/{normal['user']}/{normal['seq'] - 1}")
+    view = tab.page.locator("#user")
+    expect(view.locator("dl.facts")).to_contain_text(f"As of event{normal['seq'] - 1:,}")
+    expect(view.locator("dl.facts")).to_contain_text(f"Mean{normal['mean']}")
+
+
+def test_other_settings_are_tried_on_a_run(tab: Visit) -> None:
+    """A sweep in a worker process; with the run's own setting it flags what the run has flagged."""
+    tab.open("#/sweep")
+    view = tab.page.locator("#sweep")
+    view.get_by_role("button", name="Run").click()
+    expect(view.locator("tbody td")).to_have_count(24)
+    rows = tab.page.locator("#grid").get_attribute("aria-rowcount")
+    expect(view.locator(".own")).to_contain_text(f"{int(rows or 0) - 1:,} flagged")
+
+
 def test_the_flow_of_a_run_is_shown(tab: Visit) -> None:
-    """Its totals, its mailboxes, and its charts."""
+    """Its totals, its actors and mailboxes, and its charts."""
     tab.open("#/flow")
     view = tab.page.locator("#flow")
     expect(view.locator(".totals")).to_contain_text("6,000")
-    expect(view.locator("tbody")).to_contain_text("shard 0")
+    expect(view.locator("tr", has_text="shard 0").locator(".bar")).to_have_count(2)
+    expect(view.locator(".lead")).to_contain_text("The busiest is")
     expect(view.locator(".uplot")).to_have_count(2)

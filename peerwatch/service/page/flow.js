@@ -166,8 +166,10 @@ export class FlowView {
   }
 
   #actors(status, who) {
+    // where a mailbox's own bound is not told, the fullest that any has been is the scale
+    const fullest = Math.max(1, ...status.mailboxes.map((box) => box.highest));
     const rows = actorsOf(status).map(({ name, busy, boxes }) => {
-      const kind = name.split(" ")[0];
+      const kind = busy === null && !(name in DOES) ? null : name.split(" ")[0];
       const depths = boxes.map((box) => {
         const text = `${box.depth}${box.capacity ? ` of ${box.capacity}` : ""}, peak ${box.highest}`;
         const label = box.name === name ? null : element("span", { class: "muted box" }, readable(box.name));
@@ -175,7 +177,7 @@ export class FlowView {
           "div",
           { class: "depth" },
           label,
-          bar(box.capacity ? box.depth / box.capacity : 0, text, `Mailbox ${box.name}`),
+          bar(box.depth / (box.capacity ?? fullest), text, `Mailbox ${box.name}`),
         );
       });
       return element(

@@ -79,7 +79,7 @@ export function inequality(why) {
       "p",
       { class: "outcome" },
       own.d <= 0n
-        ? "d is not above 0: the purchase is not above the mean."
+        ? "d is not above 0: not flagged."
         : holds
           ? "The left side is larger: flagged."
           : "The left side is not larger: not flagged.",

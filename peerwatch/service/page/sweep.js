@@ -1,6 +1,6 @@
 /** What other choices of D, T and k would have flagged, as a heat map. */
 
-import { Problem, request } from "./api.js";
+import { Problem, isAbort, request } from "./api.js";
 import { element } from "./dom.js";
 import { count, percent, plural } from "./format.js";
 
@@ -25,7 +25,7 @@ function numbersOf(text, { whole, least }) {
 export class SweepView {
   #view = document.getElementById("sweep");
   #current = null;
-  #job = null;
+  #cancel = null;
   #parts;
 
   constructor() {
@@ -40,7 +40,7 @@ export class SweepView {
       return element("label", {}, label, input);
     });
     const start = element("button", { type: "submit", class: "primary" }, "Run");
-    const cancel = element("button", { type: "button", hidden: true, onclick: () => this.#cancel() }, "Cancel");
+    const cancel = element("button", { type: "button", hidden: true, onclick: () => this.#cancel?.() }, "Cancel");
     const form = element("form", { class: "inline", "aria-label": "Settings to try" }, inputs, start, cancel);
     const bar = element("progress", { max: 1, value: 0, "aria-label": "Progress" });
     const says = element("p", { class: "muted", role: "status" });
@@ -103,42 +103,35 @@ export class SweepView {
     const { bar, says, results } = this.#parts;
     bar.value = 0;
     says.textContent = "Waiting for a free worker";
+    const cancelling = new AbortController();
+    const { signal } = cancelling;
     try {
       const { job } = await request("sweep", { method: "POST", body: wanted });
-      this.#job = job;
-      for (;;) {
-        const found = await request(`sweep/${encodeURIComponent(job)}`);
-        bar.value = found.progress ?? 0;
-        if (found.state === "running") says.textContent = `Judging: ${percent(found.progress ?? 0, 0)}`;
-        if (found.state === "done") {
-          const judged = found.results[0]?.judged ?? 0;
-          says.textContent = `${plural(judged, "purchase")} judged with ${plural(found.results.length, "setting")}.`;
-          results.replaceChildren(...heatMaps(found.results, this.#current));
-          break;
-        }
-        if (found.state === "failed" || found.state === "cancelled") {
-          says.textContent = found.state === "cancelled" ? "Cancelled." : "";
-          if (found.state === "failed") this.#fail(`The sweep failed${found.reason ? `: ${found.reason}` : "."}`);
-          break;
-        }
+      this.#cancel = async () => {
+        says.textContent = "Cancelling";
+        await request(`sweep/${job}`, { method: "DELETE" }).catch(() => {}); // it may have ended by itself
+        cancelling.abort();
+      };
+      let found = { state: "waiting" };
+      while (found.state === "waiting" || found.state === "running") {
         await new Promise((go) => setTimeout(go, POLL));
+        found = await request(`sweep/${job}`, { signal });
+        signal.throwIfAborted();
+        bar.value = found.progress;
+        if (found.state === "running") says.textContent = `Judging: ${percent(found.progress, 0)}`;
       }
+      if (found.state !== "done") throw new Problem(500, null, found.reason ?? `the sweep was ${found.state}`);
+      const judged = found.results[0]?.judged ?? 0;
+      says.textContent = `${plural(judged, "purchase")} judged with ${plural(found.results.length, "setting")}.`;
+      results.replaceChildren(...heatMaps(found.results, this.#current));
     } catch (error) {
-      says.textContent = "";
-      this.#fail(error instanceof Problem ? `${error.message}.` : "The service does not answer.");
+      // a sweep that is cancelled is forgotten by the service, so nothing about it can be asked any more
+      says.textContent = isAbort(error) || signal.aborted ? "Cancelled." : "";
+      if (!says.textContent)
+        this.#fail(error instanceof Problem ? `${error.message}.` : "The service does not answer.");
     } finally {
-      this.#job = null;
+      this.#cancel = null;
       this.#busy(false);
-    }
-  }
-
-  async #cancel() {
-    if (this.#job === null) return;
-    this.#parts.says.textContent = "Cancelling";
-    try {
-      await request(`sweep/${encodeURIComponent(this.#job)}`, { method: "DELETE" });
-    } catch (error) {
-      this.#fail(`${error.message}.`);
     }
   }
 }
