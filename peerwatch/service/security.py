@@ -91,11 +91,11 @@ class Security:
             raise Problem(403, "requests from pages of other origins are refused")
         self._check_rate(scope)
         self._check_token(scope["path"], headers)
-        if scope["method"] == "POST":  # no route takes another method with a body
+        length = headers.get("content-length", "0")
+        if scope["method"] == "POST" and (length != "0" or headers.keys() & {"content-type", "transfer-encoding"}):
             kind = headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind not in JSON_TYPES:
                 raise Problem(415, "the body must be application/json or application/x-ndjson, and be called so")
-        length = headers.get("content-length", "0")
         if length.isascii() and length.isdigit() and int(length) > self._limits.body:
             raise self._too_large()
 
