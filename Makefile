@@ -5,8 +5,9 @@
 # make bench    how fast everything is; ARGS='--cases load,stream --runs 3' for some of it
 # make evaluate  how well each detector finds the anomalies of each data set: writes docs/evaluation.md
 # make notebook  run notebooks/tour.ipynb and store its outputs in it
-# make servers  install Kafka, PostgreSQL, Redis, NATS, InfluxDB and VictoriaMetrics and run them, on the standard ports
-#               and with empty data, until Ctrl-C; make servers-install only installs them, for the tests
+# make servers  install Kafka, PostgreSQL, Redis, NATS, InfluxDB, VictoriaMetrics, Prometheus and Alertmanager and run
+#               them, on the standard ports and with empty data, until Ctrl-C; make servers-install only installs them,
+#               for the tests
 # make check    lint and types
 # make constraints   resolve the pinned versions anew
 # make clean    remove the environment and the demo
@@ -47,7 +48,7 @@ check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/mypy tests benchmarks
+	$(VENV)/bin/mypy tests benchmarks monitoring
 
 constraints: $(VENV)/.dev
 	$(VENV)/bin/pip install --quiet uv

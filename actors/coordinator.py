@@ -13,7 +13,7 @@ from anyio.to_thread import run_sync
 from numpy.typing import NDArray
 
 from peerwatch.actors.judges import LiveJudge, ModelActivated
-from peerwatch.actors.mailbox import INLINE_WORK, Mailbox, Receive, Send, run_kernel
+from peerwatch.actors.mailbox import INLINE_WORK, Mailbox, Receive, Send, run_kernel, waiting, working
 from peerwatch.actors.messages import (
     AuditDecisions,
     AuditMessage,
@@ -186,12 +186,13 @@ class Coordinator:
     async def run(self) -> None:
         """Serve until the inboxes are closed and every reply has been judged."""
         asked = Mailbox[PendingQueries | SnapshotRequest]("asked")
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._ask, asked.sender)
-            tasks.start_soon(self._collect)
-            tasks.start_soon(self._judge_all, asked.receiver)
-            if self._trainer is not None:
-                tasks.start_soon(self._take_models, self._trainer.trained)
+        with waiting():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(working, self._ask, asked.sender)
+                tasks.start_soon(working, self._collect)
+                tasks.start_soon(working, self._judge_all, asked.receiver)
+                if self._trainer is not None:
+                    tasks.start_soon(working, self._take_models, self._trainer.trained)
 
     async def _ask(self, asked: Send[PendingQueries | SnapshotRequest]) -> None:
         with ExitStack() as stack:

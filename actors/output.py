@@ -1,17 +1,22 @@
 """Serialises results in order and hands them to the sinks."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
-from typing import Final, Generic, NamedTuple, TypeVar
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
 
 import anyio
+import msgspec
 import orjson
 
 from peerwatch.actors.mailbox import Receive, Send
 from peerwatch.actors.messages import AuditNotices, OutputMessage, Results
 from peerwatch.actors.snapshot import OutputPart, SnapshotPart, SnapshotRequest
 from peerwatch.connectors.records import FlaggedPurchase, Kind, LedgerRecord, Record, Rejection
+from peerwatch.connectors.server import Remote, SinkStatus, WriteTimes
 from peerwatch.connectors.sink import Sink
+from peerwatch.errors import SinkError
 from peerwatch.judging.judge import Scoring
 from peerwatch.judging.severity import Level
 from peerwatch.judging.verdict_hash import FlaggedVerdict, LedgerEntry, VerdictHash
@@ -19,12 +24,49 @@ from peerwatch.judging.verdict_hash import FlaggedVerdict, LedgerEntry, VerdictH
 AnySink_co = TypeVar("AnySink_co", bound=Sink, covariant=True)
 
 
-class Outlet(NamedTuple, Generic[AnySink_co]):
-    """A sink, the name under which checkpoints keep its mark, and the kinds of records that it gets."""
+class Handed(msgspec.Struct):
+    """What an outlet has handed to its sink: records, failed writes, and how long the others took."""
+
+    records: int = 0
+    failures: int = 0
+    writes: WriteTimes = msgspec.field(default_factory=WriteTimes)
+
+
+@dataclass(frozen=True)
+class Outlet(Generic[AnySink_co]):
+    """A sink, the name under which checkpoints keep its mark, and the kinds of records that it gets.
+
+    It counts what it has handed to its sink, over all pipelines of a process.
+    """
 
     name: str
     sink: AnySink_co
     records: frozenset[Kind]
+    handed: Handed = field(default_factory=Handed)
+
+    async def write(self, records: Sequence[Record]) -> None:
+        """Hand records to the sink.
+
+        Raises:
+            SinkError: they could not be written.
+        """
+        began = time.perf_counter()
+        try:
+            await self.sink.write(records)
+        except SinkError:
+            self.handed.failures += 1
+            raise
+        self.handed.writes.add(time.perf_counter() - began)
+        self.handed.records += len(records)
+
+    def status(self) -> SinkStatus:
+        """What this process has done at the sink."""
+        handed = self.handed
+        if isinstance(self.sink, Remote):
+            server = self.sink.server()
+            errors = server.retries + handed.failures  # an attempt is made again only after an error
+            return SinkStatus(self.name, server.records, errors, server.retries, handed.writes)
+        return SinkStatus(self.name, handed.records, handed.failures, 0, handed.writes)
 
 
 class OutputActor:
@@ -127,13 +169,13 @@ class OutputActor:
         """Write records of one kind to the sinks that take them, all at the same time."""
         if not records:
             return
-        sinks = [outlet.sink for outlet in self._outlets if records[0].kind in outlet.records]
-        if len(sinks) == 1:
-            await sinks[0].write(records)
+        outlets = [outlet for outlet in self._outlets if records[0].kind in outlet.records]
+        if len(outlets) == 1:
+            await outlets[0].write(records)
         else:
             async with anyio.create_task_group() as tasks:
-                for sink in sinks:
-                    tasks.start_soon(sink.write, records)
+                for outlet in outlets:
+                    tasks.start_soon(outlet.write, records)
         if self._heard is not None:
             self._heard(records)
 

@@ -133,8 +133,10 @@ def store_sink(
     settings: Settings,
     warn: Callable[[str], None],
     delivery: Delivery | None = None,
+    *,
+    lasts: bool = True,
 ) -> ResumableSink:
-    """The sink in the system that a URL names.
+    """The sink in the system that a URL names; one that does not last goes with the run.
 
     Raises:
         UsageError: a library is missing, the URL is malformed, or it cannot deliver as it is asked to.
@@ -150,7 +152,7 @@ def store_sink(
     delivered = asked or (EXACTLY_ONCE if keeps_state else AT_LEAST_ONCE)
     context = StoreContext(run, records, delivered, servers.timeout, warn)
     store = store_of(url, context)
-    if not keeps_state:
+    if not keeps_state and lasts:
         warn(f"{url} gets each record at least once; with --state it gets each exactly once")
     if url.has_literal_password:
         warn(f"{url}: its password is in the URL; keep it in the environment, as ${{NAME}} in its place")

@@ -4,7 +4,7 @@
 set -eu
 jars=$1
 packages=
-for package in postgresql redis-server influxdb victoria-metrics; do
+for package in postgresql redis-server influxdb victoria-metrics prometheus prometheus-alertmanager systemd; do
     dpkg-query --show --showformat '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed ||
         packages="$packages $package"
 done

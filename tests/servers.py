@@ -28,6 +28,7 @@ DATABASE = "peerwatch"
 INSTALL = "make servers-install"
 JARS = Path(sys.prefix) / "kafka"
 """Where `make servers-install` puts Kafka."""
+MONITORING = Path(__file__).parents[1] / "monitoring"
 CLASSES = JARS / "classes.jsa"
 """Kafka's classes as the JVM maps them into memory: half the time of a start. The first broker that is stopped leaves
 them."""
@@ -522,17 +523,77 @@ class Kafka(Server):
         return [installed("java"), *options, *archive, "-cp", f"{JARS}/*"]
 
 
+class Prometheus(Server):
+    """Prometheus, which scrapes a service on its standard port, unless it is given another configuration."""
+
+    name = "prometheus"
+    programs = ("prometheus", "promtool")
+    standard_port = 9090
+    config = MONITORING / "prometheus.yml"
+
+    @property
+    def url(self) -> str:
+        """As a user writes it."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    def command(self) -> list[str]:
+        """What starts it."""
+        where = [f"--storage.tsdb.path={self.directory / 'data'}", f"--web.listen-address={LOOPBACK}:{self.port}"]
+        return [installed("prometheus"), f"--config.file={self.config}", *where]
+
+    def answers(self) -> bool:
+        """Whether it has loaded its data and its rules."""
+        return status(self.port, "GET", "/-/ready") == 200
+
+
+class Alertmanager(Server):
+    """Alertmanager, alone."""
+
+    name = "alertmanager"
+    programs = ("prometheus-alertmanager", "amtool")
+    standard_port = 9093
+    config = MONITORING / "alertmanager.yml"
+
+    @property
+    def url(self) -> str:
+        """As a user writes it."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    def command(self) -> list[str]:
+        """What starts it."""
+        where = [f"--storage.path={self.directory / 'data'}", f"--web.listen-address={LOOPBACK}:{self.port}"]
+        alone = "--cluster.listen-address="
+        return [installed("prometheus-alertmanager"), f"--config.file={self.config}", *where, alone]
+
+    def answers(self) -> bool:
+        """Whether it takes alerts."""
+        return status(self.port, "GET", "/-/ready") == 200
+
+
 S = TypeVar("S", bound=Server)
-SERVERS: list[type[Server]] = [Postgres, Redis, Nats, Influx, Victoria, Kafka]
+SERVERS: list[type[Server]] = [Postgres, Redis, Nats, Influx, Victoria, Kafka, Prometheus, Alertmanager]
 
 
-def started(kind: type[S]) -> Iterator[S]:
-    """The server, running. The test is skipped if it is not installed, or fails where every server is required."""
-    reason = kind.missing()
+def require_server(kind: type[Server]) -> None:
+    """Skip the test if the server is not installed, or fail it where every server is required."""
+    _skip(kind.missing())
+
+
+def require_program(name: str) -> None:
+    """Skip the test if the program is not installed, or fail it where every server is required."""
+    _skip(f"{name} is not installed: run `{INSTALL}`" if program(name) is None else None)
+
+
+def _skip(reason: str | None) -> None:
     if reason is not None:
         if os.environ.get("PEERWATCH_REQUIRE_SERVERS") == "1":
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
+
+
+def started(kind: type[S]) -> Iterator[S]:
+    """The server, running. The test is skipped if it is not installed, or fails where every server is required."""
+    require_server(kind)
     with kind() as server:
         yield server
 

@@ -501,6 +501,12 @@ def test_two_processes_on_one_state_are_refused_and_status_tells(logs: Path) -> 
             "graph 0", "graph 1", "graph copy 1", "coordinator 0", "coordinator 1", "output", "shard 0", "replies",
             "checkpointer",
         }  # fmt: skip
+        assert set(found["actors"]) == {
+            "dispatcher", "graph 0", "graph 1", "coordinator", "output", "shard 0", "checkpointer",
+        }  # fmt: skip
+        assert all(0 <= actor["busy_ratio"] <= 1 for actor in found["actors"].values())
+        assert found["progressed"] == [found["totals"][name] for name in ("events", "judged", "flagged")]
+        assert found["checkpoints"]["bytes"] > 0
         assert f"running, process {process.pid}" in peerwatch("status", "state").stdout
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 0

@@ -103,9 +103,7 @@ class PostgresStore:
             await self._connection.execute(
                 SESSION.format(timeout=round(1000 * self._timeout), lock=max(1, round(1000 * lock)))
             )
-            await self._connection.set_type_codec(
-                "timestamptz", schema="pg_catalog", encoder=_server_time, decoder=_micros, format="tuple"
-            )
+            await use_micros(self._connection)
             place = await self._connection.fetchrow(LOOK, self.url.option("schema") or None)
             tables = [MARKS, *(TABLES[kind] for kind in self._records)]
             there = await self._connection.fetch(
@@ -299,7 +297,14 @@ def _chunks(rows: Sequence[list[Any]]) -> Iterator[list[list[Any]]]:
         yield chunk
 
 
-def _text(value: str | None) -> str | None:
+async def use_micros(connection: Any) -> None:
+    """Have times be microseconds since 1970 UTC on a connection: the library's own have no year 0 and no year 10000."""
+    await connection.set_type_codec(
+        "timestamptz", schema="pg_catalog", encoder=_server_time, decoder=_micros, format="tuple"
+    )
+
+
+def text_of(value: str | None) -> str | None:
     """A text as it is sent: U+0000, which texts cannot have here, is written as JSON writes it."""
     return value.replace("\0", "\\u0000") if value is not None else None
 
@@ -322,7 +327,7 @@ def _as_it_is(value: Any) -> Any:
 
 
 SENT: Final[Mapping[SqlType, Callable[[Any], Any]]] = {
-    SqlType.INTEGER: _as_it_is, SqlType.TEXT: _text, SqlType.DECIMAL: _digits, SqlType.REAL: _as_it_is,
+    SqlType.INTEGER: _as_it_is, SqlType.TEXT: text_of, SqlType.DECIMAL: _digits, SqlType.REAL: _as_it_is,
     SqlType.BOOLEAN: _as_it_is, SqlType.TIME: _as_it_is,
 }  # fmt: skip
 """How the values of each type are sent."""

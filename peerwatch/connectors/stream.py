@@ -103,7 +103,7 @@ class StreamSource:
 
     def server(self) -> ServerStatus:
         """How it is with the server."""
-        return ServerStatus(self.name, self.away, waiting=self._lag)
+        return ServerStatus(self.name, self.away, waiting=self._lag, caught_up=self.caught_up)
 
     @property
     def is_waiting(self) -> bool:
@@ -161,6 +161,8 @@ class StreamSource:
                 wait = POLL_SECONDS if self._idle_exit is None else min(POLL_SECONDS, max(self._idle_exit, 0.05))
                 entries = await self._stream.fetch(wait)
                 self._lag = await self._stream.lag()
+                if self._lag == 0:
+                    self.caught_up = time.time()
             except Unavailable as error:
                 if self._clock() - began >= self._give_up:
                     raise SourceError(

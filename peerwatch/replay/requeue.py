@@ -1,7 +1,8 @@
 """`peerwatch rejects requeue`: appends corrected lines to a log."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from time import sleep
 from typing import Final
@@ -31,28 +32,43 @@ def append_events(content: bytes, name: str, stream: Path, names: FieldNames = C
         RunError: the log could not be written, or another writer began a line at the same moment.
     """
     events = _events(content, name, names)
-    append_lines(events, stream)
+    with opened_log(stream) as descriptor:
+        append_lines(events, descriptor, shown(stream))
     return len(events)
 
 
-def append_lines(lines: Sequence[bytes], stream: Path) -> int:
-    """Append lines, given without line feeds, to the log; return the first one's place. They are on the disk then.
+@contextmanager
+def opened_log(stream: Path) -> Iterator[int]:
+    """A descriptor of the log, to append to and to read from.
 
     Raises:
-        UsageError: the log cannot be opened, or it ends within a line; nothing has been appended.
-        RunError: the log could not be written, or another writer began a line at the same moment.
+        UsageError: the log cannot be opened.
+        RunError: it cannot be written or read.
     """
     try:
         descriptor = os.open(stream, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
     except OSError as error:
         raise UsageError(f"cannot append to {shown(stream)}: {error.strerror}") from None
     try:
-        begin = _append(descriptor, b"".join(line + b"\n" for line in lines), shown(stream))
-        fsync(descriptor)
+        yield descriptor
     except OSError as error:
         raise RunError(f"cannot append to {shown(stream)}: {error.strerror}") from None
     finally:
         os.close(descriptor)
+
+
+def append_lines(lines: Sequence[bytes], descriptor: int, name: str) -> int:
+    """Append lines, given without line feeds, to an opened log; return the first one's place.
+
+    They are on the disk then.
+
+    Raises:
+        UsageError: it ends within a line; nothing has been appended.
+        RunError: only a part could be written, or another writer began a line at the same moment.
+        OSError: it could not be written.
+    """
+    begin = _append(descriptor, b"".join(line + b"\n" for line in lines), name)
+    fsync(descriptor)
     return begin
 
 

@@ -13,8 +13,8 @@ from starlette.types import ASGIApp
 
 import peerwatch
 from peerwatch.service.problems import answer_with_problems
-from peerwatch.service.routes import decisions, detect, events, feedback, run, sweep
-from peerwatch.service.security import Limits, Security
+from peerwatch.service.routes import decisions, detect, events, feedback, metrics, run, sweep
+from peerwatch.service.security import OPEN, Limits, Security
 from peerwatch.service.service import Service
 
 PAGE: Final = Path(str(files("peerwatch.service") / "page"))
@@ -24,12 +24,12 @@ def application(service: Service, *, hosts: frozenset[str] | None, token: str | 
     """The application of a service; without a token nobody needs one."""
     app = FastAPI(title="peerwatch", version=peerwatch.__version__, docs_url=None, redoc_url=None)
     app.state.service = service
-    for routes in (detect, run, decisions, feedback, events, sweep):  # looked through in this order
+    for routes in (detect, run, metrics, decisions, feedback, events, sweep):  # looked through in this order
         app.include_router(routes.router)
     app.mount("/static", StaticFiles(directory=PAGE))
     app.add_api_route("/", _page, include_in_schema=False)
     answer_with_problems(app)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign] # as FastAPI's documentation has it
+    app.openapi_schema = _openapi(app)  # now, because it would keep the run waiting later
     limits = Limits(service.settings.serve.max_body, service.settings.serve.requests_per_second)
     return Security(app, hosts=hosts, token=token, limits=limits, clock=time.monotonic)
 
@@ -40,23 +40,26 @@ async def _page(_: Request) -> Response:
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
     """The description of the API, with the schemas that routes name."""
-    if app.openapi_schema is None:
-        found = get_openapi(title=app.title, version=app.version, description=peerwatch.__doc__, routes=app.routes)
-        schemas = found.setdefault("components", {}).setdefault("schemas", {})
-        for path in found["paths"].values():
-            for operation in path.values():
-                for response in operation["responses"].values():
-                    schemas |= response.pop("x-components", {})
-                schemas |= operation.pop("x-components", {})
-        schemas["Problem"] = {
-            "type": "object",
-            "required": ["type", "title", "status", "detail"],
-            "properties": {
-                "type": {"type": "string"},
-                "title": {"type": "string"},
-                "status": {"type": "integer"},
-                "detail": {"type": "string"},
-            },
-        }
-        app.openapi_schema = found
-    return app.openapi_schema
+    found = get_openapi(title=app.title, version=app.version, description=peerwatch.__doc__, routes=app.routes)
+    components = found.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    for path, operations in found["paths"].items():
+        for operation in operations.values():
+            for response in operation["responses"].values():
+                schemas |= response.pop("x-components", {})
+            schemas |= operation.pop("x-components", {})
+            if path not in OPEN:
+                operation["security"] = [{"token": []}]
+    schemas["Problem"] = {
+        "type": "object",
+        "required": ["type", "title", "status", "detail"],
+        "properties": {
+            "type": {"type": "string"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string"},
+        },
+    }
+    text = "Needed where the service does not listen on loopback."
+    components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "description": text}}
+    return found

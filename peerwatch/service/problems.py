@@ -66,6 +66,10 @@ def answer_with_problems(app: FastAPI) -> None:
     async def busy(_: Request, error: Exception) -> Response:
         return response_of(Problem(429, str(error), headers={"retry-after": str(RETRY_SECONDS)}))
 
+    async def unknown(_: Request, __: Exception) -> Response:
+        return response_of(Problem(500, "the service has a defect; what it wrote to standard error says where"))
+
+    app.add_exception_handler(Exception, unknown)
     app.add_exception_handler(Problem, ours)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, invalid)

@@ -3,14 +3,15 @@
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import anyio
 from anyio.to_thread import run_sync
 
-from peerwatch.errors import PeerwatchError
+from peerwatch.errors import PeerwatchError, UsageError
 from peerwatch.progress import Progress
+from peerwatch.readable import shown
 from peerwatch.runtime import runner
 from peerwatch.runtime.assembly import AuditFrom
 from peerwatch.runtime.deadline import Deadline
@@ -51,10 +52,11 @@ async def serve(
         service.workers = await stack.enter_async_context(Workers(layers, settings.serve.workers))
         service.sweeps = Sweeps(service.workers)
         names = names_of(listener, settings.serve.hosts)
-        server = server_of(application(service, hosts=names, token=token))
+        app = await run_sync(partial(application, service, hosts=names, token=token))
+        server = server_of(app)
         async with task_group() as tasks:
             tasks.start_soon(server.serve, [listener])
-            console.urgent(f"serving at {url_of(listener)}")
+            await run_sync(console.urgent, f"serving at {url_of(listener)}")
             try:
                 async with task_group() as working:
                     working.start_soon(service.work)
@@ -92,22 +94,25 @@ async def _until_signal(deadline: Deadline) -> None:
 
 
 def _stop(service: Service, server: Server) -> None:
-    service.hub.close()  # open streams would be cut off otherwise
+    service.stop()  # what waits would be cut off otherwise
     server.should_exit = True
 
 
 async def _directory(settings: Settings, stack: AsyncExitStack) -> Path:
     """Where the service keeps its files: the state directory, or one that is gone after the run."""
     if settings.state.directory is not None:
-        path = Path(settings.state.directory)
-        await anyio.Path(path).mkdir(parents=True, exist_ok=True)
-        return path
+        return Path(settings.state.directory)
     temporary = await run_sync(lambda: tempfile.TemporaryDirectory(prefix="peerwatch-"))
     stack.push_async_callback(run_sync, temporary.cleanup)
     return Path(temporary.name)
 
 
 def _token(settings: Settings, directory: Path, announce: Callable[[str], None]) -> str:
+    if settings.serve.token_file is None:
+        try:
+            directory.mkdir(exist_ok=True)  # the run looks at it later
+        except OSError as error:
+            raise UsageError(f"cannot use the state directory {shown(directory)}: {error.strerror}") from None
     path = Path(settings.serve.token_file or directory / "token")
     token = token_in(path)
     announce(f"requests need the bearer token in {path}")

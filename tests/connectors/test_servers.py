@@ -242,10 +242,10 @@ def test_a_socket_is_seen(host: str, kind: socket.SocketKind) -> None:
         assert (host, own.getsockname()[1]) in listeners(os.getpid())
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.fixture)
-def test_a_server_can_be_reached_from_this_machine_alone(case: Case, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("fixture", [*(case.fixture for case in CASES), "prometheus", "alertmanager"])
+def test_a_server_can_be_reached_from_this_machine_alone(fixture: str, request: pytest.FixtureRequest) -> None:
     """It listens on its port, and on no other address than the loopback one, neither for TCP nor for UDP."""
-    server: Server = request.getfixturevalue(case.fixture)
+    server: Server = request.getfixturevalue(fixture)
     found = listeners(server.pid)
     assert server.port in {port for _, port in found}
     assert {address for address, _ in found} == {"127.0.0.1"}
