@@ -1,5 +1,6 @@
 """Errors as `application/problem+json` (RFC 9457)."""
 
+import re
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -45,9 +46,12 @@ def answer_with_problems(app: FastAPI) -> None:
         assert isinstance(error, Problem)  # noqa: S101 (registered for it)
         return response_of(error)
 
-    async def http(_: Request, error: Exception) -> Response:
+    async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101
-        return response_of(Problem(error.status_code, _sentence(error), headers=dict(error.headers or {})))
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = _allowed(request) or headers.get("Allow", "")
+        return response_of(Problem(error.status_code, _sentence(error), headers=headers))
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101
@@ -71,6 +75,15 @@ def answer_with_problems(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(PeerwatchError, known)
     app.add_exception_handler(Busy, busy)
+
+
+def _allowed(request: Request) -> str:
+    """The methods of all routes at a path; the router knows those of the first one."""
+    paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
+    found = [
+        methods for path, methods in paths.items() if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), request.url.path)
+    ]
+    return ", ".join(sorted(method.upper() for methods in found for method in methods))
 
 
 def _sentence(error: HTTPException) -> str:

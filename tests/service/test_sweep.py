@@ -159,3 +159,10 @@ async def test_another_detector_has_nothing_to_sweep(client: SweepClient) -> Non
     answer = await client.post("/sweep", json={"k": [2]})
     assert answer.status_code == 409
     assert answer.json()["detail"] == "a sweep varies sigma's D, T and k, and this run judges by mad"
+
+
+async def test_a_method_that_a_path_does_not_take_is_answered_with_those_it_takes(client: SweepClient) -> None:
+    """All of them, although each is a route of its own."""
+    for path, methods in (("/sweep/1", "DELETE, GET"), ("/sweep", "POST"), ("/datasets", "GET")):
+        answer = await client.request("PATCH", path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, methods)
