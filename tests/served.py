@@ -84,6 +84,12 @@ class Served:
         self.process.wait()
 
 
+def peerwatch(directory: Path, *arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """A command that comes to an end, in a directory."""
+    command = [sys.executable, "-m", "peerwatch", *arguments]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False, timeout=300, **options)
+
+
 LIVE = ("batch", "stream", "out", "--follow", "--state", "state")
 
 
