@@ -15,7 +15,8 @@ from peerwatch.judging.training import TrainingSet
 from peerwatch.kernels import Bytes, Int32s, Int64s
 from peerwatch.network.decoder import Events
 from peerwatch.network.events import CANONICAL, FieldNames
-from peerwatch.network.graph import GraphContents, Networks
+from peerwatch.network.graph import GraphContents
+from peerwatch.network.networks import Networks
 from peerwatch.network.rejects import RejectedLine
 from peerwatch.network.statistics import Statistics
 from peerwatch.network.windows import Windows
@@ -174,9 +175,19 @@ class AuditBatch(msgspec.Struct, frozen=True):
 
 
 class AuditDecisions(msgspec.Struct, frozen=True):
-    """Coordinator to audit: the decisions on the sampled purchases, in order."""
+    """Coordinator to audit: the decisions on the sampled purchases of one message, in order.
+
+    None on an event up to `through` will follow.
+    """
 
     outcomes: list[AuditedDecision]
+    through: int
+
+
+class AuditNotices(msgspec.Struct, frozen=True):
+    """Audit to output, for each `AuditDecisions`: the differences it has brought to light, in order."""
+
+    notices: list[NoticeRecord]
 
 
 AuditMessage: TypeAlias = AuditBatch | AuditDecisions

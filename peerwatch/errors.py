@@ -9,6 +9,8 @@ PeerwatchError
      +- SourceError     a log became unreadable
      +- SinkError       the output could not be written
      +- Unavailable     a server does not answer; it is tried again for a while
+     +- Busy            a service has too much to do; ask again later
+     +- WorkerDied      a worker process of a service has ended before it answered
 """
 
 
@@ -55,3 +57,11 @@ class Unavailable(RunError):  # noqa: N818 (it is what the server is, and it may
         super().__init__(why)
         self.progressed = progressed
         self.retry_after = retry_after
+
+
+class Busy(RunError):  # noqa: N818 (it passes)
+    """A service has too much to do. The message says when to ask again."""
+
+
+class WorkerDied(RunError):  # noqa: N818 (the service goes on with another)
+    """A worker process has ended before it answered."""

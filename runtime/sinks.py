@@ -8,6 +8,7 @@ import msgspec
 
 from peerwatch.actors.output import Outlet
 from peerwatch.connectors.records import DECISION, FLAGGED, LEDGER, NOTICE, REJECT, Kind
+from peerwatch.connectors.server import RemoteSink
 from peerwatch.connectors.sink import ResumableSink
 from peerwatch.errors import BadEvent, UsageError
 from peerwatch.files.file_sink import FileSink
@@ -59,6 +60,12 @@ class Sinks:
     async def marks(self) -> dict[str, Any]:
         """How far each has been written, made durable."""
         return {outlet.name: await outlet.sink.sync() for outlet in self.outlets}
+
+    def stop(self, seconds: float) -> None:
+        """The run has been told to stop: servers have so many seconds to take what is to be written."""
+        for outlet in self.outlets:
+            if isinstance(outlet.sink, RemoteSink):
+                outlet.sink.stop(seconds)
 
     async def look(self) -> None:
         """Check whether a file has been moved away, deleted or truncated, and reopen it.

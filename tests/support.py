@@ -30,7 +30,7 @@ from peerwatch.judging.judge import Mask, Reasons
 from peerwatch.judging.sigma import Sigma, SigmaJudge
 from peerwatch.judging.state import State
 from peerwatch.network.events import CANONICAL
-from peerwatch.network.graph import Plan
+from peerwatch.network.networks import Plan
 from peerwatch.network.rejects import RejectedLine, decode_reject
 from peerwatch.runtime.pipeline import Pipeline, Totals
 

@@ -11,9 +11,9 @@ from typing import Any, Final, NamedTuple
 from anyio.to_thread import run_sync
 
 from peerwatch.connectors.postgres_connection import OPTIONS, PostgresClient, quoted
-from peerwatch.connectors.records import REJECT, Kind, Record
+from peerwatch.connectors.records import FLAGGED, REJECT, Kind, Record
 from peerwatch.connectors.store import StoreContext
-from peerwatch.connectors.tables import MARKS, TABLES, RecordTable, SqlType, row_of
+from peerwatch.connectors.tables import EMPTY, LINES, MARKS, RUNS, TABLES, RecordTable, SqlType, WrittenLine, row_of
 from peerwatch.errors import Unavailable, UsageError
 from peerwatch.network.events import MICROS, parse_micros
 from peerwatch.network.statistics import decimal
@@ -195,6 +195,30 @@ class PostgresStore:
         statement = self._statements[kind]
         for columns in await run_sync(self._columns, records):
             await self._execute(statement.text, self._run, kind, columns[0][-1], *columns)
+
+    async def runs(self) -> list[str]:
+        """The names of the runs that have written flagged purchases.
+
+        Raises:
+            UsageError: none has ever.
+        """
+        self._check_there()
+        rows = await self._fetch(RUNS.format(self._named(MARKS), "$1"), FLAGGED)
+        return [row["run"] for row in rows]
+
+    async def lines_after(self, run: str, seq: int) -> list[WrittenLine]:
+        """The next flagged purchases of a run.
+
+        Raises:
+            UsageError: none has ever written any.
+        """
+        self._check_there()
+        rows = await self._fetch(LINES.format(self._named(TABLES[FLAGGED]), "$1", "$2"), run, seq)
+        return [WrittenLine(*row) for row in rows]
+
+    def _check_there(self) -> None:
+        if TABLES[FLAGGED].name not in self._there:
+            raise UsageError(EMPTY.format(self.url))
 
     def _columns(self, records: Sequence[Record]) -> list[list[list[Any]]]:
         """The records as columns of values, for one statement after the other."""

@@ -7,7 +7,7 @@ import numpy as np
 from peerwatch.detectors.base import Context, Floats
 from peerwatch.judging.judge import Case
 from peerwatch.kernels import Int64s
-from peerwatch.network.latest import sort_in_time
+from peerwatch.network.order_in_time import sort_in_time
 from peerwatch.network.windows import Windows
 
 SECOND: Final = 10**6

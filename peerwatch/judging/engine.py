@@ -14,8 +14,9 @@ from peerwatch.judging.training import fitted
 from peerwatch.kernels import Int64s
 from peerwatch.network.decoder import Events
 from peerwatch.network.events import Kind
-from peerwatch.network.graph import FriendGraph, Networks, alone
+from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import PurchaseHistory
+from peerwatch.network.networks import Networks, alone
 
 BATCH_CAP: Final = 4096
 """The most events judged at once."""

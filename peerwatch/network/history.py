@@ -7,8 +7,8 @@ import numpy as np
 
 from peerwatch.amounts import Amounts, LargeAmounts, united
 from peerwatch.kernels import Int32s, Int64s, grown
-from peerwatch.network.graph import Networks
-from peerwatch.network.latest import BEGINNING
+from peerwatch.network.networks import Networks
+from peerwatch.network.order_in_time import BEGINNING
 from peerwatch.network.selection import select
 from peerwatch.network.stretches import (
     AMOUNT,
@@ -158,6 +158,20 @@ class PurchaseHistory:
         columns = np.empty((3, int(count.sum())), np.int64)
         unpack(self.T, stretch, self.pool, columns[SEQ], columns[TIMESTAMP], columns[AMOUNT])
         return PurchaseColumns(count, columns[SEQ], columns[TIMESTAMP], Amounts(columns[AMOUNT], self.large.all))
+
+    def columns_of(self, users: Int64s) -> PurchaseColumns:
+        """The `columns` of some users alone; the others have none. `users` ascend."""
+        self.settle()
+        users = users[users < self.users]
+        stretch = self.stretch.reshape(-1, STRETCH)[users]
+        count = np.minimum(stretch[:, COUNT], self.T + 1)
+        before = np.cumsum(count) - count
+        oldest = stretch[:, START] + stretch[:, COUNT] - count
+        rows = np.arange(int(count.sum())) + np.repeat(oldest - before, count)
+        held, purchases = np.zeros(self.users, np.int64), self.pool.reshape(-1, HELD)[rows]
+        held[users] = count
+        amount = Amounts(np.ascontiguousarray(purchases[:, AMOUNT]), self.large.all)
+        return PurchaseColumns(held, purchases[:, SEQ].copy(), purchases[:, TIMESTAMP].copy(), amount)
 
     @classmethod
     def from_columns(

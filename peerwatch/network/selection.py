@@ -1,8 +1,8 @@
 """Selects the T latest purchases of a network as of an event, from the stretches of a purchase history."""
 
 from peerwatch.kernels import Int8s, Int32s, Int64s, kernel
-from peerwatch.network.graph import Plan
-from peerwatch.network.latest import BEGINNING, keep_latest, kth_largest
+from peerwatch.network.networks import Plan
+from peerwatch.network.order_in_time import BEGINNING, keep_latest, kth_largest
 from peerwatch.network.stretches import (
     AMOUNT,
     ARRIVED,

@@ -6,7 +6,7 @@ import numpy as np
 
 from peerwatch.amounts import Amounts, united
 from peerwatch.kernels import Int64s, kernel
-from peerwatch.network.latest import keep_latest
+from peerwatch.network.order_in_time import keep_latest
 
 
 class Windows(NamedTuple):

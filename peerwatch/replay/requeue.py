@@ -9,7 +9,7 @@ from typing import Final
 
 from peerwatch.durable import fsync
 from peerwatch.errors import BadEvent, RunError, UsageError
-from peerwatch.network.events import begin_of_line, parse_event, parse_object
+from peerwatch.network.events import CANONICAL, FieldNames, begin_of_line, parse_event, parse_object
 from peerwatch.readable import shown
 
 LOOKS: Final = 20
@@ -18,8 +18,10 @@ LOOK_SECONDS: Final = 0.05
 CHUNK: Final = 1 << 16
 
 
-def append_events(content: bytes, name: str, stream: Path) -> int:
+def append_events(content: bytes, name: str, stream: Path, names: FieldNames = CANONICAL) -> int:
     """Append the lines of `content`, which come from the file `name`, to the log; return their number.
+
+    `names` are the keys under which the log has an event's fields.
 
     If the log ends within a line, another writer may be about to finish it, so this waits for a short time. Nothing is
     ever appended to an incomplete line.
@@ -29,7 +31,7 @@ def append_events(content: bytes, name: str, stream: Path) -> int:
             appended.
         RunError: the log could not be written, or another writer began a line at the same moment.
     """
-    events = _events(content, name)
+    events = _events(content, name, names)
     with opened_log(stream) as descriptor:
         append_lines(events, descriptor, shown(stream))
     return len(events)
@@ -70,7 +72,7 @@ def append_lines(lines: Sequence[bytes], descriptor: int, name: str) -> int:
     return begin
 
 
-def _events(content: bytes, name: str) -> Sequence[bytes]:
+def _events(content: bytes, name: str, names: FieldNames) -> Sequence[bytes]:
     """Check the lines and return those to append.
 
     Raises:
@@ -81,7 +83,7 @@ def _events(content: bytes, name: str) -> Sequence[bytes]:
         own = line[begin_of_line(line) :].removesuffix(b"\r")
         if own.strip():
             try:
-                parse_event(own)
+                parse_event(own, names)
             except BadEvent as error:
                 raise UsageError(f"{name}:{number}: {error}; nothing has been appended") from None
             events.append(own)

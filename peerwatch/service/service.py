@@ -7,15 +7,19 @@ from typing import Final
 
 import anyio
 import msgspec
+from anyio.to_thread import run_sync
 
 from peerwatch.actors.output import Outlet
 from peerwatch.connectors.buffered import BufferedSink
 from peerwatch.connectors.records import DECISION, NOTICE, DecisionRow, Kind, NoticeRecord, Record
 from peerwatch.connectors.sink import ResumableSink
 from peerwatch.errors import UsageError
+from peerwatch.replay.follow_flagged import FlaggedEvent
 from peerwatch.runtime.companion import LiveRun
 from peerwatch.runtime.sinks import store_sink
 from peerwatch.service.decisions import DecisionStore, Notice, Query, StoredDecision, decision_of
+from peerwatch.service.explaining_follower import ExplainingFollower
+from peerwatch.service.explanation_store import ExplanationStore
 from peerwatch.service.hub import Hub, Item
 from peerwatch.service.labels import PurchaseLabels
 from peerwatch.service.problems import Problem
@@ -23,7 +27,9 @@ from peerwatch.service.report import LiveStatus, live_status
 from peerwatch.service.retention import Retention
 from peerwatch.service.store_rows import PostgresRows, Rows, SqliteRows
 from peerwatch.service.submission import Submissions
-from peerwatch.settings.model import Settings
+from peerwatch.service.sweeps import Sweeps
+from peerwatch.service.workers import Workers
+from peerwatch.settings.model import Layer, Settings
 from peerwatch.storage.status import Status
 from peerwatch.urls import is_url, parsed
 
@@ -39,6 +45,10 @@ STORE: Final = "the service's decisions"
 
 class Service:
     """Gets the run's records, keeps them where the API finds them, and tells those who listen."""
+
+    workers: Workers
+    sweeps: Sweeps
+    explanations: ExplanationStore
 
     def __init__(
         self,
@@ -59,17 +69,22 @@ class Service:
         """How the run was doing a moment ago; None before it began."""
         self.ended: str | None = None
         """How the run has ended: "finished" or "failed"; None while it goes on."""
+        self.explanations_path = directory / "explanations.db"
+        """Where explanations are kept: beside the decisions, if those are in an SQLite file."""
         self._directory = directory
         self._warn = warn
         self._clock = clock
         self._wall_clock = wall_clock
         self._run: LiveRun | None = None
+        self._follower: ExplainingFollower | None = None
+        self._has_begun = anyio.Event()
         self._rows: Rows
         self._store_url = settings.serve.store or f"sqlite:{directory / 'decisions.db'}"
         self._retention: Retention | None = None
         url = parsed(self._store_url)
         if url.scheme == "sqlite":
-            self._rows = SqliteRows(Path(url.path).expanduser())
+            self.explanations_path = Path(url.path).expanduser()
+            self._rows = SqliteRows(self.explanations_path)
             self._retention = Retention(
                 self._rows,
                 keep_days=settings.serve.keep_days,
@@ -115,6 +130,7 @@ class Service:
     def began(self, run: LiveRun) -> None:
         """The run begins, or begins again."""
         self._run = run
+        self._has_begun.set()
         self._begun = self._wall_clock()
         self._moved = self._clock()
 
@@ -124,6 +140,9 @@ class Service:
         if rows:
             if self.submissions is not None:
                 self.submissions.hear(rows)
+            if self._follower is not None:
+                flagged = [FlaggedEvent(row.seq, row.user) for row in rows if row.flagged]
+                self._follower.judged(rows[-1].seq, flagged)
             for row in rows:
                 if row.flagged:
                     self.hub.publish(Item("flagged", msgspec.json.encode(decision_of(row)), row.seq))
@@ -221,6 +240,12 @@ class Service:
                     self._complained = True
             await anyio.sleep(STATUS_SECONDS)
 
+    async def explain(self, layers: Sequence[Layer]) -> None:
+        """Have every flagged purchase explained behind the run, until cancelled."""
+        await self._has_begun.wait()
+        self._follower = ExplainingFollower(layers, self.run.identity.run, self.explanations, self._warn)
+        await self._follower.run()
+
     async def _look(self, seconds: float) -> None:
         status = await self.present()
         events = status.totals["events"]
@@ -239,3 +264,6 @@ class Service:
         """
         if self._retention is not None:
             await self._retention.clean(self.run.identity.run, self._wall_clock())
+        first = await self.decisions(Query(limit=1))
+        if first:
+            await run_sync(self.explanations.drop_below, self.run.identity.run, first[0].seq)

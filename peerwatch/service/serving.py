@@ -18,8 +18,11 @@ from peerwatch.runtime.deadline import Deadline
 from peerwatch.runtime.pipeline import task_group
 from peerwatch.runtime.stopping import StopSignals
 from peerwatch.service.app import application
+from peerwatch.service.explanation_store import ExplanationStore
 from peerwatch.service.server import Server, is_loopback, listen, names_of, server_of, token_in, url_of
 from peerwatch.service.service import Service
+from peerwatch.service.sweeps import Sweeps
+from peerwatch.service.workers import Workers
 from peerwatch.settings.model import Layer, Settings, resolve
 
 
@@ -47,6 +50,10 @@ async def serve(
         directory = await _directory(settings, stack)
         token = None if is_loopback(listener) else await run_sync(_token, settings, directory, console.urgent)
         service = Service(settings, directory, console.urgent)
+        service.workers = await stack.enter_async_context(Workers(layers, settings.serve.workers))
+        service.sweeps = Sweeps(service.workers)
+        service.explanations = await run_sync(_explanations, service.explanations_path)
+        stack.callback(service.explanations.close)
         names = names_of(listener, settings.serve.hosts)
         app = await run_sync(partial(application, service, hosts=names, token=token))
         server = server_of(app)
@@ -56,6 +63,8 @@ async def serve(
             try:
                 async with task_group() as working:
                     working.start_soon(service.work)
+                    working.start_soon(service.sweeps.work)
+                    working.start_soon(service.explain, layers)
                     report = await _judge(service, layers, console, deadline, audit_from, options)
                     if lingers and report.interrupted_by is None:
                         await _until_signal(deadline)
@@ -91,6 +100,14 @@ async def _until_signal(deadline: Deadline) -> None:
 def _stop(service: Service, server: Server) -> None:
     service.stop()  # what waits would be cut off otherwise
     server.should_exit = True
+
+
+def _explanations(path: Path) -> ExplanationStore:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)  # the run looks at the state directory later
+        return ExplanationStore(path)
+    except OSError as error:
+        raise UsageError(f"cannot use the state directory {shown(path.parent)}: {error.strerror}") from None
 
 
 async def _directory(settings: Settings, stack: AsyncExitStack) -> Path:

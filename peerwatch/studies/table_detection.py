@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
+from numpy.typing import ArrayLike
 
 from peerwatch.detectors.base import Floats, Mask
 from peerwatch.detectors.registry import make
@@ -12,6 +14,46 @@ from peerwatch.errors import BadInput, UsageError
 from peerwatch.readable import shown
 from peerwatch.storage.models import facts, load, save
 from peerwatch.studies.csv_table import CsvTable
+
+
+class AnomalousRow(msgspec.Struct, frozen=True):
+    """A flagged row: its index, from 0, and its score, null if that is infinite."""
+
+    index: int
+    score: float | None
+
+
+class Detection(msgspec.Struct, frozen=True, kw_only=True):
+    """What a detector says of the rows of a table. A score is null if there is none, or if it is infinite."""
+
+    method: str
+    rows: int
+    anomalies: list[AnomalousRow]
+    scores: list[float | None]
+    flagged: list[bool]
+
+
+def detection(columns: Mapping[str, ArrayLike], method: str, parameters: Mapping[str, Any]) -> Detection:
+    """Judge each row of a table, in order of time, knowing all of them.
+
+    Raises:
+        BadInput: the method does not exist or does not take these parameters or values, or there are too few rows.
+    """
+    detector = make(method, parameters)
+    try:
+        score, _, flagged = detector.look_back(np.column_stack([*columns.values()]))
+    except BadInput:
+        raise
+    except Exception as error:  # of a library, which such parameters or values are too much for
+        raise BadInput(f"{method} failed on these rows: {type(error).__name__}: {error}") from error
+    scores, rows = score.tolist(), np.flatnonzero(flagged).tolist()
+    return Detection(
+        method=method,
+        rows=len(scores),
+        anomalies=[AnomalousRow(row, scores[row]) for row in rows],
+        scores=scores,
+        flagged=flagged.tolist(),
+    )
 
 
 def _values(sheet: CsvTable, columns: Sequence[str]) -> Floats:

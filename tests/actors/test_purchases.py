@@ -7,8 +7,8 @@ from peerwatch.actors.mailbox import Mailbox
 from peerwatch.actors.messages import PurchaseBatch, ShardMessage, WindowReply, WindowRequest
 from peerwatch.actors.purchases import PurchaseShard
 from peerwatch.amounts import Amounts
-from peerwatch.network.graph import Networks, Plan
 from peerwatch.network.history import PurchaseHistory
+from peerwatch.network.networks import Networks, Plan
 from peerwatch.network.stretches import LINKED
 from peerwatch.network.windows import Windows
 

@@ -258,6 +258,7 @@ def test_help_is_there_for_every_command() -> None:
         ["config"],
         ["config", "show"],
         ["generate"],
+        ["demo"],
         ["rejects"],
         ["rejects", "show"],
         ["verify"],

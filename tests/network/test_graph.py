@@ -14,7 +14,9 @@ from peerwatch.amounts import Amounts
 from peerwatch.errors import RunError
 from peerwatch.network import graph as graph_module
 from peerwatch.network.events import Kind
-from peerwatch.network.graph import COSTS, FriendGraph, Networks, Plan
+from peerwatch.network.graph import FriendGraph
+from peerwatch.network.networks import Networks, Plan
+from peerwatch.network.walk import COSTS
 
 EVENTS = st.lists(
     st.tuples(st.sampled_from(Kind), st.integers(0, 11), st.integers(0, 11), st.integers(0, 20)).filter(

@@ -12,8 +12,10 @@ from support import FORCED
 
 from peerwatch.amounts import Amounts
 from peerwatch.network.events import Kind
-from peerwatch.network.graph import COSTS, FriendGraph, Plan
+from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import PurchaseHistory
+from peerwatch.network.networks import Plan
+from peerwatch.network.walk import COSTS
 from peerwatch.network.windows import Windows, merged
 
 USERS = 12

@@ -123,7 +123,7 @@ async def test_the_token_is_needed_but_for_health_and_the_page() -> None:
         for path in ("/health", "/ready", "/", "/static/x"):
             assert (await client.get(path)).status_code == 200
         for given in (None, "Basic s\u00e9same", "Bearer", "Bearer wrong", "Bearer s\u00e9sam", "s\u00e9same"):
-            headers = {} if given is None else {"authorization": given.encode()}
+            headers: dict[bytes, bytes] = {} if given is None else {b"authorization": given.encode()}
             refused = await client.get("/secret", headers=headers)
             assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer"), given
         assert (await client.get("/secret", headers={"authorization": "bearer  wrong"})).status_code == 401
@@ -193,8 +193,8 @@ async def test_no_number_of_clients_fills_the_memory() -> None:
     for number in range(CLIENTS + 100):
         scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": (str(number), 1)}
         await guard(scope, nothing, nothing)  # type: ignore[arg-type]
-    assert len(guard._rates) == CLIENTS
-    assert str(CLIENTS + 99) in guard._rates
+    assert len(guard._rates) == CLIENTS  # noqa: SLF001
+    assert str(CLIENTS + 99) in guard._rates  # noqa: SLF001
 
 
 async def test_every_answer_has_the_headers() -> None:
@@ -254,7 +254,7 @@ def test_where_it_cannot_listen_is_said_in_a_sentence() -> None:
     with pytest.raises(UsageError, match="name another address with --serve"):
         listen("192.0.2.1:8000")
     for host in ("no-such-host.invalid", "a..b", "x" * 300, "a\0b"):
-        with pytest.raises(UsageError, match="cannot listen at .*; name another address with --serve"):
+        with pytest.raises(UsageError, match=r"cannot listen at .*; name another address with --serve"):
             listen(f"{host}:8000")
 
 

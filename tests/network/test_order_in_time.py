@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import examples
 
-from peerwatch.network.latest import kth_largest, sort_in_time
+from peerwatch.network.order_in_time import kth_largest, sort_in_time
 
 
 @given(st.lists(st.lists(st.tuples(st.integers(-5, 5), st.integers(1, 200)), max_size=60, unique=True), max_size=5))

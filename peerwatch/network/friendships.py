@@ -1,0 +1,83 @@
+"""Friendships as stretches of one pool: where a user's friends stand, and how one more is added or taken away."""
+
+from peerwatch.kernels import Int32s, Int64s, kernel
+from peerwatch.network.events import Kind
+
+FIRST_ROOM = 4
+"""Friends a user's stretch of the pool has room for when it is first made; it doubles from there."""
+START, DEGREE, ROOM, STRETCH = 0, 1, 2, 4
+"""Columns of a user's stretch: all in one line of the processor's cache, therefore one unused."""
+USED, FRIENDSHIPS, WALKS, EXPECTED, FOUND, SPENT, IN_VAIN, PAUSE, TALLIED = range(9)
+"""Places in the graph's tally.
+
+Used places of the pool, friendships in force, walks made, members that the planner expected of the networks it then
+saw, members that it found, nanoseconds its answers should have cost, scans in a row that were in vain, and questions
+that are to be answered without one.
+"""
+
+
+@kernel
+def compact(stretch: Int32s, pool: Int32s, into: Int32s) -> None:
+    """Copy all stretches to `into`, one after the other, each with its room."""
+    used = 0
+    for at in range(0, len(stretch), STRETCH):
+        begin = stretch[at + START]
+        for i in range(stretch[at + DEGREE]):
+            into[used + i] = pool[begin + i]
+        stretch[at + START] = used
+        used += stretch[at + ROOM]
+
+
+def _has_room(user: int, stretch: Int32s, pool: Int32s, tally: Int64s) -> bool:
+    """See that one more friend fits, moving the stretch if need be; False if the pool is used up."""
+    at = STRETCH * user
+    degree, room = stretch[at + DEGREE], stretch[at + ROOM]
+    if degree < room:
+        return True
+    larger = max(FIRST_ROOM, 2 * room)
+    begin, new = stretch[at + START], tally[USED]
+    if new + larger > len(pool):
+        return False
+    for i in range(degree):
+        pool[new + i] = pool[begin + i]
+    stretch[at + START], stretch[at + ROOM] = new, larger
+    tally[USED] = new + larger
+    return True
+
+
+def _place(user: int, friend: int, stretch: Int32s, pool: Int32s) -> int:
+    """Where in the pool `friend` stands among `user`'s friends, or -1."""
+    begin = stretch[STRETCH * user + START]
+    for i in range(begin, begin + stretch[STRETCH * user + DEGREE]):
+        if pool[i] == friend:
+            return i
+    return -1
+
+
+def _remove(user: int, friend: int, stretch: Int32s, pool: Int32s) -> None:
+    place, at = _place(user, friend, stretch, pool), STRETCH * user
+    stretch[at + DEGREE] -= 1
+    pool[place] = pool[stretch[at + START] + stretch[at + DEGREE]]
+
+
+def _add(user: int, friend: int, stretch: Int32s, pool: Int32s) -> None:
+    at = STRETCH * user
+    pool[stretch[at + START] + stretch[at + DEGREE]] = friend
+    stretch[at + DEGREE] += 1
+
+
+def change(kind: int, a: int, b: int, stretch: Int32s, pool: Int32s, tally: Int64s) -> bool:
+    """Apply one befriend or unfriend event; False, with nothing changed, if the pool is used up."""
+    shorter, longer = (a, b) if stretch[STRETCH * a + DEGREE] <= stretch[STRETCH * b + DEGREE] else (b, a)
+    known = _place(shorter, longer, stretch, pool) >= 0
+    if kind == Kind.BEFRIEND and not known:
+        if not _has_room(a, stretch, pool, tally) or not _has_room(b, stretch, pool, tally):
+            return False
+        _add(a, b, stretch, pool)
+        _add(b, a, stretch, pool)
+        tally[FRIENDSHIPS] += 1
+    elif kind == Kind.UNFRIEND and known:
+        _remove(a, b, stretch, pool)
+        _remove(b, a, stretch, pool)
+        tally[FRIENDSHIPS] -= 1
+    return True

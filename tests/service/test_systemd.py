@@ -1,0 +1,56 @@
+"""What systemd is told, over a real datagram socket."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from peerwatch.service.systemd import Notifier
+
+
+@pytest.fixture(params=["file", "abstract"])
+def listening(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[socket.socket, str]]:
+    """A socket as systemd has it, and its name in NOTIFY_SOCKET."""
+    name = f"@peerwatch-{tmp_path.name}-{os.getpid()}" if request.param == "abstract" else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind("\0" + name[1:] if name.startswith("@") else name)
+        yield listener, name
+
+
+def test_states_arrive_as_sd_notify_has_them(listening: tuple[socket.socket, str]) -> None:
+    """Each in a datagram of its own, at a path and at an abstract name."""
+    listener, name = listening
+    notifier = Notifier({"NOTIFY_SOCKET": name})
+    notifier.ready()
+    notifier.alive()
+    notifier.stopping()
+    assert [listener.recv(100) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"STOPPING=1"]
+
+
+async def test_a_loop_is_never_held_up(listening: tuple[socket.socket, str]) -> None:
+    """A systemd that reads nothing does not stop the service, however much is sent."""
+    _, name = listening
+    notifier = Notifier({"NOTIFY_SOCKET": name})
+    for _ in range(10_000):
+        notifier.alive()
+
+
+@pytest.mark.parametrize(
+    ("environment", "interval"),
+    [
+        ({}, None),
+        ({"NOTIFY_SOCKET": "/nowhere"}, None),
+        ({"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": "30000000"}, 15.0),
+        ({"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, 15.0),
+        ({"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
+        ({"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": "x"}, None),
+        ({"WATCHDOG_USEC": "30000000"}, None),
+    ],
+)
+def test_the_watchdog_is_fed_twice_as_often_as_it_asks(environment: dict[str, str], interval: float | None) -> None:
+    """Half of WATCHDOG_USEC, in seconds; None where systemd does not watch this process."""
+    notifier = Notifier(environment)
+    assert notifier.interval == interval
+    notifier.ready()  # nobody listens: nothing happens
