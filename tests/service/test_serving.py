@@ -1,7 +1,9 @@
 """`peerwatch serve` as a command: what it refuses, how it ends, and what a run without it does not import."""
 
+import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from served import FLAGGED, LIVE, Listener, peerwatch, served, write_logs
-from support import purchase
+from support import ROOT, purchase
 
 from peerwatch.settings.model import ServeSettings
 
@@ -211,3 +213,18 @@ def test_a_run_without_a_service_imports_nothing_of_it(logs: Path) -> None:
         command = [sys.executable, "-c", code, "peerwatch", *line]
         done = subprocess.run(command, cwd=logs, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+def test_the_examples_of_the_docs_run(logs: Path) -> None:
+    """Each `curl` line of docs/service.md, as it stands there but for the port, is answered with success."""
+    text = (ROOT / "docs" / "service.md").read_text()
+    lines = re.findall("^curl .*$", text, re.MULTILINE)
+    with served(logs) as service:
+        service.until_ready()
+        service.submit(FLAGGED * 10)
+        for line in lines:
+            command = shlex.split(line.replace("http://127.0.0.1:8000", service.url))
+            done = subprocess.run([*command, "--silent", "--fail"], capture_output=True, text=True, check=True)
+            assert json.loads(done.stdout)
+        assert service.stop() == 0
+    assert len(lines) >= 3

@@ -133,7 +133,7 @@ async def test_questions_are_answered_by_an_index(tmp_path: Path) -> None:
             Query(severity="critical"), Query(flagged=True, min_amount="5"),
         ],
         "peerwatch_user_seq": [Query(user="7"), Query(user="7", newest_first=True, before=500)],
-        "sqlite_autoindex_peerwatch_decisions_1": [Query(), Query(newest_first=True), Query(after=4, before=6, limit=1)],
+        "sqlite_autoindex_peerwatch_decisions_1": [Query(), Query(newest_first=True), Query(after=4, before=6)],
     }  # fmt: skip
     for index, asked in queries.items():
         for query in asked:
@@ -170,7 +170,7 @@ def test_each_decision_is_there_once_after_kills(tmp_path: Path) -> None:
     with (tmp_path / "stream").open("ab", buffering=0) as log:
         for begin in range(0, 4000, 1000):
             with served(tmp_path, *LIVE) as service:
-                service.until(lambda: (tmp_path / "state" / "decisions.db").exists())
+                service.until((tmp_path / "state" / "decisions.db").exists)
                 log.write(b"".join(lines[begin : begin + 1000]))
                 service.until(lambda: (tmp_path / "out").stat().st_size > 30 * begin / 7)  # noqa: B023
                 service.kill()
@@ -280,7 +280,8 @@ def test_postgresql_as_the_store(postgres: Postgres, tmp_path: Path) -> None:
         service.until_ready()
         queries: list[dict[str, Any]] = [
             {}, {"flagged": "true"}, {"user": "1", "order": "desc"}, {"min_amount": "11"}, {"min_amount": "9" * 150},
-            {"since": "2017-06-13 11:33:01", "until": "2018-01-01 00:00:00"}, {"severity": "critical"}, {"user": "it's"},
+            {"since": "2017-06-13 11:33:01", "until": "2018-01-01 00:00:00"}, {"severity": "critical"},
+            {"user": "it's"},
         ]  # fmt: skip
         expected = [service.get("/decisions", limit=50, **query) for query in queries]
         assert service.stop() == 0
