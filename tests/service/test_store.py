@@ -280,7 +280,8 @@ def test_postgresql_as_the_store(postgres: Postgres, tmp_path: Path) -> None:
         service.until_ready()
         queries: list[dict[str, Any]] = [
             {}, {"flagged": "true"}, {"user": "1", "order": "desc"}, {"min_amount": "11"}, {"min_amount": "9" * 150},
-            {"since": "2017-06-13 11:33:01", "until": "2018-01-01 00:00:00"}, {"severity": "critical"}, {"user": "it's"},
+            {"since": "2017-06-13 11:33:01", "until": "2018-01-01 00:00:00"}, {"severity": "critical"},
+            {"user": "it's"},
         ]  # fmt: skip
         expected = [service.get("/decisions", limit=50, **query) for query in queries]
         assert service.stop() == 0
