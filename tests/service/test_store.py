@@ -97,7 +97,7 @@ async def test_what_is_too_much_goes_and_the_file_stops_growing(tmp_path: Path) 
         assert found == [*range(found[0], last + 1)]
         assert len(found) > 2000
         sizes.append((await anyio.Path(path).stat()).st_size)
-        assert await run_sync(kept._bytes) < 1.2 * limit
+        assert await run_sync(kept._bytes) < 1.2 * limit  # noqa: SLF001
     assert sizes[-1] == sizes[2]
 
 
@@ -133,7 +133,9 @@ async def test_questions_are_answered_by_an_index(tmp_path: Path) -> None:
             Query(severity="critical"), Query(flagged=True, min_amount="5"),
         ],
         "peerwatch_user_seq": [Query(user="7"), Query(user="7", newest_first=True, before=500)],
-        "sqlite_autoindex_peerwatch_decisions_1": [Query(), Query(newest_first=True), Query(after=4, before=6, limit=1)],
+        "sqlite_autoindex_peerwatch_decisions_1": [
+            Query(), Query(newest_first=True), Query(after=4, before=6, limit=1),
+        ],
     }  # fmt: skip
     for index, asked in queries.items():
         for query in asked:
@@ -170,7 +172,7 @@ def test_each_decision_is_there_once_after_kills(tmp_path: Path) -> None:
     with (tmp_path / "stream").open("ab", buffering=0) as log:
         for begin in range(0, 4000, 1000):
             with served(tmp_path, *LIVE) as service:
-                service.until(lambda: (tmp_path / "state" / "decisions.db").exists())
+                service.until((tmp_path / "state" / "decisions.db").exists)
                 log.write(b"".join(lines[begin : begin + 1000]))
                 service.until(lambda: (tmp_path / "out").stat().st_size > 30 * begin / 7)  # noqa: B023
                 service.kill()
