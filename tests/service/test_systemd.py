@@ -64,9 +64,8 @@ def test_a_service_tells_that_it_is_ready_alive_and_stopping(tmp_path: Path) -> 
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(name))
         write_logs(tmp_path, 10)
-        with served(
-            tmp_path, *LIVE, env={**os.environ, "NOTIFY_SOCKET": str(name), "WATCHDOG_USEC": "20000"}
-        ) as service:
+        environment = {**os.environ, "NOTIFY_SOCKET": str(name), "WATCHDOG_USEC": "600000000"}
+        with served(tmp_path, *LIVE, env=environment) as service:
             service.until_ready()
             assert listener.recv(100) == b"READY=1"
             assert listener.recv(100) == b"WATCHDOG=1"
