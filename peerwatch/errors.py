@@ -3,6 +3,7 @@
 PeerwatchError
  +- BadEvent        a line is not an event; it is rejected and the run goes on
  +- BadInput        a parameter or value is invalid; also a ValueError
+ |   +- TooFewRows      a detector needs more rows
  +- UsageError      the command, the config, a header or a file cannot be used; exit 2, nothing written
  +- RunError        the run had to stop; exit 1
      +- StrictError     a line was rejected while --strict was set
@@ -24,6 +25,10 @@ class BadEvent(PeerwatchError):  # noqa: N818 (the line is bad; the run has no e
 
 class BadInput(PeerwatchError, ValueError):  # noqa: N818 (named for the value that was given)
     """A parameter or value is invalid. The message names it and what is expected."""
+
+
+class TooFewRows(BadInput):
+    """A detector needs more rows than there are."""
 
 
 class UsageError(PeerwatchError):

@@ -97,7 +97,7 @@ LIVE = ("batch", "stream", "out", "--follow", "--state", "state")
 def served(
     directory: Path, *arguments: str, env: Mapping[str, str] | None = None, command: str = "serve"
 ) -> Iterator[Served]:
-    """A service over the logs in a directory; it follows the stream log and keeps its state unless told otherwise."""
+    """A service over the logs in a directory, which follows the stream log and keeps its state unless told not to."""
     given = arguments or LIVE
     where = () if "--serve" in given else ("--serve", "127.0.0.1:0")
     said = directory / "said"

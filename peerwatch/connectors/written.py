@@ -36,7 +36,7 @@ class ReadableStore(Protocol):
         """The next flagged purchases of a run behind number `seq`, in order; none at their end."""
 
 
-class Message(msgspec.Struct, frozen=True):
+class WrittenMessage(msgspec.Struct, frozen=True):
     """What is needed of a record as messages hold it; anything else that is there is none of the run's."""
 
     run: str
@@ -136,11 +136,11 @@ class WrittenPurchases:
         async for block in source.blocks():
             yield b"".join([message.line.encode() + b"\n" for message in self._own(block.content)])
 
-    def _own(self, content: bytes) -> list[Message]:
+    def _own(self, content: bytes) -> list[WrittenMessage]:
         own = []
         for line in content.splitlines():
             try:
-                message = msgspec.json.decode(line, type=Message)
+                message = msgspec.json.decode(line, type=WrittenMessage)
             except msgspec.MsgspecError:
                 continue
             if message.kind != FLAGGED:

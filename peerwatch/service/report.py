@@ -48,6 +48,7 @@ class LiveStatus(msgspec.Struct, frozen=True):
     through: int
     events_per_second: float
     lag_bytes: int
+    lag_records: int | None
     lag_seconds: float
     checkpoint_age_seconds: float | None
     restarts: int
@@ -78,6 +79,7 @@ def live_status(
         through=status.through,
         events_per_second=round(rate, 1),
         lag_bytes=status.lag_bytes,
+        lag_records=status.lag_records,
         lag_seconds=seconds_behind(status, status.lag_bytes),
         checkpoint_age_seconds=now - status.checkpoint if status.checkpoint else None,
         restarts=status.restarts,

@@ -28,6 +28,7 @@ from peerwatch.service.retention import Retention
 from peerwatch.service.store_rows import PostgresRows, Rows, SqliteRows
 from peerwatch.service.submission import Submissions
 from peerwatch.service.sweeps import Sweeps
+from peerwatch.service.systemd import Notifier
 from peerwatch.service.workers import Workers
 from peerwatch.settings.model import Layer, Settings
 from peerwatch.storage.status import Status
@@ -215,10 +216,6 @@ class Service:
         """How the run is doing now."""
         return await self.run.status(running=self.ended is None)
 
-    def stuck_for(self) -> float:
-        """For how many seconds nothing has been judged though something waits to be."""
-        return self._clock() - self._moved
-
     # What it does by itself
 
     async def work(self) -> None:
@@ -240,6 +237,23 @@ class Service:
                     self._complained = True
             await anyio.sleep(STATUS_SECONDS)
 
+    def problem(self) -> tuple[str, str] | None:
+        """Why it should be started anew, as a word and a sentence; None if all is well."""
+        seconds = self._clock() - self._moved
+        if self.ended == "failed":
+            return "failed", "the run has failed; its log says why"
+        if seconds > STUCK_SECONDS:
+            return "stuck", f"nothing has been judged for {seconds:.0f} seconds, and something waits to be"
+        return None
+
+    async def notify(self, systemd: Notifier) -> None:
+        """Tell systemd that all is well, as often as it wants to know, as long as that is so; until cancelled."""
+        systemd.ready()
+        while systemd.interval is not None:
+            if self.problem() is None:
+                systemd.alive()
+            await anyio.sleep(systemd.interval)
+
     async def explain(self, layers: Sequence[Layer]) -> None:
         """Have every flagged purchase explained behind the run, until cancelled."""
         await self._has_begun.wait()
@@ -248,11 +262,11 @@ class Service:
 
     async def _look(self, seconds: float) -> None:
         status = await self.present()
-        events = status.totals["events"]
-        if events != self._judged or not status.lag_bytes or self.ended is not None:
+        events, waits = status.totals["events"], status.lag_bytes or status.lag_records
+        if events != self._judged or not waits or self.ended is not None:
             self._moved = self._clock()
         self._judged = events
-        self.has_caught_up |= not status.lag_bytes and status.caught_up > self._begun
+        self.has_caught_up |= not waits and status.caught_up > self._begun
         self.status = live_status(status, self.run, self.status, seconds, self.ended)
         self.hub.publish(Item("status", msgspec.json.encode(self.status)))
 

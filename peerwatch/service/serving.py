@@ -22,6 +22,7 @@ from peerwatch.service.explanation_store import ExplanationStore
 from peerwatch.service.server import Server, is_loopback, listen, names_of, server_of, token_in, url_of
 from peerwatch.service.service import Service
 from peerwatch.service.sweeps import Sweeps
+from peerwatch.service.systemd import Notifier
 from peerwatch.service.workers import Workers
 from peerwatch.settings.model import Layer, Settings, resolve
 
@@ -56,7 +57,7 @@ async def serve(
         stack.callback(service.explanations.close)
         names = names_of(listener, settings.serve.hosts)
         app = await run_sync(partial(application, service, hosts=names, token=token))
-        server = server_of(app)
+        server, systemd = server_of(app), Notifier()
         async with task_group() as tasks:
             tasks.start_soon(server.serve, [listener])
             await run_sync(console.urgent, f"serving at {url_of(listener)}")
@@ -65,11 +66,13 @@ async def serve(
                     working.start_soon(service.work)
                     working.start_soon(service.sweeps.work)
                     working.start_soon(service.explain, layers)
+                    working.start_soon(service.notify, systemd)
                     report = await _judge(service, layers, console, deadline, audit_from, options)
                     if lingers and report.interrupted_by is None:
                         await _until_signal(deadline)
                     working.cancel_scope.cancel()
             finally:
+                systemd.stopping()
                 _stop(service, server)
         return report
 

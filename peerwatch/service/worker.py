@@ -34,7 +34,7 @@ from peerwatch.service.worker_messages import (
     ExplainDecision,
     Explained,
     FollowFlagged,
-    Progressed,
+    ProgressMade,
     Refused,
     Request,
     ShowUser,
@@ -99,7 +99,7 @@ class SweepProgress:
         now = time.monotonic()
         if self._total and now - self._told > PROGRESS_SECONDS:
             self._told = now
-            self._channel.send(Progressed(min(done / self._total, 1.0)))
+            self._channel.send(ProgressMade(min(done / self._total, 1.0)))
 
     def warning(self, text: str) -> None:
         """Show it on standard error, which is the service's."""

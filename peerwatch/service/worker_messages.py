@@ -90,7 +90,7 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     message: str
 
 
-class Progressed(msgspec.Struct, frozen=True, tag="progressed"):
+class ProgressMade(msgspec.Struct, frozen=True, tag="progressed"):
     """The share of a request that is done."""
 
     share: float
@@ -103,4 +103,4 @@ class Explained(msgspec.Struct, frozen=True, tag="explained"):
     explanation: msgspec.Raw
 
 
-Answer: TypeAlias = Answered | Refused | Progressed | Explained
+Answer: TypeAlias = Answered | Refused | ProgressMade | Explained

@@ -13,7 +13,7 @@ from peerwatch.service.worker_messages import (
     DetectInDataset,
     DetectInRows,
     ExplainDecision,
-    Progressed,
+    ProgressMade,
     Refused,
     Request,
     ShowUser,
@@ -174,5 +174,5 @@ async def _answer(worker: WorkerProcess, request: Request, progress: Callable[[f
         answer = await worker.receive()
         if isinstance(answer, Answered | Refused):
             return answer
-        if isinstance(answer, Progressed):
+        if isinstance(answer, ProgressMade):
             progress(answer.share)

@@ -222,7 +222,7 @@ def test_events_that_are_invalid_append_nothing(
     service: Served, content: bytes, kind: str, status: int, says: str
 ) -> None:
     """Not even those before the bad one."""
-    log = Path(service._said).with_name("stream")
+    log = Path(service._said).with_name("stream")  # noqa: SLF001
     before = log.read_bytes()
     found = problem(service, "POST", "/events", content=content, headers={"content-type": f"application/{kind}"})
     assert (found["status"], says in found["detail"]) == (status, True), found

@@ -154,7 +154,7 @@ async def test_the_buffer_of_a_client_is_bounded() -> None:
 
 
 async def test_the_hub_publishes_each_number_once() -> None:
-    """What comes again after a restart has been sent; what has no number comes each time, and to new clients."""
+    """What comes again after a restart has been sent; what has no number comes each time, the last to new clients."""
     hub = Hub()
     with hub.client() as client:
         for number in (1, 2, 2, 1, 3):

@@ -3,9 +3,11 @@
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from served import LIVE, served, write_logs
 
 from peerwatch.service.systemd import Notifier
 
@@ -54,3 +56,23 @@ def test_the_watchdog_is_fed_twice_as_often_as_it_asks(environment: dict[str, st
     notifier = Notifier(environment)
     assert notifier.interval == interval
     notifier.ready()  # nobody listens: nothing happens
+
+
+def test_a_service_tells_that_it_is_ready_alive_and_stopping(tmp_path: Path) -> None:
+    """A real one: in this order, and nothing else."""
+    name = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(name))
+        write_logs(tmp_path, 10)
+        environment = {**os.environ, "NOTIFY_SOCKET": str(name), "WATCHDOG_USEC": "600000000"}
+        with served(tmp_path, *LIVE, env=environment) as service:
+            service.until_ready()
+            assert listener.recv(100) == b"READY=1"
+            assert listener.recv(100) == b"WATCHDOG=1"
+            service.stop()
+        listener.setblocking(False)  # noqa: FBT003 (it has no other form)
+        last = b""
+        with suppress(BlockingIOError):
+            while True:
+                last = listener.recv(100)
+    assert last == b"STOPPING=1"

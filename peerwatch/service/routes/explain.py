@@ -34,7 +34,7 @@ async def explain(request: Request, seq: Seq) -> Response:
     return Response(kept, media_type=JSON)
 
 
-@router.get("/users/{user}", responses=answered(UserState, 404, 409, 422, 503))
+@router.get("/users/{user:path}", responses=answered(UserState, 404, 409, 422, 503))
 async def user_state(
     request: Request,
     user: Annotated[str, Path(max_length=1000, description="The id of a user.")],

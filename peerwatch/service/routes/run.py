@@ -13,7 +13,7 @@ from peerwatch.service.answers import JSON, answered
 from peerwatch.service.hub import Item
 from peerwatch.service.problems import Problem
 from peerwatch.service.report import LiveStatus
-from peerwatch.service.service import STUCK_SECONDS, Service
+from peerwatch.service.service import Service
 
 router: Final = APIRouter(tags=["run"])
 PAGE: Final = 1000
@@ -46,13 +46,8 @@ class Readiness(msgspec.Struct, frozen=True):
 async def health(request: Request) -> Response:
     """Whether the run is well: 503 if nothing has been judged for 30 seconds though something waits, or it failed."""
     service: Service = request.app.state.service
-    seconds = service.stuck_for()
-    if service.ended == "failed":
-        found = Health("failed", "the run has failed; its log says why")
-    elif seconds > STUCK_SECONDS:
-        found = Health("stuck", f"nothing has been judged for {seconds:.0f} seconds, and something waits to be")
-    else:
-        found = Health("ok")
+    problem = service.problem()
+    found = Health("ok") if problem is None else Health(*problem)
     return Response(msgspec.json.encode(found), 200 if found.status == "ok" else 503, media_type=JSON)
 
 
@@ -67,6 +62,8 @@ async def ready(request: Request) -> Response:
         waiting += [f"{server.name}: {server.away}" for server in status.servers if server.away is not None]
         if status.lag_bytes:
             waiting.append(f"{status.lag_bytes:,} bytes of the log")
+        if status.lag_records:
+            waiting.append(f"{status.lag_records:,} messages of the stream")
         if service.ended is None and not service.has_caught_up:
             waiting.append("the logs to be read to their ends")
     found = Readiness(not waiting, waiting)
