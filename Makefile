@@ -1,4 +1,5 @@
 # make run      set up, generate a seeded log pair and judge it
+# make serve    set up and serve a demo at http://127.0.0.1:8000, until Ctrl-C; ARGS='--config FILE' for your own logs
 # make test     set up and run every test, three beside each other; PROFILE=full for more examples of each property
 # make soak     100 kills and 40 rotations of a live run, death at each write, five times the examples of each property,
 #               fresh ones every time; LOGS=DIR for logs of your own
@@ -20,6 +21,9 @@ PROFILE ?= short
 run: $(VENV)/.run
 	$(VENV)/bin/peerwatch generate $(DEMO) --force
 	$(VENV)/bin/peerwatch run $(DEMO)/batch_log.json $(DEMO)/stream_log.json $(DEMO)/flagged_purchases.json
+
+serve: $(VENV)/.serve
+	$(VENV)/bin/peerwatch serve $(ARGS)
 
 test: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest -n 3 --dist worksteal --hypothesis-profile=$(PROFILE)
@@ -67,12 +71,16 @@ $(VENV)/.run: $(VENV)/bin/pip pyproject.toml constraints.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
+$(VENV)/.serve: $(VENV)/bin/pip pyproject.toml constraints.txt
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[serve]'
+	@touch $@ $(VENV)/.run
+
 $(VENV)/.dev: $(VENV)/bin/pip pyproject.toml constraints.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@ $(VENV)/.run
+	@touch $@ $(VENV)/.run $(VENV)/.serve
 
 $(VENV)/.servers: $(VENV)/bin/pip tests/install_servers.sh tests/kafka/pom.xml
 	tests/install_servers.sh $(abspath $(VENV))/kafka
 	@touch $@
 
-.PHONY: run test soak bench evaluate notebook servers servers-install check constraints clean
+.PHONY: run serve test soak bench evaluate notebook servers servers-install check constraints clean
