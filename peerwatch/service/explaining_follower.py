@@ -82,7 +82,9 @@ class ExplainingFollower:
                 if await self._tried():
                     break
         except PeerwatchError as error:
-            self._warn(f"explanations of flagged purchases are made only when they are asked for: {error}")
+            await run_sync(
+                self._warn, f"explanations of flagged purchases are made only when they are asked for: {error}"
+            )
         finally:
             self._stopped = True
             self._waiting.clear()

@@ -233,7 +233,8 @@ class Service:
                         cleaned = self._clock()
                 except Problem as problem:  # the run goes on, and it is tried again
                     if not self._complained:
-                        self._warn(f"{problem.detail}; the service goes on, but its store is not looked after")
+                        told = f"{problem.detail}; the service goes on, but its store is not looked after"
+                        await run_sync(self._warn, told)
                     self._complained = True
             await anyio.sleep(STATUS_SECONDS)
 

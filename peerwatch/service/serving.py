@@ -9,9 +9,9 @@ from typing import Any
 
 from anyio.to_thread import run_sync
 
-from peerwatch.errors import PeerwatchError, UsageError
+from peerwatch.errors import PeerwatchError, RunError, UsageError
 from peerwatch.progress import Progress
-from peerwatch.readable import shown
+from peerwatch.readable import shown, why_unwritable
 from peerwatch.runtime import runner
 from peerwatch.runtime.assembly import AuditFrom
 from peerwatch.runtime.deadline import Deadline
@@ -53,7 +53,7 @@ async def serve(
         service = Service(settings, directory, console.urgent)
         service.workers = await stack.enter_async_context(Workers(layers, settings.serve.workers))
         service.sweeps = Sweeps(service.workers)
-        service.explanations = await run_sync(_explanations, service.explanations_path)
+        service.explanations = await run_sync(_explanations, service.explanations_path, directory)
         stack.callback(service.explanations.close)
         names = names_of(listener, settings.serve.hosts)
         app = await run_sync(partial(application, service, hosts=names, token=token))
@@ -105,12 +105,23 @@ def _stop(service: Service, server: Server) -> None:
     server.should_exit = True
 
 
-def _explanations(path: Path) -> ExplanationStore:
+def _explanations(path: Path, directory: Path) -> ExplanationStore:
+    if path.parent == directory:
+        _make(directory)
+    elif path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"cannot use sqlite:{shown(path)}: {why_unwritable(path, OSError())}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)  # the run looks at the state directory later
         return ExplanationStore(path)
+    except RunError as error:
+        raise UsageError(str(error)) from None
+
+
+def _make(directory: Path) -> None:
+    """Make a state directory that is not there; the run looks at it later."""
+    try:
+        directory.mkdir(exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot use the state directory {shown(path.parent)}: {error.strerror}") from None
+        raise UsageError(f"cannot use the state directory {shown(directory)}: {error.strerror}") from None
 
 
 async def _directory(settings: Settings, stack: AsyncExitStack) -> Path:
@@ -124,10 +135,7 @@ async def _directory(settings: Settings, stack: AsyncExitStack) -> Path:
 
 def _token(settings: Settings, directory: Path, announce: Callable[[str], None]) -> str:
     if settings.serve.token_file is None:
-        try:
-            directory.mkdir(exist_ok=True)  # the run looks at it later
-        except OSError as error:
-            raise UsageError(f"cannot use the state directory {shown(directory)}: {error.strerror}") from None
+        _make(directory)
     path = Path(settings.serve.token_file or directory / "token")
     token = token_in(path)
     announce(f"requests need the bearer token in {path}")
