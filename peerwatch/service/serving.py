@@ -11,7 +11,7 @@ from anyio.to_thread import run_sync
 
 from peerwatch.errors import PeerwatchError, UsageError
 from peerwatch.progress import Progress
-from peerwatch.readable import shown
+from peerwatch.readable import shown, why_unwritable
 from peerwatch.runtime import runner
 from peerwatch.runtime.assembly import AuditFrom
 from peerwatch.runtime.deadline import Deadline
@@ -53,7 +53,7 @@ async def serve(
         service = Service(settings, directory, console.urgent)
         service.workers = await stack.enter_async_context(Workers(layers, settings.serve.workers))
         service.sweeps = Sweeps(service.workers)
-        service.explanations = await run_sync(_explanations, service.explanations_path)
+        service.explanations = await run_sync(_explanations, service.explanations_path, settings.serve.store)
         stack.callback(service.explanations.close)
         names = names_of(listener, settings.serve.hosts)
         app = await run_sync(partial(application, service, hosts=names, token=token))
@@ -105,7 +105,9 @@ def _stop(service: Service, server: Server) -> None:
     server.should_exit = True
 
 
-def _explanations(path: Path) -> ExplanationStore:
+def _explanations(path: Path, store: str | None) -> ExplanationStore:
+    if store is not None and store.startswith("sqlite:") and (path.is_dir() or not path.parent.is_dir()):
+        raise UsageError(f"serve.store is {store}: {why_unwritable(path, OSError())}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)  # the run looks at the state directory later
         return ExplanationStore(path)
