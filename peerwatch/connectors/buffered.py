@@ -38,6 +38,7 @@ class BufferedSink:
         self._disposable = disposable
         self._waiting: deque[Sequence[Record]] = deque()
         self._count = 0
+        self._written = 0
         self._wanted = 0
         """How many wait for something to have been written."""
         self._changed = anyio.Event()
@@ -132,7 +133,8 @@ class BufferedSink:
             SinkError: something could not be written.
         """
         self._raise_failure()
-        while self._count:
+        through = self._written + self._count  # more may come all the time
+        while self._count and self._written < through:
             await self._wait()
             self._raise_failure()
 
@@ -173,4 +175,5 @@ class BufferedSink:
                 self._count = 0
             else:
                 self._count -= len(records)
+                self._written += len(records)
             self._change()

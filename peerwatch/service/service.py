@@ -40,7 +40,7 @@ RETENTION_SECONDS: Final = 60.0
 """How often what is too old is removed from the store."""
 STATUS_SECONDS: Final = 1.0
 SETTLE_SECONDS: Final = 1.0
-"""How long a query waits for what has just been judged to be in the store."""
+"""How often a query that waits for what has just been judged looks whether the store is still there."""
 STORE: Final = "the service's decisions"
 
 
@@ -192,9 +192,13 @@ class Service:
             Problem: the store does not answer, or the run has not begun yet.
             SinkError: the store could not be written.
         """
-        if self._buffer is not None:
-            with anyio.move_on_after(SETTLE_SECONDS):  # a server may be away, and yet be read
+        waits = self._buffer is not None
+        while (
+            waits and self._buffer is not None and self._buffer.server().away is None
+        ):  # it may be away, and yet be read
+            with anyio.move_on_after(SETTLE_SECONDS):
                 await self._buffer.settle()
+                waits = False
         return await self.labelled(await self.store.decisions(query))
 
     async def labelled(self, decisions: list[StoredDecision]) -> list[StoredDecision]:

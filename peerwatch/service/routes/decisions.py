@@ -23,7 +23,9 @@ AMOUNT: Final = r"^[0-9+.]"
 Seq = Annotated[int, Path(ge=1, le=2**62, description="The number of an event.")]
 Bound = Annotated[int | None, Query(ge=0, le=2**62, description="The number of an event.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
-Time = Annotated[str | None, Query(max_length=40, pattern=TIME, description="A time, as events have them.")]
+Time = Annotated[
+    str | None, Query(max_length=40, json_schema_extra={"pattern": TIME}, description="A time, as events have them.")
+]
 
 
 class DecisionPage(msgspec.Struct, frozen=True):
@@ -50,7 +52,9 @@ async def list_decisions(
     since: Time = None,
     until: Time = None,
     severity: Literal["warning", "critical", "emergency"] | None = None,
-    min_amount: Annotated[str | None, Query(max_length=400, pattern=AMOUNT, description="The least amount.")] = None,
+    min_amount: Annotated[
+        str | None, Query(max_length=400, description="The least amount.", json_schema_extra={"pattern": AMOUNT})
+    ] = None,
     order: Annotated[Literal["asc", "desc"], Query(description="The oldest first, or the newest.")] = "asc",
 ) -> Response:
     """Decisions by number, user, time and severity."""
