@@ -50,6 +50,7 @@ def test_every_route_is_described(tmp_path: Path) -> None:
     """With all that it may answer; every reference leads somewhere; a token is asked for only where one is needed."""
     write_logs(tmp_path)
     with served(tmp_path) as service:
+        service.until_ready()  # from then on it answers to signals
         found = service.get("/openapi.json")
         text = json.dumps(found)
         assert service.stop() == 0
