@@ -4,6 +4,7 @@ PeerwatchError
  +- BadEvent        a line is not an event; it is rejected and the run goes on
  +- BadInput        a parameter or value is invalid; also a ValueError
  +- UsageError      the command, the config, a header or a file cannot be used; exit 2, nothing written
+ |   +- LeakError       a test would say nothing, because the model has seen its rows or is given its labels
  +- RunError        the run had to stop; exit 1
      +- StrictError     a line was rejected while --strict was set
      +- SourceError     a log became unreadable
@@ -26,6 +27,10 @@ class BadInput(PeerwatchError, ValueError):  # noqa: N818 (named for the value t
 
 class UsageError(PeerwatchError):
     """The request cannot be carried out as given. Nothing has been written."""
+
+
+class LeakError(UsageError):
+    """Training or test data that would make every figure worthless. The message says what leaks."""
 
 
 class RunError(PeerwatchError):
