@@ -67,8 +67,10 @@ class BoostedTrees:
             looked.append((row[inner] * len(self._roots) + tree[inner]) * width + self._source[self._feature[at[inner]]])
             at = self._stepped(rows, row, at)
         before = self._value[at]
-        pairs = np.unique(np.concatenate(looked)) if looked else np.empty(0, np.int64)
-        pair, column = np.divmod(pairs, width)
+        is_looked = np.zeros(len(at) * width, np.bool_)
+        for each in looked:
+            is_looked[each] = True
+        pair, column = np.divmod(np.flatnonzero(is_looked), width)
         changed = self._walked_with(rows, other, pair // len(self._roots), self._roots[pair % len(self._roots)], column)
         np.add.at(effect, (pair // len(self._roots), column), before[pair] - self._value[changed])
         return effect

@@ -1,6 +1,7 @@
 """A session model for programs: fit, save, load, and judge sessions one by one, in batches, or from a CSV file."""
 
 import csv
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypedDict
@@ -9,7 +10,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from peerwatch.errors import BadInput, UsageError
-from peerwatch.readable import shown
+from peerwatch.readable import shown, why_unwritable
 from peerwatch.sessions import leaks
 from peerwatch.sessions.boosted_trees import BoostedTrees, is_boosted
 from peerwatch.sessions.columns import (
@@ -38,7 +39,7 @@ REASONS: Final = 3
 LEAST_EFFECT: Final = 1e-9
 FEW: Final = 64
 """Up to so many sessions, walking all trees at once is quicker than scikit-learn."""
-AT_ONCE: Final = 200
+AT_ONCE: Final = 100
 """Flagged sessions whose reasons are looked for at once, which bounds the memory."""
 COLUMNS: Final = ("session_id", "is_anomaly", "probability", "confidence", "reasons")
 
@@ -130,7 +131,7 @@ class SessionModel:
         self._pipeline, self.calibration, self.schema = parts.pipeline, parts.calibration, schema
         self._typical, self.facts = parts.typical, parts.facts
         self._rows, self._users = leaks.row_digests(table), leaks.user_digests(table)
-        self.unseen, self.bad, self.notes = (parts.unseen, labels), table.bad, raw.notes
+        self.unseen, self.trained_on, self.bad, self.notes = (parts.unseen, labels), table, table.bad, raw.notes
         self._prepare()
         return self
 
@@ -195,7 +196,7 @@ class SessionModel:
         """
         scores = self.judge(read_sessions(Path(path)))
         if output is not None:
-            write_predictions(scores, Path(output))
+            write_text(predictions(scores), Path(output))
         return scores
 
     def judge(self, raw: RawSessions, *, reasons: bool = True) -> SessionScores:
@@ -318,23 +319,29 @@ def with_labels(raw: RawSessions, schema: Schema, labels: Mask | None) -> tuple[
     return table, labels[[place[line] for line in table.lines]]
 
 
-def write_predictions(scores: SessionScores, output: Path) -> None:
-    """Write verdicts as CSV.
+def predictions(scores: SessionScores) -> str:
+    """The verdicts as CSV with a header line."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for result in scores.results():
+        writer.writerow([
+            result["session_id"], int(result["is_anomaly"]), result["probability"], result["confidence"],
+            "; ".join(result["reasons"]),
+        ])  # fmt: skip
+    return out.getvalue()
+
+
+def write_text(text: str, output: Path) -> None:
+    """Write a file.
 
     Raises:
-        UsageError: the file cannot be written.
+        UsageError: it cannot be written.
     """
     try:
-        with output.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            for result in scores.results():
-                writer.writerow([
-                    result["session_id"], int(result["is_anomaly"]), result["probability"], result["confidence"],
-                    "; ".join(result["reasons"]),
-                ])  # fmt: skip
+        output.write_text(text, "utf-8", newline="")
     except OSError as error:
-        raise UsageError(f"cannot write {shown(output)}: {error.strerror}") from None
+        raise UsageError(f"cannot write {shown(output)}: {why_unwritable(output, error)}") from None
 
 
 def write_bad_rows(bad: Sequence[BadRow], output: Path) -> None:
@@ -343,10 +350,6 @@ def write_bad_rows(bad: Sequence[BadRow], output: Path) -> None:
     Raises:
         UsageError: the file cannot be written.
     """
-    try:
-        with output.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(BadRow._fields)
-            writer.writerows(bad)
-    except OSError as error:
-        raise UsageError(f"cannot write {shown(output)}: {error.strerror}") from None
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([BadRow._fields, *bad])
+    write_text(out.getvalue(), output)
