@@ -64,7 +64,9 @@ class BoostedTrees:
         at, looked = self._roots[tree], []
         for _ in range(self._depth):
             inner = ~self._is_leaf[at]
-            looked.append((row[inner] * len(self._roots) + tree[inner]) * width + self._source[self._feature[at[inner]]])
+            looked.append(
+                (row[inner] * len(self._roots) + tree[inner]) * width + self._source[self._feature[at[inner]]]
+            )
             at = self._stepped(rows, row, at)
         before = self._value[at]
         is_looked = np.zeros(len(at) * width, np.bool_)

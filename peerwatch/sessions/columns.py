@@ -106,6 +106,11 @@ class RawSessions:
         """The number of rows that are not bad so far."""
         return len(self.lines)
 
+    def taken(self, rows: Sequence[int]) -> "RawSessions":
+        """Some of the rows."""
+        columns = {name: [values[row] for row in rows] for name, values in self.columns.items()}
+        return RawSessions(self.name, columns, [self.lines[row] for row in rows], self.bad, self.notes)
+
 
 @dataclass
 class SessionTable:
@@ -231,7 +236,7 @@ def known_name(given: str) -> str:
 
 def schema_of(raw: RawSessions, *, leave_out: Iterable[str] = ()) -> Schema:
     """What the columns of a table are: those that are known, and others by their values."""
-    numbers, categories, ignored = [], [], []
+    numbers, categories, ignored = list[str](), list[str](), list[str]()
     for name, values in raw.columns.items():
         if name in leave_out or name in {USER, SESSION, TIME}:
             continue
@@ -263,9 +268,7 @@ def sessions_of(raw: RawSessions, schema: Schema, *, unique: bool = True) -> Ses
     if unique:
         _set_repeats_apart(user, session, reasons)
     bad = [BadRow(raw.lines[row], session[row], reasons[row]) for row in sorted(reasons)]
-    table = SessionTable(
-        numbers, categories, seconds, wall, day, user, session, list(raw.lines), [], schema.has_time
-    )
+    table = SessionTable(numbers, categories, seconds, wall, day, user, session, list(raw.lines), [], schema.has_time)
     if reasons:
         kept = np.ones(count, np.bool_)
         kept[list(reasons)] = False
@@ -339,7 +342,7 @@ def _numbers(raw: RawSessions, name: str, reasons: dict[int, str]) -> Floats:
     found = np.full(len(values), np.nan)
     for row, value in enumerate(values):
         number = _as_number(value) if not isinstance(value, str) or "n" not in value.lower() else None
-        if number is None or number != number:  # noqa: PLR0124 (NaN)
+        if number is None or math.isnan(number):
             if not is_missing(value):
                 reasons.setdefault(row, f'"{name}" is {_quoted(value)}; expected a number')
         elif counts and number < 0:
@@ -453,4 +456,4 @@ def _set_repeats_apart(user: Texts, session: Texts, reasons: dict[int, str]) -> 
 
 def _quoted(value: Any) -> str:
     text = _str(value)
-    return f'"{text[:40]}{"…" if len(text) > 40 else ""}"'
+    return f'"{text[:40]}{"..." if len(text) > 40 else ""}"'

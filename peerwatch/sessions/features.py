@@ -75,8 +75,8 @@ class Derived:
     def date(self) -> Any:
         """The day as numpy's type; NaT where unknown."""
         days = np.where(np.isnan(self.table.day), np.nan, self.table.day // DAY)
-        return np.array([np.datetime64("NaT") if day != day else np.datetime64(int(day), "D") for day in days.tolist()],
-                        "datetime64[D]")  # fmt: skip
+        whole = np.where(np.isnan(days), 0, days).astype(np.int64).astype("datetime64[D]")
+        return np.where(np.isnan(days), np.datetime64("NaT"), whole)
 
     @cached_property
     def month(self) -> Floats:
@@ -101,6 +101,9 @@ class Derived:
         texts = self.table.text("screen_size").tolist()
         return np.array([known.get(text) or known.setdefault(text, screen_of(text)) for text in texts]).reshape(-1, 2).T
 
+    def risks(self) -> Floats:
+        """How many of the risk flags are 1."""
+        return np.asarray(np.nansum([self.feature(name) for name in RISKS], axis=0))
 
     def _is(self, column: str, values: set[str]) -> Floats:
         texts = self.table.text(column).tolist()
@@ -113,7 +116,7 @@ class Derived:
 
 def screen_of(text: str) -> tuple[float, float]:
     """Width and height of a screen such as `1920x1080`; NaN if it is none."""
-    wide, _, tall = text.replace("×", "x").partition("x")
+    wide, _, tall = text.replace("\u00d7", "x").partition("x")
     if wide.strip().isdecimal() and tall.strip().isdecimal() and len(text) < 20:
         return float(wide), float(tall)
     return np.nan, np.nan
@@ -201,13 +204,19 @@ FEATURES: Final = (
     SessionFeature("keys_per_second", "rate", "keys a second", lambda d: ratio(d["keyboard_events"], d.seconds)),
     SessionFeature("events_per_second", "rate", "all events a second", lambda d: ratio(d.total, d.seconds)),
     SessionFeature("amount_per_second", "rate", "paid a second", lambda d: ratio(d["transaction_amount"], d.seconds)),
-    SessionFeature("mouse_per_second", "rate", "mouse movement a second", lambda d: ratio(d["mouse_movement"], d.seconds)),
+    SessionFeature(
+        "mouse_per_second", "rate", "mouse movement a second",
+        lambda d: ratio(d["mouse_movement"], d.seconds),
+    ),
     SessionFeature("pages_per_minute", "rate", "pages a minute", lambda d: ratio(60 * d["page_views"], d.seconds)),
     SessionFeature("click_share", "ratio", "clicks among all events", lambda d: d.share(0)),
     SessionFeature("scroll_share", "ratio", "scrolls among all events", lambda d: d.share(1)),
     SessionFeature("touch_share", "ratio", "touches among all events", lambda d: d.share(2)),
     SessionFeature("key_share", "ratio", "keys among all events", lambda d: d.share(3)),
-    SessionFeature("mouse_per_click", "ratio", "mouse movement a click", lambda d: ratio(d["mouse_movement"], d["click_events"])),
+    SessionFeature(
+        "mouse_per_click", "ratio", "mouse movement a click",
+        lambda d: ratio(d["mouse_movement"], d["click_events"]),
+    ),
     SessionFeature("clicks_per_page", "ratio", "clicks a page", lambda d: ratio(d["click_events"], d["page_views"])),
     SessionFeature("seconds_per_page", "ratio", "seconds a page", lambda d: ratio(d.seconds, d["page_views"])),
     SessionFeature("forms_per_page", "ratio", "forms a page", lambda d: ratio(d["form_submissions"], d["page_views"])),
@@ -219,27 +228,57 @@ FEATURES: Final = (
         "page_to_session", "ratio", "seconds on the page to those of the session",
         lambda d: ratio(d["time_on_page"], d["session_duration"]),
     ),
-    SessionFeature("session_efficiency", "efficiency", "events to the root of the seconds", lambda d: ratio(d.total, np.sqrt(d.seconds))),
-    SessionFeature("click_efficiency", "efficiency", "paid a click", lambda d: ratio(d["transaction_amount"], d["click_events"])),
-    SessionFeature("event_efficiency", "efficiency", "paid an event", lambda d: ratio(d["transaction_amount"], d.total)),
+    SessionFeature(
+        "session_efficiency", "efficiency", "events to the root of the seconds",
+        lambda d: ratio(d.total, np.sqrt(d.seconds)),
+    ),
+    SessionFeature(
+        "click_efficiency", "efficiency", "paid a click",
+        lambda d: ratio(d["transaction_amount"], d["click_events"]),
+    ),
+    SessionFeature(
+        "event_efficiency", "efficiency", "paid an event",
+        lambda d: ratio(d["transaction_amount"], d.total),
+    ),
     SessionFeature(
         "conversion_efficiency", "efficiency", "conversion among visits that did not end at once",
         lambda d: d["conversion_rate"] * (1 - d["bounce_rate"]),
     ),
-    SessionFeature("interaction_diversity", "diversity", "entropy of the kinds of events, in bits", lambda d: _entropy(d.events, d.total)),
-    SessionFeature("kinds_of_events", "diversity", "how many kinds of events there were", lambda d: _kinds(d.events, d.total)),
-    SessionFeature("dominance", "diversity", "share of the most frequent kind of events", lambda d: _dominance(d.events, d.total)),
+    SessionFeature(
+        "interaction_diversity", "diversity", "entropy of the kinds of events, in bits",
+        lambda d: _entropy(d.events, d.total),
+    ),
+    SessionFeature(
+        "kinds_of_events", "diversity", "how many kinds of events there were",
+        lambda d: _kinds(d.events, d.total),
+    ),
+    SessionFeature(
+        "dominance", "diversity", "share of the most frequent kind of events",
+        lambda d: _dominance(d.events, d.total),
+    ),
     SessionFeature(
         "consistency", "consistency", "1 if all kinds of events are equally many, towards 0 the more they differ",
         lambda d: _consistency(d.events, d.total),
     ),
     SessionFeature("is_mobile", "device", "1 on a mobile device", lambda d: d.mobile),
     SessionFeature("touches_on_mobile", "device", "touches, 0 elsewhere", lambda d: d["touch_events"] * d.mobile),
-    SessionFeature("touches_elsewhere", "device", "touches on what is not mobile", lambda d: d["touch_events"] * (1 - d.mobile)),
-    SessionFeature("mouse_on_mobile", "device", "mouse movement on a mobile device, which has no mouse", lambda d: d["mouse_movement"] * d.mobile),
-    SessionFeature("mouse_elsewhere", "device", "mouse movement on what is not mobile", lambda d: d["mouse_movement"] * (1 - d.mobile)),
+    SessionFeature(
+        "touches_elsewhere", "device", "touches on what is not mobile",
+        lambda d: d["touch_events"] * (1 - d.mobile),
+    ),
+    SessionFeature(
+        "mouse_on_mobile", "device", "mouse movement on a mobile device, which has no mouse",
+        lambda d: d["mouse_movement"] * d.mobile,
+    ),
+    SessionFeature(
+        "mouse_elsewhere", "device", "mouse movement on what is not mobile",
+        lambda d: d["mouse_movement"] * (1 - d.mobile),
+    ),
     SessionFeature("keys_on_mobile", "device", "keys on a mobile device", lambda d: d["keyboard_events"] * d.mobile),
-    SessionFeature("motion_elsewhere", "device", "device movement of what is not mobile", lambda d: d["device_motion"] * (1 - d.mobile)),
+    SessionFeature(
+        "motion_elsewhere", "device", "device movement of what is not mobile",
+        lambda d: d["device_motion"] * (1 - d.mobile),
+    ),
     SessionFeature("screen_width", "device", "pixels", lambda d: d.screen[0]),
     SessionFeature("screen_area", "device", "thousand pixels", lambda d: d.screen[0] * d.screen[1] / 1000),
     SessionFeature("screen_aspect", "device", "width to height", lambda d: ratio(d.screen[0], d.screen[1])),
@@ -249,7 +288,10 @@ FEATURES: Final = (
     ),
     SessionFeature("no_events", "risk", "1 without any event", lambda d: flag(d.total == 0, d.total)),
     SessionFeature("no_clicks", "risk", "1 without a click", lambda d: flag(d["click_events"] == 0, d["click_events"])),
-    SessionFeature("no_keys", "risk", "1 without a key", lambda d: flag(d["keyboard_events"] == 0, d["keyboard_events"])),
+    SessionFeature(
+        "no_keys", "risk", "1 without a key",
+        lambda d: flag(d["keyboard_events"] == 0, d["keyboard_events"]),
+    ),
     SessionFeature("very_short", "risk", "1 up to 10 seconds", lambda d: flag(d.seconds <= SHORT, d.seconds)),
     SessionFeature("very_long", "risk", "1 from 600 seconds on", lambda d: flag(d.seconds >= LONG, d.seconds)),
     SessionFeature(
@@ -268,14 +310,14 @@ FEATURES: Final = (
             d["transaction_amount"], d["click_events"],
         ),
     ),
-    SessionFeature("risk_flags", "risks", "how many of the risk flags are 1", lambda d: np.nansum([d.feature(name) for name in RISKS], axis=0)),
+    SessionFeature("risk_flags", "risks", "how many of the risk flags are 1", lambda d: d.risks()),
 )  # fmt: skip
 """Every feature but those of the user's own past."""
 
 _MAKERS: Final = {feature.name: feature.make for feature in FEATURES}
 GROUPS: Final = {**{feature.name: feature.group for feature in FEATURES}, **dict.fromkeys(own_past.NAMES, "own past")}
 """The group of each feature."""
-RISKS: Final = tuple(feature.name for feature in FEATURES if feature.group == "risk")
+RISKS: Final[tuple[str, ...]] = tuple(feature.name for feature in FEATURES if feature.group == "risk")
 _MEASURED: Final = dict(zip(own_past.MEASURES, (
     "all events", "clicks", "scrolls", "touches", "keys", "the seconds", "the amount", "the mouse movement",
 ), strict=True))  # fmt: skip

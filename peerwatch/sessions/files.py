@@ -1,8 +1,8 @@
 """Trained session models as files, which hold numbers and no code.
 
 A model is a zip archive of two members: `model.skops`, scikit-learn's pipeline and what belongs to it without a pickle,
-and `envelope.json`, which says what the model is, what made it, and one SHA-256 over all of it. Nothing is loaded before
-version, digest, libraries and types have been checked.
+and `envelope.json`, which says what the model is, what made it, and one SHA-256 over all of it. Nothing is loaded
+before version, digest, libraries and types have been checked.
 """
 
 import zipfile
@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from peerwatch.durable import replace_file
+from peerwatch.durable import DurableFile, replace_file
 from peerwatch.errors import UsageError
 from peerwatch.readable import shown
 from peerwatch.sessions.columns import Schema
@@ -77,9 +77,13 @@ def save_state(path: Path, envelope: SessionEnvelope, state: dict[str, Any]) -> 
         for name, content in ((ENVELOPE, sealed), (MODEL, held)):
             archive.writestr(zipfile.ZipInfo(name), content)  # with the time of no day: the same model, the same bytes
     try:
-        replace_file(path, lambda file: file.write(whole.getvalue()))
+        replace_file(path, lambda file: _fill(file, whole.getvalue()))
     except OSError as error:
         raise UsageError(f"cannot write the model {shown(path)}: {error.strerror}") from None
+
+
+def _fill(file: DurableFile, content: bytes) -> None:
+    file.write(content)
 
 
 def described(model: str, columns: Schema, calibration: Calibration, facts: dict[str, Any]) -> SessionEnvelope:
@@ -117,29 +121,23 @@ def load_state(path: Path) -> tuple[SessionEnvelope, dict[str, Any]]:
 
     try:
         strange = sorted(set(get_untrusted_types(data=held)) - set(TRUSTED))
-        if strange:
-            raise UsageError(f"{shown(path)} holds objects of {', '.join(strange)}, which no session model consists of")
-        state = loads(held, trusted=list(TRUSTED))
-        check_trees(state)
-    except UsageError:
-        raise
+        state: dict[str, Any] = {} if strange else loads(held, trusted=list(TRUSTED))
+        if state:
+            check_trees(state)
     except Exception as error:  # whatever skops, zipfile and the classes say to what fits no longer
         raise UsageError(f"{shown(path)} cannot be loaded ({type(error).__name__}: {_line(error)})") from error
+    if strange:
+        raise UsageError(f"{shown(path)} holds objects of {', '.join(strange)}, which no session model consists of")
     return envelope, state
 
 
 def _read(path: Path) -> tuple[SessionEnvelope, bytes]:
+    if path.exists() and not S_ISREG(path.stat().st_mode):  # zipfile would read a device without end
+        raise UsageError(f"{shown(path)} is not a regular file")
     try:
-        if not S_ISREG(path.stat().st_mode):
-            raise UsageError(f"{shown(path)} is not a regular file")
         with zipfile.ZipFile(path) as archive:
             raw, held = (_member(archive, name) for name in (ENVELOPE, MODEL))
-        kind = msgspec.json.decode(raw)
-        if kind["format"] == SESSION_FORMAT and kind["version"] != SESSION_VERSION:
-            raise UsageError(
-                f"{shown(path)}: its format is version {kind['version']}, this peerwatch reads {SESSION_VERSION}; train"
-                " it again"
-            )
+        _check_version(msgspec.json.decode(raw), path)
         envelope = msgspec.json.decode(raw, type=SessionEnvelope)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise UsageError(f"cannot read the model {shown(path)}: {error.strerror}") from None
@@ -153,6 +151,14 @@ def _read(path: Path) -> tuple[SessionEnvelope, bytes]:
     if envelope.format != SESSION_FORMAT or _digest(envelope, held) != envelope.digest:
         raise UsageError(f"{shown(path)} has been changed or damaged since it was saved: its digest does not fit")
     return envelope, held
+
+
+def _check_version(envelope: Any, path: Path) -> None:
+    if envelope["format"] == SESSION_FORMAT and envelope["version"] != SESSION_VERSION:
+        raise UsageError(
+            f"{shown(path)}: its format is version {envelope['version']}, this peerwatch reads {SESSION_VERSION}; train"
+            " it again"
+        )
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:

@@ -1,6 +1,6 @@
 """Seeded sessions in which an anomaly looks like a heavy session, and only the habits of its user give it away.
 
-Every user has habits: how much of everything, at which time of day, from which city, with which browser. About a quarter
+Every user has habits: how much of everything, at which time of day, from which city, with which browser. About a third
 are heavy users. An anomaly is a session of a heavy user in somebody else's account. So a model that looks at sessions
 alone finds the heavy ones, among which most are normal; one that knows the user's past finds the strangers.
 """
@@ -18,16 +18,17 @@ from peerwatch.readable import shown
 
 FIRST: Final = np.datetime64("2024-01-01T00:00:00", "s")
 DAYS: Final = 120
-SESSIONS_PER_USER: Final = 20
-HEAVY: Final = 0.30
+SESSIONS_PER_USER: Final = 25
+HEAVY: Final = 0.32
 """The share of heavy users."""
-HEAVIER: Final = 1.8
+HEAVIER: Final = 3.0
 """The logarithm of how much heavier they are."""
-HABITS: Final = 0.40
+HABITS: Final = 0.45
 """How much users differ in each measure, as a standard deviation of logarithms; `WITHIN` is how much a user's do."""
-WITHIN: Final = 0.45
-HOURS: Final = 3.0
-FAITHFUL: Final = 0.8
+WITHIN: Final = 0.5
+HOURS: Final = 3.5
+"""How far a user's sessions lie from the usual time of day, as a standard deviation."""
+FAITHFUL: Final = 0.65
 """The share of sessions from the user's own city, and with the user's own browser."""
 CITIES: Final = ("Delhi", "Mumbai", "Bangalore", "Kolkata", "Indore", "Unknown")
 BROWSERS: Final = ("Chrome", "Firefox", "Safari", "Edge")
@@ -95,7 +96,7 @@ def sessions(order: SessionOrder) -> Iterator[list[str]]:
         who_is, on_mobile = int(user[row]), bool(mobile[user[row]])
         clicks, scrolls, touches, keys = counts[row].tolist()
         yield [
-            f"user_{who_is}", f"session_{order.seed}_{number}", stamps[row].replace("T", " "),
+            f"user_{order.users_seed}_{who_is}", f"session_{order.seed}_{number}", stamps[row].replace("T", " "),
             "Mobile" if on_mobile else "PC", str(clicks), str(scrolls), str(touches if on_mobile else 0), str(keys),
             f"{max(1.0, amounts[row, 4]):.0f}", f"{amounts[row, 5]:.2f}", str(0 if on_mobile else int(mouse[row])),
             SCREENS[not on_mobile][int(screen[who_is])], BROWSERS[agent[row]], LANGUAGES[language[who_is]],

@@ -42,7 +42,9 @@ class LeakReport(NamedTuple):
             LeakError: there is one.
         """
         if self.leaks:
-            raise LeakError(f"{'; '.join(self.leaks)}. Figures from this say nothing; --allow-leak computes them anyway")
+            raise LeakError(
+                f"{'; '.join(self.leaks)}. Figures from this say nothing; --allow-leak computes them anyway"
+            )
 
 
 def row_digests(table: SessionTable, *, with_session: bool = False) -> Digests:
@@ -53,8 +55,7 @@ def row_digests(table: SessionTable, *, with_session: bool = False) -> Digests:
         columns.append(table.session)
     texts = zip(*(column.tolist() for column in columns), strict=True)
     return _digests(
-        row.tobytes() + "\0".join(text).encode(errors="surrogatepass")
-        for row, text in zip(numbers, texts, strict=True)
+        row.tobytes() + "\0".join(text).encode(errors="surrogatepass") for row, text in zip(numbers, texts, strict=True)
     )
 
 
@@ -73,8 +74,8 @@ def shared(test: SessionTable, rows: Digests, users: Digests, name: str) -> Leak
         leaks.append(f"{count:,} of the {len(test):,} rows of {name} are rows that the model was trained on")
     elif count:
         warnings.append(
-            f"{count:,} of the {len(test):,} rows of {name} are as rows that the model was trained on; there are so many"
-            " equal rows that this may be a coincidence"
+            f"{count:,} of the {len(test):,} rows of {name} are as rows that the model was trained on; so many rows are"
+            " equal that this may be a coincidence"
         )
     known = int(np.isin(user_digests(test), users).sum())
     if known:
@@ -88,7 +89,7 @@ def shared(test: SessionTable, rows: Digests, users: Digests, name: str) -> Leak
 def is_seen(test: SessionTable, users: Digests) -> Mask:
     """Which rows are of users that the model was trained on, or of no user."""
     each = _digests(user.encode(errors="surrogatepass") for user in test.user.tolist())
-    return np.isin(each, users) | (test.user == "")
+    return np.asarray(np.isin(each, users) | (test.user == ""), np.bool_)
 
 
 def telling_columns(table: SessionTable, labels: Mask, name: str) -> LeakReport:
@@ -98,7 +99,9 @@ def telling_columns(table: SessionTable, labels: Mask, name: str) -> LeakReport:
     leaks = []
     for column, values in _columns(table):
         if (share := _balanced_accuracy(values, labels)) >= TELLING:
-            leaks.append(f'the column "{column}" of {name} gives the label away: alone it tells {share:.1%} of each class')
+            leaks.append(
+                f'the column "{column}" of {name} gives the label away: alone it tells {share:.1%} of each class'
+            )
     return LeakReport(leaks, [])
 
 
@@ -109,9 +112,14 @@ def unexplained(area: float, labels: Mask, name: str) -> LeakReport:
     if area - 0.5 > 3 * error and area >= 0.55:
         return LeakReport([], [])
     return LeakReport(
-        [], [f"no feature explains the labels of {name}: on unseen rows the area under the ROC curve is {area:.3f},"
-             " which is chance; a good figure from this data is memory"],
-    )  # fmt: skip
+        [],
+        [
+            (
+                f"no feature explains the labels of {name}: on unseen rows the area under the ROC curve is {area:.3f},"
+                " which is chance; a good figure from this data is memory"
+            )
+        ],
+    )
 
 
 def _columns(table: SessionTable) -> Iterator[tuple[str, Floats]]:

@@ -34,7 +34,10 @@ class SessionAutoencoder(BaseEstimator):  # type: ignore[misc] # scikit-learn ha
         from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
 
         self.network_ = MLPRegressor(
-            hidden_layer_sizes=tuple(self.hidden), max_iter=self.epochs, alpha=self.alpha, random_state=self.random_state
+            hidden_layer_sizes=tuple(self.hidden),
+            max_iter=self.epochs,
+            alpha=self.alpha,
+            random_state=self.random_state,
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is the user's choice
@@ -81,7 +84,8 @@ SESSION_MODELS: Final[Mapping[str, SessionModelKind]] = {
         {"max_iter": 400, "learning_rate": 0.03, "max_depth": 5, "max_features": 0.3, "min_samples_leaf": 10,
          "l2_regularization": 1.0, "early_stopping": False},
         {"max_iter": [200, 300, 400, 600], "learning_rate": [0.02, 0.03, 0.05, 0.08], "max_depth": [3, 5, 7],
-         "max_features": [0.2, 0.3, 0.5, 1.0], "min_samples_leaf": [5, 10, 20, 40], "l2_regularization": [0.1, 1.0, 5.0]},
+         "max_features": [0.2, 0.3, 0.5, 1.0], "min_samples_leaf": [5, 10, 20, 40],
+         "l2_regularization": [0.1, 1.0, 5.0]},
         supervised=True,
     ),
     "random_forest": SessionModelKind(

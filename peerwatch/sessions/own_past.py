@@ -107,7 +107,7 @@ def compared(table: SessionTable, past: PastSessions, counts: Mask | None = None
     Sessions that do not `count` belong to no past either, which leaves out those known to be anomalous.
     """
     new = remembered(table)
-    names, number = [], np.full(len(table), -1)
+    names, number = list[str](), np.full(len(table), -1)
     found: dict[str, int] = {"": -1}
     for row, name in enumerate(table.user.tolist()):
         place = found.get(name)

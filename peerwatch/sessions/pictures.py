@@ -62,7 +62,7 @@ def draw(
 
 
 def importance(model: SessionModel, table: SessionTable, score: Floats) -> dict[str, float]:
-    """By how much each feature moves the score on average, the most important first: the highest scores are looked at."""
+    """By how much each feature moves the score on average over the highest scores, the most important first."""
     some = np.sort(np.argsort(-score, kind="stable")[:MOST_ROWS])
     matrix = model.features_of(table)[some]
     moved = np.concatenate([

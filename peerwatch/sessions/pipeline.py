@@ -28,8 +28,8 @@ FARTHEST: Final = 5.0
 class SessionFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
     """Turns a table of sessions into numbers: features, columns that are not known, and codes of categories.
 
-    What a column of the result means is in `names_`, and for the categories, which come last, in `categories_`. Features
-    that say nothing about the sessions it is fitted on are left out.
+    What a column of the result means is in `names_`, and for the categories, which come last, in `categories_`.
+    Features that say nothing about the sessions it is fitted on are left out.
     """
 
     def __init__(self, *, own_past: bool = True, without: Sequence[str] = ()) -> None:

@@ -28,7 +28,7 @@ from peerwatch.sessions.columns import (
 )
 from peerwatch.sessions.features import GROUPS
 from peerwatch.sessions.files import described, load_state, save_state
-from peerwatch.sessions.leaks import Digests, LeakReport
+from peerwatch.sessions.leaks import LeakReport
 from peerwatch.sessions.models import kind_of, score
 from peerwatch.sessions.own_past import PastSessions
 from peerwatch.sessions.pipeline import SessionFeatures, behind_features
@@ -78,7 +78,11 @@ class SessionScores:
         rows = zip(*(column.tolist() for column in columns), self.reasons, strict=True)
         return [
             SessionResult(
-                session_id=session, is_anomaly=flagged, probability=round(share, 6), confidence=round(sure, 6), reasons=why
+                session_id=session,
+                is_anomaly=flagged,
+                probability=round(share, 6),
+                confidence=round(sure, 6),
+                reasons=why,
             )
             for session, flagged, share, sure, why in rows
         ]
@@ -175,10 +179,10 @@ class SessionModel:
         Raises:
             BadInput: a value of it cannot be read.
         """
-        found = self.predict_batch([session])[0]
-        if "error" in found:
-            raise BadInput(found["error"])
-        return found
+        scores = self.judge(from_objects([session]))
+        if scores.table.bad:
+            raise BadInput(scores.table.bad[0].reason)
+        return scores.results()[0]
 
     def predict_batch(self, sessions: Sequence[Mapping[str, Any]]) -> list[SessionResult | BadSession]:
         """Judge sessions, in order; what cannot be judged has an `error` instead of a verdict."""

@@ -71,15 +71,17 @@ def as_text(found: SessionFigures) -> str:
     return (
         f"{found.sessions:,} sessions, {found.anomalous:,} of them anomalous, {found.flagged:,} flagged\n"
         + ", ".join(f"{name} {'-' if value is None else f'{value:.3f}'}" for name, value in shares)
-        + f"\n{found.true_positives:,} anomalies found, {found.false_negatives:,} missed, {found.false_positives:,} false"
-        f" alarms, {found.true_negatives:,} passed"
+        + f"\n{found.true_positives:,} anomalies found, {found.false_negatives:,} missed, {found.false_positives:,}"
+        f" false alarms, {found.true_negatives:,} passed"
     )
 
 
 def bad_rows_told(bad: Sequence[BadRow], name: str, total: int) -> str:
     """One sentence about the rows that were set apart."""
     first = bad[0]
-    return f"{len(bad):,} of the {total:,} rows of {name} cannot be used, the first on line {first.line}: {first.reason}"
+    return (
+        f"{len(bad):,} of the {total:,} rows of {name} cannot be used, the first on line {first.line}: {first.reason}"
+    )
 
 
 def write_metrics(path: Path, found: Any) -> None:

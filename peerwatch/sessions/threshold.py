@@ -89,14 +89,14 @@ class Curve(NamedTuple):
 def weights(labels: Mask, expected: float) -> Floats:
     """Weights with which `expected` is the share of anomalies; they sum up to 1."""
     anomalies = labels.sum()
-    return np.where(labels, expected / max(anomalies, 1), (1 - expected) / max(len(labels) - anomalies, 1))
+    return np.asarray(np.where(labels, expected / max(anomalies, 1), (1 - expected) / max(len(labels) - anomalies, 1)))
 
 
 def curve(score: Floats, labels: Mask, weight: Floats) -> Curve:
     """Precision, recall and share at each score that occurs."""
     order = np.argsort(-score, kind="stable")
     ordered = score[order]
-    last = np.append(ordered[1:] != ordered[:-1], True)  # noqa: FBT003 (numpy's)
+    last = np.append(ordered[1:] != ordered[:-1], True)
     hits = np.cumsum(weight[order] * labels[order])[last]
     share = np.cumsum(weight[order])[last]
     return Curve(ordered[last], hits / np.maximum(share, 1e-300), hits / max(hits[-1], 1e-300), share)

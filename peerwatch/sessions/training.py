@@ -226,4 +226,3 @@ def _check(table: SessionTable, labels: Mask | None, kind: SessionModelKind, ord
     for what, share in (("expected share", order.expect), ("contamination", order.contamination)):
         if share is not None and not 0 < share < 1:
             raise BadInput(f"the {what} is {share}; expected a number between 0 and 1")
-

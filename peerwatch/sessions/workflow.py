@@ -1,6 +1,6 @@
 """What the commands do: train a model and say how well it does, evaluate a saved one, judge new sessions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -193,12 +193,7 @@ def _divided(raw: RawSessions, request: TrainingRequest) -> tuple[RawSessions, R
     out = {names[place] for place in drawn[: max(1, round(request.hold_out * len(names)))].tolist()}
     held = [row for row, user in enumerate(users) if user in out]
     kept = [row for row, user in enumerate(users) if user not in out]
-    return _taken(raw, kept), _taken(raw, held)
-
-
-def _taken(raw: RawSessions, rows: Sequence[int]) -> RawSessions:
-    columns = {name: [values[row] for row in rows] for name, values in raw.columns.items()}
-    return RawSessions(raw.name, columns, [raw.lines[row] for row in rows], raw.bad, raw.notes)
+    return raw.taken(kept), raw.taken(held)
 
 
 def _look_for_leaks(raw: RawSessions, request: TrainingRequest) -> tuple[leaks.LeakReport, RawSessions | None]:

@@ -93,7 +93,14 @@ def sessions_train(table: Path, *, label: str | None, test: Path | None, save: P
             parameters=parameters, search=options["search"], seed=options["seed"],
         )  # fmt: skip
     request = workflow.TrainingRequest(
-        table, label, order, options["without"], options["hold_out"], test, options["unseen_users"], options["allow_leak"]
+        table,
+        label,
+        order,
+        options["without"],
+        options["hold_out"],
+        test,
+        options["unseen_users"],
+        options["allow_leak"],
     )
     console = Console(quiet=options["quiet"], bar=True)
     study = workflow.train(request, console)
@@ -112,7 +119,9 @@ def sessions_train(table: Path, *, label: str | None, test: Path | None, save: P
 @sessions.command("evaluate")
 @click.argument("model", type=FILE)
 @click.argument("table", type=FILE, metavar="TEST.csv")
-@click.option("--label", required=True, metavar="COLUMN", help="The column that is 1 in anomalous sessions, 0 in others.")
+@click.option(
+    "--label", required=True, metavar="COLUMN", help="The column that is 1 in anomalous sessions, 0 in others."
+)
 @ALLOW_LEAK
 @UNSEEN
 @METRICS
