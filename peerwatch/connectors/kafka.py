@@ -10,7 +10,7 @@ import msgspec
 from anyio.to_thread import run_sync
 
 from peerwatch.connectors.kafka_client import KafkaClient
-from peerwatch.connectors.records import DECISION, FLAGGED, LEDGER, NOTICE, REJECT, Kind, Record, payload
+from peerwatch.connectors.records import DECISION, FLAGGED, LEDGER, NOTICE, REJECT, SESSION, Kind, Record, payload
 from peerwatch.connectors.store import AT_LEAST_ONCE, EXACTLY_ONCE, StoreContext
 from peerwatch.connectors.stream import Entry
 from peerwatch.errors import SinkError, SourceError, Unavailable, UsageError
@@ -29,6 +29,7 @@ GATHER_SECONDS: Final = 0.01
 """How long a fetch waits for more messages behind the first: a piece costs about the same whatever its size."""
 NAMES: Final[Mapping[Kind, str]] = {
     FLAGGED: "", DECISION: "-decisions", REJECT: "-rejects", NOTICE: "-notices", LEDGER: "-verdicts",
+    SESSION: "-sessions",
 }  # fmt: skip
 """What is appended to the topic's name if a sink takes records of several kinds."""
 

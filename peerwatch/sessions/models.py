@@ -46,7 +46,13 @@ class SessionAutoencoder(BaseEstimator):  # type: ignore[misc] # scikit-learn ha
 
     def score_samples(self, X: Floats) -> Floats:
         """Higher is more normal, as scikit-learn's outlier detectors have it."""
-        return np.asarray(-((X - self.network_.predict(X).reshape(X.shape)) ** 2).mean(axis=1))
+        layer = X
+        weights, biases = self.network_.coefs_, self.network_.intercepts_
+        for number, (weight, bias) in enumerate(zip(weights, biases, strict=True), 1):
+            layer = np.einsum("ij,jk->ik", layer, weight) + bias  # a matrix product sums in an order of its own
+            if number < len(weights):
+                layer = np.maximum(layer, 0)
+        return np.asarray(-((X - layer) ** 2).mean(axis=1))
 
 
 class SessionModelKind(NamedTuple):

@@ -1,6 +1,7 @@
 """How a session differs from the user's own past: from the sessions before it, never from later ones or other users.
 
-A user's past is the last 16 sessions. Deviations are robust: from their median, in median absolute deviations.
+A user's past is the last 16 sessions of earlier
+moments. Deviations are robust: from their median, in median absolute deviations.
 """
 
 from collections.abc import Sequence
@@ -102,8 +103,8 @@ def total(events: Floats) -> Floats:
 def compared(table: SessionTable, past: PastSessions, counts: Mask | None = None) -> tuple[Floats, PastSessions]:
     """Each session's features against those before it, shape [n, len(NAMES)], and the past of its users after all.
 
-    Sessions are in order of time, at the same moment in that of the table; a remembered one comes behind those of its
-    moment. Without a user, or without a time where the table has times, a session has no past and belongs to none.
+    The past of a session are its user's sessions of earlier moments; where the table has no times, those before it in
+    the table. Without a user, or without a time where the table has times, a session has no past and belongs to none.
     Sessions that do not `count` belong to no past either, which leaves out those known to be anomalous.
     """
     new = remembered(table)
@@ -123,14 +124,15 @@ def compared(table: SessionTable, past: PastSessions, counts: Mask | None = None
     old = len(rows) - len(new)
     user = np.concatenate((np.repeat(np.arange(len(names)), [len(each) for each in earlier]), number))
     moment = rows[:, _MOMENT] if table.has_time else np.zeros(len(rows))
-    stored = np.arange(len(rows)) < old
-    if not table.has_time:
-        stored = ~stored  # what is remembered came before
     everywhere = np.ones(old, np.bool_)
-    order = np.lexsort((np.arange(len(rows)), stored, moment, user))
+    order = np.lexsort((np.arange(len(rows)), moment, user))  # what is remembered came before
     order = order[np.concatenate((everywhere, known))[order]]
     belongs = np.concatenate((everywhere, known if counts is None else known & counts))[order]
     within = np.cumsum(belongs) - belongs  # how many belong to somebody's past before this place
+    if table.has_time and len(order):  # ... before the first one of the same moment
+        is_first = np.ones(len(order), np.bool_)
+        is_first[1:] = (user[order][1:] != user[order][:-1]) | (moment[order][1:] != moment[order][:-1])
+        within = within[np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))]
     members = order[belongs]
     first = np.searchsorted(user[members], user[order])  # members are in order of users
     features = np.full((len(table), len(NAMES)), np.nan)
@@ -143,9 +145,22 @@ def compared(table: SessionTable, past: PastSessions, counts: Mask | None = None
         history = rows[members[np.where(there, place, 0)]]
         history[~there] = np.nan
         features[order[part] - old] = _differences(rows[order[part]], history, there.sum(axis=1))
-    whose = user[members]
-    last = np.searchsorted(whose, whose, "right") - np.arange(len(members)) <= PAST
-    return features, PastSessions.of([names[each] for each in whose[last].tolist()], rows[members[last]])
+    last = _kept(user[members], moment[members])
+    return features, PastSessions.of([names[each] for each in user[members][last].tolist()], rows[members[last]])
+
+
+def _kept(user: NDArray[Any], moment: Floats) -> Mask:
+    """Which rows, in order of users and moments, are remembered: the last of the latest moment, and the last before it.
+
+    Those before it are the past of a session that may still come with the same moment.
+    """
+    if not len(user):
+        return np.zeros(0, np.bool_)
+    end = np.searchsorted(user, user, "right")
+    is_latest = moment == moment[end - 1]
+    latest = np.bincount(user, is_latest)[user].astype(np.int64)
+    behind = end - np.arange(len(user))
+    return np.asarray(np.where(is_latest, behind, behind - latest) <= PAST)
 
 
 def _differences(row: Floats, history: Floats, count: NDArray[Any]) -> Floats:

@@ -119,5 +119,5 @@ def _scores(axes: Any, score: Floats, labels: Mask | None, limit: float) -> None
 def _importance(axes: Any, effect: dict[str, float]) -> None:
     first = [*effect.items()][:MOST_FEATURES][::-1]
     axes.barh([name for name, _ in first], [size for _, size in first], color=BLUE)
-    axes.set_xlabel("mean change of the score without it, over the highest scores")
+    axes.set_xlabel("mean change of the score without it")
     axes.set_title("what matters")

@@ -239,7 +239,7 @@ class SessionModel:
         return leaks.is_seen(table, self._users)
 
     def effects(self, matrix: Floats, found: Floats) -> Floats:
-        """By how much each feature's own value raises the score above that with its typical value. Shape as `matrix`."""
+        """By how much each value raises the score above that with the typical value. Shape as `matrix`."""
         if self._trees is not None:
             return self._trees.effects(matrix, self._typical)
         count, width = matrix.shape
@@ -266,9 +266,11 @@ class SessionModel:
             BadInput: it has not been fitted.
         """
         self._check_fitted()
+        limit = self.calibration.threshold
+        share = round(float(self.calibration.probability(np.array([limit]))[0]), 6)
         return {
-            "model": self.order.model, **self.facts, "score_threshold": self.calibration.threshold,
-            "probability_threshold": round(float(self.calibration.probability(np.array([self.calibration.threshold]))[0]), 6),
+            "model": self.order.model, **self.facts, "score_threshold": limit,
+            "probability_threshold": share,
             "columns": [*self.schema.numbers, *self.schema.categories], "ignored_columns": list(self.schema.ignored),
             "features": self.feature_names(), "known_users": len(self._users), "warnings": self.warnings,
         }  # fmt: skip

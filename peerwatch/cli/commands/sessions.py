@@ -181,6 +181,38 @@ def sessions_predict(model: Path, table: Path, *, output: Path | None, force: bo
     click.echo(f"{int(scores.flagged.sum()):,} of {len(scores.table):,} sessions flagged", err=True)
 
 
+@sessions.command("follow")
+@click.argument("model", type=FILE)
+@click.argument("log", metavar="LOG")
+@click.argument("output", metavar="OUTPUT")
+@click.option("--state", type=DIRECTORY, metavar="DIR", help="Keep a checkpoint in DIR, and continue from it.")
+@click.option("--idle-exit", type=click.FloatRange(0), metavar="SECONDS",
+              help="Stop after SECONDS without new data; 0: at the end of LOG.")  # fmt: skip
+@click.option("--reset", is_flag=True, help="Forget the checkpoint, and begin anew.")
+@FORCE
+@click.option("-q", "--quiet", is_flag=True, help="Show no summary.")
+def sessions_follow(model: Path, log: str, output: str, *, quiet: bool, **options: Any) -> None:
+    """Judge the sessions of LOG as it grows, and write those that are flagged to OUTPUT.
+
+    LOG has a JSON object a line, with the columns as keys; it is followed through rotations. OUTPUT gets the flagged
+    lines with probability, confidence and reasons added; OUTPUT.rejects.json gets the lines that are no sessions. Each
+    may be a URL, as of `peerwatch run`. With --state each verdict is there exactly once, however often it is killed.
+
+    \b
+    peerwatch sessions follow model.skops sessions.json flagged.json --state sessions-state
+    """  # noqa: D301 (likewise)
+    _check_extra()
+    import anyio  # noqa: PLC0415
+
+    from peerwatch.sessions.follow import FollowOrder, follow  # noqa: PLC0415
+
+    judged = anyio.run(follow, FollowOrder(model, log, output, **options), _warn)
+    if not quiet:
+        click.echo(
+            f"{judged.sessions:,} sessions, {judged.flagged:,} flagged, {judged.rejected:,} lines rejected", err=True
+        )
+
+
 @sessions.command("info")
 @click.argument("model", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -275,7 +307,11 @@ def sessions_benchmark(directory: Path | None, *, only: tuple[str, ...], seed: i
 
 def _tell(told: list[str]) -> None:
     for sentence in told:
-        click.echo(f"peerwatch: {sentence}", err=True)
+        _warn(sentence)
+
+
+def _warn(sentence: str) -> None:
+    click.echo(f"peerwatch: {sentence}", err=True)
 
 
 def _shown(model: "SessionModel", judged: "list[JudgedSessions]", options: dict[str, Any]) -> list[Path]:
