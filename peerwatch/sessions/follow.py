@@ -64,7 +64,8 @@ async def follow(order: FollowOrder, warn: Warn) -> LiveJudge:
         state, resumed = await _state(order, warn, stack)
         facts = resumed[0] if resumed is not None else None
         run = state.run if state is not None else uuid4().hex
-        sinks = LiveSinks(_sink(order, order.output, SESSION, run, warn), _rejects(order, run, warn))
+        flagged = await run_sync(_sink, order, order.output, SESSION, run, warn)
+        sinks = LiveSinks(flagged, _rejects(order, run, warn))
         await sinks.open(stack)
         source = await _source(order, facts, warn, stack)
         await sinks.start(facts, force=order.force)
@@ -84,14 +85,18 @@ async def _state(order: FollowOrder, warn: Warn, stack: AsyncExitStack) -> tuple
         return None, None
     directory = StateDirectory(order.state, warn)
     await run_sync(directory.open, stack)
-    if files_in(order.state):
+    if await run_sync(files_in, order.state):
         raise UsageError(f"{shown(order.state)} is the state directory of a run over purchases; name another")
-    digest = await run_sync(model_digest, order.model)
-    places = (FilePlace.of(name, order.state) for name in (order.log, order.output))
-    state = LiveState(order.state, LiveIdentity(digest, *places), uuid4().hex)
+    identity = await run_sync(_identity, order, order.state)
+    state = LiveState(order.state, identity, uuid4().hex)
     if order.reset:
-        state.reset()
+        await run_sync(state.reset)
     return state, await run_sync(state.read)
+
+
+def _identity(order: FollowOrder, directory: Path) -> LiveIdentity:
+    log, output = (FilePlace.of(name, directory) for name in (order.log, order.output))
+    return LiveIdentity(model_digest(order.model), log, output)
 
 
 async def _source(order: FollowOrder, facts: LiveFacts | None, warn: Warn, stack: AsyncExitStack) -> Any:

@@ -104,7 +104,7 @@ SESSION_MODELS: Final[Mapping[str, SessionModelKind]] = {
     "isolation_forest": SessionModelKind(
         "sessions that random splits isolate early (Liu, Ting and Zhou, 2008)",
         IsolationForest,
-        {"n_estimators": 200, "max_samples": 1024},
+        {"n_estimators": 200, "max_samples": 1024, "max_features": 0.5},
         {"n_estimators": [100, 200, 400], "max_samples": [256, 512, 1024], "max_features": [0.3, 0.5, 1.0]},
         supervised=False,
     ),

@@ -173,19 +173,26 @@ class SessionModel:
             raise UsageError(f"{shown(path)} is not a whole session model ({error})") from None
         return model
 
-    def predict_single(self, session: Mapping[str, Any]) -> SessionResult:
-        """Judge one session.
+    def predict_single(self, session: Mapping[str, Any], *, remember: bool = False) -> SessionResult:
+        """Judge one session against what the model remembers of its user; with `remember` it becomes part of that.
 
         Raises:
             BadInput: a value of it cannot be read.
         """
-        scores = self.judge(from_objects([session]))
-        if scores.table.bad:
-            raise BadInput(scores.table.bad[0].reason)
+        self._check_fitted()
+        table = sessions_of(from_objects([session]), self.schema)
+        if table.bad:
+            raise BadInput(table.bad[0].reason)
+        scores, later = self.followed(table, self.past)
+        if remember:
+            self.past.add(later)
         return scores.results()[0]
 
     def predict_batch(self, sessions: Sequence[Mapping[str, Any]]) -> list[SessionResult | BadSession]:
-        """Judge sessions, in order; what cannot be judged has an `error` instead of a verdict."""
+        """Judge sessions together, each against its user's earlier ones among them as well.
+
+        What cannot be judged has an `error` instead of a verdict. The model remembers none of them.
+        """
         scores = self.judge(from_objects(sessions))
         found: dict[int, SessionResult | BadSession] = dict(zip(scores.table.lines, scores.results(), strict=True))
         for bad in scores.table.bad:

@@ -163,13 +163,17 @@ def _fitted(
     seed: int,
     parameters: Mapping[str, Any],
 ) -> Pipeline:
-    pipeline = assembled(features, kind.estimator(seed, parameters), measures_distances=kind.measures_distances)
+    estimator = kind.estimator(seed, parameters)
+    fitted = matrix if kind.supervised or labels is None else matrix[~labels]
+    if isinstance(drawn := estimator.get_params().get("max_samples"), int):
+        estimator.set_params(max_samples=min(drawn, len(fitted)))
+    pipeline = assembled(features, estimator, measures_distances=kind.measures_distances)
     rest = behind_features(pipeline)
     try:
         if kind.supervised:
-            rest.fit(matrix, labels)
+            rest.fit(fitted, labels)
         else:
-            rest.fit(matrix if labels is None else matrix[~labels])
+            rest.fit(fitted)
     except (ValueError, TypeError) as error:  # a parameter's value
         raise BadInput(f"the model cannot be fitted: {str(error).partition(chr(10))[0]}") from error
     return pipeline
