@@ -196,8 +196,8 @@ PARTS: Final[Mapping[str, _Part]] = {
     "published": _Part(
         ("balanced_40.csv", "behavior_4.csv"),
         "The published protocol",
-        "Trained on `balanced_40.csv`, tested on `behavior_4.csv`, which holds the same 5,000 rows; below, each fifth of\n"
-        "the users judged by models of the others.",
+        "Trained on `balanced_40.csv`, tested on `behavior_4.csv`, which holds the same 5,000 rows; below, each fifth\n"
+        "of the users judged by models of the others.",
         published,
     ),
     "held-out": _Part(

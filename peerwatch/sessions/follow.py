@@ -26,10 +26,10 @@ from peerwatch.sessions.live import (
     ADDED,
     LiveFacts,
     LiveIdentity,
-    LiveJudge,
-    LiveRun,
     LiveSinks,
     LiveState,
+    SessionJudge,
+    SessionRun,
     model_digest,
 )
 from peerwatch.sessions.predictor import SessionModel
@@ -52,7 +52,7 @@ class FollowOrder(NamedTuple):
     force: bool = False
 
 
-async def follow(order: FollowOrder, warn: Warn) -> LiveJudge:
+async def follow(order: FollowOrder, warn: Warn) -> SessionJudge:
     """Judge a log as it grows, until it is idle or a signal comes; returns what was counted.
 
     Raises:
@@ -69,7 +69,7 @@ async def follow(order: FollowOrder, warn: Warn) -> LiveJudge:
         await sinks.open(stack)
         source = await _source(order, facts, warn, stack)
         await sinks.start(facts, force=order.force)
-        live = LiveRun(model, source, sinks, state, resumed, seen=lambda: getattr(source, "seen", Seen()))
+        live = SessionRun(model, source, sinks, state, resumed, seen=lambda: getattr(source, "seen", Seen()))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, live.stop)

@@ -6,6 +6,7 @@ alone finds the heavy ones, among which most are normal; one that knows the user
 """
 
 import csv
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,7 @@ def sessions(order: SessionOrder) -> Iterator[list[str]]:
 
 
 def write_sessions(path: Path, order: SessionOrder, *, force: bool) -> None:
-    """Write a CSV file.
+    """Write a CSV file, or, if its name ends in `.json`, one JSON object a line without the labels.
 
     Raises:
         UsageError: it exists and `force` is not set, or cannot be written.
@@ -114,7 +115,10 @@ def write_sessions(path: Path, order: SessionOrder, *, force: bool) -> None:
     first = next(rows)
     try:
         with path.open("w" if force else "x", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([HEADER, first, *rows])
+            if path.suffix == ".json":
+                file.writelines(json.dumps(dict(zip(HEADER[:-1], row, strict=False))) + "\n" for row in [first, *rows])
+            else:
+                csv.writer(file, lineterminator="\n").writerows([HEADER, first, *rows])
     except FileExistsError:
         raise UsageError(f"{shown(path)} exists; name another file, or add --force") from None
     except OSError as error:

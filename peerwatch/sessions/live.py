@@ -156,7 +156,7 @@ class LiveState:
         self._path.unlink(missing_ok=True)
 
 
-class LiveJudge:
+class SessionJudge:
     """Judges the lines of one log, in order: the synchronous part, a plain object."""
 
     def __init__(self, model: SessionModel, past: PastSessions | None = None) -> None:
@@ -232,7 +232,7 @@ def pieces(table: SessionTable, past: PastSessions) -> Iterator[Any]:
         yield np.arange(begin, len(table))
 
 
-class LiveRun:
+class SessionRun:
     """Reads a source and writes to sinks until it ends or is stopped."""
 
     def __init__(
@@ -248,7 +248,7 @@ class LiveRun:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`resumed` is the checkpoint that the source was opened behind; `seen` are the files it knows by now."""
-        self.judge = LiveJudge(model, resumed[1] if resumed is not None else None)
+        self.judge = SessionJudge(model, resumed[1] if resumed is not None else None)
         self._source = source
         self._sinks = sinks
         self._state = state

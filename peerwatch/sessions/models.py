@@ -41,7 +41,7 @@ class SessionAutoencoder(BaseEstimator):  # type: ignore[misc] # scikit-learn ha
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is the user's choice
-            self.network_.fit(X, X)
+            self.network_.fit(X, X if X.shape[1] > 1 else X.ravel())
         return self
 
     def score_samples(self, X: Floats) -> Floats:

@@ -21,7 +21,7 @@ RARE: Final = 2
 LARGEST: Final = 1e30
 OTHER: Final = "column "
 """What the name of a feature begins with that is a column which peerwatch does not know."""
-FARTHEST: Final = 3.0
+FARTHEST: Final = 5.0
 """Models that measure distances see no value further from the middle than this many interquartile ranges."""
 
 
@@ -98,7 +98,7 @@ class SessionFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc] # 
 
 
 class DistanceScaler(TransformerMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
-    """For models that measure distances: missing values are in the middle, and nothing is farther than 3 from it."""
+    """For models that measure distances: missing values are in the middle, and nothing is farther than 5 from it."""
 
     def fit(self, X: Floats, y: Mask | None = None) -> "DistanceScaler":  # noqa: ARG002 (scikit-learn's signature)
         """There is nothing to learn."""

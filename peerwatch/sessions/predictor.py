@@ -132,8 +132,8 @@ class SessionModel:
             self.warnings += report.leaks
         parts = trained(table, labels, self.order, raw.name, moved)
         self.warnings += parts.warnings
-        self._pipeline, self.calibration, self.schema = parts.pipeline, parts.calibration, schema
-        self._typical, self.facts = parts.typical, parts.facts
+        self.pipeline, self.calibration, self.schema = parts.pipeline, parts.calibration, schema
+        self.typical, self.facts = parts.typical, parts.facts
         self._rows, self._users = leaks.row_digests(table), leaks.user_digests(table)
         self.unseen, self.trained_on, self.bad, self.notes = (parts.unseen, labels), table, table.bad, raw.notes
         self._prepare()
@@ -149,7 +149,7 @@ class SessionModel:
         self._check_fitted()
         facts = {**self.facts, "warnings": self.warnings}
         envelope = described(self.order.model, self.schema, self.calibration, facts)
-        state = {"pipeline": self._pipeline, "typical": self._typical, "rows": self._rows, "users": self._users}
+        state = {"pipeline": self.pipeline, "typical": self.typical, "rows": self._rows, "users": self._users}
         save_state(Path(path), envelope, state)
 
     @classmethod
@@ -166,7 +166,7 @@ class SessionModel:
             model.facts = {name: value for name, value in envelope.facts.items() if name != "warnings"}
             model.warnings = list(envelope.facts["warnings"])
             model.calibration, model.schema, model.bad, model.notes = envelope.calibration, envelope.columns, [], []
-            model._pipeline, model._typical = state["pipeline"], state["typical"]
+            model.pipeline, model.typical = state["pipeline"], state["typical"]
             model._rows, model._users = state["rows"], state["users"]
             model._prepare()
         except (KeyError, AttributeError, TypeError, BadInput) as error:
@@ -248,11 +248,11 @@ class SessionModel:
     def effects(self, matrix: Floats, found: Floats) -> Floats:
         """By how much each value raises the score above that with the typical value. Shape as `matrix`."""
         if self._trees is not None:
-            return self._trees.effects(matrix, self._typical)
+            return self._trees.effects(matrix, self.typical)
         count, width = matrix.shape
         changed = np.repeat(matrix[:, None, :], width, axis=1)
-        changed[:, np.arange(width), np.arange(width)] = self._typical
-        differs = (matrix != self._typical) & ~(np.isnan(matrix) & np.isnan(self._typical))
+        changed[:, np.arange(width), np.arange(width)] = self.typical
+        differs = (matrix != self.typical) & ~(np.isnan(matrix) & np.isnan(self.typical))
         effect = np.zeros((count, width))
         if differs.any():
             effect[differs] = np.repeat(found, differs.sum(axis=1)) - self._score(changed[differs])
@@ -288,8 +288,8 @@ class SessionModel:
         return score(self._behind, matrix, supervised=self._supervised)
 
     def _prepare(self) -> None:
-        self._features: SessionFeatures = self._pipeline[0]
-        self._behind: Pipeline = behind_features(self._pipeline)
+        self._features: SessionFeatures = self.pipeline[0]
+        self._behind: Pipeline = behind_features(self.pipeline)
         self.past = self._features.past()
         is_quick = is_boosted(self._behind[-1])
         self._trees = BoostedTrees(self._behind, len(self._features.names_)) if is_quick else None
@@ -306,7 +306,7 @@ class SessionModel:
             if effects[place] <= LEAST_EFFECT:
                 break
             if place < count:
-                texts.append(f"{names[place]} {_plain(row[place])} (typically {_plain(self._typical[place])})")
+                texts.append(f"{names[place]} {_plain(row[place])} (typically {_plain(self.typical[place])})")
             else:
                 texts.append(f"{names[place]} {table.text(names[place])[at] or 'missing'}")
         return texts

@@ -26,8 +26,7 @@ def test() -> LabelledSessions:
 @pytest.fixture(scope="session")
 def model(train: LabelledSessions) -> SessionModel:
     """Gradient boosting, with the own past."""
-    options = {"expect": 0.1, "own_past": True, "parameters": SMALL}
-    return SessionModel(**options).fit(train.with_label(), "label")
+    return SessionModel(expect=0.1, own_past=True, parameters=SMALL).fit(train.with_label(), "label")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from peerwatch.sessions.columns import from_objects, schema_of, sessions_of
 from peerwatch.sessions.features import FEATURES, GROUPS, OWN_ABOUT, RISKS, computed, describe
 from peerwatch.sessions.own_past import NAMES, PastSessions, compared
 
-PC = {
+PC: dict[str, Any] = {
     "transaction_date": "2024-05-11 18:00:00", "device_type": "PC", "screen_size": "1920x1080", "click_events": 6,
     "scroll_events": 3, "touch_events": 0, "keyboard_events": 3, "form_submissions": 1, "page_views": 4,
     "time_on_page": 60, "session_duration": 120, "avg_session_duration": 240, "bounce_rate": 0.25,
@@ -124,8 +124,8 @@ def own(session: dict[str, Any]) -> dict[str, float]:
     return dict(zip(NAMES, found[-1].tolist(), strict=True))
 
 
-SAME = {f"own_{what}_{name}": 0.0 for what in ("deviation", "change")
-        for name in ("scroll_events", "touch_events", "keyboard_events", "seconds", "transaction_amount", "mouse_movement")}  # fmt: skip
+AS_ALWAYS = ("scroll_events", "touch_events", "keyboard_events", "seconds", "transaction_amount", "mouse_movement")
+SAME = {f"own_{what}_{name}": 0.0 for what in ("deviation", "change") for name in AS_ALWAYS}
 CHANGE = math.log(14 / 7)
 SPREAD = 1.4826 * math.log(8 / 7) + 0.15  # the median of |log 6/7|, 0 and log 8/7 is log 8/7
 TOTAL_CHANGE = math.log(20 / 13)

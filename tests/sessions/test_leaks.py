@@ -66,7 +66,7 @@ def test_a_column_that_gives_the_label_away_is_a_leak(train: LabelledSessions, k
         "band": np.where(train.labels, 5.0, rng.choice([1.0, 9.0], 600)).tolist(),
         "missing": [None if label else 1.0 for label in train.labels],
     }[kind]
-    with pytest.raises(LeakError, match='the column "hint" of .* gives the label away'):
+    with pytest.raises(LeakError, match=r'the column "hint" of .* gives the label away'):
         SessionModel(parameters=SMALL, own_past=False).fit(with_column(train, "hint", values), "label")
     allowed = SessionModel(parameters=SMALL, own_past=False)
     allowed.fit(with_column(train, "hint", values), "label", allow_leak=True)

@@ -26,7 +26,7 @@ from peerwatch.connectors.source import Block
 from peerwatch.errors import UsageError
 from peerwatch.files.file_sink import FileSink
 from peerwatch.sessions.benchmark import LabelledSessions
-from peerwatch.sessions.live import LiveIdentity, LiveJudge, LiveRun, LiveSinks, LiveState
+from peerwatch.sessions.live import LiveIdentity, LiveSinks, LiveState, SessionJudge, SessionRun
 from peerwatch.sessions.predictor import SessionModel
 from peerwatch.storage.checkpoints import FilePlace
 
@@ -65,14 +65,14 @@ class Lines:
 
 def in_one_go(model: SessionModel, lines: Sequence[bytes]) -> list[Record]:
     """The records of all lines as one block."""
-    return LiveJudge(model).judge(Block(b"\n".join(lines) + b"\n", 0, 1, None), "log")
+    return SessionJudge(model).judge(Block(b"\n".join(lines) + b"\n", 0, 1, None), "log")
 
 
 @given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=6))
 @settings(max_examples=examples(20))
 def test_verdicts_do_not_depend_on_the_blocks(model: SessionModel, lines: list[bytes], sizes: list[int]) -> None:
     """Flagged lines and rejected ones, byte by byte."""
-    judge, found = LiveJudge(model), list[Record]()
+    judge, found = SessionJudge(model), list[Record]()
 
     async def read() -> None:
         async with aclosing(Lines(lines, sizes).blocks()) as blocks:
@@ -89,7 +89,7 @@ def test_verdicts_do_not_depend_on_the_blocks(model: SessionModel, lines: list[b
 
 
 @given(deaths=st.lists(st.integers(1, 6), max_size=5), sizes=st.lists(st.integers(5, 40), min_size=1, max_size=4))
-@settings(max_examples=examples(20))
+@settings(max_examples=examples(25))
 def test_a_run_that_dies_goes_on_as_if_nothing_had_happened(
     model: SessionModel,
     lines: list[bytes],
@@ -110,7 +110,7 @@ def test_a_run_that_dies_goes_on_as_if_nothing_had_happened(
             await sinks.start(resumed[0] if resumed is not None else None, force=resumed is None)
             source = Lines(lines, sizes, resumed[0].position if resumed is not None else 0, die_after)
             ticks = iter(range(10_000))
-            await LiveRun(model, source, sinks, state, resumed, every=3, clock=lambda: next(ticks)).run()
+            await SessionRun(model, source, sinks, state, resumed, every=3, clock=lambda: next(ticks)).run()
 
     for death in deaths:
         try:
@@ -134,7 +134,7 @@ def test_a_stop_writes_what_has_been_read(model: SessionModel, lines: list[bytes
             runs[-1].stop()
             await anyio.sleep_forever()
 
-    runs: list[LiveRun] = []
+    runs: list[SessionRun] = []
 
     async def run() -> None:
         async with AsyncExitStack() as stack:
@@ -142,7 +142,7 @@ def test_a_stop_writes_what_has_been_read(model: SessionModel, lines: list[bytes
             await sinks.open(stack)
             await sinks.start(None, force=False)
             state = LiveState(tmp_path, LiveIdentity("m", FilePlace("l", "l"), FilePlace("o", "o")), "r")
-            runs.append(LiveRun(model, Endless(lines, [50]), sinks, state, None))
+            runs.append(SessionRun(model, Endless(lines, [50]), sinks, state, None))
             await runs[-1].run()
             resumed = await run_sync(state.read)
             assert resumed is not None
@@ -163,7 +163,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         async with AsyncExitStack() as stack:
             await sinks.open(stack)
             await sinks.start(None, force=False)
-            await LiveRun(SessionModelWithoutUsers(), Lines([], [1]), sinks, state, None).run()  # type: ignore[arg-type]
+            await SessionRun(SessionModelWithoutUsers(), Lines([], [1]), sinks, state, None).run()  # type: ignore[arg-type]
 
     anyio.run(write)
     assert state.read() is not None
@@ -175,7 +175,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=f"{why}.*--reset"):
             LiveState(tmp_path, other, "r").read()
     (tmp_path / "sessions.npz").write_bytes(b"x")
-    with pytest.raises(UsageError, match="damaged.*--reset"):
+    with pytest.raises(UsageError, match=r"damaged.*--reset"):
         state.read()
     state.reset()
     assert state.read() is None

@@ -259,7 +259,7 @@ def sessions_features() -> None:
 
 
 @sessions.command("generate")
-@click.argument("path", type=FILE, metavar="FILE.csv")
+@click.argument("path", type=FILE, metavar="FILE")
 @click.option("--rows", type=click.IntRange(1), default=5_000, show_default=True, help="Sessions.")
 @click.option("--anomalies", type=click.FloatRange(0, 0.5), default=0.04, show_default=True, metavar="SHARE",
               help="Share of the sessions that are anomalous.")  # fmt: skip
@@ -272,7 +272,7 @@ def sessions_generate(path: Path, *, force: bool, **options: Any) -> None:
     """Write synthetic sessions in which an anomaly looks like a heavy session of a stranger.
 
     Only the habits of its user give it away: a model that looks at sessions alone finds few of them without many false
-    alarms.
+    alarms. A FILE whose name ends in .json gets a JSON object a line, without labels; any other is CSV.
     """
     from peerwatch.sessions.generator import SessionOrder, write_sessions  # noqa: PLC0415
 
