@@ -73,7 +73,7 @@ ALIASES: Final = {alias: column.name for column in COLUMNS for alias in (column.
 USER, SESSION, TIME = "user_id", "session_id", "transaction_date"
 
 
-class BadRow(NamedTuple):
+class BadSessionRow(NamedTuple):
     """A row that cannot be judged: its line (from 1; of objects their number), its session if it has one, and why."""
 
     line: int
@@ -99,7 +99,7 @@ class RawSessions:
     name: str
     columns: dict[str, list[Any]]
     lines: list[int]
-    bad: list[BadRow] = field(default_factory=list)
+    bad: list[BadSessionRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -128,7 +128,7 @@ class SessionTable:
     user: Texts
     session: Texts
     lines: list[int]
-    bad: list[BadRow]
+    bad: list[BadSessionRow]
     has_time: bool = True
 
     def __len__(self) -> int:
@@ -175,13 +175,13 @@ def _from_csv(name: str, reader: Any, without: Iterable[str]) -> RawSessions:
     _, header = next(rows, (1, []))
     if not header:
         raise UsageError(f"{name} is empty; expected a header line with the columns' names")
-    lines, kept, bad = list[int](), list[list[str]](), list[BadRow]()
+    lines, kept, bad = list[int](), list[list[str]](), list[BadSessionRow]()
     for line, row in rows:
         if len(row) == len(header):
             lines.append(line)
             kept.append(row)
         else:
-            bad.append(BadRow(line, "", f"{len(row)} fields; the header has {len(header)}"))
+            bad.append(BadSessionRow(line, "", f"{len(row)} fields; the header has {len(header)}"))
     values = [list(column) for column in zip(*kept, strict=True)] if kept else [[] for _ in header]
     columns, notes = named(name, header, values, without)
     return RawSessions(name, columns, lines, bad, notes)
@@ -191,7 +191,7 @@ def from_objects(objects: Sequence[Any], name: str = "the sessions") -> RawSessi
     """Sessions that are given as mappings of columns to values. What is no mapping is set apart."""
     rows = [(number, each) for number, each in enumerate(objects, 1) if isinstance(each, Mapping)]
     bad = [
-        BadRow(number, "", f"a {type(each).__name__}; expected an object with the columns as keys")
+        BadSessionRow(number, "", f"a {type(each).__name__}; expected an object with the columns as keys")
         for number, each in enumerate(objects, 1)
         if not isinstance(each, Mapping)
     ]
@@ -267,7 +267,7 @@ def sessions_of(raw: RawSessions, schema: Schema, *, unique: bool = True) -> Ses
     user, session = _ids(raw.columns.get(USER), count), _ids(raw.columns.get(SESSION), count)
     if unique:
         _set_repeats_apart(user, session, reasons)
-    bad = [BadRow(raw.lines[row], session[row], reasons[row]) for row in sorted(reasons)]
+    bad = [BadSessionRow(raw.lines[row], session[row], reasons[row]) for row in sorted(reasons)]
     table = SessionTable(numbers, categories, seconds, wall, day, user, session, list(raw.lines), [], schema.has_time)
     if reasons:
         kept = np.ones(count, np.bool_)
@@ -291,7 +291,7 @@ def labels_of(raw: RawSessions, label: str) -> tuple[RawSessions, Mask]:
     if not kept:
         raise UsageError(f'{raw.name}: no row has 0 or 1 in "{label}"')
     bad = [
-        BadRow(line, "", f'"{label}" is {_quoted(raw.columns[name][row])}; expected 0 or 1')
+        BadSessionRow(line, "", f'"{label}" is {_quoted(raw.columns[name][row])}; expected 0 or 1')
         for row, (line, value) in enumerate(zip(raw.lines, values, strict=True))
         if value is None
     ]

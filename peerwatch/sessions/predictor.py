@@ -14,7 +14,7 @@ from peerwatch.readable import shown, why_unwritable
 from peerwatch.sessions import leaks
 from peerwatch.sessions.boosted_trees import BoostedTrees, is_boosted
 from peerwatch.sessions.columns import (
-    BadRow,
+    BadSessionRow,
     Floats,
     Mask,
     RawSessions,
@@ -357,12 +357,12 @@ def write_text(text: str, output: Path) -> None:
         raise UsageError(f"cannot write {shown(output)}: {why_unwritable(output, error)}") from None
 
 
-def write_bad_rows(bad: Sequence[BadRow], output: Path) -> None:
+def write_bad_rows(bad: Sequence[BadSessionRow], output: Path) -> None:
     """Write the rows that cannot be judged as CSV.
 
     Raises:
         UsageError: the file cannot be written.
     """
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([BadRow._fields, *bad])
+    csv.writer(out, lineterminator="\n").writerows([BadSessionRow._fields, *bad])
     write_text(out.getvalue(), output)

@@ -10,7 +10,7 @@ from sklearn import metrics
 
 from peerwatch.errors import UsageError
 from peerwatch.readable import shown
-from peerwatch.sessions.columns import BadRow, Floats, Mask
+from peerwatch.sessions.columns import BadSessionRow, Floats, Mask
 
 DECIMALS = 6
 
@@ -76,7 +76,7 @@ def as_text(found: SessionFigures) -> str:
     )
 
 
-def bad_rows_told(bad: Sequence[BadRow], name: str, total: int) -> str:
+def bad_rows_told(bad: Sequence[BadSessionRow], name: str, total: int) -> str:
     """One sentence about the rows that were set apart."""
     first = bad[0]
     return (

@@ -28,7 +28,7 @@ from peerwatch.sessions.report import SessionFigures, bad_rows_told, figures
 from peerwatch.sessions.training import TrainingOrder
 
 
-class TrainingRequest(NamedTuple):
+class SessionTraining(NamedTuple):
     """What to train, on which sessions, and on which ones to see how well it does."""
 
     table: Path
@@ -65,7 +65,7 @@ class TrainedStudy(NamedTuple):
     judged: list[JudgedSessions]
 
 
-def train(request: TrainingRequest, progress: Progress) -> TrainedStudy:
+def train(request: SessionTraining, progress: Progress) -> TrainedStudy:
     """Look for leaks, train, and judge what the model has not seen.
 
     Raises:
@@ -179,7 +179,7 @@ def _known(labels: Mask | None) -> Mask:
     return labels if labels is not None else np.empty(0, np.bool_)
 
 
-def _divided(raw: RawSessions, request: TrainingRequest) -> tuple[RawSessions, RawSessions]:
+def _divided(raw: RawSessions, request: SessionTraining) -> tuple[RawSessions, RawSessions]:
     """The sessions to train on, and those of the users that are held out.
 
     Raises:
@@ -196,7 +196,7 @@ def _divided(raw: RawSessions, request: TrainingRequest) -> tuple[RawSessions, R
     return raw.taken(kept), raw.taken(held)
 
 
-def _look_for_leaks(raw: RawSessions, request: TrainingRequest) -> tuple[leaks.LeakReport, RawSessions | None]:
+def _look_for_leaks(raw: RawSessions, request: SessionTraining) -> tuple[leaks.LeakReport, RawSessions | None]:
     """What leaks within the training data, and between it and the test."""
     report = leaks.LeakReport([], [])
     if request.label is None:

@@ -92,7 +92,7 @@ def sessions_train(table: Path, *, label: str | None, test: Path | None, save: P
             threshold=ThresholdRule.parsed(options["threshold"]), own_past=OWN_PAST[options["own_past"]],
             parameters=parameters, search=options["search"], seed=options["seed"],
         )  # fmt: skip
-    request = workflow.TrainingRequest(
+    request = workflow.SessionTraining(
         table,
         label,
         order,
