@@ -160,6 +160,7 @@ def test_mistakes_are_told(folder: Path) -> None:
 def test_a_training_is_tracked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parameters, figures and the model's file, where MLflow is installed; where it is not, a sentence says so."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (folder / "runs").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     options = ["--label", "label", "--set", "max_iter=5", "--own-past", "off", "--save", folder / "tracked.skops"]
     result = peerwatch("train", folder / "train.csv", *options, "--mlflow", "sessions")
     if find_spec("mlflow") is None:
