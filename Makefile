@@ -1,11 +1,14 @@
 # make run      set up, generate a seeded log pair and judge it
-# make test     set up and run every test, two beside each other; PROFILE=full for more examples of each property
+# make serve    set up and serve a demo at http://127.0.0.1:8000, until Ctrl-C; ARGS='--config FILE' for your own logs
+# make test     set up and run every test, three beside each other; PROFILE=full for more examples of each property
 # make soak     100 kills and 40 rotations of a live run, death at each write, five times the examples of each property,
 #               fresh ones every time; LOGS=DIR for logs of your own
 # make bench    how fast everything is; ARGS='--cases load,stream --runs 3' for some of it
 # make evaluate  how well each detector finds the anomalies of each data set: writes docs/evaluation.md
-# make servers  install Kafka, PostgreSQL, Redis, NATS, InfluxDB and VictoriaMetrics and run them, on the standard ports
-#               and with empty data, until Ctrl-C; make servers-install only installs them, for the tests
+# make notebook  run notebooks/tour.ipynb and store its outputs in it
+# make servers  install Kafka, PostgreSQL, Redis, NATS, InfluxDB, VictoriaMetrics, Prometheus and Alertmanager and run
+#               them, on the standard ports and with empty data, until Ctrl-C; make servers-install only installs them,
+#               for the tests
 # make check    lint and types
 # make constraints   resolve the pinned versions anew
 # make clean    remove the environment and the demo
@@ -19,20 +22,26 @@ run: $(VENV)/.run
 	$(VENV)/bin/peerwatch generate $(DEMO) --force
 	$(VENV)/bin/peerwatch run $(DEMO)/batch_log.json $(DEMO)/stream_log.json $(DEMO)/flagged_purchases.json
 
+serve: $(VENV)/.serve
+	$(VENV)/bin/peerwatch serve $(ARGS)
+
 test: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest -n 2 --dist worksteal --hypothesis-profile=$(PROFILE)
+	$(VENV)/bin/python -m pytest -n 3 --dist worksteal --hypothesis-profile=$(PROFILE)
 
 soak: $(VENV)/.dev
 	$(VENV)/bin/python tests/soak.py $(if $(LOGS),--logs $(LOGS))
 	$(VENV)/bin/python tests/fault_walk.py --every
 	$(VENV)/bin/python tests/fault_walk.py --every --learned
-	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m hypothesis --hypothesis-profile=soak
+	$(VENV)/bin/python -m pytest -n 3 --dist worksteal -m hypothesis --hypothesis-profile=soak
 
 bench: $(VENV)/.dev
 	$(VENV)/bin/python benchmarks/bench.py $(ARGS)
 
 evaluate: $(VENV)/.dev
 	$(VENV)/bin/peerwatch evaluate --write docs --force
+
+notebook: $(VENV)/.dev
+	$(VENV)/bin/python tests/run_notebook.py
 
 servers: servers-install
 	@$(VENV)/bin/python tests/servers.py
@@ -43,7 +52,7 @@ check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/mypy tests benchmarks
+	$(VENV)/bin/mypy tests benchmarks monitoring
 
 constraints: $(VENV)/.dev
 	$(VENV)/bin/pip install --quiet uv
@@ -62,12 +71,16 @@ $(VENV)/.run: $(VENV)/bin/pip pyproject.toml constraints.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
+$(VENV)/.serve: $(VENV)/bin/pip pyproject.toml constraints.txt
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[serve]'
+	@touch $@ $(VENV)/.run
+
 $(VENV)/.dev: $(VENV)/bin/pip pyproject.toml constraints.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@ $(VENV)/.run
+	@touch $@ $(VENV)/.run $(VENV)/.serve
 
 $(VENV)/.servers: $(VENV)/bin/pip tests/install_servers.sh tests/kafka/pom.xml
 	tests/install_servers.sh $(abspath $(VENV))/kafka
 	@touch $@
 
-.PHONY: run test soak bench evaluate servers servers-install check constraints clean
+.PHONY: run serve test soak bench evaluate notebook servers servers-install check constraints clean

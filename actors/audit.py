@@ -1,16 +1,18 @@
 """The audit actor: recomputes a share of the decisions by brute force during the run, and compares."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Final
 
 import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
 
-from peerwatch.actors.mailbox import Receive, run_kernel
-from peerwatch.actors.messages import AuditBatch, AuditDecisions, AuditMessage
+from peerwatch.actors.mailbox import Receive, Send, run_kernel
+from peerwatch.actors.messages import AuditBatch, AuditDecisions, AuditMessage, AuditNotices
+from peerwatch.connectors.records import MOST_NOTICES, NoticeRecord
 from peerwatch.judging.audit import AuditedDecision, BruteForce, Difference
-from peerwatch.judging.judge import Mask
+from peerwatch.judging.judge import CHAMPION, Mask
 from peerwatch.judging.sampling import sampled
 from peerwatch.network.events import Kind
 from peerwatch.network.interner import ids_of
@@ -56,12 +58,21 @@ class AuditActor:
     later.
     """
 
-    def __init__(self, auditing: Auditing, inbox: Receive[AuditMessage], *, through: int = 0) -> None:
+    def __init__(
+        self,
+        auditing: Auditing,
+        inbox: Receive[AuditMessage],
+        *,
+        notices: Send[AuditNotices] | None = None,
+        through: int = 0,
+    ) -> None:
+        """`notices` gets the differences as records, if a sink takes them."""
         self._audit = auditing.audit
         self._share = auditing.share
         self._alarm = auditing.alarm
         self.tally = auditing.tally
         self._inbox = inbox
+        self._notices = notices
         self._names: list[bytes] = []
         self._awaited: dict[int, AuditedDecision] = {}
         self.through = through
@@ -69,7 +80,7 @@ class AuditActor:
 
     async def run(self) -> None:
         """Recompute and compare until the mailbox is closed."""
-        with self._inbox:
+        with self._inbox, self._notices or nullcontext():
             async for message in self._inbox:
                 if isinstance(message, AuditBatch):
                     await self._follow(message)
@@ -100,10 +111,24 @@ class AuditActor:
         return self._audit.follow(batch.events, batch.seq, batch.file, self._names, chosen)
 
     async def _compare(self, message: AuditDecisions) -> None:
-        pairs = (Difference(judged, self._awaited.pop(judged.seq, None)) for judged in message.outcomes)
-        await self._report([pair for pair in pairs if pair.judged != pair.recomputed])
+        pairs = [Difference(judged, self._awaited.pop(judged.seq, None)) for judged in message.outcomes]
+        missing = [seq for seq in self._awaited if seq <= message.through]
+        pairs += [Difference(None, self._awaited.pop(seq)) for seq in missing]
+        differences = sorted(
+            (pair for pair in pairs if pair.judged != pair.recomputed), key=lambda pair: pair.known.seq
+        )
+        await self._report(differences)
+        if self._notices is not None:
+            await self._notices.send(AuditNotices([_notice(difference) for difference in differences]))
 
     async def _report(self, differences: list[Difference]) -> None:
         if differences:
             self.tally.add(differences=differences)
             await run_sync(self._alarm, differences)
+
+
+def _notice(difference: Difference) -> NoticeRecord:
+    """A difference as a record, whose number follows those of all other notices about the event."""
+    known = difference.known
+    number = MOST_NOTICES * known.seq + MOST_NOTICES - 1
+    return NoticeRecord(number, known.seq, CHAMPION, "difference", difference.fields(), known.timestamp)

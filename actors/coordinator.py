@@ -13,7 +13,7 @@ from anyio.to_thread import run_sync
 from numpy.typing import NDArray
 
 from peerwatch.actors.judges import LiveJudge, ModelActivated
-from peerwatch.actors.mailbox import INLINE_WORK, Mailbox, Receive, Send, run_kernel
+from peerwatch.actors.mailbox import INLINE_WORK, Mailbox, Receive, Send, run_kernel, waiting, working
 from peerwatch.actors.messages import (
     AuditDecisions,
     AuditMessage,
@@ -30,7 +30,7 @@ from peerwatch.actors.messages import (
 )  # fmt: skip
 from peerwatch.actors.snapshot import CoordinatorPart, SnapshotPart, SnapshotRequest
 from peerwatch.actors.window_table import WindowTable
-from peerwatch.connectors.records import DecisionRow, NoticeRecord
+from peerwatch.connectors.records import MOST_NOTICES, DecisionRow, NoticeRecord
 from peerwatch.judging.adaptation import DriftNotice, LabelsNotice, Notice, section
 from peerwatch.judging.audit import AuditedDecision
 from peerwatch.judging.judge import CHALLENGER, CHAMPION, BatchVerdicts, Case, Mask, Reasons
@@ -41,9 +41,20 @@ from peerwatch.network.networks import Networks, alone
 from peerwatch.network.statistics import decimal
 from peerwatch.network.windows import Windows, merged
 
-MOST_NOTICES: Final = 64
-"""More notices than there can be about one event."""
-NOTICES: Final = {DriftNotice: "drift", LabelsNotice: "labels", ModelActivated: "model"}
+
+class Disagreement(NamedTuple):
+    """Only one of the two judges has flagged the purchase `seq`: what each says of it."""
+
+    seq: int
+    user: str
+    amount: str
+    champion: dict[str, Any]
+    challenger: dict[str, Any]
+
+
+NOTICES: Final = {
+    DriftNotice: "drift", LabelsNotice: "labels", ModelActivated: "model", Disagreement: "disagreement",
+}  # fmt: skip
 """The name of each kind of notice."""
 
 
@@ -175,12 +186,13 @@ class Coordinator:
     async def run(self) -> None:
         """Serve until the inboxes are closed and every reply has been judged."""
         asked = Mailbox[PendingQueries | SnapshotRequest]("asked")
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._ask, asked.sender)
-            tasks.start_soon(self._collect)
-            tasks.start_soon(self._judge_all, asked.receiver)
-            if self._trainer is not None:
-                tasks.start_soon(self._take_models, self._trainer.trained)
+        with waiting():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(working, self._ask, asked.sender)
+                tasks.start_soon(working, self._collect)
+                tasks.start_soon(working, self._judge_all, asked.receiver)
+                if self._trainer is not None:
+                    tasks.start_soon(working, self._take_models, self._trainer.trained)
 
     async def _ask(self, asked: Send[PendingQueries | SnapshotRequest]) -> None:
         with ExitStack() as stack:
@@ -244,6 +256,9 @@ class Coordinator:
                 windows = [] if message.windows is None else await self._table.take(message.windows)
                 own = [] if message.own is None else await self._table.take(message.own)
                 judged = await self._judged(queries, windows, own) if windows else JudgedQueries([], [], [], [])
+                if self._checking is not None:
+                    through = max([queries.through, *queries.seq[-1:].tolist()])
+                    await self._checking.audit.send(AuditDecisions(judged.audited, through))
                 await self._output.send(
                     Results(queries.seq, judged.flagged, queries.rejected, queries.through, judged.rows, judged.notices)
                 )
@@ -260,17 +275,13 @@ class Coordinator:
             work = 8 * sum(len(part.seq) for part in (*windows, *own))
             if self._log.flagged or wanted.any() or self._every_decision:
                 work += INLINE_WORK  # a log may be a file: it is written from a thread
-            judged = await run_kernel(work, self._decide, queries, windows, own, wanted, checked)
-        else:
-            case = await run_sync(self._case, queries, windows, own)
-            requests = self._trainer.requests if self._trainer is not None else None
-            verdicts = [
-                await live.verdicts(case, who, requests, new=queries.new) for who, live in self._judges.live_judges()
-            ]
-            judged = await run_sync(self._report, queries, case, verdicts, wanted, checked)
-        if self._checking is not None and judged.audited:
-            await self._checking.audit.send(AuditDecisions(judged.audited))
-        return judged
+            return await run_kernel(work, self._decide, queries, windows, own, wanted, checked)
+        case = await run_sync(self._case, queries, windows, own)
+        requests = self._trainer.requests if self._trainer is not None else None
+        verdicts = [
+            await live.verdicts(case, who, requests, new=queries.new) for who, live in self._judges.live_judges()
+        ]
+        return await run_sync(self._report, queries, case, verdicts, wanted, checked)
 
     def _decide(
         self, queries: WindowQueries, windows: list[Windows], own: list[Windows], wanted: Mask, checked: Mask | None
@@ -298,7 +309,7 @@ class Coordinator:
         if self._judges.challenger is not None:
             which |= judged[1].flagged
         decisions = self._judges.champion.judge.decisions(case, champion, which)
-        told: list[tuple[str, Notice | ModelActivated]] = []
+        told: list[tuple[str, Notice | ModelActivated | Disagreement]] = []
         for who, live in self._judges.live_judges():
             if notices := live.notices():
                 self._log.tell(who, notices)
@@ -307,12 +318,12 @@ class Coordinator:
         if logged:
             self._log.write(queries, logged)
         if self._judges.challenger is not None:
-            self._compare(queries, case, decisions, self._judges.challenger, judged[1])
+            told += self._compare(queries, case, decisions, self._judges.challenger, judged[1])
         return JudgedQueries(
             [_flagged(queries, decision) for decision in decisions if decision.flagged],
             [_row(queries, decision) for decision in decisions] if self._every_decision else [],
             [_outcome(queries, decision) for decision in decisions if checked is not None and checked[decision.place]],
-            _notices(told),
+            _notices(queries, told),
         )
 
     def _compare(
@@ -322,19 +333,40 @@ class Coordinator:
         decisions: list[Reasons],
         challenger: LiveJudge,
         judged: BatchVerdicts,
-    ) -> None:
-        """Count and log the purchases on which challenger and champion disagree."""
+    ) -> list[tuple[str, Disagreement]]:
+        """Count and log the purchases on which challenger and champion disagree; each by who alone flagged it."""
         differing = [one for one in decisions if one.flagged != judged.flagged[one.place]]
         alone = sum(one.flagged for one in differing)
         self.disagreed += (alone, len(differing) - alone)
-        if differing:
-            which = np.zeros(len(case.seq), np.bool_)
-            which[[one.place for one in differing]] = True
-            others = challenger.judge.decisions(case, judged, which)
-            self._log.disagree(queries, list(zip(differing, others, strict=True)))
+        if not differing:
+            return []
+        which = np.zeros(len(case.seq), np.bool_)
+        which[[one.place for one in differing]] = True
+        pairs = list(zip(differing, challenger.judge.decisions(case, judged, which), strict=True))
+        self._log.disagree(queries, pairs)
+        return [(CHAMPION if one.flagged else CHALLENGER, _disagreement(queries, one, other)) for one, other in pairs]
 
 
-def _notices(told: Sequence[tuple[str, Notice | ModelActivated]]) -> list[NoticeRecord]:
+def _disagreement(queries: WindowQueries, champion: Reasons, challenger: Reasons) -> Disagreement:
+    return Disagreement(
+        int(queries.seq[champion.place]),
+        _user(queries, champion.place),
+        decimal(champion.amount),
+        _opinion(champion),
+        _opinion(challenger),
+    )
+
+
+def _opinion(decision: Reasons) -> dict[str, Any]:
+    """What a judge says of a purchase; sigma has no score."""
+    scoring = decision.scoring
+    score = {"score": scoring.score, "threshold": scoring.threshold} if scoring is not None else {}
+    return {"flagged": decision.flagged, **score}
+
+
+def _notices(
+    queries: WindowQueries, told: Sequence[tuple[str, Notice | ModelActivated | Disagreement]]
+) -> list[NoticeRecord]:
     """Records of the notices of one message, in the order of their events, numbered like no others."""
     records: list[NoticeRecord] = []
     same: Counter[int] = Counter()
@@ -342,7 +374,8 @@ def _notices(told: Sequence[tuple[str, Notice | ModelActivated]]) -> list[Notice
         details = notice.change._asdict() if isinstance(notice, DriftNotice) else notice._asdict()
         details.pop("seq", None)
         number = MOST_NOTICES * notice.seq + same[notice.seq]
-        records.append(NoticeRecord(number, notice.seq, who, NOTICES[type(notice)], details))
+        timestamp = int(queries.events.timestamp[np.searchsorted(queries.seq, notice.seq)])
+        records.append(NoticeRecord(number, notice.seq, who, NOTICES[type(notice)], details, timestamp))
         same[notice.seq] += 1
     return records
 
@@ -363,19 +396,26 @@ def _flagged(queries: WindowQueries, decision: Reasons) -> Flagged:
 
 def _outcome(queries: WindowQueries, decision: Reasons) -> AuditedDecision:
     seq, line = int(queries.seq[decision.place]), int(queries.events.line[decision.place])
-    return AuditedDecision(seq, queries.file, line, decision.statistics, decision.flagged)
+    timestamp = int(queries.events.timestamp[decision.place])
+    return AuditedDecision(seq, queries.file, line, decision.statistics, decision.flagged, timestamp)
+
+
+def _user(queries: WindowQueries, place: int) -> str:
+    """The buyer of a purchase."""
+    events = queries.events
+    line = queries.content[events.start[place] : events.end[place]].removesuffix(b"\r")
+    return parse_event(line, queries.names).user.decode()
 
 
 def _row(queries: WindowQueries, decision: Reasons) -> DecisionRow:
     events, place, statistics, scoring = queries.events, decision.place, decision.statistics, decision.scoring
-    line = queries.content[events.start[place] : events.end[place]].removesuffix(b"\r")
     size = int(queries.networks.size[place])
     known = statistics.n > 0
     return DecisionRow(
         seq=int(queries.seq[place]),
         file=queries.file,
         line=int(events.line[place]),
-        user=parse_event(line, queries.names).user.decode(),
+        user=_user(queries, place),
         timestamp=int(events.timestamp[place]),
         amount=decimal(decision.amount),
         flagged=decision.flagged,

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
 
-from peerwatch.actors.mailbox import Send, run_kernel
+from peerwatch.actors.mailbox import Send, run_kernel, waiting
 from peerwatch.actors.messages import AuditBatch, AuditMessage, Batch, GraphMessage, PurchaseBatch, ShardMessage, Share
 from peerwatch.actors.snapshot import DispatcherPart, SnapshotPart, SnapshotRequest
 from peerwatch.connectors.source import Block, Bookmark, Source
@@ -19,7 +19,7 @@ from peerwatch.judging.state import NOTHING_DONE, Counts
 from peerwatch.network.decoder import SMALLEST_HOLE, Decoder, Events, Rejected
 from peerwatch.network.events import Kind, begin_of_line
 from peerwatch.network.likeness import Impression
-from peerwatch.network.rejects import RejectedLine
+from peerwatch.network.rejects import RejectedLine, RejectTally
 
 MARK_EVENTS: Final = 1 << 16
 """The fewest events between two bookmarks..."""
@@ -80,6 +80,7 @@ class Dispatcher:
         parts: Send[SnapshotPart] | None = None,
         warn: Callable[[str], None] = lambda _: None,
         complain: Callable[[str], None] = lambda _: None,
+        rejects: RejectTally | None = None,
     ) -> None:
         """Connect the dispatcher to the other actors.
 
@@ -102,6 +103,7 @@ class Dispatcher:
         self._parts = parts
         self._warn = warn
         self._complain = complain
+        self._rejects = rejects or RejectTally()
         self._impression: Impression | None = None
         """What the current log looks like; None if it is not read from its beginning, or a warning has been given."""
         self._shared = len(graphs) == 1
@@ -185,7 +187,7 @@ class Dispatcher:
 
     async def _next(self, blocks: AsyncIterator[Block]) -> Block | None:
         if not self._reading.cancel_called:
-            with self._reading:
+            with self._reading, waiting():
                 return await anext(blocks, None)
         return None
 
@@ -226,7 +228,8 @@ class Dispatcher:
             self._recovery.go_on_to(LinePlace(log.judged, single.line, single.offset, single.content))
             await self._deal_out(single, log)
             if self._wait_settled is not None:
-                await self._wait_settled(self._done.events)
+                with waiting():
+                    await self._wait_settled(self._done.events)
             offset += len(content)
             if self.stopped_by is not None:
                 break
@@ -263,6 +266,7 @@ class Dispatcher:
         if bad and self._strict:
             self.stopped_by = StrictError(f"{log.name}:{bad[0].line}: {bad[0].reason}")
             self.stop()
+        self._rejects.add(self._done.rejected + 1, [one.reason for one in bad])
         judged = int(np.count_nonzero(events.kind == Kind.PURCHASE)) if log.judged else 0
         self._done = self._done._replace(
             bytes=self._done.bytes + len(block.content),

@@ -8,7 +8,7 @@ import numpy as np
 from anyio.to_thread import run_sync
 from numpy.typing import NDArray
 
-from peerwatch.actors.mailbox import Send
+from peerwatch.actors.mailbox import Send, waiting
 from peerwatch.actors.messages import TrainedModel, TrainingRequest
 from peerwatch.detectors.base import Detector
 from peerwatch.judging.adaptation import Adaptation, Notice
@@ -111,7 +111,8 @@ class PendingModel:
 
     async def wait_ready(self) -> Detector:
         """Wait until the model has been trained, and return it."""
-        await self._trained.wait()
+        with waiting():
+            await self._trained.wait()
         return self._model
 
 

@@ -1,6 +1,9 @@
-"""Bounded mailboxes between actors, and the choice of where a kernel runs."""
+"""Bounded mailboxes between actors, how busy an actor is between its messages, and where a kernel runs."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Final, Generic, NamedTuple, Self, TypeVar, TypeVarTuple
 
 import anyio
@@ -15,6 +18,67 @@ CAPACITY: Final = 4
 """Messages in a full mailbox: enough for actors to work side by side, few enough to bound memory."""
 INLINE_WORK: Final = 20_000
 """The most work to run inline, in kernel steps of about a nanosecond. More is handed to a thread."""
+
+
+class BusyTime:
+    """The seconds in which at least one task of an actor has worked, that is, has not waited for somebody else.
+
+    A task waits while it receives a message, while it sends one into a full mailbox, and where it says so (`waiting`).
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._tasks = 0
+        self._since = 0.0
+        self._seconds = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """The seconds so far."""
+        return self._seconds + (self._clock() - self._since if self._tasks else 0.0)
+
+    def begin(self) -> None:
+        """One more task works."""
+        if not self._tasks:
+            self._since = self._clock()
+        self._tasks += 1
+
+    def end(self) -> None:
+        """One task fewer works."""
+        self._tasks -= 1
+        if not self._tasks:
+            self._seconds += self._clock() - self._since
+
+
+_busy: ContextVar[BusyTime] = ContextVar("busy", default=BusyTime())  # noqa: B039 (nobody reads that of no actor)
+"""Of the actor that the current task belongs to. A task that it starts belongs to it as well."""
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """The current task waits for somebody else meanwhile."""
+    busy = _busy.get()
+    busy.end()
+    try:
+        yield
+    finally:
+        busy.begin()
+
+
+async def working(call: Callable[[*Arguments], Awaitable[None]], *arguments: *Arguments) -> None:
+    """Run a task of the current actor."""
+    busy = _busy.get()
+    busy.begin()
+    try:
+        await call(*arguments)
+    finally:
+        busy.end()
+
+
+async def measured(busy: BusyTime, call: Callable[[*Arguments], Awaitable[None]], *arguments: *Arguments) -> None:
+    """Run an actor, and count its work."""
+    _busy.set(busy)
+    await working(call, *arguments)
 
 
 class Depth(NamedTuple):
@@ -34,7 +98,12 @@ class Send(Generic[Message]):
 
     async def send(self, message: Message) -> None:
         """Send a message."""
-        await self._stream.send(message)
+        busy = _busy.get()
+        busy.end()  # not `waiting`: this is done for every message
+        try:
+            await self._stream.send(message)
+        finally:
+            busy.begin()
         self._peak[0] = max(self._peak[0], self._stream.statistics().current_buffer_used)
 
     def depth(self) -> Depth:
@@ -56,7 +125,56 @@ class Send(Generic[Message]):
         self.close()
 
 
-Receive = MemoryObjectReceiveStream
+class Receive(Generic[Message]):
+    """The receiving end of a mailbox. Receiving waits while the mailbox is empty."""
+
+    def __init__(self, stream: MemoryObjectReceiveStream[Message]) -> None:
+        self._stream = stream
+
+    async def receive(self) -> Message:
+        """Receive a message.
+
+        Raises:
+            anyio.EndOfStream: all sending ends are closed, and nothing is left.
+        """
+        busy = _busy.get()
+        busy.end()
+        try:
+            return await self._stream.receive()
+        finally:
+            busy.begin()
+
+    def receive_nowait(self) -> Message:
+        """Receive a message that is there.
+
+        Raises:
+            anyio.WouldBlock: none is.
+            anyio.EndOfStream: none will come.
+        """
+        return self._stream.receive_nowait()
+
+    def close(self) -> None:
+        """Close the receiving end."""
+        self._stream.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        busy = _busy.get()
+        busy.end()
+        try:
+            return await self._stream.receive()
+        except anyio.EndOfStream:
+            raise StopAsyncIteration from None
+        finally:
+            busy.begin()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class Mailbox(Generic[Message]):
@@ -65,7 +183,7 @@ class Mailbox(Generic[Message]):
     def __init__(self, name: str, capacity: int = CAPACITY) -> None:
         stream, receiver = anyio.create_memory_object_stream[Message](capacity)
         self.sender = Send(name, stream, [0])
-        self.receiver: Receive[Message] = receiver
+        self.receiver = Receive(receiver)
 
     def close(self) -> None:
         """Close both ends."""

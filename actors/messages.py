@@ -175,9 +175,19 @@ class AuditBatch(msgspec.Struct, frozen=True):
 
 
 class AuditDecisions(msgspec.Struct, frozen=True):
-    """Coordinator to audit: the decisions on the sampled purchases, in order."""
+    """Coordinator to audit: the decisions on the sampled purchases of one message, in order.
+
+    None on an event up to `through` will follow.
+    """
 
     outcomes: list[AuditedDecision]
+    through: int
+
+
+class AuditNotices(msgspec.Struct, frozen=True):
+    """Audit to output, for each `AuditDecisions`: the differences it has brought to light, in order."""
+
+    notices: list[NoticeRecord]
 
 
 AuditMessage: TypeAlias = AuditBatch | AuditDecisions

@@ -1,17 +1,22 @@
 """Serialises results in order and hands them to the sinks."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from typing import Final, Generic, NamedTuple, TypeVar
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
 
 import anyio
+import msgspec
 import orjson
 
 from peerwatch.actors.mailbox import Receive, Send
-from peerwatch.actors.messages import OutputMessage, Results
+from peerwatch.actors.messages import AuditNotices, OutputMessage, Results
 from peerwatch.actors.snapshot import OutputPart, SnapshotPart, SnapshotRequest
 from peerwatch.connectors.records import FlaggedPurchase, Kind, LedgerRecord, Record, Rejection
+from peerwatch.connectors.server import Remote, SinkStatus, WriteTimes
 from peerwatch.connectors.sink import Sink
+from peerwatch.errors import SinkError
 from peerwatch.judging.judge import Scoring
 from peerwatch.judging.severity import Level
 from peerwatch.judging.verdict_hash import FlaggedVerdict, LedgerEntry, VerdictHash
@@ -19,12 +24,49 @@ from peerwatch.judging.verdict_hash import FlaggedVerdict, LedgerEntry, VerdictH
 AnySink_co = TypeVar("AnySink_co", bound=Sink, covariant=True)
 
 
-class Outlet(NamedTuple, Generic[AnySink_co]):
-    """A sink, the name under which checkpoints keep its mark, and the kinds of records that it gets."""
+class Handed(msgspec.Struct):
+    """What an outlet has handed to its sink: records, failed writes, and how long the others took."""
+
+    records: int = 0
+    failures: int = 0
+    writes: WriteTimes = msgspec.field(default_factory=WriteTimes)
+
+
+@dataclass(frozen=True)
+class Outlet(Generic[AnySink_co]):
+    """A sink, the name under which checkpoints keep its mark, and the kinds of records that it gets.
+
+    It counts what it has handed to its sink, over all pipelines of a process.
+    """
 
     name: str
     sink: AnySink_co
     records: frozenset[Kind]
+    handed: Handed = field(default_factory=Handed, compare=False)
+
+    async def write(self, records: Sequence[Record]) -> None:
+        """Hand records to the sink.
+
+        Raises:
+            SinkError: they could not be written.
+        """
+        began = time.perf_counter()
+        try:
+            await self.sink.write(records)
+        except SinkError:
+            self.handed.failures += 1
+            raise
+        self.handed.writes.add(time.perf_counter() - began)
+        self.handed.records += len(records)
+
+    def status(self) -> SinkStatus:
+        """What this process has done at the sink."""
+        handed = self.handed
+        if isinstance(self.sink, Remote):
+            server = self.sink.server()
+            errors = server.retries + handed.failures  # an attempt is made again only after an error
+            return SinkStatus(self.name, server.records, errors, server.retries, handed.writes)
+        return SinkStatus(self.name, handed.records, handed.failures, 0, handed.writes)
 
 
 class OutputActor:
@@ -44,12 +86,17 @@ class OutputActor:
         through: int = 0,
         parts: Send[SnapshotPart] | None = None,
         heard: Callable[[Sequence[Record]], None] | None = None,
+        audited: Receive[AuditNotices] | None = None,
     ) -> None:
-        """`heard` is called with the records of one kind once every sink has taken them."""
+        """`heard` is called with the records of one kind once every sink has taken them.
+
+        From `audited` comes one message for each `Results`, if a sink takes notices and there is an audit.
+        """
         self._heard = heard
         self._inbox = inbox
         self._outlets = outlets
         self._parts = parts
+        self._audited = audited
         self._rejected = rejected
         self.verdicts = verdicts or VerdictHash()
         """The hash of the verdicts that have been handed to the sinks so far."""
@@ -60,7 +107,7 @@ class OutputActor:
 
     async def run(self) -> None:
         """Write until the mailbox ends."""
-        with self._inbox:
+        with self._inbox, self._audited or nullcontext():
             async for message in self._inbox:
                 waiting: list[Results] = []
                 for each in (message, *self._arrived()):
@@ -100,13 +147,20 @@ class OutputActor:
         await self._hand_out(flagged)
         self.written += len(flagged)
         await self._hand_out([row for results in batches for row in results.decisions])
-        await self._hand_out([notice for results in batches for notice in results.notices])
+        await self._hand_out([notice for results in batches for notice in await self._notices_of(results)])
         rejected = [line for results in batches for line in results.rejected]
         await self._hand_out([Rejection(number, line) for number, line in enumerate(rejected, self._rejected + 1)])
         self._rejected += len(rejected)
         await self._record(entries)
         if batches:
             self.through = batches[-1].through
+
+    async def _notices_of(self, results: Results) -> Sequence[Record]:
+        """The notices about these events, those of the audit among them, which may come later than the results."""
+        if self._audited is None:
+            return results.notices
+        audited = await self._audited.receive()
+        return sorted([*results.notices, *audited.notices], key=lambda notice: notice.seq)
 
     async def _record(self, entries: list[LedgerEntry]) -> None:
         await self._hand_out([LedgerRecord(entry) for entry in entries])
@@ -115,13 +169,13 @@ class OutputActor:
         """Write records of one kind to the sinks that take them, all at the same time."""
         if not records:
             return
-        sinks = [outlet.sink for outlet in self._outlets if records[0].kind in outlet.records]
-        if len(sinks) == 1:
-            await sinks[0].write(records)
+        outlets = [outlet for outlet in self._outlets if records[0].kind in outlet.records]
+        if len(outlets) == 1:
+            await outlets[0].write(records)
         else:
             async with anyio.create_task_group() as tasks:
-                for sink in sinks:
-                    tasks.start_soon(sink.write, records)
+                for outlet in outlets:
+                    tasks.start_soon(outlet.write, records)
         if self._heard is not None:
             self._heard(records)
 

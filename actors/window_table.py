@@ -3,6 +3,7 @@
 import anyio
 import msgspec
 
+from peerwatch.actors.mailbox import waiting
 from peerwatch.actors.messages import WindowReply
 from peerwatch.network.windows import Windows
 
@@ -35,6 +36,7 @@ class WindowTable:
     async def take(self, request: int) -> list[Windows]:
         """Wait for all replies to a request, remove them, and return their windows in the order of the shards."""
         pending = self._pending[request]
-        await pending.complete.wait()
+        with waiting():
+            await pending.complete.wait()
         del self._pending[request]
         return [pending.windows[shard] for shard in range(self._shards)]

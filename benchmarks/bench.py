@@ -1,6 +1,7 @@
 """The proof of speed: `make bench` builds the cases, measures, prints the tables, and keeps them beside this file.
 
-`make bench ARGS='--cases load,stream --runs 3'` measures some cases only, and keeps nothing; `late` is one, too.
+`make bench ARGS='--cases load,stream --runs 3'` measures some cases only, and keeps nothing; `late` and `kafka`
+are cases, too.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import judges
+import kafka
 import late
 import latency
 import live
@@ -84,6 +86,7 @@ def report(results: dict[str, Any]) -> str:
     parts += sweep.lines(results.get("sweep", {}))
     parts += judges.lines(results.get("judges", {}))
     parts += late.lines(results.get("late", {}))
+    parts += kafka.lines(results.get("kafka", {}))
     return "\n\n".join(parts) + "\n"
 
 
@@ -106,7 +109,7 @@ def main() -> None:
     parser.add_argument("--cases", help="names with commas; only these, and nothing is kept")
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
-    wanted = arguments.cases.split(",") if arguments.cases else [*(case.name for case in CASES), late.NAME]
+    wanted = arguments.cases.split(",") if arguments.cases else [*(case.name for case in CASES), late.NAME, kafka.NAME]
     results: dict[str, Any] = {
         "date": datetime.now(tz=UTC).date().isoformat(), "machine": machine(), "runs": arguments.runs, "cases": [],
         "missing": [], "latency": {}, "live": [],
@@ -133,6 +136,9 @@ def main() -> None:
             results["judges"] = judges.measure(stream[0], stream[1], arguments.runs, root)
         if late.NAME in wanted:
             results["late"] = late.measure(root, arguments.runs)
+        if kafka.NAME in wanted:
+            _, real = built.get("real D=2", (None, None))
+            results["kafka"] = kafka.measure(root, real, arguments.runs)
         if not arguments.cases:
             results["huge"] = {
                 case.name: judging_cost(case, directory, root) for case, directory in built.values()

@@ -3,6 +3,7 @@
 PeerwatchError
  +- BadEvent        a line is not an event; it is rejected and the run goes on
  +- BadInput        a parameter or value is invalid; also a ValueError
+ |   +- TooFewRows      a detector needs more rows
  +- UsageError      the command, the config, a header or a file cannot be used; exit 2, nothing written
  |   +- LeakError       a test would say nothing, because the model has seen its rows or is given its labels
  +- RunError        the run had to stop; exit 1
@@ -10,6 +11,8 @@ PeerwatchError
      +- SourceError     a log became unreadable
      +- SinkError       the output could not be written
      +- Unavailable     a server does not answer; it is tried again for a while
+     +- Busy            a service has too much to do; ask again later
+     +- WorkerDied      a worker process of a service has ended before it answered
 """
 
 
@@ -23,6 +26,10 @@ class BadEvent(PeerwatchError):  # noqa: N818 (the line is bad; the run has no e
 
 class BadInput(PeerwatchError, ValueError):  # noqa: N818 (named for the value that was given)
     """A parameter or value is invalid. The message names it and what is expected."""
+
+
+class TooFewRows(BadInput):
+    """A detector needs more rows than there are."""
 
 
 class UsageError(PeerwatchError):
@@ -60,3 +67,11 @@ class Unavailable(RunError):  # noqa: N818 (it is what the server is, and it may
         super().__init__(why)
         self.progressed = progressed
         self.retry_after = retry_after
+
+
+class Busy(RunError):  # noqa: N818 (it passes)
+    """A service has too much to do. The message says when to ask again."""
+
+
+class WorkerDied(RunError):  # noqa: N818 (the service goes on with another)
+    """A worker process has ended before it answered."""

@@ -23,6 +23,7 @@ from peerwatch.runtime.decision_log import DecisionLogger, DifferenceLogger
 from peerwatch.runtime.pipeline import Pipeline
 from peerwatch.runtime.preflight import AnyLog
 from peerwatch.runtime.sinks import Sinks
+from peerwatch.runtime.statistics import Tallies
 from peerwatch.settings.model import Layer, Settings
 from peerwatch.storage.checkpoints import VERSION, Checkpoint, Facts, Identity, StateDirectory
 
@@ -59,7 +60,7 @@ class Assembled(NamedTuple):
 
 
 async def assemble(
-    setup: RunSetup, checkpoint: Checkpoint | None, logs: Sequence[AnyLog], recovery: Recovery, tally: AuditTally
+    setup: RunSetup, checkpoint: Checkpoint | None, logs: Sequence[AnyLog], recovery: Recovery, tallies: Tallies
 ) -> Assembled:
     """A pipeline as of a checkpoint, or as of the beginning; the sinks are set back to that.
 
@@ -84,7 +85,13 @@ async def assemble(
     if directory is not None:
         every, seen = settings.state, facts.seen if facts is not None else setup.beginning.seen
         checkpointer = Checkpointer(
-            directory, setup.identity, state, every.seconds, every.events, partial(_seen_of, logs[-1], seen)
+            directory,
+            setup.identity,
+            state,
+            every.seconds,
+            every.events,
+            partial(_seen_of, logs[-1], seen),
+            tallies.checkpoints,
         )
         if checkpoint is None:
             await checkpointer.write_beginning(judges.arrays(), await setup.sinks.marks())
@@ -100,9 +107,10 @@ async def assemble(
         checkpointer=checkpointer,
         recovery=recovery,
         bookmarks=facts.bookmarks if facts is not None else (),
-        auditing=await _auditing(setup, state, facts, tally) if settings.audit else None,
+        auditing=await _auditing(setup, state, facts, tallies.audit) if settings.audit else None,
         warn=setup.logger.warning,
         complain=setup.console.urgent,
+        rejects=tallies.rejects,
         heard=setup.companion.heard if setup.companion is not None else None,
     )
     return Assembled(pipeline, judges, checkpointer, logs)

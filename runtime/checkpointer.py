@@ -17,10 +17,12 @@ from peerwatch.actors.snapshot import (
     SnapshotPart,
     SnapshotRequest,
 )  # fmt: skip
+from peerwatch.errors import SinkError
 from peerwatch.files.seen import Seen
 from peerwatch.judging.state import DISAGREED, NOTHING_DONE, Arrays, State, arrays_of
 from peerwatch.judging.verdict_hash import VerdictHash
 from peerwatch.storage.checkpoints import VERSION, CheckpointEnvelope, Facts, Identity, StateDirectory
+from peerwatch.storage.status import CheckpointTally
 
 Part = TypeVar("Part", bound=SnapshotPart)
 
@@ -36,9 +38,14 @@ class Checkpointer:
         seconds: float,
         events: int,
         seen: Callable[[], Seen],
+        tally: CheckpointTally | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Checkpoints of `state`, after `seconds` or `events` events; `seen` tells what the stream log remembers."""
+        """Checkpoints of `state`, after `seconds` or `events` events; `seen` tells what the stream log remembers.
+
+        The `tally` counts them.
+        """
+        self._tally = tally or CheckpointTally()
         self._directory = directory
         self._identity = identity
         self._state = state
@@ -47,8 +54,8 @@ class Checkpointer:
         self._seconds = seconds
         self._events = events
         self._requests = 0
-        self._pending: dict[int, Seen] = {}
-        """What the stream log remembered when each snapshot was requested that is not written yet."""
+        self._pending: dict[int, tuple[float, Seen]] = {}
+        """When each snapshot was requested that is not written yet, and what the stream log remembered then."""
         self._clock = clock
         self._last_time = clock()
         self._last_events = state.progress.events
@@ -69,7 +76,7 @@ class Checkpointer:
             return None
         self._last_time, self._last_events, self._last_position = now, events, position
         self._requests += 1
-        self._pending[self._requests] = self._seen()  # as of the position
+        self._pending[self._requests] = now, self._seen()  # as of the position
         return SnapshotRequest(self._requests)
 
     async def run(self, parts: Receive[SnapshotPart], expected: Collection[str]) -> None:
@@ -81,7 +88,8 @@ class Checkpointer:
                 snapshot[part.part] = part
                 if snapshot.keys() == set(expected):
                     arrays, facts = await run_sync(_assembled, held.pop(part.id).values())
-                    await self._write(arrays, facts | {"seen": self._pending[part.id]})
+                    requested, seen = self._pending[part.id]
+                    await self._write(arrays, facts | {"seen": seen}, requested)
                     del self._pending[part.id]  # only now may another be due
 
     async def write_beginning(self, judging: Arrays, marks: Mapping[str, Any]) -> None:
@@ -91,12 +99,18 @@ class Checkpointer:
         """
         nothing = {"progress": NOTHING_DONE, "judged": False, "position": None, "flagged": 0, "marks": marks}
         nothing |= {"verdicts": VerdictHash(), "unseen": [], "bookmarks": [], "seen": self._seen()}
-        await self._write({**self._state.arrays(), **judging}, nothing)
+        await self._write({**self._state.arrays(), **judging}, nothing, self._clock())
 
-    async def _write(self, arrays: Arrays, facts: Mapping[str, Any]) -> None:
+    async def _write(self, arrays: Arrays, facts: Mapping[str, Any], requested: float) -> None:
         complete = Facts(**facts, shards=self._shards)
         envelope = CheckpointEnvelope(VERSION, self._identity, complete, time.time(), sorted(arrays))
-        await run_sync(self._directory.write, arrays, envelope)
+        try:
+            self._tally.bytes = await run_sync(self._directory.write, arrays, envelope)
+        except SinkError:
+            self._tally.failures += 1
+            raise
+        self._tally.seconds = self._clock() - requested
+        self._tally.written += 1
         self.written = envelope.taken
 
 

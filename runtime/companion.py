@@ -30,7 +30,7 @@ class Companion(Protocol):
     """Gets a run's records, and a view of it. Its outlets may come and go between runs on one state directory."""
 
     def outlets(self, run: str) -> Sequence[Outlet[ResumableSink]]:
-        """The sinks that it adds to those of the run with this name."""
+        """The sinks that it adds to those of the run with this name. Called in a thread."""
 
     def began(self, run: LiveRun) -> None:
         """The pipeline is about to start, or to start again."""

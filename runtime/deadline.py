@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, NoReturn, Self
@@ -25,8 +26,8 @@ class Deadline:
         self._left = threading.Event()
         self._begun = False
 
-    def begin(self, seconds: float, text: str) -> None:
-        """Start the deadline. After `seconds` the process prints `text` and ends with exit code 1."""
+    def begin(self, seconds: float, text: Callable[[], str]) -> None:
+        """Start the deadline. After `seconds` the process prints what `text` says then, and ends with exit code 1."""
         if not self._begun:
             self._begun = True
             threading.Thread(target=self._wait, args=(seconds, text), daemon=True).start()
@@ -39,9 +40,9 @@ class Deadline:
             words.join(WORDS_SECONDS)
         os._exit(code)
 
-    def _wait(self, seconds: float, text: str) -> None:
+    def _wait(self, seconds: float, text: Callable[[], str]) -> None:
         if not self._left.wait(seconds):
-            self.end_now(EXIT_STOPPED, text)
+            self.end_now(EXIT_STOPPED, text())
 
     def __enter__(self) -> Self:
         return self

@@ -9,7 +9,7 @@ import numpy as np
 from peerwatch.actors.judges import ModelActivated
 from peerwatch.actors.messages import WindowQueries
 from peerwatch.judging.adaptation import DriftNotice, Notice
-from peerwatch.judging.audit import AuditedDecision, Difference
+from peerwatch.judging.audit import Difference
 from peerwatch.judging.judge import Mask, Reasons
 from peerwatch.judging.sampling import sampled
 from peerwatch.kernels import Int32s
@@ -191,32 +191,8 @@ class DifferenceLogger:
 
     def write(self, differences: Sequence[Difference]) -> None:
         """Write one record for each difference."""
-        for judged, recomputed in differences:
-            where = next(outcome for outcome in (recomputed, judged) if outcome is not None)
-            self._logger.error(
-                "audit difference",
-                seq=where.seq,
-                file=where.file,
-                line=where.line,
-                judged=_fields_of(judged),
-                recomputed=_fields_of(recomputed),
-            )
-
-
-def _fields_of(outcome: AuditedDecision | None) -> dict[str, Any] | None:
-    """The fields of a decision. S and Q are written as text, because they may have any number of digits."""
-    if outcome is None:
-        return None
-    n, S, Q = outcome.statistics
-    known = n > 0
-    return {
-        "verdict": "flagged" if outcome.flagged else "normal",
-        "n": n,
-        "S": str(S),
-        "Q": str(Q),
-        "mean": outcome.statistics.mean() if known else None,
-        "sd": outcome.statistics.sd() if known else None,
-    }
+        for difference in differences:
+            self._logger.error("audit difference", seq=difference.known.seq, **difference.fields())
 
 
 def moment(micros: int | None) -> str | None:

@@ -11,9 +11,10 @@ from peerwatch.actors.audit import AuditActor, Auditing, AuditTally
 from peerwatch.actors.coordinator import AuditSample, Coordinator, DecisionLog, Judges, TrainerLink
 from peerwatch.actors.dispatcher import Dispatcher, Recovery
 from peerwatch.actors.graph import GraphActor
-from peerwatch.actors.mailbox import Depth, Mailbox, Send
+from peerwatch.actors.mailbox import BusyTime, Depth, Mailbox, Send, measured
 from peerwatch.actors.messages import (
     AuditMessage,
+    AuditNotices,
     CoordinatorMessage,
     GraphCopy,
     GraphMessage,
@@ -27,13 +28,14 @@ from peerwatch.actors.output import Outlet, OutputActor
 from peerwatch.actors.purchases import PurchaseShard
 from peerwatch.actors.snapshot import SnapshotPart
 from peerwatch.actors.trainer import Trainee, Trainer
-from peerwatch.connectors.records import DECISION, Record
+from peerwatch.connectors.records import DECISION, NOTICE, Record
 from peerwatch.connectors.sink import Sink
 from peerwatch.connectors.source import Bookmark, Source
 from peerwatch.errors import PeerwatchError
 from peerwatch.judging.engine import BATCH_CAP, windows_at_once
 from peerwatch.judging.state import Counts, State
 from peerwatch.network.graph import FriendGraph
+from peerwatch.network.rejects import RejectTally
 from peerwatch.runtime.checkpointer import Checkpointer
 
 SETTLE_SECONDS: Final = 0.001
@@ -82,9 +84,10 @@ class Pipeline:
         auditing: Auditing | None = None,
         warn: Callable[[str], None] = lambda _: None,
         complain: Callable[[str], None] = lambda _: None,
+        rejects: RejectTally | None = None,
         heard: Callable[[Sequence[Record]], None] | None = None,
     ) -> None:
-        """`warn` and `complain` are the dispatcher's, `heard` is the output's."""
+        """`warn`, `complain` and `rejects` are the dispatcher's, `heard` is the output's."""
         graphs = [Mailbox[GraphMessage](f"graph {number}") for number in range(walkers)]
         copies = [Mailbox[GraphCopy](f"graph copy {number}", 1) for number in range(1, walkers)]
         answers = [Mailbox[CoordinatorMessage](f"coordinator {number}") for number in range(walkers)]
@@ -94,6 +97,8 @@ class Pipeline:
         asking = [box.sender.clone() for box in shards]
         replying = [replies.sender, *(replies.sender.clone() for _ in shards[1:])]
         audited = Mailbox[AuditMessage]("audit") if auditing is not None else None
+        takes_notices = any(NOTICE in outlet.records for outlet in outlets)
+        differences = Mailbox[AuditNotices]("differences") if audited is not None and takes_notices else None
         live_judges = [live for _, live in judges.live_judges()]
         trainees = {who: Trainee(live.judge.detector, live.models) for who, live in judges.live_judges() if live.learns}
         training = Mailbox[TrainingRequest]("trainer") if trainees else None
@@ -109,7 +114,7 @@ class Pipeline:
         self._state = state
         self._parts = Mailbox[SnapshotPart]("checkpointer") if checkpointer is not None else None
         parts = self._parts.sender if self._parts is not None else None
-        optional = [box for box in (audited, training, trained, self._parts) if box is not None]
+        optional = [box for box in (audited, differences, training, trained, self._parts) if box is not None]
         self._mailboxes: list[Mailbox[Any]] = [*graphs, *copies, *answers, to_output, *shards, replies, *optional]
         self._clones: list[Send[Any]] = [*asking, *replying]
         self._audit: AuditActor | None = None
@@ -117,7 +122,8 @@ class Pipeline:
         if auditing is not None and audited is not None:
             checking = AuditSample(auditing.share, audited.sender.clone())
             self._clones.append(checking.audit)
-            self._audit = AuditActor(auditing, audited.receiver, through=state.progress.events)
+            notices = differences.sender if differences is not None else None
+            self._audit = AuditActor(auditing, audited.receiver, notices=notices, through=state.progress.events)
         self._dispatcher = Dispatcher(
             state.decoder,
             [box.sender for box in graphs],
@@ -133,6 +139,7 @@ class Pipeline:
             parts=parts,
             warn=warn,
             complain=complain,
+            rejects=rejects,
         )
         self._output = OutputActor(
             to_output.receiver,
@@ -143,6 +150,7 @@ class Pipeline:
             through=state.progress.events,
             parts=parts,
             heard=heard,
+            audited=differences.receiver if differences is not None else None,
         )
         most = windows_at_once(state.T, len(shards))
         self._coordinator = Coordinator(
@@ -159,37 +167,36 @@ class Pipeline:
             link,
             every_decision=every_decision,
         )
-        in_snapshots: list[GraphActor | Coordinator | OutputActor | PurchaseShard] = [
-            *(
-                GraphActor(
-                    state.graph if number == 0 else FriendGraph(state.D, state.T),
-                    box.receiver,
-                    answer.sender,
-                    most,
-                    number,
-                    walkers,
-                    parts,
-                    sizes=sizes,
-                    copies=[copy.sender for copy in copies] if number == 0 else (),
-                    copy=copies[number - 1].receiver if number else None,
-                )
-                for number, (box, answer) in enumerate(zip(graphs, answers, strict=True))
-            ),
-            self._coordinator,
-            self._output,
-            *(
-                PurchaseShard(number, history, box.receiver, reply, parts)
-                for number, (history, box, reply) in enumerate(zip(state.histories, shards, replying, strict=True))
-            ),
-        ]
+        in_snapshots: dict[str, GraphActor | Coordinator | OutputActor | PurchaseShard] = {
+            box.sender.name: GraphActor(
+                state.graph if number == 0 else FriendGraph(state.D, state.T),
+                box.receiver,
+                answer.sender,
+                most,
+                number,
+                walkers,
+                parts,
+                sizes=sizes,
+                copies=[copy.sender for copy in copies] if number == 0 else (),
+                copy=copies[number - 1].receiver if number else None,
+            )
+            for number, (box, answer) in enumerate(zip(graphs, answers, strict=True))
+        }
+        in_snapshots |= {self._coordinator.part: self._coordinator, self._output.part: self._output}
+        in_snapshots |= {
+            box.sender.name: PurchaseShard(number, history, box.receiver, reply, parts)
+            for number, (history, box, reply) in enumerate(zip(state.histories, shards, replying, strict=True))
+        }
         self._checkpointer = checkpointer
-        self._expected = {self._dispatcher.part, *(actor.part for actor in in_snapshots)}
+        self._expected = {self._dispatcher.part, *(actor.part for actor in in_snapshots.values())}
         """What the parts of a snapshot are called."""
-        self._actors: list[GraphActor | Coordinator | OutputActor | PurchaseShard | AuditActor | Trainer] = [
-            *in_snapshots,
-            *([self._audit] if self._audit is not None else []),
-            *([trainer] if trainer is not None else []),
-        ]
+        self._actors: dict[str, GraphActor | Coordinator | OutputActor | PurchaseShard | AuditActor | Trainer] = {
+            **in_snapshots,
+            **({"audit": self._audit} if self._audit is not None else {}),
+            **({"trainer": trainer} if trainer is not None else {}),
+        }
+        others = [self._dispatcher.part, *(["checkpointer"] if checkpointer is not None else [])]
+        self._busy = {name: BusyTime() for name in (*others, *self._actors)}
 
     @property
     def reached(self) -> int:
@@ -205,6 +212,10 @@ class Pipeline:
     def mailboxes(self) -> dict[str, Depth]:
         """How full each mailbox is, and how full it has been."""
         return {box.sender.name: box.sender.depth() for box in self._mailboxes}
+
+    def busy_seconds(self) -> dict[str, float]:
+        """The seconds that each actor has worked."""
+        return {name: busy.seconds for name, busy in self._busy.items()}
 
     async def _wait_settled(self, seq: int) -> None:
         while self.through < seq:  # noqa: ASYNC110 (only after a failure; an event would burden every batch)
@@ -238,11 +249,12 @@ class Pipeline:
         try:
             async with task_group() as collecting:
                 if self._checkpointer is not None and self._parts is not None:
-                    collecting.start_soon(self._checkpointer.run, self._parts.receiver, self._expected)
+                    busy = self._busy["checkpointer"]
+                    collecting.start_soon(measured, busy, self._checkpointer.run, self._parts.receiver, self._expected)
                 async with task_group() as tasks:
-                    for actor in self._actors:
-                        tasks.start_soon(actor.run)
-                    tasks.start_soon(self._dispatcher.run, logs)
+                    for name, actor in self._actors.items():
+                        tasks.start_soon(measured, self._busy[name], actor.run)
+                    tasks.start_soon(measured, self._busy[self._dispatcher.part], self._dispatcher.run, logs)
                 if self._parts is not None:
                     self._parts.sender.close()  # no more parts come; what is there is still written
         finally:

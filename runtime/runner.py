@@ -112,7 +112,7 @@ async def run(
             await run_sync(check_stream, checkpoint.envelope.identity, identity, facts, origins, settings)
         sinks = await run_sync(SinkMaker(settings, run, logger.warning, console).sinks, paths)
         if companion is not None:
-            sinks.outlets.extend(companion.outlets(run))
+            sinks.outlets.extend(await run_sync(companion.outlets, run))
         await sinks.open(stack, check_new=checkpoint is None and not force)
         setup = RunSetup(
             layers,

@@ -8,6 +8,7 @@ import msgspec
 
 from peerwatch.actors.output import Outlet
 from peerwatch.connectors.records import DECISION, FLAGGED, LEDGER, NOTICE, REJECT, Kind
+from peerwatch.connectors.server import RemoteSink
 from peerwatch.connectors.sink import ResumableSink
 from peerwatch.errors import BadEvent, UsageError
 from peerwatch.files.file_sink import FileSink
@@ -59,6 +60,12 @@ class Sinks:
     async def marks(self) -> dict[str, Any]:
         """How far each has been written, made durable."""
         return {outlet.name: await outlet.sink.sync() for outlet in self.outlets}
+
+    def stop(self, seconds: float) -> None:
+        """The run has been told to stop: servers have so many seconds to take what is to be written."""
+        for outlet in self.outlets:
+            if isinstance(outlet.sink, RemoteSink):
+                outlet.sink.stop(seconds)
 
     async def look(self) -> None:
         """Check whether a file has been moved away, deleted or truncated, and reopen it.
@@ -126,8 +133,10 @@ def store_sink(
     settings: Settings,
     warn: Callable[[str], None],
     delivery: Delivery | None = None,
+    *,
+    lasts: bool = True,
 ) -> ResumableSink:
-    """The sink in the system that a URL names.
+    """The sink in the system that a URL names; one that does not last goes with the run.
 
     Raises:
         UsageError: a library is missing, the URL is malformed, or it cannot deliver as it is asked to.
@@ -143,7 +152,7 @@ def store_sink(
     delivered = asked or (EXACTLY_ONCE if keeps_state else AT_LEAST_ONCE)
     context = StoreContext(run, records, delivered, servers.timeout, warn)
     store = store_of(url, context)
-    if not keeps_state:
+    if not keeps_state and lasts:
         warn(f"{url} gets each record at least once; with --state it gets each exactly once")
     if url.has_literal_password:
         warn(f"{url}: its password is in the URL; keep it in the environment, as ${{NAME}} in its place")

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
@@ -14,18 +14,19 @@ from peerwatch.runtime.deadline import Deadline
 STOP_SECONDS: Final = 10.0
 """How long a run may take to finish after a signal, or after it has failed."""
 ENDED: Final = "Ended at once: the output stops where it was."
-OVERDUE: Final = (
-    "peerwatch: the stop was not done in {:g} seconds, because an output is not read, a disk does not answer or a"
-    " thread is still at work; the output stops where it was"
-)
+CLOSING_SECONDS: Final = 2.0
+"""How much of that is kept for what is to be done when a server has not answered."""
+OVERDUE: Final = "peerwatch: the stop was not done in {:g} seconds, because {}; the output stops where it was"
+STUCK: Final = "an output is not read, a disk does not answer or a thread is still at work"
 
 
 class StopSignals:
     """Waits for SIGINT and SIGTERM, and, where a log is followed, for SIGHUP."""
 
-    def __init__(self, deadline: Deadline, *, hangup: bool) -> None:
-        """Handle SIGHUP as well if `hangup`."""
+    def __init__(self, deadline: Deadline, *, hangup: bool, silent: Callable[[], Sequence[str]] = tuple) -> None:
+        """Handle SIGHUP as well if `hangup`; `silent` tells which servers are being waited for."""
         self._deadline = deadline
+        self._silent = silent
         self._handles_hangup = hangup
         self._stop = anyio.Event()
         self._hangup = anyio.Event()
@@ -54,7 +55,7 @@ class StopSignals:
             if self.interrupted_by is not None:
                 self._deadline.end_now(128 + number, ENDED)
             self.interrupted_by = signal.Signals(number)
-            self._deadline.begin(STOP_SECONDS, OVERDUE.format(STOP_SECONDS))
+            self._deadline.begin(STOP_SECONDS, self._overdue)
             loop.call_soon_threadsafe(self._stop.set)
 
         def look(*_: object) -> None:
@@ -69,6 +70,11 @@ class StopSignals:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _overdue(self) -> str:
+        silent = self._silent()
+        why = f"{' and '.join(silent)} {'does' if len(silent) == 1 else 'do'} not answer" if silent else STUCK
+        return OVERDUE.format(STOP_SECONDS, why)
 
     def _look(self) -> None:
         self._hangup.set()

@@ -9,19 +9,20 @@ from typing import Final
 import anyio
 from anyio.to_thread import run_sync
 
-from peerwatch.actors.audit import AuditTally
 from peerwatch.actors.dispatcher import Recovery
 from peerwatch.errors import PeerwatchError, RunError
 from peerwatch.files.log_file import LogFile
 from peerwatch.files.seen import Lost
 from peerwatch.judging.audit import Difference
+from peerwatch.network.rejects import POISON
 from peerwatch.runtime.assembly import Assembled, RunSetup, assemble
 from peerwatch.runtime.deadline import Deadline
 from peerwatch.runtime.pipeline import Totals, task_group
 from peerwatch.runtime.preflight import AnyLog, open_logs, take_header
 from peerwatch.runtime.reporting import Reporter
 from peerwatch.runtime.room import shortage
-from peerwatch.runtime.stopping import STOP_SECONDS, StopSignals
+from peerwatch.runtime.statistics import Tallies
+from peerwatch.runtime.stopping import CLOSING_SECONDS, STOP_SECONDS, StopSignals
 from peerwatch.storage.checkpoints import Checkpoint
 
 LOOK_SECONDS: Final = 1.0
@@ -38,10 +39,10 @@ class Supervisor:
     def __init__(self, setup: RunSetup, deadline: Deadline) -> None:
         self._setup = setup
         self._deadline = deadline
-        self._signals = StopSignals(deadline, hangup=setup.settings.follow)
-        self._reporter = Reporter(setup)
+        self._tallies = Tallies()
+        self._reporter = Reporter(setup, self._tallies)
+        self._signals = StopSignals(deadline, hangup=setup.settings.follow, silent=self._reporter.silent_servers)
         self._recovery = Recovery()
-        self._tally = AuditTally()
         self._restarts = 0
 
     @property
@@ -52,7 +53,7 @@ class Supervisor:
     @property
     def first_difference(self) -> Difference | None:
         """The first decision that came out differently when it was recomputed."""
-        return self._tally.first
+        return self._tallies.audit.first
 
     @property
     def lost(self) -> Lost:
@@ -84,7 +85,8 @@ class Supervisor:
                         await self._run_until_done(stack)
                     watchers.cancel_scope.cancel()
             except RunError as error:
-                self._deadline.begin(STOP_SECONDS, f"peerwatch: {error}")  # a write under way may not come to its end
+                said = f"peerwatch: {error}"
+                self._deadline.begin(STOP_SECONDS, lambda: said)  # a write under way may not come to its end
                 raise
             self._reporter.show_progress()
 
@@ -119,7 +121,7 @@ class Supervisor:
             await self._assemble(checkpoint, logs)
 
     async def _assemble(self, checkpoint: Checkpoint | None, logs: Sequence[AnyLog]) -> None:
-        self._run: Assembled = await assemble(self._setup, checkpoint, logs, self._recovery, self._tally)
+        self._run: Assembled = await assemble(self._setup, checkpoint, logs, self._recovery, self._tallies)
         self._reporter.report_on(self._run, self._restarts)
         if self._setup.companion is not None:
             self._setup.companion.began(self._reporter)
@@ -140,7 +142,7 @@ class Supervisor:
         if recovery.failures[place] < 2:
             return False
         where = "".join(traceback.format_exception(error)).strip()
-        recovery.poison[place] = f"brought the run down twice: {type(error).__name__}: {error}\n{where}"
+        recovery.poison[place] = f"{POISON}: {type(error).__name__}: {error}\n{where}"
         return True
 
     def _report_failure(self, error: Exception) -> None:
@@ -150,6 +152,7 @@ class Supervisor:
     async def _stop_when_told(self) -> None:
         await self._signals.wait()
         self._run.pipeline.stop()
+        self._setup.sinks.stop(STOP_SECONDS - CLOSING_SECONDS)
         await run_sync(self._setup.console.interrupted)  # a terminal that is not read may block
 
     async def _look_after_files(self) -> None:

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Installs the servers of tests/servers.py: Debian's packages, and Apache Kafka into the folder that is given.
+# Installs the servers of tests/servers.py and the browser of tests/service: Debian's packages, and Apache Kafka into the
+# folder that is given.
 # What is there already is left alone; only packages that are missing need root.
 set -eu
 jars=$1
 packages=
-for package in postgresql redis-server influxdb victoria-metrics; do
+for package in postgresql redis-server influxdb victoria-metrics prometheus prometheus-alertmanager systemd chromium; do
     dpkg-query --show --showformat '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed ||
         packages="$packages $package"
 done

@@ -28,6 +28,10 @@ DATABASE = "peerwatch"
 INSTALL = "make servers-install"
 JARS = Path(sys.prefix) / "kafka"
 """Where `make servers-install` puts Kafka."""
+MONITORING = Path(__file__).parents[1] / "monitoring"
+CLASSES = JARS / "classes.jsa"
+"""Kafka's classes as the JVM maps them into memory: half the time of a start. The first broker that is stopped leaves
+them."""
 START_LIMIT = 180.0
 """After so many seconds a start has failed, and what the server wrote is shown."""
 STOP_LIMIT = 30.0
@@ -471,8 +475,8 @@ class Kafka(Server):
             "share.coordinator.state.topic.min.isr": 1,
             "group.initial.rebalance.delay.ms": 0,
             # a broker that was killed is let in again only when its session has expired
-            "broker.session.timeout.ms": 2000,
-            "broker.heartbeat.interval.ms": 250,
+            "broker.session.timeout.ms": 1000,
+            "broker.heartbeat.interval.ms": 100,
             # a transaction that took too long is aborted soon after
             "transaction.abort.timed.out.transaction.cleanup.interval.ms": 100,
         }
@@ -486,7 +490,18 @@ class Kafka(Server):
 
     def command(self) -> list[str]:
         """What starts it."""
-        return [*self._java(), "kafka.Kafka", str(self.directory / "server.properties")]
+        archive = [] if CLASSES.exists() else [f"-XX:ArchiveClassesAtExit={self._classes}"]
+        return [*self._java(), *archive, "kafka.Kafka", str(self.directory / "server.properties")]
+
+    @property
+    def _classes(self) -> Path:
+        return JARS / f"{self.port}.jsa"
+
+    def stop(self) -> None:
+        """Stop it, and keep its classes for the next one."""
+        super().stop()
+        with suppress(OSError):
+            self._classes.replace(CLASSES)
 
     def answers(self) -> bool:
         """Whether the controller has let the broker in."""
@@ -504,20 +519,82 @@ class Kafka(Server):
     def _java() -> list[str]:
         """A small heap, and the quick compiler alone: half the CPU of a start."""
         options = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.net.preferIPv4Stack=true"]
-        return [installed("java"), *options, "-cp", f"{JARS}/*"]
+        archive = [f"-XX:SharedArchiveFile={CLASSES}"] if CLASSES.exists() else []
+        return [installed("java"), *options, *archive, "-cp", f"{JARS}/*"]
+
+
+class Prometheus(Server):
+    """Prometheus, which scrapes a service on its standard port, unless it is given another configuration."""
+
+    name = "prometheus"
+    programs = ("prometheus", "promtool")
+    standard_port = 9090
+    config = MONITORING / "prometheus.yml"
+
+    @property
+    def url(self) -> str:
+        """As a user writes it."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    def command(self) -> list[str]:
+        """What starts it."""
+        where = [f"--storage.tsdb.path={self.directory / 'data'}", f"--web.listen-address={LOOPBACK}:{self.port}"]
+        return [installed("prometheus"), f"--config.file={self.config}", *where]
+
+    def answers(self) -> bool:
+        """Whether it has loaded its data and its rules."""
+        return status(self.port, "GET", "/-/ready") == 200
+
+
+class Alertmanager(Server):
+    """Alertmanager, alone."""
+
+    name = "alertmanager"
+    programs = ("prometheus-alertmanager", "amtool")
+    standard_port = 9093
+    config = MONITORING / "alertmanager.yml"
+
+    @property
+    def url(self) -> str:
+        """As a user writes it."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    def command(self) -> list[str]:
+        """What starts it."""
+        where = [f"--storage.path={self.directory / 'data'}", f"--web.listen-address={LOOPBACK}:{self.port}"]
+        alone = "--cluster.listen-address="
+        return [installed("prometheus-alertmanager"), f"--config.file={self.config}", *where, alone]
+
+    def answers(self) -> bool:
+        """Whether it takes alerts."""
+        return status(self.port, "GET", "/-/ready") == 200
 
 
 S = TypeVar("S", bound=Server)
-SERVERS: list[type[Server]] = [Postgres, Redis, Nats, Influx, Victoria, Kafka]
+SERVERS: list[type[Server]] = [Postgres, Redis, Nats, Influx, Victoria, Kafka, Prometheus, Alertmanager]
 
 
-def started(kind: type[S]) -> Iterator[S]:
-    """The server, running. The test is skipped if it is not installed, or fails where every server is required."""
-    reason = kind.missing()
+def require_server(kind: type[Server]) -> None:
+    """Skip the test if the server is not installed, or fail it where every server is required."""
+    require(kind.missing())
+
+
+def require_program(name: str) -> None:
+    """Skip the test if the program is not installed, or fail it where every server is required."""
+    require(f"{name} is not installed: run `{INSTALL}`" if program(name) is None else None)
+
+
+def require(reason: str | None) -> None:
+    """Skip the test if something is missing, which the reason names, or fail it where everything is required."""
     if reason is not None:
         if os.environ.get("PEERWATCH_REQUIRE_SERVERS") == "1":
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
+
+
+def started(kind: type[S]) -> Iterator[S]:
+    """The server, running. The test is skipped if it is not installed, or fails where every server is required."""
+    require_server(kind)
     with kind() as server:
         yield server
 

@@ -7,6 +7,11 @@ COMMANDS = settings(phases=(Phase.explicit, Phase.generate))
 """Of tests that run whole commands: what fails is shown as it was found, to shrink it may take minutes."""
 
 
+def often(short: int, full: int) -> int:
+    """How often something that takes long is done: less often in the profiles with fewer examples."""
+    return full if settings().max_examples >= 100 else short
+
+
 def examples(full: int) -> int:
     """How many examples of a property are tried: in the profile `full` as many, in others their share of it."""
     return max(5, full * settings().max_examples // 100)

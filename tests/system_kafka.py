@@ -54,6 +54,13 @@ def is_there(admin: AdminClient, topic: str) -> bool:
     return topic in admin.list_topics(timeout=WAIT).topics
 
 
+def empty(server: str) -> None:
+    """Delete all topics, except Kafka's own."""
+    for topic in AdminClient(settings(server)).list_topics(timeout=WAIT).topics:
+        if not topic.startswith("__"):
+            delete_topic(server, topic)
+
+
 def delete_topic(server: str, topic: str) -> None:
     """Delete it, and wait until it is gone."""
     admin = AdminClient(settings(server))
@@ -70,6 +77,22 @@ def put(server: str, topic: str, values: Sequence[bytes | None], partition: int 
         if number % 10_000 == 0:  # it holds only so many
             producer.flush()
     assert producer.flush(WAIT) == 0
+
+
+PASSING = {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS}
+"""What a broker answers about groups when it has just started."""
+
+
+def committed(consumer: Consumer, place: TopicPartition) -> TopicPartition:
+    """What a group has committed, as soon as the broker knows it."""
+    while True:
+        try:
+            (found,) = consumer.committed([place])
+        except KafkaException as error:
+            if error.args[0].code() not in PASSING:
+                raise
+        else:
+            return found
 
 
 def trim(server: str, topic: str, before: int, partition: int = 0) -> None:

@@ -120,3 +120,23 @@ def test_a_log_of_purchases_alone_needs_no_event_type(logs: Path) -> None:
     result = peerwatch("run", "-c", "c.yaml", "--D", "1", "--T", "2", "orders", "out")
     assert result.exit_code == 2
     assert 'c.yaml:1: "input.fields" is' in result.stderr
+
+
+def test_corrected_lines_are_fed_back_under_their_own_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the config that names the keys; without it nothing is appended. The run judges the lines then."""
+    monkeypatch.chdir(tmp_path)
+    stream = renamed(b"".join(purchase(user, "1") for user in range(5)))
+    (tmp_path / "stream").write_bytes(stream)
+    (tmp_path / "c.yaml").write_text(f"input: {{fields: {SETTINGS}}}\n")
+    (tmp_path / "fixed").write_bytes(renamed(purchase(1, "900") + befriend(1, 2)))
+    result = CliRunner().invoke(cli, ["rejects", "requeue", "fixed", "stream"])
+    assert (result.exit_code, (tmp_path / "stream").read_bytes()) == (2, stream)
+    assert 'fixed:1: "event_type" is missing' in result.stderr
+    result = CliRunner().invoke(cli, ["rejects", "requeue", "fixed", "stream", "--config", "c.yaml"])
+    assert (result.exit_code, result.stdout) == (0, "2 events appended to stream\n")
+    result = CliRunner().invoke(cli, ["run", "stream", "out", "-c", "c.yaml", "--D", "1", "--T", "2"])
+    assert result.exit_code == 0
+    assert not (tmp_path / "out.rejects.json").read_bytes()
+    (tmp_path / "fixed").write_bytes(purchase(1, "900"))
+    result = CliRunner().invoke(cli, ["rejects", "requeue", "fixed", "stream", "--config", "c.yaml"])
+    assert (result.exit_code, 'fixed:1: "kind" is missing' in result.stderr) == (2, True)

@@ -2,7 +2,9 @@
 
 import json
 import re
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from fractions import Fraction
 from itertools import zip_longest
 from pathlib import Path
@@ -207,6 +209,43 @@ def test_a_corrupted_state_is_caught_and_the_first_wrong_decision_named(
     seq = due[place][0]
     assert f"out:{place + 1} differs; it should be event {seq}, stream line {seq - len(BATCH)}, " in result.stdout
     assert peerwatch("verify", "batch", "stream", "clean").exit_code == 0
+
+
+def test_a_difference_is_a_notice_in_every_sink_that_takes_them(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once each, in order, as the log tells it; however often the run ends, and restarts from a checkpoint."""
+    (logs / "c.yaml").write_text(
+        "state: {events: 20}\n"
+        "sinks: [{to: notices.json, records: [notices]}, {to: 'sqlite:n.db', records: [notices, flagged]}]\n"
+    )
+    options = ["--audit", "1", "--log-format", "json", "--log-file", "log", "-c", "c.yaml"]
+    (logs / "stream").write_bytes(b"".join(STREAM[:HALF]))
+    assert live(*options).exit_code == 0
+    tamper(change_an_amount)
+    original, left = FriendGraph.walk, [len(HELD) + 30, len(HELD) + 31, len(HELD) + 90, len(HELD) + 150]
+
+    def walk(graph: FriendGraph, *arguments: Any, **named: Any) -> Any:
+        if left and arguments[5] > left[0]:
+            left.pop(0)
+            raise ZeroDivisionError("broken for the test")
+        return original(graph, *arguments, **named)
+
+    monkeypatch.setattr(FriendGraph, "walk", walk)
+    for end in (HALF + 60, HALF + 61, HALF + 100, len(STREAM)):
+        (logs / "stream").write_bytes(b"".join(STREAM[:end]))
+        live(*options)
+    assert left == []
+    wrong = wrong_decisions(change_an_amount)
+    differing = [seq for seq, pair in enumerate(zip(RIGHT, wrong, strict=True), 1) if pair[0] != pair[1]]
+    notices = [json.loads(line) for line in (logs / "notices.json").read_bytes().splitlines()]
+    assert [notice["event"] for notice in notices] == differing != []
+    assert {(notice["who"], notice["notice"]) for notice in notices} == {("champion", "difference")}
+    records = [json.loads(line) for line in (logs / "log").read_bytes().splitlines()]
+    logged = {record["seq"]: record for record in records if record["event"] == "audit difference"}
+    for notice in notices:
+        assert notice["details"].items() <= logged[notice["event"]].items()
+    with closing(sqlite3.connect("n.db")) as database:
+        rows = database.execute("SELECT seq, event, details FROM peerwatch_notices ORDER BY seq").fetchall()
+    assert rows == [(one["seq"], one["event"], msgspec.json.encode(one["details"]).decode()) for one in notices]
 
 
 def test_a_state_that_goes_wrong_in_memory_is_caught(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from peerwatch.cli.commands.bisect import bisect
 from peerwatch.cli.commands.config import config
 from peerwatch.cli.commands.copy import copy
 from peerwatch.cli.commands.datasets import datasets
+from peerwatch.cli.commands.demo import demo
 from peerwatch.cli.commands.detect import detect
 from peerwatch.cli.commands.evaluate import evaluate
 from peerwatch.cli.commands.explain import explain
@@ -133,6 +134,6 @@ def cli() -> None:
 
 for command in (
     run, serve, status, feedback, explain, state, sweep, verify, bisect, detect, evaluate, rejects, config, generate,
-    copy, datasets, sessions,
+    copy, datasets, sessions, demo,
 ):  # fmt: skip
     cli.add_command(command)

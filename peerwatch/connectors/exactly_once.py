@@ -4,10 +4,11 @@ Verdicts are deterministic and numbered. So records are written first and the ch
 on asks the system which record it holds last, judges again from the checkpoint, and skips what is there.
 """
 
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 import msgspec
@@ -19,6 +20,8 @@ from peerwatch.errors import SinkError, Unavailable, UsageError
 from peerwatch.settings.model import Delivery
 
 Result = TypeVar("Result")
+STOP_SECONDS: Final = 3.0
+"""How long a server that is away is waited for once the run has been told to stop."""
 
 
 class StoreMark(msgspec.Struct, frozen=True):
@@ -56,6 +59,10 @@ class StoreSink:
         """Why the server does not answer at present, None if it does."""
         self.retries = 0
         self.written = 0
+        self._request: anyio.CancelScope | None = None
+        """What is being done, however often it takes; None if nothing is."""
+        self._until = math.inf
+        """When that must be done, by the event loop's clock."""
 
     def server(self) -> ServerStatus:
         """How it is with the server."""
@@ -146,12 +153,40 @@ class StoreSink:
     async def finish(self) -> None:
         """Everything has been written."""
 
+    def stop(self, seconds: float) -> None:
+        """The run has been told to stop: a server that is away is not waited for as long as one that is slow."""
+        self._until = anyio.current_time() + seconds
+        if self.away is not None:
+            self._hurry()
+        if self._request is not None:
+            self._request.deadline = self._until
+
+    def _hurry(self) -> None:
+        self._until = min(self._until, anyio.current_time() + STOP_SECONDS)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the server has not answered yet."""
+        return self._request is not None
+
     async def _persistently(self, action: Callable[[], Awaitable[Result]]) -> Result:
         """Do something, however often the server fails meanwhile.
 
         Raises:
             SinkError: it has been away for too long.
         """
+        self._request = anyio.CancelScope(deadline=self._until)
+        try:
+            with self._request:
+                return await self._repeatedly(action)
+        finally:
+            self._request = None
+        raise SinkError(
+            f"{self.name} does not answer{f': {self.away}' if self.away is not None else ''}; the run was told to stop,"
+            " and waits no longer; start it and run again"
+        )
+
+    async def _repeatedly(self, action: Callable[[], Awaitable[Result]]) -> Result:
         began, pause = self._clock(), FIRST_PAUSE
         connected = True
         while True:
@@ -177,6 +212,9 @@ class StoreSink:
                     if self.away is None:
                         self._warn(f"{self.name} does not answer: {error}; waiting for it")
                     self.away = str(error)
+                    if self._until < math.inf and self._request is not None:
+                        self._hurry()
+                        self._request.deadline = self._until
                 connected = False
                 self.retries += 1
                 await self._store.close()
@@ -208,5 +246,6 @@ class StoreSink:
         self._held |= marks
 
     async def _close(self) -> None:
-        with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(shield=True) as self._request:
             await self._store.close()
+        self._request = None

@@ -1,4 +1,4 @@
-"""HTTP for sinks: one connection, answers that are bounded in size and time, and failures in words without secrets."""
+"""HTTP for stores: one connection, answers that are bounded in size and time, failures in words without secrets."""
 
 import logging
 import os
@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import anyio
 from anyio.to_thread import run_sync
 
 from peerwatch.connectors.registry import missing_library
+from peerwatch.connectors.store import StoreContext
 from peerwatch.errors import Unavailable, UsageError
 from peerwatch.urls import HIDDEN, ConnectorUrl
 
@@ -189,6 +190,38 @@ class HttpClient:
             text = text.replace(secret, HIDDEN)
         line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
         return line if len(line) <= LONGEST_TEXT else f"{line[:LONGEST_TEXT]}..."
+
+
+class HttpStore:
+    """What stores that are reached by HTTP have in common: a repeat is harmless, and nobody says what is there."""
+
+    def __init__(
+        self,
+        url: ConnectorUrl,
+        context: StoreContext,
+        base: str,
+        *,
+        account: tuple[str, str] | None = None,
+        secrets: Sequence[str] = (),
+    ) -> None:
+        """Talk to the server at `base`, as `HttpClient` does; nothing is connected."""
+        self.url = url
+        self.memory: Any = None
+        self._run = context.run
+        self._client = HttpClient(url, base, timeout=context.timeout, account=account, secrets=secrets)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.close()
+
+    async def other_run(self) -> None:
+        """Records name their run, so those of all runs can stay."""
+
+    async def prepare(self, *, anew: bool) -> None:
+        """Nothing is to be created."""
+
+    async def marks(self) -> None:
+        """A repeat is harmless."""
 
 
 def pieces(parts: Sequence[bytes], count: int) -> Iterator[tuple[int, int]]:

@@ -14,8 +14,8 @@ from urllib.parse import urlencode
 import msgspec
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.http_client import TLS_OPTIONS, Answer, HttpClient, authority, pieces
-from peerwatch.connectors.records import DECISION, FLAGGED, Kind, Record
+from peerwatch.connectors.http_client import TLS_OPTIONS, Answer, HttpStore, authority, pieces
+from peerwatch.connectors.records import DECISION, FLAGGED, NOTICE, Kind, NoticeRecord, Record
 from peerwatch.connectors.store import EXACTLY_ONCE, StoreContext
 from peerwatch.connectors.tables import TABLES, SqlType, row_of
 from peerwatch.errors import SinkError, Unavailable, UsageError
@@ -26,9 +26,9 @@ DONE: Final = 204
 """The status that says that all points are kept. Another one, even of success, is no InfluxDB's."""
 VICTORIA: Final = "X-Server-Hostname"
 """A header that VictoriaMetrics adds to its answers."""
-TAGS: Final = ("run", "detector", "severity")
+TAGS: Final = ("run", "detector", "severity", "who", "notice")
 """What points can be grouped by. Each combination is a series of its own, so there are few."""
-NAMES: Final[Mapping[Kind, str]] = {FLAGGED: "flagged purchase", DECISION: "decision"}
+NAMES: Final[Mapping[Kind, str]] = {FLAGGED: "flagged purchase", DECISION: "decision", NOTICE: "notice"}
 """The records that have a time, and what messages call them."""
 PLACES: Final = 1000
 """Nanoseconds of a microsecond."""
@@ -66,7 +66,7 @@ class Times:
         return micros * PLACES + place
 
 
-class InfluxStore:
+class InfluxStore(HttpStore):
     """`influx+http://host:8086/database`, or `influx+http://host:8086?org=...&bucket=...&token=...` for InfluxDB 2.
 
     One measurement a kind, called as the tables of databases are. Whatever is a number there is one here, for charts;
@@ -80,9 +80,6 @@ class InfluxStore:
             UsageError: the URL lacks something, records of a kind have no time, or a library is missing.
         """
         url.check_options("org", "bucket", "token", *TLS_OPTIONS)
-        self.url = url
-        self.memory: Any = None
-        self._run = context.run
         self._warn = context.warn if context.delivery == EXACTLY_ONCE else None
         untimed = sorted(context.records - NAMES.keys())
         if untimed:
@@ -95,7 +92,7 @@ class InfluxStore:
         self._headers = {"Content-Type": "text/plain; charset=utf-8", **credentials}
         scheme = url.scheme.removeprefix("influx+")
         base = f"{scheme}://{authority(url, PORT if scheme == 'http' else None)}"
-        self._client = HttpClient(url, base, timeout=context.timeout, secrets=secrets)
+        super().__init__(url, context, base, secrets=secrets)
 
     async def connect(self) -> None:
         """See that the server takes points, by writing none.
@@ -117,19 +114,6 @@ class InfluxStore:
                 " last seconds when it is killed: not each record is there exactly once"
             )
             self._warn = None
-
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._client.close()
-
-    async def other_run(self) -> None:
-        """Points of other runs have another tag, so all of them can stay."""
-
-    async def prepare(self, *, anew: bool) -> None:
-        """Nothing is to be created: a measurement comes with its first point."""
-
-    async def marks(self) -> None:
-        """A repeat is harmless."""
 
     async def append(self, records: Sequence[Record]) -> None:
         """Write points.
@@ -204,7 +188,8 @@ def point(record: Record, run: str, times: Times) -> bytes:
     columns = {**table.columns, "line": SqlType.TEXT}
     texts = {name: _field(column, values[name]) for name, column in columns.items() if name not in TAGS}
     fields = ",".join(f"{name}={text}" for name, text in texts.items() if text is not None)
-    return f"{table.name}{''.join(tags)} {fields} {times.next(values['time'])}\n".encode()
+    micros = record.timestamp if isinstance(record, NoticeRecord) else values["time"]
+    return f"{table.name}{''.join(tags)} {fields} {times.next(micros)}\n".encode()
 
 
 def _field(column: SqlType, value: Any) -> str | None:

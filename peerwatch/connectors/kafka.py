@@ -1,4 +1,4 @@
-"""Topics of Apache Kafka: records go into one in transactions, and messages are read from one by their offsets."""
+"""Topics of Apache Kafka as sinks, in transactions, and as targets of generated events. `kafka_source` reads them."""
 
 import secrets
 import time
@@ -12,8 +12,7 @@ from anyio.to_thread import run_sync
 from peerwatch.connectors.kafka_client import KafkaClient
 from peerwatch.connectors.records import DECISION, FLAGGED, LEDGER, NOTICE, REJECT, SESSION, Kind, Record, payload
 from peerwatch.connectors.store import AT_LEAST_ONCE, EXACTLY_ONCE, StoreContext
-from peerwatch.connectors.stream import Entry
-from peerwatch.errors import SinkError, SourceError, Unavailable, UsageError
+from peerwatch.errors import SinkError, Unavailable, UsageError
 from peerwatch.urls import ConnectorUrl
 
 if TYPE_CHECKING:
@@ -23,10 +22,6 @@ LONGEST_TRANSACTION: Final = 900.0
 """Seconds: what a broker allows if nobody has changed it."""
 FLUSH_SECONDS: Final = 0.2
 """After so long it is seen whether there is still a connection."""
-MOST_ENTRIES: Final = 2000
-"""How many messages one fetch returns at most."""
-GATHER_SECONDS: Final = 0.01
-"""How long a fetch waits for more messages behind the first: a piece costs about the same whatever its size."""
 NAMES: Final[Mapping[Kind, str]] = {
     FLAGGED: "", DECISION: "-decisions", REJECT: "-rejects", NOTICE: "-notices", LEDGER: "-verdicts",
     SESSION: "-sessions",
@@ -158,6 +153,8 @@ class KafkaStore:
                 "message.timeout.ms": round(min(longest, self._client.timeout) * 1000),
             }
         self._producer = self._client.producer(settings)
+        for _ in range(2):  # the second answer comes over a connection that serves; without one it waits half a second
+            self._client.partitions(self._producer, next(iter(self._topics.values())))
         if self._exactly_once:
             with self._client.translated():
                 self._producer.init_transactions(self._client.timeout)
@@ -236,12 +233,9 @@ class KafkaStore:
     def _committed(self, consumer: "Consumer") -> dict[Kind, tuple[Mark, int]]:
         """What the group has committed for each kind, with the offset."""
         partitions = [self._client.partition(topic) for topic in self._topics.values()]
-        with self._client.translated():
-            found = consumer.committed(partitions, timeout=self._client.timeout)
+        found = self._client.committed(consumer, partitions)
         committed = {}
         for kind, partition in zip(self._topics, found, strict=True):
-            if partition.error is not None:
-                raise self._client.failure(partition.error)
             if partition.offset >= 0 and partition.metadata:
                 committed[kind] = msgspec.json.decode(partition.metadata, type=Mark), partition.offset
         return committed
@@ -387,173 +381,3 @@ class KafkaTarget:
             Unavailable: no server answers.
         """
         await self._store.send(lines)
-
-
-class KafkaStream:
-    """`kafka://host:9092/topic`: the messages of a topic's partition, in the order of their offsets.
-
-    Only what is committed is read. An entry's id is an offset; offsets have gaps, where transactions end.
-    """
-
-    def __init__(self, url: ConnectorUrl, timeout: float, partition: int | None = None) -> None:
-        """Name the topic, and perhaps one of its partitions; nothing is connected.
-
-        Raises:
-            UsageError: the library is missing, or the URL is malformed.
-        """
-        self.url = url
-        self._timeout = timeout
-        self._client = KafkaClient(url, timeout, "partition")
-        self._consumer: Consumer | None = None
-        self._partition = _number(url) if partition is None else partition
-        self._next = 0
-        """The offset that is read next."""
-        self._until: int | None = None
-        """Where the partition ended when it was opened, until it has been read so far."""
-        self._opened = False
-        self._held: list[Entry] = []
-        """What was fetched from behind that end."""
-
-    async def split(self) -> "list[KafkaStream]":
-        """A stream for each partition, or for the one that the URL names.
-
-        Raises:
-            UsageError: there is no such topic.
-            Unavailable: the server does not answer.
-        """
-        await self._client.reach()
-        count = await run_sync(self._count)
-        numbers = range(count) if self._partition is None else [self._partition]
-        return [KafkaStream(self.url, self._timeout, number) for number in numbers]
-
-    def _count(self) -> int:
-        with closing(self._client.consumer("peerwatch")) as consumer:
-            return self._partitions(consumer)
-
-    async def connect(self, after: int | None) -> None:
-        """Connect, to go on behind an offset.
-
-        Raises:
-            UsageError: there is no such topic or partition, or messages behind the offset are gone.
-            Unavailable: the server does not answer.
-        """
-        await self._client.reach()
-        await run_sync(self._connect, after)
-
-    def _connect(self, after: int | None) -> None:
-        topic = self._client.topic
-        self._consumer = self._client.consumer("peerwatch")
-        partition = self._chosen(self._consumer)
-        low, high = self._client.bounds(self._consumer, topic, partition)
-        self._next = low if after is None else after + 1
-        if self._next < low:
-            raise UsageError(f"{self.url}: messages from offset {self._next:,} to {low - 1:,} are gone, {WAY_OUT}")
-        if self._next > high:
-            raise UsageError(
-                f"{self.url} ends at offset {high:,}, but messages up to {self._next - 1:,} have been read: what had"
-                " been read is gone, the topic was deleted and made anew; name the topic that was read, or begin anew"
-                " with --reset"
-            )
-        self._held = []
-        if not self._opened:
-            self._opened, self._until = True, high
-        with self._client.translated():
-            self._consumer.assign([self._client.partition(topic, partition, self._next)])
-
-    def _chosen(self, consumer: "Consumer") -> int:
-        """The partition that is read."""
-        count = self._partitions(consumer)
-        if self._partition is None and count > 1:
-            raise UsageError(
-                f"{self.url}: the topic has {count} partitions, whose order is another one each time they are read;"
-                " set input.journal, which writes it down, or read one of them with ?partition=0"
-            )
-        if (self._partition or 0) >= count:
-            raise UsageError(f"{self.url}: the topic has {count} partitions, numbered from 0")
-        return self._partition or 0
-
-    def _partitions(self, consumer: "Consumer") -> int:
-        count = self._client.partitions(consumer, self._client.topic)
-        if count is None:
-            raise UsageError(f"{self.url}: there is no topic {self._client.topic}; make it, or name another")
-        return count
-
-    async def close(self) -> None:
-        """Close the connection."""
-        consumer, self._consumer = self._consumer, None
-        if consumer is not None:
-            with suppress(Exception):
-                await run_sync(consumer.close)
-
-    async def fetch(self, seconds: float) -> list[Entry]:
-        """The next messages; none, once, where the partition ended when it was opened.
-
-        Raises:
-            SourceError: some are gone unread.
-            Unavailable: no server can be reached, or what must be there does not come.
-        """
-        deadline = time.monotonic() + self._client.timeout
-        while True:
-            entries, self._held = self._held or await run_sync(self._consume, seconds), []
-            if self._until is None:
-                return entries
-            before = [entry for entry in entries if entry.id < self._until]
-            self._held = entries[len(before) :]
-            if before:
-                return before
-            if self._next >= self._until:
-                self._until = None
-                return []
-            if time.monotonic() > deadline:
-                raise Unavailable(f"no messages within {self._client.timeout:g} seconds")
-
-    def _consume(self, seconds: float) -> list[Entry]:
-        consumer, codes = self._consumer, self._client.codes
-        if consumer is None:
-            raise Unavailable("the consumer is closed")
-        entries: list[Entry] = []
-        if self._until is not None and self._next >= self._until:
-            return entries
-        with self._client.translated():
-            messages = consumer.consume(1, seconds)
-            if messages:
-                messages += consumer.consume(MOST_ENTRIES - 1, GATHER_SECONDS)
-        for message in messages:
-            error, offset = message.error(), message.offset() or 0
-            if error is None:
-                entries.append(Entry(offset, message.value()))
-                self._next = offset + 1
-            elif error.code() == codes._PARTITION_EOF:
-                self._next = offset
-            elif error.code() in {codes._AUTO_OFFSET_RESET, codes.OFFSET_OUT_OF_RANGE}:
-                raise SourceError(f"{self.url}: messages from offset {self._next:,} on are gone, {WAY_OUT}")
-            else:
-                raise self._client.failure(error)
-        if not entries:
-            self._client.check()
-        return entries
-
-    async def lag(self) -> int | None:
-        """How many offsets lie between what has been fetched and the end, as far as the last answer said."""
-        if self._consumer is None:
-            return None
-        ends = self._consumer.get_watermark_offsets(
-            self._client.partition(self._client.topic, self._partition or 0), cached=True
-        )
-        return max(0, ends[1] - self._next) + len(self._held) if ends is not None and ends[1] >= 0 else None
-
-
-WAY_OUT: Final = (
-    "unread: the topic's retention has removed them; let it keep messages for longer than a run is away, and begin anew"
-    " with --reset"
-)
-
-
-def _number(url: ConnectorUrl) -> int | None:
-    """The partition that a URL names."""
-    text = url.option("partition")
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) < 7):
-        raise UsageError(f"{url}: partition is {text!r}; expected a number from 0")
-    return int(text)

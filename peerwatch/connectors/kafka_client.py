@@ -1,11 +1,12 @@
 """What the Kafka source and sink have in common: how a URL becomes a client's settings, and what its errors mean."""
 
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 
@@ -15,8 +16,9 @@ from peerwatch.urls import ConnectorUrl
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
-    from confluent_kafka.admin import AdminClient
+    from confluent_kafka.admin import AdminClient, TopicMetadata
 
+Answer = TypeVar("Answer")
 PORT: Final = 9092
 PROTOCOLS: Final = ("plaintext", "ssl", "sasl_plaintext", "sasl_ssl")
 MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
@@ -27,6 +29,10 @@ LARGEST_MESSAGE: Final = 64 << 20
 """Bytes. A broker refuses any request of more than 100 MiB."""
 FIRST_WAIT: Final = 0.5
 """Seconds for the first answer; each further try waits twice as long."""
+SHORT_WAIT: Final = 0.01
+"""Seconds until a broker says that a partition ends here."""
+PAUSE: Final = 0.05
+"""Seconds until a broker that has just started is asked again."""
 LAST_RECORDS: Final = 16
 """So many offsets are looked at first for the last record of a topic; then eight times as many, and so on."""
 _TOPIC: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
@@ -60,6 +66,7 @@ class KafkaClient:
             "log_level": 0,  # what matters comes back as an error
             "error_cb": self._note,
             "socket.nagle.disable": True,
+            "reconnect.backoff.ms": 10,
             "reconnect.backoff.max.ms": 1000,
             "metadata.recovery.strategy": "none",  # otherwise a broker that comes back is waited for in vain, at times
             **_security(url),
@@ -94,8 +101,11 @@ class KafkaClient:
                 return
         raise Unavailable(why)
 
-    def consumer(self, group: str, isolation: str = "read_committed") -> "Consumer":
-        """A consumer that joins no group and commits nothing. Reads files for TLS."""
+    def consumer(self, group: str, isolation: str = "read_committed", wait: float = SHORT_WAIT) -> "Consumer":
+        """A consumer that joins no group and commits nothing. Reads files for TLS.
+
+        A broker that has nothing new says so after `wait` seconds.
+        """
         with self.translated():
             return self._library.Consumer({
                 **self._settings,
@@ -105,7 +115,8 @@ class KafkaClient:
                 "auto.offset.reset": "error",
                 "isolation.level": isolation,
                 "enable.partition.eof": True,
-                "fetch.wait.max.ms": 100,
+                "fetch.wait.max.ms": round(1000 * wait),
+                "fetch.queue.backoff.ms": 10,  # otherwise it fetches nothing for a second once it holds enough
             })  # fmt: skip
 
     def producer(self, settings: dict[str, Any]) -> "Producer":
@@ -133,38 +144,79 @@ class KafkaClient:
         """A partition, with an offset."""
         return self._library.TopicPartition(topic, number, offset, metadata)
 
-    def partitions(self, consumer: "Consumer", topic: str) -> int | None:
+    def partitions(self, client: "Consumer | Producer", topic: str) -> int | None:
         """The number of a topic's partitions, None if there is no such topic. Blocks.
 
         Raises:
             UsageError: the server refuses the user, or the user the topic.
             Unavailable: there is no answer in time.
         """
-        wait, deadline = FIRST_WAIT, time.monotonic() + self.timeout
-        while True:
-            try:
-                found = consumer.list_topics(topic, timeout=min(wait, self.timeout)).topics[topic]
-            except self.errors as error:
-                consumer.poll(0)  # lets `_note` know
-                if self._refusal is not None:
-                    raise self.failure(self._refusal) from None
-                wait *= 2
-                if time.monotonic() + wait > deadline:
-                    raise self.failure(error.args[0]) from None
-                continue
+
+        def ask() -> int | None:
+            found = self._topic(client, topic)
             if found.error is None:
                 return len(found.partitions)
             if found.error.code() == self.codes.UNKNOWN_TOPIC_OR_PART:
                 return None
-            raise self.failure(found.error)
+            raise self.errors(found.error)
+
+        return self.patiently(ask)
+
+    def _topic(self, client: "Consumer | Producer", topic: str) -> "TopicMetadata":
+        wait, deadline = FIRST_WAIT, time.monotonic() + self.timeout
+        while True:
+            try:
+                found: TopicMetadata = client.list_topics(topic, timeout=min(wait, self.timeout)).topics[topic]
+            except self.errors:
+                client.poll(0)  # lets `_note` know
+                if self._refusal is not None:
+                    raise self.failure(self._refusal) from None
+                wait *= 2
+                if time.monotonic() + wait > deadline:
+                    raise
+            else:
+                return found
 
     def bounds(self, consumer: "Consumer", topic: str, number: int = 0) -> tuple[int, int]:
         """The offset of the first record, and the one behind the last that is committed. Blocks."""
-        with self.translated():
-            found = consumer.get_watermark_offsets(self.partition(topic, number), timeout=self.timeout)
+        place = self.partition(topic, number)
+        found = self.patiently(lambda: consumer.get_watermark_offsets(place, timeout=self.timeout))
         if found is None:
             raise Unavailable(f"no answer within {self.timeout:g} seconds")
         return found
+
+    def committed(self, consumer: "Consumer", partitions: "list[TopicPartition]") -> "list[TopicPartition]":
+        """What the consumer's group has committed for each partition. Blocks."""
+
+        def ask() -> "list[TopicPartition]":
+            found = consumer.committed(partitions, timeout=self.timeout)
+            for each in found:
+                if each.error is not None:
+                    raise self.errors(each.error)
+            return found
+
+        return self.patiently(ask)
+
+    def patiently(self, ask: Callable[[], Answer]) -> Answer:
+        """The answer to a question, asked again while partitions have no leader, or groups no coordinator. Blocks.
+
+        That is so for a moment when a broker has just started.
+        """
+        deadline = time.monotonic() + self.timeout
+        while True:
+            try:
+                return ask()
+            except self.errors as error:
+                if not self._may_pass(error.args[0]) or time.monotonic() > deadline:
+                    raise self.failure(error.args[0]) from None
+            time.sleep(PAUSE)
+
+    def _may_pass(self, error: "KafkaError") -> bool:
+        codes = self.codes
+        return error.code() in {
+            codes.NOT_COORDINATOR, codes.COORDINATOR_NOT_AVAILABLE, codes.COORDINATOR_LOAD_IN_PROGRESS,
+            codes.LEADER_NOT_AVAILABLE, codes.NOT_LEADER_FOR_PARTITION, codes.REPLICA_NOT_AVAILABLE,
+        }  # fmt: skip
 
     def last_record(self, consumer: "Consumer", topic: str) -> "Message | None":
         """The last committed record of a topic's first partition, None if there is none. Blocks.
@@ -197,7 +249,7 @@ class KafkaClient:
             consumer.assign([begin])
             try:
                 while time.monotonic() < deadline:
-                    for message in consumer.consume(LAST_RECORDS, 0.1):
+                    for message in arrived(consumer, LAST_RECORDS, 0.1):
                         error = message.error()
                         if error is None:
                             records.append(message)
@@ -217,8 +269,13 @@ class KafkaClient:
             UsageError: the server refuses the user.
             Unavailable: no server can be reached.
         """
-        if (error := self._refusal or self._broken) is not None:
-            raise self.failure(error)
+        if self._refusal is not None:
+            raise self.failure(self._refusal)
+        if self._broken is not None:
+            error, self._broken = self._broken, None
+            # a client that has just been made says so if the first of several servers is down
+            if len(self.servers) == 1 or not any(_listens(host, port) for host, port in self.servers):
+                raise self.failure(error)
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -276,6 +333,14 @@ class KafkaClient:
             self._broken = error
 
 
+def arrived(consumer: "Consumer", count: int, seconds: float, gather: float = 0.0) -> "list[Message]":
+    """Up to so many messages: it is waited for the first one, and `gather` seconds for those behind it. Blocks."""
+    messages: list[Message] = consumer.consume(1, seconds)
+    if messages:
+        messages += consumer.consume(count - 1, gather)
+    return messages
+
+
 def _servers(url: ConnectorUrl) -> Iterator[tuple[str, int]]:
     if not url.host:
         raise UsageError(f"{url}: there is no host; name one, as in kafka://host:9092/topic")
@@ -302,6 +367,14 @@ def _security(url: ConnectorUrl) -> dict[str, str]:
         mechanism = url.option("sasl.mechanism", MECHANISMS) or "PLAIN"
         settings |= {"sasl.mechanism": mechanism, "sasl.username": url.user, "sasl.password": url.secret() or ""}
     return settings
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host.strip("[]"), port), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _reason(error: OSError) -> str:

@@ -18,7 +18,7 @@ from peerwatch.urls import ConnectorUrl
 OPTIONS: Final = ("host", "sslmode", "sslrootcert", "sslcert", "sslkey")
 """The query parameters that say how to connect, named as in libpq."""
 MODES: Final = ("disable", "prefer", "require", "verify-ca", "verify-full")
-CLOSING_SECONDS: Final = 2.0
+CLOSING_SECONDS: Final = 1.0
 """How long the server may take to say goodbye."""
 PASSING: Final = ("08", "40", "53", "57", "55P03", "25006")
 """The beginnings of the codes of errors that may pass: a lost connection, a deadlock, too many clients, a shutdown, a

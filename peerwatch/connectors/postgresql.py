@@ -11,9 +11,9 @@ from typing import Any, Final, NamedTuple
 from anyio.to_thread import run_sync
 
 from peerwatch.connectors.postgres_connection import OPTIONS, PostgresClient, quoted
-from peerwatch.connectors.records import REJECT, Kind, Record
+from peerwatch.connectors.records import FLAGGED, REJECT, Kind, Record
 from peerwatch.connectors.store import StoreContext
-from peerwatch.connectors.tables import MARKS, TABLES, RecordTable, SqlType, row_of
+from peerwatch.connectors.tables import EMPTY, LINES, MARKS, RUNS, TABLES, RecordTable, SqlType, WrittenLine, row_of
 from peerwatch.errors import Unavailable, UsageError
 from peerwatch.network.events import MICROS, parse_micros
 from peerwatch.network.statistics import decimal
@@ -103,9 +103,7 @@ class PostgresStore:
             await self._connection.execute(
                 SESSION.format(timeout=round(1000 * self._timeout), lock=max(1, round(1000 * lock)))
             )
-            await self._connection.set_type_codec(
-                "timestamptz", schema="pg_catalog", encoder=_server_time, decoder=_micros, format="tuple"
-            )
+            await use_micros(self._connection)
             place = await self._connection.fetchrow(LOOK, self.url.option("schema") or None)
             tables = [MARKS, *(TABLES[kind] for kind in self._records)]
             there = await self._connection.fetch(
@@ -198,6 +196,30 @@ class PostgresStore:
         for columns in await run_sync(self._columns, records):
             await self._execute(statement.text, self._run, kind, columns[0][-1], *columns)
 
+    async def runs(self) -> list[str]:
+        """The names of the runs that have written flagged purchases.
+
+        Raises:
+            UsageError: none has ever.
+        """
+        self._check_there()
+        rows = await self._fetch(RUNS.format(self._named(MARKS), "$1"), FLAGGED)
+        return [row["run"] for row in rows]
+
+    async def lines_after(self, run: str, seq: int) -> list[WrittenLine]:
+        """The next flagged purchases of a run.
+
+        Raises:
+            UsageError: none has ever written any.
+        """
+        self._check_there()
+        rows = await self._fetch(LINES.format(self._named(TABLES[FLAGGED]), "$1", "$2"), run, seq)
+        return [WrittenLine(*row) for row in rows]
+
+    def _check_there(self) -> None:
+        if TABLES[FLAGGED].name not in self._there:
+            raise UsageError(EMPTY.format(self.url))
+
     def _columns(self, records: Sequence[Record]) -> list[list[list[Any]]]:
         """The records as columns of values, for one statement after the other."""
         types = self._statements[records[0].kind].columns
@@ -275,7 +297,14 @@ def _chunks(rows: Sequence[list[Any]]) -> Iterator[list[list[Any]]]:
         yield chunk
 
 
-def _text(value: str | None) -> str | None:
+async def use_micros(connection: Any) -> None:
+    """Have times be microseconds since 1970 UTC on a connection: the library's own have no year 0 and no year 10000."""
+    await connection.set_type_codec(
+        "timestamptz", schema="pg_catalog", encoder=_server_time, decoder=_micros, format="tuple"
+    )
+
+
+def text_of(value: str | None) -> str | None:
     """A text as it is sent: U+0000, which texts cannot have here, is written as JSON writes it."""
     return value.replace("\0", "\\u0000") if value is not None else None
 
@@ -298,7 +327,7 @@ def _as_it_is(value: Any) -> Any:
 
 
 SENT: Final[Mapping[SqlType, Callable[[Any], Any]]] = {
-    SqlType.INTEGER: _as_it_is, SqlType.TEXT: _text, SqlType.DECIMAL: _digits, SqlType.REAL: _as_it_is,
+    SqlType.INTEGER: _as_it_is, SqlType.TEXT: text_of, SqlType.DECIMAL: _digits, SqlType.REAL: _as_it_is,
     SqlType.BOOLEAN: _as_it_is, SqlType.TIME: _as_it_is,
 }  # fmt: skip
 """How the values of each type are sent."""

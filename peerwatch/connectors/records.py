@@ -16,6 +16,8 @@ REJECT: Final = "reject"
 NOTICE: Final = "notice"
 LEDGER: Final = "ledger"
 SESSION: Final = "session"
+MOST_NOTICES: Final = 64
+"""More notices than there can be about one event: their numbers are its own times so many, and what comes to that."""
 SCHEMA: Final = 1
 """The version of the fields that messages and tables have."""
 JUDGED_BY: Final = ("detector", "score", "score_threshold", "model")
@@ -118,9 +120,10 @@ class Rejection(msgspec.Struct, frozen=True):
 
 
 class NoticeRecord(msgspec.Struct, frozen=True):
-    """A notice about a judge: drift, labels that were read, or a model that is active from now on.
+    """A notice about a judge: drift, labels that were read, a model that is active from now on, a wrong decision.
 
-    `seq` is a number of its own, ascending; `event` is the event's, `who` the champion or the challenger.
+    `seq` is a number of its own, ascending; `event` is the event's, `who` the champion or the challenger. `timestamp`
+    is the event's too, in microseconds since 1970 UTC, for sinks whose records must have a time.
     """
 
     kind: ClassVar[Kind] = NOTICE
@@ -129,10 +132,11 @@ class NoticeRecord(msgspec.Struct, frozen=True):
     who: str
     notice: str
     details: dict[str, Any]
+    timestamp: int
 
     def encode(self) -> bytes:
-        """The fields as one JSON object."""
-        return msgspec.json.encode(self) + b"\n"
+        """Number and fields as one JSON object."""
+        return msgspec.json.encode({"seq": self.seq, **self.fields()}) + b"\n"
 
     def fields(self) -> dict[str, Any]:
         """The fields."""

@@ -50,10 +50,20 @@ def target_of(name: str, timeout: float) -> EventTarget:
     return make(url, timeout)
 
 
-def _loaded(group: str, what: str, url: ConnectorUrl) -> Any:
+def can_be_read(url: ConnectorUrl) -> bool:
+    """Whether there is a source for what a URL names."""
+    return url.scheme in _known(SOURCES)
+
+
+def _known(group: str) -> dict[str, Any]:
+    """The entry points of a group, by their schemes."""
     from importlib import metadata  # noqa: PLC0415 (slow to import, and only a URL needs it)
 
-    known = {entry.name: entry for entry in metadata.entry_points(group=group)}
+    return {entry.name: entry for entry in metadata.entry_points(group=group)}
+
+
+def _loaded(group: str, what: str, url: ConnectorUrl) -> Any:
+    known = _known(group)
     entry = known.get(url.scheme)
     if entry is None:
         raise UsageError(f"{url}: there is no {what} for {url.scheme}; known are {', '.join(sorted(known))}")

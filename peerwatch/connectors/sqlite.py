@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from anyio.to_thread import run_sync
 
-from peerwatch.connectors.records import Kind, Record
+from peerwatch.connectors.records import FLAGGED, Kind, Record
 from peerwatch.connectors.store import StoreContext
-from peerwatch.connectors.tables import MARKS, TABLES, SqlType, iso_time, row_of
+from peerwatch.connectors.tables import EMPTY, LINES, MARKS, RUNS, TABLES, SqlType, WrittenLine, iso_time, row_of
 from peerwatch.errors import SinkError, Unavailable, UsageError
 from peerwatch.readable import path_of, why_unwritable
 from peerwatch.urls import ConnectorUrl
@@ -112,6 +112,30 @@ class SqliteStore:
             SinkError: the disk is full, or the database refuses them.
         """
         await run_sync(self._append, records)
+
+    async def runs(self) -> list[str]:
+        """The names of the runs that have written flagged purchases.
+
+        Raises:
+            UsageError: none has ever.
+        """
+        await self._check_there()
+        return [run for (run,) in await run_sync(self._query, RUNS.format(MARKS.name, "?"), (FLAGGED,))]
+
+    async def lines_after(self, run: str, seq: int) -> list[WrittenLine]:
+        """The next flagged purchases of a run.
+
+        Raises:
+            UsageError: none has ever written any.
+        """
+        await self._check_there()
+        rows = await run_sync(self._query, LINES.format(TABLES[FLAGGED].name, "?", "?"), (run, seq))
+        return [WrittenLine(*row) for row in rows]
+
+    async def _check_there(self) -> None:
+        names = "SELECT name FROM sqlite_master WHERE name = ?"
+        if self._connection is None or not await run_sync(self._query, names, (TABLES[FLAGGED].name,)):
+            raise UsageError(EMPTY.format(self.url))
 
     def _append(self, records: Sequence[Record]) -> None:
         kind = records[0].kind

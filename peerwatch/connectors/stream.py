@@ -103,7 +103,12 @@ class StreamSource:
 
     def server(self) -> ServerStatus:
         """How it is with the server."""
-        return ServerStatus(self.name, self.away, waiting=self._lag)
+        return ServerStatus(self.name, self.away, waiting=self._lag, caught_up=self.caught_up)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the server is away: otherwise a fetch comes back soon, with nothing if there is nothing."""
+        return self.away is not None
 
     async def open(self) -> None:
         """Connect at once, so that a mistake shows before anything is written.
@@ -141,7 +146,7 @@ class StreamSource:
             yield Block(b"", self._position.offset, self._position.line, self._position, caught_up=True)
 
     def _block(self, entries: list[Entry]) -> Block:
-        content = b"".join(_line(entry.content) for entry in entries)
+        content = _lines(entries)
         before = self._position
         self._position = StreamPosition(entries[-1].id, before.line + len(entries), before.offset + len(content))
         return Block(content, before.offset, before.line, self._position)
@@ -156,6 +161,8 @@ class StreamSource:
                 wait = POLL_SECONDS if self._idle_exit is None else min(POLL_SECONDS, max(self._idle_exit, 0.05))
                 entries = await self._stream.fetch(wait)
                 self._lag = await self._stream.lag()
+                if self._lag == 0:
+                    self.caught_up = time.time()
             except Unavailable as error:
                 if self._clock() - began >= self._give_up:
                     raise SourceError(
@@ -174,6 +181,14 @@ class StreamSource:
                 self._warn(f"{self.name} answers again")
                 self.away = None
             return entries
+
+
+def _lines(entries: list[Entry]) -> bytes:
+    """Messages as lines."""
+    content = b"\n".join([*(entry.content or b"" for entry in entries), b""])
+    if content.count(b"\n") == len(entries) and b"\r" not in content:
+        return content
+    return b"".join(_line(entry.content) for entry in entries)
 
 
 def _line(content: bytes | None) -> bytes:

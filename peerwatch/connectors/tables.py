@@ -75,6 +75,20 @@ TABLES: Final[Mapping[Kind, RecordTable]] = {
     ),
 }  # fmt: skip
 MARKS: Final = RecordTable("peerwatch_marks", {"run": SqlType.TEXT, "kind": SqlType.TEXT, "seq": SqlType.INTEGER})
+
+
+class WrittenLine(NamedTuple):
+    """The line of a flagged purchase, with its number."""
+
+    seq: int
+    line: str
+
+
+RUNS: Final = "SELECT run FROM {} WHERE kind = {} LIMIT 2"
+"""The query for the runs that have written records of a kind, in the table of marks: one, or more than one."""
+LINES: Final = "SELECT seq, line FROM {} WHERE run = {} AND seq > {} ORDER BY seq LIMIT 1000"
+"""The query for the next flagged purchases of a run behind a number."""
+EMPTY: Final = "{}: no run of peerwatch has written flagged purchases there"
 RENAMED: Final = {"id": "user", "score_threshold": "threshold", "position": "offset"}
 """Columns that records call differently; some of their names are key words of SQL."""
 

@@ -10,12 +10,12 @@ from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote, unquote
 
 import orjson
 
-from peerwatch.connectors.http_client import TLS_OPTIONS, Answer, HttpClient, authority, pieces
+from peerwatch.connectors.http_client import TLS_OPTIONS, Answer, HttpStore, authority, pieces
 from peerwatch.connectors.records import Kind, Record, payload
 from peerwatch.connectors.store import StoreContext
 from peerwatch.errors import SinkError, Unavailable, UsageError
@@ -29,7 +29,7 @@ PREFIX: Final = "whsec_"
 MOST_IN_BATCH: Final = 1000
 
 
-class WebhookStore:
+class WebhookStore(HttpStore):
     """`https://host/hook`: one POST a record, in order, each after the answer to the one before."""
 
     def __init__(self, url: ConnectorUrl, context: StoreContext) -> None:
@@ -38,9 +38,6 @@ class WebhookStore:
         Raises:
             UsageError: the URL, an option or the secret is malformed, or records would travel unencrypted.
         """
-        self.url = url
-        self.memory: Any = None
-        self._run = context.run
         self._batch = _batch(url)
         if url.scheme == "http" and url.option("insecure", ("true", "false")) != "true" and not _is_loopback(url.host):
             raise UsageError(
@@ -51,7 +48,7 @@ class WebhookStore:
         self._key = _key(url, secret) if secret is not None else None
         address, secrets = _address(url)
         account = (url.user or "", url.secret() or "") if url.user or url.password is not None else None
-        self._client = HttpClient(url, address, timeout=context.timeout, account=account, secrets=secrets)
+        super().__init__(url, context, address, account=account, secrets=secrets)
         self._reached = False
         self._accepted: dict[Kind, int] = {}
         """The number of the last record of each kind that this process has sent with success."""
@@ -66,19 +63,6 @@ class WebhookStore:
         if not self._reached:
             await self._client.send("HEAD", "")
             self._reached = True
-
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._client.close()
-
-    async def other_run(self) -> None:
-        """Keys hold the run's name, and the receiver tells nobody what it has."""
-
-    async def prepare(self, *, anew: bool) -> None:
-        """Nothing is to be created."""
-
-    async def marks(self) -> None:
-        """A repeat is harmless for a receiver that keeps keys."""
 
     async def append(self, records: Sequence[Record]) -> None:
         """Send records, and wait until each is accepted.

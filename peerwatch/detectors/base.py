@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from peerwatch.errors import BadInput
+from peerwatch.errors import BadInput, TooFewRows
 from peerwatch.kernels import Int64s
 
 Floats = NDArray[np.float64]
@@ -289,7 +289,7 @@ class Rule(Detector):
     def _enough(self, X: ArrayLike) -> Floats:
         columns = columns_of(X)
         if len(columns) < self.least:
-            raise BadInput(f"{self.name} needs at least {self.least} rows, got {len(columns)}")
+            raise TooFewRows(f"{self.name} needs at least {self.least} rows, got {len(columns)}")
         return columns
 
     def _check_fitted(self) -> None:

@@ -83,7 +83,10 @@ class FollowedLog:
                 if lines is not None:
                     looks, idle_since = not lines.content, time.monotonic()
                     yield self._block(lines)
-                    if self._tail.unread() < NEAR_END:
+                    unread = self._tail.unread()
+                    if not unread:  # for a log that is written all the time nothing is ever left for long
+                        self.caught_up = time.time()
+                    if unread < NEAR_END:
                         await anyio.sleep(GATHER_SECONDS)
                     continue
                 if not self._tail.holds_back:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from heapq import merge
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from peerwatch.judging.judge import Mask
 from peerwatch.network.decoder import Events
@@ -19,13 +19,27 @@ from peerwatch.network.statistics import Statistics
 
 
 class AuditedDecision(NamedTuple):
-    """The decision on a purchase, and the file and line of the purchase."""
+    """The decision on a purchase, and the purchase's file and line, and its time in microseconds since 1970 UTC."""
 
     seq: int
     file: str
     line: int
     statistics: Statistics
     flagged: bool
+    timestamp: int
+
+    def fields(self) -> dict[str, Any]:
+        """The decision as logs and notices have it: S and Q are text, because they may have any number of digits."""
+        n, S, Q = self.statistics
+        known = n > 0
+        return {
+            "verdict": "flagged" if self.flagged else "normal",
+            "n": n,
+            "S": str(S),
+            "Q": str(Q),
+            "mean": self.statistics.mean() if known else None,
+            "sd": self.statistics.sd() if known else None,
+        }
 
 
 class Difference(NamedTuple):
@@ -35,10 +49,25 @@ class Difference(NamedTuple):
     recomputed: AuditedDecision | None
 
     @property
+    def known(self) -> AuditedDecision:
+        """One that was made: the event, file and line of both are the same."""
+        return next(each for each in (self.recomputed, self.judged) if each is not None)
+
+    @property
     def where(self) -> str:
         """The event, with its file and line, as text."""
-        known = self.recomputed or self.judged
-        return f"event {known.seq:,} ({known.file}:{known.line})" if known is not None else "no event"
+        known = self.known
+        return f"event {known.seq:,} ({known.file}:{known.line})"
+
+    def fields(self) -> dict[str, Any]:
+        """Where it is, and both sides."""
+        known = self.known
+        sides = {"judged": self.judged, "recomputed": self.recomputed}
+        return {
+            "file": known.file,
+            "line": known.line,
+            **{name: side.fields() if side is not None else None for name, side in sides.items()},
+        }
 
 
 class BruteForce:
@@ -70,7 +99,7 @@ class BruteForce:
                 self.unfriend(names[user], names[friend])
             else:
                 if is_chosen:
-                    outcomes.append(AuditedDecision(number, file, line, *self.decide(names[user], amount)))
+                    outcomes.append(AuditedDecision(number, file, line, *self.decide(names[user], amount), timestamp))
                 self.buy(names[user], timestamp, number, amount)
         return outcomes
 

@@ -1,6 +1,6 @@
 """Explains a verdict by brute force, and finds what would change it."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -17,7 +17,7 @@ from peerwatch.kernels import Int64s
 from peerwatch.network.events import Kind
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import PurchaseColumns
-from peerwatch.network.neighbourhood import Member, members_of, path_to
+from peerwatch.network.neighbourhood import Member, path_to
 from peerwatch.network.statistics import Statistics
 from peerwatch.network.windows import Windows
 
@@ -80,15 +80,11 @@ class Explanation:
         return self.grounds.statistics.n * self.grounds.amount - self.grounds.statistics.S
 
 
-def grounds_of(
-    graph: FriendGraph, held: PurchaseColumns, user: int, amount: int, T: int, key: Callable[[int], tuple[int, bytes]]
-) -> Grounds:
-    """Find what a purchase is judged by, as of the given state.
+def grounds_of(members: dict[int, Member], held: PurchaseColumns, user: int, amount: int, T: int) -> Grounds:
+    """Find what a purchase is judged by, given its buyer's network `members`.
 
-    Uses none of the selection kernels: breadth-first search finds the network, and sorting the network's purchases
-    gives the window. `key` is the sort key of users.
+    Uses none of the selection kernels: sorting the network's purchases gives the window.
     """
-    members = members_of(graph, user, graph.D, key)
     window = latest_of(held, members, T)
     return Grounds(user, amount, members, window, Statistics.of([bought.amount for bought in window]))
 
@@ -114,11 +110,16 @@ def features_of(grounds: Grounds, timestamp: int, own: Sequence[Bought] | None) 
 
     `own` are the buyer's own latest purchases, newest first; None if the detector does not use them.
     """
-    case = Case(
+    case = case_of(grounds, timestamp, own)
+    return dict(zip(FEATURES, features(*detector_input(case))[0].tolist(), strict=True))
+
+
+def case_of(grounds: Grounds, timestamp: int, own: Sequence[Bought] | None) -> Case:
+    """The purchase as a judge gets it, without its numbers; `own` as for `features_of`."""
+    return Case(
         _windows(grounds.window), np.zeros(1, np.int64), np.zeros(1, np.int64), Amounts.of([grounds.amount]),
         np.array([timestamp]), np.array([len(grounds.members)]), None if own is None else _windows(own),
     )  # fmt: skip
-    return dict(zip(FEATURES, features(*detector_input(case))[0].tolist(), strict=True))
 
 
 def _windows(bought: Sequence[Bought]) -> Windows:

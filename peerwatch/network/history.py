@@ -159,6 +159,20 @@ class PurchaseHistory:
         unpack(self.T, stretch, self.pool, columns[SEQ], columns[TIMESTAMP], columns[AMOUNT])
         return PurchaseColumns(count, columns[SEQ], columns[TIMESTAMP], Amounts(columns[AMOUNT], self.large.all))
 
+    def columns_of(self, users: Int64s) -> PurchaseColumns:
+        """The `columns` of some users alone; the others have none. `users` ascend."""
+        self.settle()
+        users = users[users < self.users]
+        stretch = self.stretch.reshape(-1, STRETCH)[users]
+        count = np.minimum(stretch[:, COUNT], self.T + 1)
+        before = np.cumsum(count) - count
+        oldest = stretch[:, START] + stretch[:, COUNT] - count
+        rows = np.arange(int(count.sum())) + np.repeat(oldest - before, count)
+        held, purchases = np.zeros(self.users, np.int64), self.pool.reshape(-1, HELD)[rows]
+        held[users] = count
+        amount = Amounts(np.ascontiguousarray(purchases[:, AMOUNT]), self.large.all)
+        return PurchaseColumns(held, purchases[:, SEQ].copy(), purchases[:, TIMESTAMP].copy(), amount)
+
     @classmethod
     def from_columns(
         cls, T: int, purchases: PurchaseColumns, through: int, *, recent: int = RECENT

@@ -1,9 +1,9 @@
 """`peerwatch explain`: one decision, and everything it is based on, from the logs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -15,20 +15,22 @@ from peerwatch.judging.explanation import (
     Explanation,
     Grounds,
     Without,
+    case_of,
     explain,
     features_of,
     grounds_of,
     latest_of,
 )
+from peerwatch.judging.judge import Case
 from peerwatch.judging.severity import Level
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.events import Kind
-from peerwatch.network.neighbourhood import path_to
+from peerwatch.network.neighbourhood import members_of, path_to
 from peerwatch.network.statistics import CENT, decimal, shown_k
 from peerwatch.readable import aligned, by_hop, listed, readable, rows, short, shown
 from peerwatch.replay.event_selectors import ByLine, BySeq, ByUserAndTime, id_of, time_of
 from peerwatch.replay.judge_again import JudgedAgain, judged_again
-from peerwatch.replay.replay import Opened, Past, Where, open_replay, parts, past, places_of
+from peerwatch.replay.replay import LineIndex, Opened, Past, Where, open_replay, parts, past, places_of
 from peerwatch.runtime.decision_log import moment
 from peerwatch.settings.model import SIGMA, Layer, resolve
 
@@ -141,21 +143,53 @@ async def explained(
     async with AsyncExitStack() as stack:
         opened = await open_replay(layers, target.suits, stack)
         then = await past(opened, target)
-        amount = _purchase(then)
-        columns = await run_sync(then.history.columns)
-        buyer = int(then.found.events.user[then.place])
-        grounds = await run_sync(grounds_of, then.state.graph, columns, buyer, amount, opened.T, then.key)
-        if opened.settings.detector.name == SIGMA:
-            k = opened.settings.detector.exact_k()
-            said = _by_sigma(await run_sync(explain, then.state.graph, columns, grounds, opened.T, k), then)
-            kind: type[ExplanationRecord] = ExplanationRecord
-        else:
-            again = await judged_again(opened, then)
-            own = latest_of(columns, {buyer}, opened.T) if again.live.wants_context else None
-            said, kind = _by_another(again, grounds, _timestamp(then), own), ScoredExplanation
-    seqs = np.array([then.seq, *(bought.seq for bought in grounds.window)], np.int64)
-    places = await places_of(opened, seqs, then.lines)
-    return kind(**_shared(opened, then, grounds, places), **said)
+        check_judged(then)
+        again = await judged_again(opened, then) if opened.settings.detector.name != SIGMA else None
+    return await explained_from(opened, then, again)
+
+
+Again: TypeAlias = JudgedAgain | Callable[[Case], JudgedAgain] | None
+"""The decision of a detector other than sigma, or what makes it again from the purchase alone."""
+
+
+async def explained_from(
+    opened: Opened, then: Past, again: Again, earlier: dict[int, LineIndex] | None = None
+) -> ExplanationRecord:
+    """Explain the decision on the judged purchase at the target of `then`. `earlier` is as for `places_of`.
+
+    Raises:
+        UsageError: a purchase of the window is not in the logs any more.
+        RunError: a log could not be read any further, or the detector failed.
+    """
+    reasons = await run_sync(_reasons, opened, then, again)
+    seqs = np.array([then.seq, *(bought.seq for bought in reasons.grounds.window)], np.int64)
+    places = await places_of(opened, seqs, then.lines, earlier)
+    return reasons.kind(**_shared(opened, then, reasons.grounds, places), **reasons.fields)
+
+
+class _Explained(NamedTuple):
+    """An explanation without the fields that all detectors share, and its kind of record."""
+
+    grounds: Grounds
+    kind: type[ExplanationRecord]
+    fields: dict[str, Any]
+
+
+def _reasons(opened: Opened, then: Past, again: Again) -> _Explained:
+    graph, T, buyer = then.state.graph, opened.T, int(then.found.events.user[then.place])
+    members = members_of(graph, buyer, graph.D, then.key)
+    held = then.history.columns_of(np.array(sorted({buyer, *members}), np.int64))
+    grounds = grounds_of(members, held, buyer, then.found.events.amount.exact(then.place), T)
+    if again is None:
+        found = explain(graph, held, grounds, T, opened.settings.detector.exact_k())
+        return _Explained(grounds, ExplanationRecord, _by_sigma(found, then))
+    own = latest_of(held, {buyer}, T)
+    if not isinstance(again, JudgedAgain):
+        again = again(case_of(grounds, _timestamp(then), own))
+    wants_context = again.live.wants_context
+    return _Explained(
+        grounds, ScoredExplanation, _by_another(again, grounds, _timestamp(then), own if wants_context else None)
+    )
 
 
 async def _seq_of(layers: Sequence[Layer], user: str, at: str) -> int:
@@ -168,11 +202,11 @@ async def _seq_of(layers: Sequence[Layer], user: str, at: str) -> int:
     return wanted.seq()
 
 
-def _purchase(then: Past) -> int:
-    """Return the amount (millionths) of the purchase at the target.
+def check_judged(then: Past) -> None:
+    """Check that the event at the target was judged.
 
     Raises:
-        UsageError: the event is not a purchase, or it was not judged.
+        UsageError: it is not a purchase, or it was not judged.
     """
     events, place = then.found.events, then.place
     where = f"event {then.seq:,} ({then.found.file}:{int(events.line[place])})"
@@ -181,7 +215,6 @@ def _purchase(then: Past) -> int:
         raise UsageError(f"{where} is {kind}; only purchases are judged")
     if not then.found.judged:
         raise UsageError(f"{where} is in the batch log, which is not judged; its last event is before the stream's")
-    return events.amount.exact(place)
 
 
 def _timestamp(then: Past) -> int:

@@ -1,11 +1,12 @@
 """Judges the logs again with the code of a run, using the models and labels of its history."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 from anyio.to_thread import run_sync
 
 from peerwatch.actors.coordinator import Judges
@@ -15,7 +16,7 @@ from peerwatch.connectors.source import Block, Source
 from peerwatch.detectors.registry import DETECTORS
 from peerwatch.errors import UsageError
 from peerwatch.judging.adaptation import Notice, section
-from peerwatch.judging.judge import CHAMPION, Mask, Reasons, Scoring
+from peerwatch.judging.judge import CHAMPION, Case, Mask, Reasons, Scoring
 from peerwatch.judging.state import State
 from peerwatch.replay.replay import Opened, Past, reopened
 from peerwatch.runtime.judges_from_settings import champion_of
@@ -72,6 +73,25 @@ async def judged_again(opened: Opened, then: Past) -> JudgedAgain:
         if since is None and record is not None:
             since = record.journal.since(CHAMPION, scoring.model)
     return JudgedAgain(found.decision, scoring, since, live)
+
+
+def judged_alone(opened: Opened) -> Callable[[Case], JudgedAgain] | None:
+    """Return what makes a decision again from its window alone; None if it also depends on earlier decisions.
+
+    Raises:
+        UsageError: the code of the detector is named only by a state directory, which is not trusted.
+    """
+    _check_known(opened)
+    judge = champion_of(opened.settings.detector, opened.origins)
+    live = LiveJudge(judge)
+
+    def again(case: Case) -> JudgedAgain:
+        (decision,) = judge.decisions(case, judge.verdicts(case), np.ones(1, np.bool_))
+        if decision.scoring is None:
+            raise UsageError("sigma is explained without judging again")
+        return JudgedAgain(decision, decision.scoring, None, live)
+
+    return None if judge.stepwise else again
 
 
 def record_of(opened: Opened) -> RunHistory | None:

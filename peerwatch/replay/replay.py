@@ -1,5 +1,6 @@
 """Reads the logs again without judging: the state as of any event, and the line of each event."""
 
+from array import array
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
@@ -66,26 +67,48 @@ class Where(NamedTuple):
 
 
 class LineIndex:
-    """The line numbers of the events read so far, in 4 bytes each."""
+    """The line numbers of the events read so far, kept as stretches in which one event a line follows another."""
 
     def __init__(self) -> None:
-        self._first: list[int] = []
+        self._first, self._line = array("q"), array("q")
+        """The first event of each stretch, and its line."""
         self._files: list[str] = []
-        self._lines: list[np.ndarray[tuple[int], np.dtype[np.int32]]] = []
+        self._through, self._last_line = -1, 0
+
+    def __len__(self) -> int:
+        """The number of stretches."""
+        return len(self._first)
 
     def add(self, part: Part) -> None:
         """Add the next part."""
-        if len(part.events):
-            self._first.append(part.seq)
-            self._files.append(part.file)
-            self._lines.append(part.events.line.astype(np.int32))
+        if not len(part.events):
+            return
+        line = part.events.line
+        starts = np.flatnonzero(np.diff(line, prepend=line[0] - 2) != 1)
+        if self._files and part.file == self._files[-1] and line[0] == self._last_line + 1:
+            starts = starts[1:]
+        self._first.extend((part.seq + starts).tolist())
+        self._line.extend(line[starts].tolist())
+        self._files += [part.file] * len(starts)
+        self._through, self._last_line = part.seq + len(line) - 1, int(line[-1])
+
+    def count(self, file: str, first: int, line: int, through: int) -> None:
+        """Add events `first` up to `through`, which stand in as many lines from `line` on."""
+        self._first.append(first)
+        self._line.append(line)
+        self._files.append(file)
+        self._through, self._last_line = through, line + through - first
 
     def where(self, seq: int) -> Where | None:
         """Return the file and line of an event, None if it has not been read."""
         place = bisect_right(self._first, seq) - 1
-        if place < 0 or seq - self._first[place] >= len(self._lines[place]):
+        if place < 0 or seq > self._through:
             return None
-        return Where(self._files[place], int(self._lines[place][seq - self._first[place]]))
+        return Where(self._files[place], self._line[place] + seq - self._first[place])
+
+    def forget(self, stretches: int) -> None:
+        """Forget the oldest stretches."""
+        del self._first[:stretches], self._line[:stretches], self._files[:stretches]
 
 
 class Opened(NamedTuple):
@@ -161,17 +184,18 @@ async def open_replay(
     stack: AsyncExitStack,
     *,
     fallback: Layer = NOTHING_SET,
+    idle_exit: float | None = 0.0,
 ) -> Opened:
     """Open the logs of these settings, to read them from the newest checkpoint that `suits`, or from the beginning.
 
     A state directory is only read, because its run may be going on. `fallback` applies to settings that are set neither
     in the layers, nor in the state, nor in the header line. If D or T differ from the state's, its checkpoints are not
-    used.
+    used. A log that is followed ends when it has brought nothing new for `idle_exit` seconds, with None it never ends.
 
     Raises:
         UsageError: a setting is missing or a file cannot be read. Reading the logs raises it too if a part is missing.
     """
-    layers = [Layer({"idle_exit": 0.0}, {}), *layers]
+    layers = [Layer({"idle_exit": idle_exit}, {}), *layers]
     settings, origins = resolve(*layers)
     if settings.input.stream is None:
         raise UsageError(NOT_SET.format(key="input.stream", what="the stream log", option="STREAM"))
@@ -275,7 +299,7 @@ async def past(opened: Opened, target: Target, named: Sequence[bytes] = ()) -> P
         UsageError: there is no such event.
         SourceError: a log could not be read any further.
     """
-    state, events = _begun(opened, named)
+    state, events = begun_state(opened, named)
     lines, unseen = LineIndex(), frozenset(state.decoder.unseen)
     size = opened.checkpoint.envelope.facts.progress.bytes if opened.checkpoint is not None else 0
     async with aclosing(parts(opened.logs, state.decoder, events, opened.bookmarks)) as found:
@@ -301,7 +325,8 @@ def _named(events: Events) -> list[int]:
     return [*events.user.tolist(), *befriended.tolist()]
 
 
-def _begun(opened: Opened, named: Sequence[bytes]) -> tuple[State, int]:
+def begun_state(opened: Opened, named: Sequence[bytes] = ()) -> tuple[State, int]:
+    """Return the state that reading begins with, and the number of events before it. It keeps T + 1 purchases."""
     D, T, checkpoint = opened.D, opened.T + 1, opened.checkpoint
     if checkpoint is None:
         return State.fresh(D, T, 1, list(named)), 0
@@ -309,8 +334,12 @@ def _begun(opened: Opened, named: Sequence[bytes]) -> tuple[State, int]:
     return State.restored(D, T, 1, list(named), checkpoint.arrays, facts), facts.progress.events
 
 
-async def places_of(opened: Opened, seqs: Int64s, lines: LineIndex) -> dict[int, Where]:
+async def places_of(
+    opened: Opened, seqs: Int64s, lines: LineIndex, earlier: dict[int, LineIndex] | None = None
+) -> dict[int, Where]:
     """Return the file and line of events. Those not in `lines` are looked up between the nearest bookmarks.
+
+    With `earlier` a stretch between two bookmarks is looked through once, and the lines in it are kept there.
 
     Raises:
         UsageError: the logs are not those that the state directory was built from.
@@ -324,29 +353,42 @@ async def places_of(opened: Opened, seqs: Int64s, lines: LineIndex) -> dict[int,
         through = behind.events if behind is not None else missing[-1]
         here = [seq for seq in missing if seq <= through]
         missing = missing[len(here) :]
-        known = await run_sync(_counted, opened, mark, behind, here)
-        found |= known or await _read(opened, mark, here)
+        begun = mark.events if mark is not None else 0
+        known = (earlier or {}).get(begun)
+        if known is None or known.where(here[-1]) is None:
+            last = here[-1] if earlier is None else through
+            known = await run_sync(_counted, opened, mark, behind) or await _read(opened, mark, last)
+        if earlier is not None:
+            earlier[begun] = known
+        for seq in here:
+            where = known.where(seq)
+            if where is None:
+                raise UsageError(
+                    f"event {seq:,} is not in the logs; they are not those that the state in"
+                    f" {opened.settings.state.directory} was built from"
+                )
+            found[seq] = where
     return found
 
 
-def _counted(
-    opened: Opened, mark: Bookmark[Place] | None, behind: Bookmark[Place] | None, seqs: Sequence[int]
-) -> dict[int, Where]:
-    """Return the places of events between two bookmarks, if every line there is an event; otherwise nothing."""
+def _counted(opened: Opened, mark: Bookmark[Place] | None, behind: Bookmark[Place] | None) -> LineIndex | None:
+    """Return the places of the events between two bookmarks, if every line there is an event; otherwise None."""
     if mark is None or behind is None or mark.judged != behind.judged:
-        return {}
+        return None
     begin, end, settings = mark.position, behind.position, opened.settings
     if not isinstance(begin, Position) or not isinstance(end, Position):
-        return {}
+        return None
     path = (settings.input.stream if mark.judged else settings.input.batch) or ""
     same = begin.generation == end.generation and holds(Path(path), end)
     if not same or end.line - begin.line != behind.events - mark.events:
-        return {}
-    return {seq: Where(shown(path), begin.line + seq - mark.events - 1) for seq in seqs}
+        return None
+    lines = LineIndex()
+    lines.count(shown(path), mark.events + 1, begin.line, behind.events)
+    return lines
 
 
-async def _read(opened: Opened, mark: Bookmark[Place] | None, seqs: Sequence[int]) -> dict[int, Where]:
-    """Return the places of events after a bookmark, by reading the log from there."""
+async def _read(opened: Opened, mark: Bookmark[Place] | None, through: int) -> LineIndex:
+    """Return the places of events after a bookmark, at least through one event, by reading the log from there."""
     lines = LineIndex()
     async with AsyncExitStack() as stack:
         logs = await _open_at(opened, mark, stack)
@@ -354,15 +396,9 @@ async def _read(opened: Opened, mark: Bookmark[Place] | None, seqs: Sequence[int
         async with aclosing(parts(logs, Decoder(), begun, opened.bookmarks)) as read:
             async for part in read:
                 lines.add(part)
-                if part.seq + len(part.events) > seqs[-1]:
+                if part.seq + len(part.events) > through:
                     break
-    found = {seq: where for seq in seqs if (where := lines.where(seq)) is not None}
-    if len(found) < len(seqs):
-        raise UsageError(
-            f"event {seqs[-1]:,} is not in the logs; they are not those that the state in"
-            f" {opened.settings.state.directory} was built from"
-        )
-    return found
+    return lines
 
 
 async def reopened(opened: Opened, checkpoint: Checkpoint | None, stack: AsyncExitStack) -> list[AnyLog]:

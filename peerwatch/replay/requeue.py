@@ -1,14 +1,15 @@
 """`peerwatch rejects requeue`: appends corrected lines to a log."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from time import sleep
 from typing import Final
 
 from peerwatch.durable import fsync
 from peerwatch.errors import BadEvent, RunError, UsageError
-from peerwatch.network.events import begin_of_line, parse_event, parse_object
+from peerwatch.network.events import CANONICAL, FieldNames, begin_of_line, parse_event, parse_object
 from peerwatch.readable import shown
 
 LOOKS: Final = 20
@@ -17,8 +18,10 @@ LOOK_SECONDS: Final = 0.05
 CHUNK: Final = 1 << 16
 
 
-def append_events(content: bytes, name: str, stream: Path) -> int:
+def append_events(content: bytes, name: str, stream: Path, names: FieldNames = CANONICAL) -> int:
     """Append the lines of `content`, which come from the file `name`, to the log; return their number.
+
+    `names` are the keys under which the log has an event's fields.
 
     If the log ends within a line, another writer may be about to finish it, so this waits for a short time. Nothing is
     ever appended to an incomplete line.
@@ -28,33 +31,48 @@ def append_events(content: bytes, name: str, stream: Path) -> int:
             appended.
         RunError: the log could not be written, or another writer began a line at the same moment.
     """
-    events = _events(content, name)
-    append_lines(events, stream)
+    events = _events(content, name, names)
+    with opened_log(stream) as descriptor:
+        append_lines(events, descriptor, shown(stream))
     return len(events)
 
 
-def append_lines(lines: Sequence[bytes], stream: Path) -> int:
-    """Append lines, given without line feeds, to the log; return the first one's place. They are on the disk then.
+@contextmanager
+def opened_log(stream: Path) -> Iterator[int]:
+    """A descriptor of the log, to append to and to read from.
 
     Raises:
-        UsageError: the log cannot be opened, or it ends within a line; nothing has been appended.
-        RunError: the log could not be written, or another writer began a line at the same moment.
+        UsageError: the log cannot be opened.
+        RunError: it cannot be written or read.
     """
     try:
         descriptor = os.open(stream, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
     except OSError as error:
         raise UsageError(f"cannot append to {shown(stream)}: {error.strerror}") from None
     try:
-        begin = _append(descriptor, b"".join(line + b"\n" for line in lines), shown(stream))
-        fsync(descriptor)
+        yield descriptor
     except OSError as error:
         raise RunError(f"cannot append to {shown(stream)}: {error.strerror}") from None
     finally:
         os.close(descriptor)
+
+
+def append_lines(lines: Sequence[bytes], descriptor: int, name: str) -> int:
+    """Append lines, given without line feeds, to an opened log; return the first one's place.
+
+    They are on the disk then.
+
+    Raises:
+        UsageError: it ends within a line; nothing has been appended.
+        RunError: only a part could be written, or another writer began a line at the same moment.
+        OSError: it could not be written.
+    """
+    begin = _append(descriptor, b"".join(line + b"\n" for line in lines), name)
+    fsync(descriptor)
     return begin
 
 
-def _events(content: bytes, name: str) -> Sequence[bytes]:
+def _events(content: bytes, name: str, names: FieldNames) -> Sequence[bytes]:
     """Check the lines and return those to append.
 
     Raises:
@@ -65,7 +83,7 @@ def _events(content: bytes, name: str) -> Sequence[bytes]:
         own = line[begin_of_line(line) :].removesuffix(b"\r")
         if own.strip():
             try:
-                parse_event(own)
+                parse_event(own, names)
             except BadEvent as error:
                 raise UsageError(f"{name}:{number}: {error}; nothing has been appended") from None
             events.append(own)

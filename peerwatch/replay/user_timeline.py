@@ -6,7 +6,6 @@ from typing import Final
 
 import msgspec
 import numpy as np
-from anyio.to_thread import run_sync
 
 from peerwatch.errors import UsageError
 from peerwatch.judging.explanation import latest_of
@@ -67,7 +66,6 @@ async def state_of(layers: Sequence[Layer], user: str, at: str) -> UserState:
         opened = await open_replay(layers, target.suits, stack)
         then = await past(opened, target, [id_of(user)])
         dense = int(then.state.decoder.named[0])
-        columns = await run_sync(then.history.columns)
         if dense in then.unseen:
             raise UsageError(
                 f"user {readable(user)} does not exist as of event {then.seq - 1:,}: no event has named it yet"
@@ -75,6 +73,7 @@ async def state_of(layers: Sequence[Layer], user: str, at: str) -> UserState:
     k = opened.settings.detector.exact_k() if opened.settings.detector.name == SIGMA else None
     name = Names(then)
     members = members_of(then.state.graph, dense, opened.D, then.key)
+    columns = then.history.columns_of(np.array(sorted({dense, *members}), np.int64))
     own = latest_of(columns, {dense}, opened.T)
     statistics = Statistics.of([each.amount for each in latest_of(columns, set(members), opened.T)])
     places = await places_of(opened, np.array([each.seq for each in own], np.int64), then.lines)

@@ -13,6 +13,8 @@ from peerwatch.actors.audit import Auditing, AuditTally
 from peerwatch.actors.coordinator import Judges
 from peerwatch.actors.output import Outlet
 from peerwatch.connectors.records import FLAGGED, LEDGER, LedgerRecord, Record, encoded
+from peerwatch.connectors.store import AT_LEAST_ONCE
+from peerwatch.connectors.written import WrittenPurchases
 from peerwatch.errors import SourceError, UsageError
 from peerwatch.judging.audit import BruteForce, Difference
 from peerwatch.judging.state import State
@@ -28,7 +30,7 @@ from peerwatch.runtime.pipeline import Pipeline, Totals, task_group
 from peerwatch.runtime.preflight import NOT_SET
 from peerwatch.settings.model import DEFAULT, SIGMA, Layer, LogSettings, resolve
 from peerwatch.storage.run_history import NEVER
-from peerwatch.urls import is_url, redacted
+from peerwatch.urls import is_url
 
 PROGRESS_SECONDS: Final = 0.1
 
@@ -43,24 +45,35 @@ class Verified(NamedTuple):
 
 
 class ComparingSink:
-    """A sink that compares what would be written with a file, and stores the first line that differs."""
+    """A sink that compares what would be written with what is there, and stores the first line that differs."""
 
-    def __init__(self, path: str) -> None:
-        self.name = shown(path)
-        self._path = path
-        self._file: Any = None
+    def __init__(self, output: str, written: WrittenPurchases | None = None) -> None:
+        """Compare with a file, or with what is `written` where the output is a URL."""
+        self.name = shown(output) if written is None else written.name
+        self._path = output
+        self._written = written
+        self._file: Any = written
         self.same = 0
         """The number of lines that agree."""
         self.differs = False
         self.found = b""
-        """The line of the file that differs; empty if the file ends there."""
+        """The line that differs; empty if the output ends there."""
+
+    @property
+    def place(self) -> str:
+        """Where it differs, in words."""
+        number = self.same + 1
+        return f"{self.name}:{number}" if self._written is None else f"record {number:,} of {self.name}"
 
     async def open(self, stack: AsyncExitStack) -> None:
-        """Open the file; it is closed with the stack.
+        """Open the file, or connect; that is closed with the stack.
 
         Raises:
             UsageError: it cannot be read.
         """
+        if self._written is not None:
+            await self._written.open(stack)
+            return
         try:
             self._file = await stack.enter_async_context(aiofiles.open(self._path, "rb"))
         except OSError as error:
@@ -139,15 +152,10 @@ async def verified(layers: Sequence[Layer], console: Progress) -> Verified:
         settings, _ = resolve(*layers)
         if settings.output.flagged is None:
             raise UsageError(NOT_SET.format(key="output.flagged", what="the output", option="OUTPUT"))
-        if is_url(settings.output.flagged):
-            raise UsageError(
-                f"verify compares with a file, and the output is {redacted(settings.output.flagged)}; judge the logs"
-                " into a file and compare that, or run with --audit"
-            )
         opened = await open_replay(layers, lambda _: False, stack)
         k, share = opened.settings.detector.exact_k(), _audit_share(opened)
         live = await run_sync(live_judge_of, opened, await run_sync(record_of, opened))
-        output = ComparingSink(settings.output.flagged)
+        output = ComparingSink(settings.output.flagged, _written(opened, console))
         await output.open(stack)
         ledger, tally = FlaggedPlace(output), AuditTally()
         alarm = DifferenceLogger(Logger(LogSettings(), standard_error())).write
@@ -170,6 +178,17 @@ async def verified(layers: Sequence[Layer], console: Progress) -> Verified:
                 totals = await pipeline.run(opened.logs)
                 watchers.cancel_scope.cancel()
         return Verified(totals, output.name, _wrong(output, ledger.verdict), tally.first)
+
+
+def _written(opened: Opened, console: Progress) -> WrittenPurchases | None:
+    """The output if it is a URL: what the run of the state directory has written there."""
+    settings, newest = opened.settings, opened.newest
+    url = settings.output.flagged or ""
+    if not is_url(url):
+        return None
+    run = newest.identity.run if newest is not None else None
+    repeats = run is None or settings.output.delivery == AT_LEAST_ONCE
+    return WrittenPurchases(url, run, settings.servers, console.urgent, repeats=repeats)
 
 
 def _audit_share(opened: Opened) -> float:
@@ -195,7 +214,7 @@ def _wrong(output: ComparingSink, verdict: FlaggedVerdict | None) -> str | None:
     """Return the sentence about the first difference: what is in the file, and what it should be."""
     if not output.differs:
         return None
-    where = f"{output.name}:{output.same + 1}"
+    where = output.place
     found = output.found.rstrip(b"\n").decode(errors="backslashreplace") or "(a blank line)"
     if verdict is None:
         return f"{where} should not be there; nothing more is flagged:\n  {found}"

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import Final
 
 import anyio
 
@@ -13,17 +13,17 @@ BUFFERED: Final = 1000
 """Items that wait for one client; of more the oldest are dropped, and the client is told how many."""
 
 
-class Item(NamedTuple):
-    """One server-sent event: its name, its data (JSON without line ends), and its number, 0 for one that has none."""
+class Item:
+    """One server-sent event, as it is sent, and its number, 0 for one that has none."""
 
-    event: str
-    data: bytes
-    id: int = 0
+    __slots__ = ("encoded", "event", "id")
 
-    def encode(self) -> bytes:
-        """The event as it is sent."""
-        number = b"id: %d\n" % self.id if self.id else b""
-        return number + b"event: " + self.event.encode() + b"\ndata: " + self.data + b"\n\n"
+    def __init__(self, event: str, data: bytes, number: int = 0) -> None:
+        """`data` is JSON without line ends."""
+        head = b"id: %d\n" % number if number else b""
+        self.encoded = head + b"event: " + event.encode() + b"\ndata: " + data + b"\n\n"
+        self.event = event
+        self.id = number
 
 
 class Client:
@@ -83,6 +83,10 @@ class Hub:
             self._last[item.event] = item
         for client in self._clients:
             client.put(item)
+
+    def reaches_back_to(self, number: int) -> bool:
+        """Whether `recent` has every item behind a number, as far as it has been published by this process."""
+        return len(self.recent) < RECENT or self.recent[0].id <= number
 
     @contextmanager
     def client(self) -> Iterator[Client]:

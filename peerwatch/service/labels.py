@@ -4,21 +4,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+import anyio
 import msgspec
 from anyio.to_thread import run_sync
 
-from peerwatch.service.decisions import Decision
+from peerwatch.service.decisions import StoredDecision
 from peerwatch.storage.feedback import FEEDBACK, FeedbackEntry, append_feedback, read_feedback
 
 LabelName: TypeAlias = Literal["anomaly", "normal"]
 
 
-class Labels:
+class PurchaseLabels:
     """The newest label of each purchase; what others append to the file is read too."""
 
     def __init__(self, directory: Path, warn: Callable[[str], None]) -> None:
         self._directory = directory
         self._warn = warn
+        self._turn = anyio.Lock()
         self._offset = 0
         self._by_seq: dict[int, LabelName] = {}
         self._by_line: dict[int, LabelName] = {}
@@ -32,9 +34,10 @@ class Labels:
         """
         await run_sync(append_feedback, self._directory, [FeedbackEntry(seq=seq, label=label)], judged)
 
-    async def put_on(self, decisions: list[Decision]) -> list[Decision]:
+    async def put_on(self, decisions: list[StoredDecision]) -> list[StoredDecision]:
         """The decisions with their labels."""
-        await run_sync(self._read)
+        async with self._turn:
+            await run_sync(self._read)
         return [
             msgspec.structs.replace(each, label=label)
             if (label := self._by_seq.get(each.seq) or self._by_line.get(each.line)) is not None

@@ -7,7 +7,7 @@ import msgspec
 
 from peerwatch.connectors.server import ServerStatus
 from peerwatch.runtime.companion import LiveRun
-from peerwatch.storage.status import Status
+from peerwatch.storage.status import Status, seconds_behind
 
 COUNTED: Final = (
     "events", "purchases", "judged", "flagged", "friendships", "rejected", "decisions", "differences", "recomputed",
@@ -26,6 +26,13 @@ class MailboxStatus(msgspec.Struct, frozen=True):
     highest: int
 
 
+class BusyActor(msgspec.Struct, frozen=True):
+    """The share of the last ten seconds in which an actor worked."""
+
+    name: str
+    busy_ratio: float
+
+
 class LiveStatus(msgspec.Struct, frozen=True):
     """A run at one moment. Ages and lags are in seconds; an age is null if there has been no checkpoint."""
 
@@ -41,10 +48,12 @@ class LiveStatus(msgspec.Struct, frozen=True):
     through: int
     events_per_second: float
     lag_bytes: int
+    lag_records: int | None
     lag_seconds: float
     checkpoint_age_seconds: float | None
     restarts: int
     mailboxes: list[MailboxStatus]
+    actors: list[BusyActor]
     servers: list[ServerStatus]
 
 
@@ -70,9 +79,11 @@ def live_status(
         through=status.through,
         events_per_second=round(rate, 1),
         lag_bytes=status.lag_bytes,
-        lag_seconds=max(0.0, now - status.caught_up) if status.lag_bytes else 0.0,
+        lag_records=status.lag_records,
+        lag_seconds=seconds_behind(status, status.lag_bytes),
         checkpoint_age_seconds=now - status.checkpoint if status.checkpoint else None,
         restarts=status.restarts,
         mailboxes=[MailboxStatus(name, *depth) for name, depth in status.mailboxes.items()],
+        actors=[BusyActor(name, actor.busy_ratio) for name, actor in status.actors.items()],
         servers=status.servers,
     )

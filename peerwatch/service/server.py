@@ -1,5 +1,6 @@
 """The HTTP server, inside the event loop of the run."""
 
+import errno
 import ipaddress
 import os
 import secrets
@@ -9,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+import anyio
 import uvicorn
 
 from peerwatch.errors import UsageError
@@ -27,6 +29,18 @@ class Server(uvicorn.Server):
         """Capture none."""
         yield
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer what is being answered, and stop. A client that does not read it is cut off after a while."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._cut_off)
+            await super().shutdown(sockets)
+            tasks.cancel_scope.cancel()
+
+    async def _cut_off(self) -> None:
+        await anyio.sleep(CLOSE_SECONDS)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
 
 def server_of(app: Any) -> Server:
     """The server of an application, not started yet."""
@@ -37,7 +51,10 @@ def server_of(app: Any) -> Server:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=CLOSE_SECONDS,
+        proxy_headers=False,  # anybody can send them
+        timeout_graceful_shutdown=2 * CLOSE_SECONDS,
+        ws="none",
+        log_level="error",
     )
     return Server(config)
 
@@ -66,15 +83,17 @@ def listen(text: str) -> socket.socket:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise UsageError(f"cannot listen at {text}: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # a name that cannot be encoded is a ValueError
+        why = error.strerror if isinstance(error, OSError) else "that is no name of a host"
+        raise UsageError(f"cannot listen at {text}: {why}; name another address with --serve") from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise UsageError(f"cannot listen at {text}: {error.strerror}; name another port with --serve") from None
+        what = "port" if error.errno in {errno.EADDRINUSE, errno.EACCES} else "address"
+        raise UsageError(f"cannot listen at {text}: {error.strerror}; name another {what} with --serve") from None
     listener.setblocking(False)  # noqa: FBT003 (it has no other form)
     return listener
 
@@ -96,8 +115,7 @@ def names_of(listener: socket.socket, more: tuple[str, ...]) -> frozenset[str] |
         return None
     host, port = listener.getsockname()[:2]
     host = f"[{host}]" if ":" in host else host
-    own = {host, "localhost", "127.0.0.1", "[::1]"} if is_loopback(listener) else {host}
-    bare = {*own, *(name.lower() for name in more)}
+    bare = {host, "localhost", "127.0.0.1", "[::1]", *(name.lower() for name in more)}
     return frozenset({*bare, *(f"{name}:{port}" for name in bare)})
 
 

@@ -203,8 +203,8 @@ class StateDirectory:
             )
         return None
 
-    def write(self, arrays: Arrays, envelope: CheckpointEnvelope) -> None:
-        """Write a checkpoint and remove the oldest.
+    def write(self, arrays: Arrays, envelope: CheckpointEnvelope) -> int:
+        """Write a checkpoint and remove the oldest; returns its size in bytes.
 
         Raises:
             SinkError: it could not be written; those before are still there.
@@ -213,6 +213,7 @@ class StateDirectory:
         facts = np.frombuffer(msgspec.json.encode(envelope), np.uint8)
         try:
             replace_file(path, lambda file: np.savez(file, facts=facts, **arrays))  # type: ignore[arg-type]
+            size = path.stat().st_size
             whole = [file for file in self._files() if file not in self._damaged]
             for old in (*self._damaged, *whole[: -self._keep]):
                 unlink(old)
@@ -224,6 +225,7 @@ class StateDirectory:
                     " back, or run again to begin anew"
                 ) from None
             raise SinkError(f"cannot write the checkpoint {path}: {error.strerror}; fix that and run again") from None
+        return size
 
     def _files(self) -> list[Path]:
         """The checkpoints, the oldest first."""

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from peerwatch.connectors.server import ServerStatus
+from peerwatch.connectors.server import ServerStatus, SinkStatus
 from peerwatch.errors import UsageError
 from peerwatch.files.seen import Lost
 from peerwatch.readable import shown
@@ -32,12 +32,46 @@ class Size(msgspec.Struct, frozen=True):
     bytes: int
 
 
+class ActorStatus(msgspec.Struct, frozen=True):
+    """How busy an actor is: the seconds in which it has worked, and the share of the last ten seconds.
+
+    The seconds begin anew when the pipeline restarts.
+    """
+
+    busy_seconds: float
+    busy_ratio: float
+
+
+class CheckpointTally(msgspec.Struct):
+    """The checkpoints of one process: how many were written, and how many could not be.
+
+    `seconds` and `bytes` are those of the newest: from its request to when it was durable, and its file's.
+    """
+
+    written: int = 0
+    failures: int = 0
+    seconds: float = 0.0
+    bytes: int = 0
+
+
+class Progressed(NamedTuple):
+    """What one process has done: what is judged again after a restart counts once."""
+
+    events: int = 0
+    judged: int = 0
+    flagged: int = 0
+
+
 class Status(msgspec.Struct, frozen=True):
     """A run at one moment. Times are seconds since 1970; `checkpoint` is 0 if none has been written yet.
 
     `mailboxes` gives how many messages each mailbox holds, now and at most so far. `stream` is the log that is
     followed, `size` what stood there when `lag_bytes` were not read yet. `unlogged` counts log records that could not
     be written, `lost` what of the log is gone unread.
+
+    The `totals` are of the run, with all processes before this one, which has `begun` at some time. Of this process are
+    what it has `progressed`, the `rejects` by class of reason, the `sinks` and the `checkpoints` (None without a state
+    directory). `lag_records` are entries of a stream that wait to be read, None if nobody knows.
     """
 
     pid: int
@@ -55,6 +89,18 @@ class Status(msgspec.Struct, frozen=True):
     unlogged: int = 0
     lost: Lost = Lost()
     servers: list[ServerStatus] = []
+    begun: float = 0.0
+    progressed: Progressed = Progressed()
+    rejects: Mapping[str, int] = {}
+    actors: Mapping[str, ActorStatus] = {}
+    sinks: list[SinkStatus] = []
+    checkpoints: CheckpointTally | None = None
+    lag_records: int | None = None
+
+
+def seconds_behind(status: Status, lag_bytes: int) -> float:
+    """The seconds for which something has been waiting to be read."""
+    return max(0.0, time.time() - status.caught_up) if lag_bytes or status.lag_records else 0.0
 
 
 def size_of(path: Path) -> Size | None:
@@ -101,7 +147,7 @@ class RunView(NamedTuple):
     @property
     def lag_seconds(self) -> float:
         """The seconds for which something has been waiting to be read."""
-        return max(0.0, time.time() - self.status.caught_up) if self.lag_bytes else 0.0
+        return seconds_behind(self.status, self.lag_bytes)
 
 
 def look_at_run(directory: Path) -> RunView:
@@ -191,7 +237,12 @@ def as_text(seen: RunView) -> str:
     elif not seen.running and status.running:
         state += "; it ended without stopping, the next start goes on from the last checkpoint"
     written = f"{time.time() - status.checkpoint:.1f} s ago" if status.checkpoint else "none by this run"
+    if status.checkpoints is not None and status.checkpoints.written:
+        written += f"; {status.checkpoints.bytes:,} bytes in {status.checkpoints.seconds:.2f} s"
     boxes = ", ".join(f"{name} {now} ({peak})" for name, (now, peak) in status.mailboxes.items())
+    reasons = ", ".join(f"{count:,} {name}" for name, count in sorted(status.rejects.items()))
+    rejected = f"{totals['rejected']:,} rejected" + f" ({reasons} by this process)" * bool(reasons)
+    busy = ", ".join(f"{name} {actor.busy_ratio:.0%}" for name, actor in status.actors.items())
     differ = f", {totals['differences']:,} of {totals['recomputed']:,} recomputed ones differ" * bool(
         totals["recomputed"]
     )
@@ -201,12 +252,14 @@ def as_text(seen: RunView) -> str:
         f"sequence     {status.through:,} events are judged and written",
         f"lag          {'at least ' * seen.rotated}{seen.lag_bytes:,} bytes, {seen.lag_seconds:.1f} s",
         f"checkpoint   {written}",
-        f"counts       {totals['judged']:,} judged, {totals['flagged']:,} flagged, {totals['rejected']:,} rejected",
+        f"counts       {totals['judged']:,} judged, {totals['flagged']:,} flagged, {rejected}",
         f"verdicts     {totals['decisions']:,} decisions, hash {totals['verdicts']}{differ}",
         f"network      {totals['users']:,} users, {totals['friendships']:,} friendships",
         f"restarts     {status.restarts}",
         f"mailboxes    {boxes}: messages now (and at most)",
+        *([f"busy         {busy} of the last ten seconds"] if busy else []),
         *(f"server       {_server(server)}" for server in status.servers),
+        *(f"sink         {_sink(sink)}" for sink in status.sinks if sink.sent or sink.errors),
         *([f"log          {status.unlogged:,} records could not be written"] if status.unlogged else []),
         *([f"lost         {status.lost}"] if status.lost.pieces else []),
     ))  # fmt: skip
@@ -219,3 +272,11 @@ def _server(server: ServerStatus) -> str:
         facts.append(f"{server.waiting:,} messages wait to be read")
     facts += [f"{server.retries:,} retries"] * bool(server.retries)
     return "; ".join([f"{server.name} {state}", *facts])
+
+
+def _sink(sink: SinkStatus) -> str:
+    writes = sum(sink.writes.counts)
+    facts = [f"{sink.name}: {sink.sent:,} record{'s' * (sink.sent != 1)} in {writes:,} write{'s' * (writes != 1)}"]
+    facts += [f"{1000 * sink.writes.seconds / writes:.1f} ms each"] * bool(writes)
+    facts += [f"{sink.errors:,} errors"] * bool(sink.errors)
+    return ", ".join(facts)

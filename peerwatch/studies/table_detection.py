@@ -4,14 +4,65 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
+from numpy.typing import ArrayLike
 
 from peerwatch.detectors.base import Floats, Mask
 from peerwatch.detectors.registry import make
-from peerwatch.errors import BadInput, UsageError
+from peerwatch.errors import BadInput, TooFewRows, UsageError
 from peerwatch.readable import shown
 from peerwatch.storage.models import facts, load, save
 from peerwatch.studies.csv_table import CsvTable
+
+
+class AnomalousRow(msgspec.Struct, frozen=True):
+    """A flagged row: its index, from 0, and its score, null if that is infinite."""
+
+    index: int
+    score: float | None
+
+
+class Detection(msgspec.Struct, frozen=True, kw_only=True):
+    """What a detector says of the rows of a table. A score is null if there is none, or if it is infinite.
+
+    Where there are too few rows for the detector, nothing is flagged, and `reason` says so.
+    """
+
+    method: str
+    rows: int
+    anomalies: list[AnomalousRow]
+    scores: list[float | None]
+    flagged: list[bool]
+    reason: str | None = None
+
+
+def detection(columns: Mapping[str, ArrayLike], method: str, parameters: Mapping[str, Any]) -> Detection:
+    """Judge each row of a table, in order of time, knowing all of them.
+
+    Raises:
+        BadInput: the method does not exist or does not take these parameters or values.
+    """
+    detector = make(method, parameters)
+    try:
+        score, _, flagged = detector.look_back(np.column_stack([*columns.values()]))
+    except TooFewRows as error:
+        count = len(next(iter(columns.values())))  # type: ignore[arg-type] # any sequence
+        return Detection(
+            method=method, rows=count, anomalies=[], scores=[None] * count, flagged=[False] * count, reason=str(error)
+        )
+    except BadInput:
+        raise
+    except Exception as error:  # of a library, which such parameters or values are too much for
+        raise BadInput(f"{method} failed on these rows: {type(error).__name__}: {error}") from error
+    scores, rows = score.tolist(), np.flatnonzero(flagged).tolist()
+    return Detection(
+        method=method,
+        rows=len(scores),
+        anomalies=[AnomalousRow(row, scores[row]) for row in rows],
+        scores=scores,
+        flagged=flagged.tolist(),
+    )
 
 
 def _values(sheet: CsvTable, columns: Sequence[str]) -> Floats:

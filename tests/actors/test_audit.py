@@ -8,7 +8,7 @@ from support import befriend, purchase
 
 from peerwatch.actors.audit import AuditActor, Auditing
 from peerwatch.actors.mailbox import Mailbox
-from peerwatch.actors.messages import AuditBatch, AuditDecisions, AuditMessage, Batch
+from peerwatch.actors.messages import AuditBatch, AuditDecisions, AuditMessage, AuditNotices, Batch
 from peerwatch.judging.audit import AuditedDecision, BruteForce, Difference
 from peerwatch.judging.sampling import sampled
 from peerwatch.network.decoder import Decoder
@@ -18,11 +18,13 @@ LOG = (
     befriend(1, 2) + purchase(2, "1e30") + purchase(2, "2") + purchase(1, "3") + befriend(1, 2, "unfriend")
     + purchase(1, "4")
 )  # fmt: skip
+AT = 1_497_353_581_000_000
+"""2017-06-13 11:33:01."""
 FOUR = [
-    AuditedDecision(2, "log", 2, Statistics.of([]), flagged=False),
-    AuditedDecision(3, "log", 3, Statistics.of([]), flagged=False),
-    AuditedDecision(4, "log", 4, Statistics.of([10**36, 2 * 10**6]), flagged=False),
-    AuditedDecision(6, "log", 6, Statistics.of([]), flagged=False),
+    AuditedDecision(2, "log", 2, Statistics.of([]), flagged=False, timestamp=AT),
+    AuditedDecision(3, "log", 3, Statistics.of([]), flagged=False, timestamp=AT),
+    AuditedDecision(4, "log", 4, Statistics.of([10**36, 2 * 10**6]), flagged=False, timestamp=AT),
+    AuditedDecision(6, "log", 6, Statistics.of([]), flagged=False, timestamp=AT),
 ]
 """What is to be decided on the purchases, by hand."""
 
@@ -37,15 +39,20 @@ async def compared(
     def alarm(differences: Sequence[Difference]) -> None:
         found.extend(differences)
 
+    notices = Mailbox[AuditNotices]("differences", 100)
     batch = Batch(events, 1, LOG, "log", judged, len(decoder.interner), [])
     auditing = Auditing(BruteForce(1, 5, Fraction(3)), share, alarm)
     box = Mailbox[AuditMessage]("audit", 100)
     with box.sender as audit:
         await audit.send(AuditBatch(batch, *decoder.interner.columns()))
         for outcomes in said:
-            await audit.send(AuditDecisions(outcomes))
-    actor = AuditActor(auditing, box.receiver)
+            await audit.send(AuditDecisions(outcomes, outcomes[-1].seq))
+    actor = AuditActor(auditing, box.receiver, notices=notices.sender)
     await actor.run()
+    with notices.receiver:
+        told = [notice async for message in notices.receiver for notice in message.notices]
+    assert [(notice.event, notice.details) for notice in told] == [(one.known.seq, one.fields()) for one in found]
+    assert [notice.seq for notice in told] == sorted({notice.seq for notice in told})
     await actor.finish()
     assert actor.through == 6
     assert actor.tally.differences == len(found)
@@ -70,6 +77,7 @@ async def test_a_decision_that_never_comes_is_a_difference_and_so_is_one_too_man
     """Whatever is missing at the end is reported."""
     assert await compared(FOUR[:3]) == ([Difference(None, FOUR[3])], 4)
     other = FOUR[3]._replace(seq=5)
+    assert await compared([*FOUR[:2], other, FOUR[3]]) == ([Difference(None, FOUR[2]), Difference(other, None)], 4)
     assert await compared([*FOUR, other]) == ([Difference(other, None)], 4)
     assert (await compared([*FOUR, other]))[0][0].where == "event 5 (log:6)"
 

@@ -105,7 +105,7 @@ async def coordinate(asked: list[WindowQueries], shards: list[Any], log: Any = N
         tasks.start_soon(coordinator.run)
         for number in range(len(shards)):
             tasks.start_soon(serve, number)
-    async with outbox.receiver as results:
+    with outbox.receiver as results:
         return [message async for message in results if isinstance(message, Results)]
 
 

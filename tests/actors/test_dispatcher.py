@@ -26,10 +26,10 @@ async def dispatched(
     dispatcher = Dispatcher(Decoder(), [graph.sender], [box.sender for box in boxes], batch_cap, strict=strict)
     await dispatcher.run(logs)
     received = []
-    async with graph.receiver as messages:
+    with graph.receiver as messages:
         batches = [message async for message in messages if isinstance(message, Batch)]
     for box in boxes:
-        async with box.receiver as messages:  # ends only if the dispatcher has closed
+        with box.receiver as messages:  # ends only if the dispatcher has closed
             received.append([message async for message in messages if isinstance(message, PurchaseBatch)])
     return dispatcher, batches, received
 

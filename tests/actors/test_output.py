@@ -9,8 +9,9 @@ from support import MemorySink, outlets
 
 from peerwatch.actors.mailbox import Mailbox
 from peerwatch.actors.messages import Flagged, OutputMessage, Results
-from peerwatch.actors.output import OutputActor, flagged_line
-from peerwatch.connectors.records import Record
+from peerwatch.actors.output import Outlet, OutputActor, flagged_line
+from peerwatch.connectors.records import REJECT, Record, Rejection
+from peerwatch.connectors.server import ServerStatus
 from peerwatch.errors import SinkError
 from peerwatch.network.rejects import RejectedLine, decode_reject
 from peerwatch.network.statistics import Statistics
@@ -70,3 +71,34 @@ async def test_a_failing_sink_fails_the_actor() -> None:
 
     with pytest.raises(SinkError, match="No space left"):
         await run_actor([Results(np.array([1]), [Flagged(1, 1, b"{}", STATISTICS)], [], 1)], Full(), MemorySink())
+
+
+async def test_an_outlet_counts_what_its_sink_took() -> None:
+    """Records, writes with their durations, and failures; a server's own figures where there is one."""
+
+    class Full(MemorySink):
+        full = False
+
+        async def write(self, records: Sequence[Record]) -> None:
+            if self.full:
+                raise SinkError("no space left")
+            await super().write(records)
+
+    class Server(Full):
+        is_waiting = False
+
+        def server(self) -> ServerStatus:
+            return ServerStatus("server", None, records=7, retries=4)
+
+    rejections: list[Record] = [Rejection(n, RejectedLine("log", n, n, "why", b"")) for n in range(3)]
+    for sink, sent, errors, retries in ((Full(), 6, 1, 0), (Server(), 7, 5, 4)):
+        outlet = Outlet("rejects", sink, frozenset({REJECT}))
+        await outlet.write(rejections)
+        await outlet.write(rejections)
+        sink.full = True
+        with pytest.raises(SinkError):
+            await outlet.write(rejections)
+        found = outlet.status()
+        assert (found.name, found.sent, found.errors, found.retries) == ("rejects", sent, errors, retries)
+        assert sum(found.writes.counts) == 2
+        assert found.writes.seconds > 0

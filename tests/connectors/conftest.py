@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from receiver import Receiver
-from servers import Influx, Kafka, Nats, Postgres, Redis, Victoria, started
+from servers import Alertmanager, Influx, Kafka, Nats, Postgres, Prometheus, Redis, Victoria, started
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +47,15 @@ def kafka() -> Iterator[Kafka]:
 def receiver_server() -> Iterator[Receiver]:
     """A webhook's receiver that keeps keys."""
     yield from started(Receiver)
+
+
+@pytest.fixture(scope="session")
+def prometheus() -> Iterator[Prometheus]:
+    """Prometheus, with the configuration that users start from."""
+    yield from started(Prometheus)
+
+
+@pytest.fixture(scope="session")
+def alertmanager() -> Iterator[Alertmanager]:
+    """Alertmanager, likewise."""
+    yield from started(Alertmanager)

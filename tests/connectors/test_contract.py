@@ -21,8 +21,8 @@ from peerwatch.files.position import position_of
 from peerwatch.files.tail import Beginning
 from peerwatch.network.events import CANONICAL
 
-CONTENT = b"".join(b'{"line": %d, "filled up": "%s"}\n' % (number, b"x" * (number % 50)) for number in range(60))
-CHUNKS = (1, 40, 1000, 1 << 20)
+CONTENT = b"".join(b'{"line": %d, "filled up": "%s"}\n' % (number, b"x" * (7 * number % 50)) for number in range(24))
+CHUNKS = (1, 40, 500, 1 << 20)
 
 
 async def finished_file(path: Path, chunk: int, position: Any, stack: AsyncExitStack) -> Source:

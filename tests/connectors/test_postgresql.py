@@ -23,7 +23,7 @@ from servers import LOOPBACK, Postgres, children, installed, started
 from support import purchase, running
 from system_postgresql import PostgresSystem, query
 
-from peerwatch.connectors import checks
+from peerwatch.connectors import checks, postgresql
 from peerwatch.connectors.exactly_once import StoreSink
 from peerwatch.connectors.postgres_connection import password_from_file
 from peerwatch.connectors.postgresql import PostgresStore
@@ -171,8 +171,9 @@ async def refusal(url: str) -> str:
     return str(caught.value)
 
 
-async def test_a_second_writer_of_a_run_is_kept_out(system: PostgresSystem) -> None:
+async def test_a_second_writer_of_a_run_is_kept_out(system: PostgresSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told so, and can write when the first one has gone; a writer of another run is none."""
+    monkeypatch.setattr(postgresql, "LOCK_SECONDS", 0.1)  # the first one does not let go meanwhile
     async with connected(system.url) as first:
         await first.prepare(anew=True)
         async with connected(system.url, "b") as other:

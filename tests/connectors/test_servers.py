@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ import redis
 from confluent_kafka import Consumer, Producer, TopicPartition
 from servers import Redis, Server, ServerError, runs, started
 from support import ROOT, running
+from system_kafka import committed
 
 WRITTEN = "ünïcode"
 
@@ -154,8 +156,8 @@ def read_kafka(url: str) -> list[str]:
     settings = {"group.id": "reader", "isolation.level": "read_committed", "enable.partition.eof": True}
     consumer = Consumer(bootstrap(url) | settings | {"enable.auto.commit": False, "fetch.wait.max.ms": 10})
     beginning = TopicPartition("written", 0, 0)
-    (committed,) = consumer.committed([beginning])
-    assert (committed.offset, committed.metadata) == (7, WRITTEN)
+    found = committed(consumer, beginning)
+    assert (found.offset, found.metadata) == (7, WRITTEN)
     consumer.assign([beginning])
     values: list[str] = []
     while True:
@@ -205,7 +207,7 @@ def test_what_a_server_has_acknowledged_survives_its_death(case: Case, request: 
 
 
 def listeners(pid: int) -> list[tuple[str, int]]:
-    """Where a process listens: address and port."""
+    """Where a process can be reached, by TCP or UDP: address and port."""
     sockets = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         try:
@@ -213,11 +215,13 @@ def listeners(pid: int) -> list[tuple[str, int]]:
         except FileNotFoundError:  # closed meanwhile
             continue
     found = []
-    for family, table in ((socket.AF_INET, "tcp"), (socket.AF_INET6, "tcp6")):
-        path = Path(f"/proc/{pid}/net/{table}")
+    families = ((socket.AF_INET, ""), (socket.AF_INET6, "6"))
+    waiting = {"tcp": "0A", "udp": "07"}  # a state of its own that TCP has, and for UDP: connected to nobody
+    for (family, version), (protocol, state) in product(families, waiting.items()):
+        path = Path(f"/proc/{pid}/net/{protocol}{version}")
         for row in path.read_text().splitlines()[1:] if path.exists() else []:
             fields = row.split()
-            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+            if fields[3] == state and f"socket:[{fields[9]}]" in sockets:
                 address, port = fields[1].split(":")
                 words = bytes.fromhex(address)  # each of four bytes, in the machine's own order
                 order = b"".join(
@@ -227,10 +231,21 @@ def listeners(pid: int) -> list[tuple[str, int]]:
     return found
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.fixture)
-def test_a_server_can_be_reached_from_this_machine_alone(case: Case, request: pytest.FixtureRequest) -> None:
-    """It listens on its port, and on no other address than the loopback one."""
-    server: Server = request.getfixturevalue(case.fixture)
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::"])  # noqa: S104 (nothing is sent)
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_a_socket_is_seen(host: str, kind: socket.SocketKind) -> None:
+    """Of either protocol, at any address: what the next test does not see is not there."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind) as own:
+        own.bind((host, 0))
+        if kind is socket.SOCK_STREAM:
+            own.listen()
+        assert (host, own.getsockname()[1]) in listeners(os.getpid())
+
+
+@pytest.mark.parametrize("fixture", [*(case.fixture for case in CASES), "prometheus", "alertmanager"])
+def test_a_server_can_be_reached_from_this_machine_alone(fixture: str, request: pytest.FixtureRequest) -> None:
+    """It listens on its port, and on no other address than the loopback one, neither for TCP nor for UDP."""
+    server: Server = request.getfixturevalue(fixture)
     found = listeners(server.pid)
     assert server.port in {port for _, port in found}
     assert {address for address, _ in found} == {"127.0.0.1"}

@@ -18,6 +18,7 @@ from anyio.to_thread import run_sync
 from certificates import certificates
 from http_servers import Faults, Kills, Quiet, serving
 from receiver import SECRET, Received, handler
+from strategies import often
 from support import ROOT
 
 from peerwatch.connectors.checks import flagged
@@ -159,7 +160,7 @@ def test_without_a_secret_there_is_no_signature() -> None:
 
 
 @pytest.mark.parametrize("options", ["", "&batch=2"])
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(often(1, 3)))
 def test_one_request_in_five_fails(received: Received, options: str, seed: int) -> None:
     """Half of those before it is processed, half after: the receiver has each record once, and in order."""
     records = [flagged(3 * number + 1) for number in range(150)]
@@ -395,14 +396,13 @@ def test_a_run_that_is_killed_sends_each_record_once(received: Received, tmp_pat
     (tmp_path / "batch.json").write_text("".join(batch))
     (tmp_path / "stream.json").write_text("".join(stream))
     (tmp_path / "config.yaml").write_text("state: {directory: state, seconds: 0.01, events: 100}\n")
-    kills = Kills(
-        [(2, "after"), (3, "before"), (5, "after"), (9, "before"), (12, "after"), (13, "after"), (16, "before")]
-    )
+    places = [(2, "after"), (3, "before"), (5, "after"), (9, "before"), (12, "after"), (13, "after"), (16, "before")]
+    kills = Kills(places[: often(3, 7)])
     command = [sys.executable, "-m", "peerwatch", "run", "--quiet", "batch.json", "stream.json"]
     with serving(handler(received, kills)) as port:
         url = f"http://127.0.0.1:{port}/hook?secret={SECRET}{options}"
         kills.run([*command, url, "--config", "config.yaml"], tmp_path)
-    assert kills.count == 7
+    assert kills.count == often(3, 7)
     kills.run([*command, "expected.json"], tmp_path)
     assert received.lines("/hook") == (tmp_path / "expected.json").read_bytes() != b""
-    assert received.repeats >= 3
+    assert received.repeats >= often(1, 3)

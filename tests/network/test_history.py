@@ -123,6 +123,22 @@ def test_what_is_forgotten_is_never_missed(
         assert rows_of(windows, i) == expected(purchases, now, network, T)
 
 
+@given(purchases=PURCHASES, T=st.integers(1, 6), users=st.sets(st.integers(0, 40)))
+def test_the_columns_of_some_users_are_theirs_alone(purchases: list[tuple[int, int]], T: int, users: set[int]) -> None:
+    """The others have none; users that the history does not know have none either."""
+    history = filled(purchases, T, [], low=2 * len(purchases) + 1)
+    everything, some = history.columns(), history.columns_of(np.array(sorted(users), np.int64))
+    owner = np.repeat(np.arange(len(everything.held)), everything.held)
+    theirs = np.isin(owner, [*users])
+    known = np.isin(np.arange(len(everything.held)), [*users])
+    assert some.held.tolist() == np.where(known, everything.held, 0).tolist()
+    for name in ("seq", "timestamp"):
+        assert getattr(some, name).tolist() == getattr(everything, name)[theirs].tolist()
+    assert [*map(some.amount.exact, range(len(some.seq)))] == [
+        *map(everything.amount.exact, np.flatnonzero(theirs).tolist())
+    ]
+
+
 def test_a_history_holds_what_can_still_be_needed_and_no_more() -> None:
     """A hundred thousand purchases of one user take the place of little more than T, in a checkpoint too."""
     history, count = PurchaseHistory(50, recent=64), 100_000

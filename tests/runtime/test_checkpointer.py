@@ -1,10 +1,12 @@
 """The checkpointer's contract: a snapshot is written once all its parts are there, whatever the order they come in."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import anyio
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,12 +19,14 @@ from peerwatch.actors.snapshot import (
     ShardPart,
     SnapshotPart,
 )  # fmt: skip
+from peerwatch.errors import SinkError
 from peerwatch.files.position import Position
 from peerwatch.files.seen import Seen
 from peerwatch.judging.state import DISAGREED, Arrays, Counts, State
 from peerwatch.judging.verdict_hash import VerdictHash
 from peerwatch.runtime.checkpointer import Checkpointer
 from peerwatch.storage.checkpoints import CheckpointEnvelope, FilePlace, Identity, StateDirectory
+from peerwatch.storage.status import CheckpointTally
 
 NOWHERE = FilePlace("-", "-")
 PARTS = {"dispatcher", "graph", "shard 0", "shard 1", "coordinator", "output"}
@@ -35,9 +39,10 @@ class Kept(StateDirectory):
         super().__init__(Path("state"), lambda _: None)
         self.checkpoints: list[tuple[Arrays, CheckpointEnvelope]] = []
 
-    def write(self, arrays: Arrays, envelope: CheckpointEnvelope) -> None:
+    def write(self, arrays: Arrays, envelope: CheckpointEnvelope) -> int:
         """Keep it."""
         self.checkpoints.append((arrays, envelope))
+        return 1000
 
 
 def parts_of(request: int) -> list[SnapshotPart]:
@@ -126,3 +131,31 @@ async def test_a_snapshot_is_due_by_time_or_by_count() -> None:
     )
     assert by_count.due(49, "a", last=False) is None
     assert by_count.due(50, "b", last=False) is not None
+
+
+class FullDisk(Kept):
+    """Writes one checkpoint, and no other."""
+
+    def write(self, arrays: Arrays, envelope: CheckpointEnvelope) -> int:
+        """Keep the first one."""
+        if self.checkpoints:
+            raise SinkError("cannot write the checkpoint: No space left on device")
+        return super().write(arrays, envelope)
+
+
+async def test_checkpoints_are_counted_with_their_size_and_duration() -> None:
+    """From the request to when it was durable; one that could not be written is a failure, and changes no figure."""
+    now, tally = [100.0], CheckpointTally()
+    checkpointer = Checkpointer(
+        FullDisk(), Identity("run", 1, 3, {}, NOWHERE, {}), State.fresh(1, 3, 2), 0.0, 1, Seen, tally, lambda: now[0]
+    )
+    for request, failures in ((1, 0), (2, 1)):
+        assert checkpointer.due(request, request, last=False) is not None
+        now[0] += 2.5 * request
+        box = Mailbox[SnapshotPart]("checkpointer", 100)
+        with box.sender as sender:
+            for part in parts_of(request):
+                await sender.send(part)
+        with pytest.raises(SinkError) if failures else nullcontext():
+            await checkpointer.run(box.receiver, PARTS)
+        assert tally == CheckpointTally(written=1, failures=failures, seconds=2.5, bytes=1000)

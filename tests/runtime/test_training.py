@@ -249,7 +249,7 @@ def test_a_detector_that_cannot_learn_ends_the_run(logs: Path) -> None:
     assert "the detector hopeless could not be trained (model 1): ValueError: nothing to be learned" in result.stderr
 
 
-CHALLENGED = CONFIG + "challenger: {name: zscore, parameters: {k: 2.0}}\n"
+CHALLENGED = CONFIG + ("challenger: {name: zscore, parameters: {k: 2.0}}\nsinks: [{to: notices, records: [notices]}]\n")
 
 
 def test_disagreements_are_logged_and_counted(logs: Path) -> None:
@@ -266,6 +266,13 @@ def test_disagreements_are_logged_and_counted(logs: Path) -> None:
         assert record["champion"]["verdict"] != record["challenger"]["verdict"]
         assert (record["champion"]["detector"], record["challenger"]["detector"]) == ("typical:Typical", "zscore")
         assert "model" in record["champion"]
+    notices = [json.loads(line) for line in (logs / "notices").read_bytes().splitlines()]
+    told = [notice for notice in notices if notice["notice"] == "disagreement"]
+    assert [notice["event"] for notice in told] == [record["seq"] for record in differ]
+    for notice, record in zip(told, differ, strict=True):
+        assert notice["who"] == ("champion" if record["champion"]["verdict"] == "flagged" else "challenger")
+        assert notice["details"]["amount"] == record["amount"]
+        assert f"{notice['details']['challenger']['score']:.6g}" == record["challenger"]["score"]
     alone = sum(record["champion"]["verdict"] == "flagged" for record in differ)
     finished = records[-1]
     assert (finished["champion_alone"], finished["challenger_alone"]) == (alone, len(differ) - alone)

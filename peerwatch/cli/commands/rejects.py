@@ -6,10 +6,11 @@ from typing import BinaryIO
 
 import click
 
-from peerwatch.cli.options import FILE
+from peerwatch.cli.options import CONFIG, FILE, layers_of
 from peerwatch.errors import BadEvent, UsageError
 from peerwatch.network.rejects import decode_reject
 from peerwatch.readable import shown
+from peerwatch.settings.model import resolve
 
 
 @click.group()
@@ -43,13 +44,15 @@ def rejects_show(file: Path, *, raw: bool) -> None:
 @rejects.command("requeue")
 @click.argument("lines", type=click.File("rb"))
 @click.argument("stream", type=FILE)
-def rejects_requeue(lines: BinaryIO, stream: Path) -> None:
+@CONFIG
+def rejects_requeue(lines: BinaryIO, stream: Path, config: Path | None) -> None:
     """Append corrected LINES (a file of events, - for standard input) to the log STREAM.
 
     Take the lines from `peerwatch rejects show --raw`, correct them, and feed them back. If one of them is still not an
-    event, nothing is appended.
+    event, nothing is appended. Where a config names the keys of the log's fields (input.fields), give it with --config.
     """
+    settings, _ = resolve(*layers_of((), config, {}))
     from peerwatch.replay.requeue import append_events  # noqa: PLC0415
 
-    count = append_events(lines.read(), shown(lines.name), stream)
+    count = append_events(lines.read(), shown(lines.name), stream, settings.input.names())
     click.echo(f"{count} events appended to {shown(stream)}")

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from peerwatch.detectors.base import Context, Detector, Floats, Verdicts, check_finite, columns_of, positive
 from peerwatch.detectors.features import features
-from peerwatch.errors import BadInput
+from peerwatch.errors import BadInput, TooFewRows
 from peerwatch.kernels import Int64s
 
 LARGEST: Final = 1e100
@@ -166,7 +166,7 @@ class Learned(Detector):
         self.check()
         rows = _tame(columns_of(X))
         if len(rows) < self.least:
-            raise BadInput(f"{self.name} needs at least {self.least} rows, got {len(rows)}")
+            raise TooFewRows(f"{self.name} needs at least {self.least} rows, got {len(rows)}")
         with self._module("threadpoolctl").threadpool_limits(1):  # sums in parallel come out differently
             scaling = self._scaling(rows)
             model, score = self._learn(_scaled(rows, *scaling))

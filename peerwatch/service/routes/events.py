@@ -7,8 +7,8 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from peerwatch.connectors.records import DecisionRow
-from peerwatch.errors import BadEvent
-from peerwatch.network.events import Kind, parse_event
+from peerwatch.errors import BadEvent, UsageError
+from peerwatch.network.events import Event, Kind, parse_event
 from peerwatch.service.answers import JSON, answered
 from peerwatch.service.problems import Problem
 from peerwatch.service.service import Service
@@ -43,6 +43,10 @@ class SubmittedEvent(msgspec.Struct, frozen=True):
     window_size: int | None = None
     mean: str | None = None
     sd: str | None = None
+    severity: str | None = None
+    score: float | None = None
+    threshold: float | None = None
+    model: int | None = None
 
 
 class SubmittedEvents(msgspec.Struct, frozen=True):
@@ -64,24 +68,30 @@ async def submit(request: Request) -> Response:
     if service.ended is not None:
         raise Problem(409, "the run has ended")
     lines = _lines(await request.body(), request.headers.get("content-type", ""))
-    kinds = [_kind(line, number, service) for number, line in enumerate(lines)]
-    with service.submissions.listening():
-        first = await service.submissions.submit(lines)
-        try:
-            with anyio.fail_after(WAIT_SECONDS):
-                found = [
-                    _judged(await service.submissions.decision(number))
-                    if kind is Kind.PURCHASE
-                    else SubmittedEvent("accepted", number)
-                    for number, kind in enumerate(kinds, first)
-                ]
-        except TimeoutError:
-            raise Problem(
-                504,
-                f"the events are in the log, from line {first:,} on, but have not been judged within {WAIT_SECONDS:g}"
-                " seconds; do not send them again: look for them in /decisions",
-                line=first,
-            ) from None
+    events = [_event(line, number, service) for number, line in enumerate(lines)]
+    try:
+        submission = await service.submissions.submit(lines, events)
+    except UsageError as error:
+        raise Problem(503, str(error), headers={"retry-after": "1"}) from None
+    judged = False
+    try:
+        with anyio.move_on_after(WAIT_SECONDS):
+            judged = await submission.wait()
+    finally:
+        service.submissions.done(submission)
+    if not judged:
+        raise Problem(
+            504,
+            f"the events are in the log, from line {submission.first:,} on, but have not been judged yet; do not send"
+            " them again: look for them in /decisions",
+            line=submission.first,
+        )
+    found = [
+        _judged(submission.decisions[place])
+        if event.kind is Kind.PURCHASE
+        else SubmittedEvent("accepted", submission.first + place)
+        for place, event in enumerate(events)
+    ]
     return Response(msgspec.json.encode(SubmittedEvents(found)), media_type=JSON)
 
 
@@ -94,18 +104,23 @@ def _lines(body: bytes, content_type: str) -> list[bytes]:
             objects = msgspec.json.decode(body, type=list[msgspec.Raw]) if bytes(found)[:1] == b"[" else [found]
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Problem(400, f"the body is not JSON: {error}") from None
+        except RecursionError:
+            raise Problem(400, "the body is not JSON that can be read: it is nested too deep") from None
         lines = [bytes(each).replace(b"\r", b" ").replace(b"\n", b" ") for each in objects]
     if not 1 <= len(lines) <= MOST:
         raise Problem(422, f"expected 1 to {MOST:,} events, got {len(lines):,}")
     return lines
 
 
-def _kind(line: bytes, number: int, service: Service) -> Kind:
+def _event(line: bytes, number: int, service: Service) -> Event:
     try:
-        return parse_event(line, service.settings.input.names()).kind
+        return parse_event(line, service.settings.input.names())
     except BadEvent as error:
         raise Problem(422, f"event {number}: {error}; nothing has been appended", index=number) from None
 
 
 def _judged(row: DecisionRow) -> SubmittedEvent:
-    return SubmittedEvent("judged", row.line, row.seq, row.flagged, row.window_size, row.mean, row.sd)
+    return SubmittedEvent(
+        "judged", row.line, row.seq, row.flagged, row.window_size, row.mean, row.sd,
+        row.severity, row.score, row.threshold, row.model,
+    )  # fmt: skip

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Final
 
+import anyio
 import msgspec
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -12,11 +13,13 @@ from peerwatch.service.answers import JSON, answered
 from peerwatch.service.hub import Item
 from peerwatch.service.problems import Problem
 from peerwatch.service.report import LiveStatus
-from peerwatch.service.service import STUCK_SECONDS, Service
+from peerwatch.service.service import Service
 
 router: Final = APIRouter(tags=["run"])
-RESUMED: Final = 10_000
-"""The most flagged purchases that a client gets which comes back."""
+PAGE: Final = 1000
+"""Flagged purchases that are read from the store at a time, for a client that comes back."""
+GATHER_SECONDS: Final = 0.05
+"""The pause behind what was sent: fifty clients that are woken for every purchase would keep the run waiting."""
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -24,6 +27,12 @@ class Health(msgspec.Struct, frozen=True):
 
     status: str
     reason: str | None = None
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events."""
+
+    media_type = "text/event-stream"
 
 
 class Readiness(msgspec.Struct, frozen=True):
@@ -37,13 +46,8 @@ class Readiness(msgspec.Struct, frozen=True):
 async def health(request: Request) -> Response:
     """Whether the run is well: 503 if nothing has been judged for 30 seconds though something waits, or it failed."""
     service: Service = request.app.state.service
-    seconds = service.stuck_for()
-    if service.ended == "failed":
-        found = Health("failed", "the run has failed; its log says why")
-    elif seconds > STUCK_SECONDS:
-        found = Health("stuck", f"nothing has been judged for {seconds:.0f} seconds, and something waits to be")
-    else:
-        found = Health("ok")
+    problem = service.problem()
+    found = Health("ok") if problem is None else Health(*problem)
     return Response(msgspec.json.encode(found), 200 if found.status == "ok" else 503, media_type=JSON)
 
 
@@ -58,6 +62,8 @@ async def ready(request: Request) -> Response:
         waiting += [f"{server.name}: {server.away}" for server in status.servers if server.away is not None]
         if status.lag_bytes:
             waiting.append(f"{status.lag_bytes:,} bytes of the log")
+        if status.lag_records:
+            waiting.append(f"{status.lag_records:,} messages of the stream")
         if service.ended is None and not service.has_caught_up:
             waiting.append("the logs to be read to their ends")
     found = Readiness(not waiting, waiting)
@@ -73,7 +79,7 @@ async def status(request: Request) -> Response:
     return Response(msgspec.json.encode(service.status), media_type=JSON)
 
 
-@router.get("/events", responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}})
+@router.get("/events", response_class=EventStream, responses=answered(422, 503))
 async def events(
     request: Request,
     after: int | None = Query(
@@ -83,32 +89,39 @@ async def events(
 ) -> Response:
     """Flagged purchases, the status once a second, and notices, as server-sent events, as they come.
 
-    With `Last-Event-ID`, or `after`, first those that were flagged behind that number. A client that is too slow is
-    told by an event `dropped` how many it has missed.
+    With `Last-Event-ID`, or `after`, first all those that were flagged behind that number. A client that is too slow
+    is told by an event `dropped` how many events it has missed; `/decisions?flagged=true` has them.
     """
     service: Service = request.app.state.service
     if last_event_id is not None and last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 19:
         after = int(last_event_id)
     headers = {"x-accel-buffering": "no"}  # a proxy must not collect it
-    return StreamingResponse(_stream(service, after), media_type="text/event-stream", headers=headers)
+    before = await _missed(service, after) if after is not None else []
+    return EventStream(_stream(service, after, before), headers=headers)
 
 
-async def _stream(service: Service, after: int | None) -> AsyncIterator[bytes]:
+async def _missed(service: Service, after: int) -> list[Item]:
+    """The flagged purchases behind a number that are in the store, or the first page of them."""
+    found = await service.decisions(decisions.Query(flagged=True, after=after, limit=PAGE))
+    return [Item("flagged", msgspec.json.encode(each), each.seq) for each in found]
+
+
+async def _stream(service: Service, after: int | None, before: list[Item]) -> AsyncIterator[bytes]:
     sent = after or 0
-    with service.hub.client() as client:
-        yield b"retry: 1000\n\n"
-        if after is not None:
-            recent = list(service.hub.recent)
-            before = recent[0].id if recent else None
-            wanted = decisions.Query(flagged=True, after=after, before=before, limit=RESUMED)
-            found = await service.labelled(await service.store.decisions(wanted))
-            past = [Item("flagged", msgspec.json.encode(each), each.seq) for each in found]
-            for item in (*past, *recent):
-                if item.id > sent:
-                    sent = item.id
-                    yield item.encode()
+    yield b"retry: 1000\n\n"
+    while before and not (len(before) < PAGE and service.hub.reaches_back_to(before[-1].id)):
+        yield b"".join(item.encoded for item in before)
+        sent = before[-1].id
+        before = await _missed(service, sent)
+    with service.hub.client() as client:  # nothing may be waited for between the last look at the store and this
+        before += [item for item in service.hub.recent if after is not None and item.id > sent]
+        sent = max((sent, *(item.id for item in before)))
+        # what the store has comes before what has just been judged, and some of it is in both
+        if before:
+            yield b"".join(item.encoded for item in {item.id: item for item in before}.values())
         while (items := await client.take()) is not None:
             fresh = [item for item in items if not item.id or item.id > sent]
             sent = max((sent, *(item.id for item in fresh)))
             if fresh:
-                yield b"".join(item.encode() for item in fresh)
+                yield b"".join(item.encoded for item in fresh)
+            await anyio.sleep(GATHER_SECONDS)

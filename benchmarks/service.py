@@ -1,0 +1,196 @@
+"""What the service costs a followed log: how late verdicts are with and without it, and how long a submission takes.
+
+`python benchmarks/service.py` prints it. Beside a log at 1,000 events a second there are 50 clients of the stream,
+one that never reads, and 20 requests a second for the explanation of a flagged purchase.
+"""
+
+import json
+import os
+import re
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import ExitStack
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from latency import Output
+
+from peerwatch.studies.generate import Recipe, write_logs
+
+RATE: Final = 1000
+SECONDS: Final = 15
+CLIENTS: Final = 50
+EXPLAIN_RATE: Final = 20
+SUBMISSIONS: Final = 500
+LOOK_SECONDS: Final = 0.0005
+PURCHASE: Final = '{"event_type":"purchase", "timestamp":"2017-06-13 11:33:01", "id": "1", "amount": "16.83"}'
+
+
+def main() -> None:
+    """Measure and print."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        alone = np.median([one_round(directory / f"alone{n}", serves=False)["late"] for n in range(3)], axis=0)
+        rounds = [one_round(directory / f"served{n}", serves=True) for n in range(3)]
+        served = np.median([each["late"] for each in rounds], axis=0)
+        print(f"verdict, p50 / p99 in ms, without a service: {alone[0]:.1f} / {alone[1]:.1f}")
+        print(f"verdict, p50 / p99 in ms, with it:           {served[0]:.1f} / {served[1]:.1f}")
+        explained = np.median([each["explained"] for each in rounds], axis=0)
+        print(f"GET /explain of a flagged one, p50 / p99 in ms: {explained[0]:.1f} / {explained[1]:.1f}")
+        grown = max(each["grown"] for each in rounds)
+        print(f"resident memory grew by {grown / 1e6:.0f} MB while a client read nothing")
+        posted = submissions(directory / "posted")
+        print(f"POST /events with one purchase, p50 / p99 in ms: {posted[0]:.1f} / {posted[1]:.1f}")
+
+
+class Run:
+    """A run that follows a log, with or without a service."""
+
+    def __init__(self, directory: Path, stack: ExitStack, events: int, *, serves: bool) -> None:
+        batch, self.stream, _ = write_logs(directory, Recipe(batch_events=100_000, stream_events=events), force=True)
+        self.lines = self.stream.read_bytes().splitlines(keepends=True)
+        self.stream.write_bytes(b"")
+        self.flagged = directory / "flagged"
+        self.flagged.touch()
+        command = [sys.executable, "-m", "peerwatch", "run", "--follow", "--walkers", "1", "--k", "1"]
+        command += ["--state", str(directory / "state"), str(batch), str(self.stream), str(self.flagged)]
+        said = directory / "said"
+        with said.open("wb") as errors:
+            self.process = stack.enter_context(
+                subprocess.Popen([*command, *["--serve", "127.0.0.1:0"] * serves], stderr=errors)
+            )
+        stack.callback(self.process.send_signal, signal.SIGTERM)
+        self.port = 0
+        status = directory / "state" / "status.json"
+        while serves and not self.port:
+            found = re.search(r"serving at http://127.0.0.1:(\d+)", said.read_text())
+            self.port = int(found[1]) if found else 0
+        while not status.exists() or json.loads(status.read_bytes())["totals"]["events"] < 100_000:
+            time.sleep(0.1)
+
+    def get(self, path: str) -> Any:
+        """What the service answers."""
+        connection = HTTPConnection("127.0.0.1", self.port)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return json.loads(content) if answer.status == 200 else None
+
+    def memory(self) -> int:
+        """Its resident bytes."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return 1024 * int(status.partition("VmRSS:")[2].split()[0])
+
+
+def one_round(directory: Path, *, serves: bool) -> dict[str, Any]:
+    """How late flagged lines are, as percentiles in milliseconds, and what was measured beside."""
+    with ExitStack() as stack:
+        run = Run(directory, stack, RATE * SECONDS, serves=serves)
+        over = threading.Event()
+        stack.callback(over.set)
+        explained: list[float] = []
+        before = run.memory()
+        if serves:
+            _listen(stack, run.port)  # this one never reads
+            readers = [sys.executable, __file__, "--read", str(run.port)]  # their work is not to be in what is measured
+            reading = stack.enter_context(subprocess.Popen(readers, stdout=subprocess.PIPE))
+            stack.callback(reading.kill)
+            if reading.stdout is not None:
+                reading.stdout.readline()  # all of them are connected
+            threading.Thread(target=_explain, args=(run, explained, over), daemon=True).start()
+        output = Output(run.flagged)
+        written = _write(run.stream, run.lines, output)
+        grown = run.memory() - before
+    place = {line: number for number, line in enumerate(run.lines)}
+    numbers = [place[line.rpartition(b', "mean"')[0] + b"}\n"] for line in output.lines]
+    late = [moment - written[n] for n, moment in zip(numbers, output.moments, strict=True) if n >= RATE]
+    percentiles = (1000 * np.percentile(late, [50, 99])).tolist()
+    return {"late": percentiles, "grown": grown, "explained": _percentiles(explained) if serves else None}
+
+
+def submissions(directory: Path) -> list[float]:
+    """How long a submission of one purchase takes, one after the other, as percentiles in milliseconds."""
+    with ExitStack() as stack:
+        run = Run(directory, stack, 1, serves=True)
+        connection, taken = HTTPConnection("127.0.0.1", run.port), []
+        for _ in range(SUBMISSIONS):
+            begin = time.perf_counter()
+            connection.request("POST", "/events", PURCHASE, {"content-type": "application/json"})
+            answer = connection.getresponse()
+            content = answer.read()
+            taken.append(time.perf_counter() - begin)
+            if answer.status != 200:
+                raise SystemExit(content.decode())
+        connection.close()
+    return _percentiles(taken)
+
+
+def _percentiles(seconds: list[float]) -> list[float]:
+    found: list[float] = (1000 * np.percentile(seconds, [50, 99])).tolist()
+    return found
+
+
+def _listen(stack: ExitStack, port: int) -> socket.socket:
+    """A client of the event stream."""
+    client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+    client.sendall(f"GET /events HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n\r\n".encode())
+    client.recv(1000)
+    return client
+
+
+def read(port: int) -> None:
+    """Be all clients that read, until the service ends."""
+    with ExitStack() as stack, selectors.DefaultSelector() as selector:
+        for _ in range(CLIENTS):
+            selector.register(_listen(stack, port), selectors.EVENT_READ)
+        print("connected", flush=True)
+        left = CLIENTS
+        while left:
+            for key, _ in selector.select():
+                client = key.fileobj
+                if isinstance(client, socket.socket) and not client.recv(1 << 16):
+                    selector.unregister(client)
+                    left -= 1
+
+
+def _explain(run: Run, taken: list[float], over: threading.Event) -> None:
+    """Ask for the explanations of the newest flagged purchases, so many a second."""
+    while not over.wait(1 / EXPLAIN_RATE):
+        found = run.get("/decisions?flagged=true&order=desc&limit=1")
+        if found and found["decisions"]:
+            begin = time.perf_counter()
+            if run.get(f"/explain/{found['decisions'][0]['seq']}") is not None:
+                taken.append(time.perf_counter() - begin)
+
+
+def _write(log: Path, lines: list[bytes], output: Output) -> list[float]:
+    """Append each line when it is due; returns the moment just before each was written."""
+    written: list[float] = []
+    file = os.open(log, os.O_WRONLY | os.O_APPEND)
+    begin = time.perf_counter()
+    while len(written) < len(lines) or time.perf_counter() < written[-1] + 1:
+        due = min(len(lines), int((time.perf_counter() - begin) * RATE) + 1)
+        if due > len(written):
+            content = b"".join(lines[len(written) : due])
+            written += [time.perf_counter()] * (due - len(written))
+            os.write(file, content)
+        output.look()
+        time.sleep(LOOK_SECONDS)
+    os.close(file)
+    return written
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--read"]:
+        read(int(sys.argv[2]))
+    else:
+        main()

@@ -1,0 +1,62 @@
+"""Routes that look into the past: why a decision came out so, and a user's state at any moment."""
+
+from typing import Annotated, Final
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from peerwatch.errors import UsageError
+from peerwatch.replay.explain import ExplanationRecord
+from peerwatch.replay.user_timeline import UserState
+from peerwatch.service.answers import JSON, answered
+from peerwatch.service.problems import Problem
+from peerwatch.service.routes.decisions import Seq
+from peerwatch.service.service import Service
+
+router: Final = APIRouter(tags=["explain"])
+
+
+@router.get("/explain/{seq}", responses=answered(ExplanationRecord, 404, 409, 422, 503))
+async def explain(request: Request, seq: Seq) -> Response:
+    """Why a purchase was flagged, or not: its network, the window, the inequality, and what would turn the verdict.
+
+    That of a flagged purchase is kept; any other is found by reading the logs again, which may take seconds. With
+    another detector than sigma there are also its score, its threshold and its model.
+    """
+    service: Service = request.app.state.service
+    kept = await run_sync(service.explanations.get, service.run.identity.run, seq)
+    if kept is None:
+        await _judged(service, seq)
+        try:
+            kept = await service.workers.explain(seq)
+        except UsageError as error:
+            raise Problem(404, str(error)) from None
+    return Response(kept, media_type=JSON)
+
+
+@router.get("/users/{user:path}", responses=answered(UserState, 404, 409, 422, 503))
+async def user_state(
+    request: Request,
+    user: Annotated[str, Path(max_length=1000, description="The id of a user.")],
+    at: Annotated[str | None, Query(max_length=40, description="An event's number, or a time. Default: now.")] = None,
+) -> Response:
+    """A user's friends, network, purchases and window as of a moment; the logs are read again up to it."""
+    service: Service = request.app.state.service
+    if at is not None and at.isascii() and at.isdigit():
+        await _judged(service, int(at))
+    try:
+        found = await service.workers.user(user, at or str((await service.present()).through))
+    except UsageError as error:
+        raise Problem(404, str(error)) from None
+    return Response(found, media_type=JSON)
+
+
+async def _judged(service: Service, seq: int) -> None:
+    """See that an event has been judged.
+
+    Raises:
+        Problem: it has not.
+    """
+    through = (await service.present()).through
+    if seq > through:
+        raise Problem(409, f"event {seq:,} has not been judged yet: the run has come to event {through:,}")
