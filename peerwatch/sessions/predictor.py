@@ -39,6 +39,8 @@ REASONS: Final = 3
 LEAST_EFFECT: Final = 1e-9
 FEW: Final = 64
 """Up to so many sessions, walking all trees at once is quicker than scikit-learn."""
+CACHED: Final = 2_000
+"""Sessions that are scored at once: each of hundreds of trees goes through them, so they should stay in the cache."""
 AT_ONCE: Final = 100
 """Flagged sessions whose reasons are looked for at once, which bounds the memory."""
 COLUMNS: Final = ("session_id", "is_anomaly", "probability", "confidence", "reasons")
@@ -285,7 +287,8 @@ class SessionModel:
     def _score(self, matrix: Floats) -> Floats:
         if self._trees is not None and len(matrix) <= FEW:
             return self._trees.log_odds(matrix)
-        return score(self._behind, matrix, supervised=self._supervised)
+        parts = [matrix[begin : begin + CACHED] for begin in range(0, len(matrix), CACHED)]
+        return np.concatenate([score(self._behind, part, supervised=self._supervised) for part in parts])
 
     def _prepare(self) -> None:
         self._features: SessionFeatures = self.pipeline[0]
