@@ -450,10 +450,15 @@ def _set_repeats_apart(user: Texts, session: Texts, reasons: dict[int, str]) -> 
         if not key[1] or row in reasons:
             continue
         if key in seen:
-            reasons[row] = f"session {key[1]} is there already"
+            reasons[row] = f"session {_plain(key[1])} is there already"
         seen.add(key)
 
 
+def _plain(text: str) -> str:
+    """Text in one line that every terminal takes."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def _quoted(value: Any) -> str:
-    text = _str(value)
+    text = _plain(_str(value))
     return f'"{text[:40]}{"..." if len(text) > 40 else ""}"'

@@ -39,7 +39,7 @@ def table_of(sessions: list[dict[str, Any]], *, timed: bool = True) -> SessionTa
 
 
 @given(sessions=SESSIONS, later=SESSIONS)
-@settings(max_examples=examples(150))
+@settings(max_examples=examples(100))
 def test_later_sessions_change_no_earlier_feature(sessions: list[dict[str, Any]], later: list[dict[str, Any]]) -> None:
     """Whatever comes after all of them, of the same users or others, at the last moment or behind it."""
     hours = [session["hour"] for session in sessions if session["hour"] is not None]
@@ -61,7 +61,7 @@ def test_other_users_change_nothing(sessions: list[dict[str, Any]]) -> None:
 
 
 @given(sessions=SESSIONS, timed=st.booleans())
-@settings(max_examples=examples(150))
+@settings(max_examples=examples(100))
 def test_in_portions_as_one_by_one(sessions: list[dict[str, Any]], timed: bool) -> None:
     """A live log gives the same features however it is cut, late sessions and equal moments included."""
     table, single, cut = table_of(sessions, timed=timed), PastSessions(), PastSessions()

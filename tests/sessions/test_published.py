@@ -36,14 +36,14 @@ def test_leaking_data_is_refused(table: str, test: str | None, why: str) -> None
 
 def test_labels_without_a_cause_are_told() -> None:
     """Those of the published training table have nothing to do with its columns."""
-    result = train("balanced_40.csv", "--set", "max_iter=50", "--own-past", "off")
+    result = train("balanced_40.csv", "--set", "max_iter=15", "--own-past", "off")
     assert result.exit_code == 0
     assert "no feature explains the labels" in result.stderr
 
 
 def test_users_held_out_pass() -> None:
     """A real signal, and nothing shared: no warning."""
-    options = ["--set", "max_iter=50", "--own-past", "off", "--hold-out", "0.3", "--test", DATA / "multifeature_5.csv"]
+    options = ["--set", "max_iter=15", "--own-past", "off", "--hold-out", "0.3", "--test", DATA / "multifeature_5.csv"]
     result = train("multifeature_40.csv", *options, "--unseen-users")
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
