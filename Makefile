@@ -36,6 +36,7 @@ soak: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(VENV)/bin/python benchmarks/bench.py $(ARGS)
+	$(if $(ARGS),,$(VENV)/bin/python benchmarks/service.py)
 
 evaluate: $(VENV)/.dev
 	$(VENV)/bin/peerwatch evaluate --write docs --force

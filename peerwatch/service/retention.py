@@ -11,7 +11,8 @@ STEP: Final = 5000
 """Rows that are deleted at a time, so that the run's own writing never waits for long."""
 NOTES: Final = 100
 """So many times in `keep_days` is it noted how far the run was."""
-TABLES: Final = ("peerwatch_decisions", "peerwatch_notices")
+TABLES: Final = {"peerwatch_decisions": "seq", "peerwatch_explanations": "seq", "peerwatch_notices": "event"}
+"""The tables whose rows go, and the column with the number of the event."""
 KINDS: Final = "('decision', 'notice')"
 
 
@@ -76,8 +77,7 @@ class Retention:
 
     def _drop(self, run: str, through: int | None) -> None:
         """Delete the rows of a run up to a number, or all."""
-        for table in TABLES:
-            number = "seq" if table == TABLES[0] else "event"
+        for table, number in TABLES.items():
             while True:
                 where = f"WHERE run = ? AND {number} <= ? LIMIT {STEP}"
                 chosen = f"SELECT rowid FROM {table} {where}"

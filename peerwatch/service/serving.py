@@ -109,7 +109,7 @@ def _explanations(path: Path, directory: Path) -> ExplanationStore:
     if path.parent == directory:
         _make(directory)
     elif path.is_dir() or not path.parent.is_dir():
-        raise UsageError(f"cannot use sqlite:{shown(path)}: {why_unwritable(path, OSError())}")
+        raise UsageError(f"serve.store is sqlite:{shown(path)}: {why_unwritable(path, OSError())}")
     try:
         return ExplanationStore(path)
     except RunError as error:
