@@ -5,6 +5,7 @@ PeerwatchError
  +- BadInput        a parameter or value is invalid; also a ValueError
  |   +- TooFewRows      a detector needs more rows
  +- UsageError      the command, the config, a header or a file cannot be used; exit 2, nothing written
+ |   +- LeakError       a test would say nothing, because the model has seen its rows or is given its labels
  +- RunError        the run had to stop; exit 1
      +- StrictError     a line was rejected while --strict was set
      +- SourceError     a log became unreadable
@@ -33,6 +34,10 @@ class TooFewRows(BadInput):
 
 class UsageError(PeerwatchError):
     """The request cannot be carried out as given. Nothing has been written."""
+
+
+class LeakError(UsageError):
+    """Training or test data that would make every figure worthless. The message says what leaks."""
 
 
 class RunError(PeerwatchError):

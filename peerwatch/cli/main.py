@@ -23,6 +23,7 @@ from peerwatch.cli.commands.generate import generate
 from peerwatch.cli.commands.rejects import rejects
 from peerwatch.cli.commands.run import run
 from peerwatch.cli.commands.serve import serve
+from peerwatch.cli.commands.sessions import sessions
 from peerwatch.cli.commands.state import state
 from peerwatch.cli.commands.status import status
 from peerwatch.cli.commands.sweep import sweep
@@ -133,6 +134,6 @@ def cli() -> None:
 
 for command in (
     run, serve, status, feedback, explain, state, sweep, verify, bisect, detect, evaluate, rejects, config, generate,
-    copy, datasets, demo,
+    copy, datasets, sessions, demo,
 ):  # fmt: skip
     cli.add_command(command)

@@ -10,7 +10,7 @@ import msgspec
 from anyio.to_thread import run_sync
 
 from peerwatch.connectors.kafka_client import KafkaClient
-from peerwatch.connectors.records import DECISION, FLAGGED, LEDGER, NOTICE, REJECT, Kind, Record, payload
+from peerwatch.connectors.records import DECISION, FLAGGED, LEDGER, NOTICE, REJECT, SESSION, Kind, Record, payload
 from peerwatch.connectors.store import AT_LEAST_ONCE, EXACTLY_ONCE, StoreContext
 from peerwatch.errors import SinkError, Unavailable, UsageError
 from peerwatch.urls import ConnectorUrl
@@ -24,6 +24,7 @@ FLUSH_SECONDS: Final = 0.2
 """After so long it is seen whether there is still a connection."""
 NAMES: Final[Mapping[Kind, str]] = {
     FLAGGED: "", DECISION: "-decisions", REJECT: "-rejects", NOTICE: "-notices", LEDGER: "-verdicts",
+    SESSION: "-sessions",
 }  # fmt: skip
 """What is appended to the topic's name if a sink takes records of several kinds."""
 

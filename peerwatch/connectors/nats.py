@@ -14,14 +14,20 @@ import msgspec
 import orjson
 
 from peerwatch.connectors.nats_client import FILES, NOT_FOUND, Message, NatsConnection, Refusal
-from peerwatch.connectors.records import DECISION, FLAGGED, NOTICE, REJECT, Kind, Record, payload
+from peerwatch.connectors.records import DECISION, FLAGGED, NOTICE, REJECT, SESSION, Kind, Record, payload
 from peerwatch.connectors.store import EXACTLY_ONCE, StoreContext
 from peerwatch.connectors.stream import Entry
 from peerwatch.connectors.target import portions
 from peerwatch.errors import SinkError, Unavailable, UsageError
 from peerwatch.urls import ConnectorUrl
 
-SUFFIXES: Final[Mapping[Kind, str]] = {FLAGGED: "", DECISION: ".decisions", REJECT: ".rejects", NOTICE: ".notices"}
+SUFFIXES: Final[Mapping[Kind, str]] = {
+    FLAGGED: "",
+    DECISION: ".decisions",
+    REJECT: ".rejects",
+    NOTICE: ".notices",
+    SESSION: ".sessions",
+}
 """What a subject gets behind its name if a run writes records of several kinds there."""
 LARGEST_PORTION: Final = 1 << 20
 MOST_MESSAGES: Final = 500

@@ -9,12 +9,13 @@ from peerwatch.judging.verdict_hash import LedgerEntry, encode_entry
 from peerwatch.network.events import CANONICAL, FieldNames, parse_object
 from peerwatch.network.rejects import RejectedLine, encode_reject
 
-Kind: TypeAlias = Literal["flagged", "decision", "reject", "notice", "ledger"]
+Kind: TypeAlias = Literal["flagged", "decision", "reject", "notice", "ledger", "session"]
 FLAGGED: Final = "flagged"
 DECISION: Final = "decision"
 REJECT: Final = "reject"
 NOTICE: Final = "notice"
 LEDGER: Final = "ledger"
+SESSION: Final = "session"
 MOST_NOTICES: Final = 64
 """More notices than there can be about one event: their numbers are its own times so many, and what comes to that."""
 SCHEMA: Final = 1
@@ -161,6 +162,29 @@ class LedgerRecord(msgspec.Struct, frozen=True):
         """The entry's fields."""
         fields: dict[str, Any] = msgspec.to_builtins(self.entry)
         return fields
+
+
+class FlaggedSession(msgspec.Struct, frozen=True):
+    """A flagged session: number `seq` of all sessions of its log, and its own line with the verdict added."""
+
+    kind: ClassVar[Kind] = SESSION
+    seq: int
+    session_id: str
+    user: str
+    probability: float
+    confidence: float
+    reasons: list[str]
+    line: bytes
+
+    def encode(self) -> bytes:
+        """The line."""
+        return self.line
+
+    def fields(self) -> dict[str, Any]:
+        """The verdict; `line` is the whole line."""
+        fields = msgspec.structs.asdict(self)
+        del fields["seq"]
+        return fields | {"line": self.line.rstrip(b"\n").decode()}
 
 
 def payload(record: Record, run: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import orjson
 
-from peerwatch.connectors.records import DECISION, FLAGGED, NOTICE, REJECT, Kind, Record, payload
+from peerwatch.connectors.records import DECISION, FLAGGED, NOTICE, REJECT, SESSION, Kind, Record, payload
 from peerwatch.connectors.redis_client import CERTIFICATES, RedisConnection
 from peerwatch.connectors.store import StoreContext
 from peerwatch.connectors.stream import Entry
@@ -19,7 +19,13 @@ from peerwatch.connectors.target import portions
 from peerwatch.errors import SinkError, UsageError
 from peerwatch.urls import ConnectorUrl
 
-SUFFIXES: Final[Mapping[Kind, str]] = {FLAGGED: "", DECISION: ":decisions", REJECT: ":rejects", NOTICE: ":notices"}
+SUFFIXES: Final[Mapping[Kind, str]] = {
+    FLAGGED: "",
+    DECISION: ":decisions",
+    REJECT: ":rejects",
+    NOTICE: ":notices",
+    SESSION: ":sessions",
+}
 """What a key gets behind its name if a run writes records of several kinds there."""
 LARGEST_PORTION: Final = 1 << 20
 """Records are sent in portions of about so many bytes: Redis answers nobody else while it adds one."""

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import numpy as np
 
-from peerwatch.connectors.records import DECISION, FLAGGED, NOTICE, REJECT, Kind, Record, payload
+from peerwatch.connectors.records import DECISION, FLAGGED, NOTICE, REJECT, SESSION, Kind, Record, payload
 from peerwatch.network.events import parse_timestamp
 
 
@@ -66,6 +66,13 @@ TABLES: Final[Mapping[Kind, RecordTable]] = {
         "peerwatch_notices",
         {**_KEY, "event": SqlType.INTEGER, "who": SqlType.TEXT, "notice": SqlType.TEXT, "details": SqlType.TEXT},
     ),
+    SESSION: RecordTable(
+        "peerwatch_sessions",
+        {
+            **_KEY, "session_id": SqlType.TEXT, "id": SqlType.TEXT, "probability": SqlType.REAL,
+            "confidence": SqlType.REAL, "reasons": SqlType.TEXT, "line": SqlType.TEXT,
+        },
+    ),
 }  # fmt: skip
 MARKS: Final = RecordTable("peerwatch_marks", {"run": SqlType.TEXT, "kind": SqlType.TEXT, "seq": SqlType.INTEGER})
 
@@ -95,6 +102,8 @@ def row_of(record: Record, run: str) -> list[Any]:
         fields["time"] = fields["timestamp"]
     elif record.kind == NOTICE:
         fields["details"] = msgspec.json.encode(fields["details"]).decode()
+    elif record.kind == SESSION:
+        fields["reasons"] = "; ".join(fields["reasons"])
     return [fields.get(name, fields.get(RENAMED.get(name, name))) for name in TABLES[record.kind].columns]
 
 

@@ -1,0 +1,1 @@
+"""Anomalies in web and mobile sessions: features, each user's own past, trained models, prediction."""
