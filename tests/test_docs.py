@@ -67,10 +67,12 @@ def in_reading_order() -> list[Path]:
 
 def commands() -> Iterator[tuple[str, click.Command]]:
     """Each command with its full name, those of groups included."""
-    for name, command in cli.commands.items():
+    context = click.Context(cli)
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
         if isinstance(command, click.Group):
             yield from ((f"{name} {each}", below) for each, below in command.commands.items())
-        else:
+        elif command is not None:
             yield name, command
 
 
