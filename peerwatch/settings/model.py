@@ -6,6 +6,7 @@ A command-line option takes precedence over the YAML config, then come the batch
 
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
+from functools import cache
 from typing import Annotated, Any, Final, Literal, TypeAlias, get_args, get_type_hints
 
 import msgspec
@@ -224,11 +225,16 @@ class Layer(msgspec.Struct, frozen=True):
 NOTHING_SET: Final = Layer({}, {})
 
 
-def keys(kind: type[Struct] = Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every dotted key that can be set, with its type."""
+@cache
+def keys() -> tuple[tuple[str, Any], ...]:
+    """Every dotted key that can be set, with its type."""
+    return tuple(_keys(Settings, ""))
+
+
+def _keys(kind: type[Struct], prefix: str) -> Iterator[tuple[str, Any]]:
     for name, hint in get_type_hints(kind, include_extras=True).items():
         if isinstance(hint, type) and issubclass(hint, Struct):
-            yield from keys(hint, f"{prefix}{name}.")
+            yield from _keys(hint, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", hint
 
