@@ -1,6 +1,7 @@
 # make run      set up, generate a seeded log pair and judge it
 # make serve    set up and serve a demo at http://127.0.0.1:8000, until Ctrl-C; ARGS='--config FILE' for your own logs
-# make test     set up and run every test, three beside each other; PROFILE=full for more examples of each property
+# make test     set up and run the tests, three beside each other; PROFILE=full for all of them, the slow ones too, and
+#               more examples of each property
 # make soak     100 kills and 40 rotations of a live run, death at each write, five times the examples of each property,
 #               fresh ones every time; LOGS=DIR for logs of your own
 # make bench    how fast everything is; ARGS='--cases load,stream --runs 3' for some of it
@@ -26,7 +27,7 @@ serve: $(VENV)/.serve
 	$(VENV)/bin/peerwatch serve $(ARGS)
 
 test: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest -n 3 --dist worksteal --hypothesis-profile=$(PROFILE)
+	$(VENV)/bin/python -m pytest -n 3 --dist worksteal --hypothesis-profile=$(PROFILE)$(if $(filter short,$(PROFILE)), -m 'not slow')
 
 soak: $(VENV)/.dev
 	$(VENV)/bin/python tests/soak.py $(if $(LOGS),--logs $(LOGS))

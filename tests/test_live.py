@@ -69,6 +69,7 @@ def live(*options: str) -> Result:
     return peerwatch("run", "batch", "stream", "out", "--state", "state", "--follow", "--idle-exit", "0", *options)
 
 
+@pytest.mark.slow
 def test_a_soak_in_short_form(tmp_path: Path) -> None:
     """8 kills with SIGKILL at random moments, 6 rotations in all ways: byte-equal. `make soak` is the long form."""
     recipe = Recipe(users=500, batch_events=10_000, stream_events=30_000, mean_degree=8, seed=3)

@@ -30,6 +30,7 @@ def outputs(notebook: dict[str, Any]) -> Iterator[tuple[int, str, str]]:
                 yield place, kind, "".join(data) if kind in TEXTS else ""
 
 
+@pytest.mark.slow
 def test_it_runs_and_shows_what_is_stored(tmp_path: Path) -> None:
     """In an empty directory and with a fresh kernel; nothing is written to standard error, and nothing left behind."""
     stored = list(outputs(read()))

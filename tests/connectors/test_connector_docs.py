@@ -19,6 +19,7 @@ KINDS = {kind.name: kind for kind in ALL}
 SMALL = "--users 300 --batch-events 3000 --stream-events 3000"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fence", EXAMPLES, ids=lambda fence: fence.page.stem)
 def test_every_example_runs(fence: Fence, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """As somebody would type it who has the servers at their standard ports; here they are at others, and without data.

@@ -19,6 +19,8 @@ from peerwatch.settings.model import InputSettings
 from peerwatch.storage.checkpoints import envelopes
 from peerwatch.studies.generate import Recipe, generate
 
+pytestmark = pytest.mark.slow
+
 SINKS: Final[dict[str, tuple[type[SinkSystem], str | None]]] = {
     "sqlite": (SqliteSystem, None),
     "kafka": (KafkaSystem, "kafka"),

@@ -28,6 +28,8 @@ from peerwatch.storage.checkpoints import envelopes
 from peerwatch.studies.generate import Recipe, generate
 from peerwatch.urls import parsed
 
+pytestmark = pytest.mark.slow
+
 HASTY: Final = """
 from peerwatch.cli.main import main
 from peerwatch.connectors import exactly_once

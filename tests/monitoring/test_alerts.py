@@ -20,6 +20,8 @@ from peerwatch.connectors.server import SinkStatus, WriteTimes
 from peerwatch.service.metrics import CONTENT_TYPE, RunCollector, exposition
 from peerwatch.storage.status import CheckpointTally, Progressed, Status
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "a token of the tests"  # noqa: S105 (of the tests alone)
 DAY = 1_000_000
 """Purchases that were judged before the test looks: what an alert about the flag rate compares with."""

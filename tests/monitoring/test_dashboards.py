@@ -15,6 +15,8 @@ from rewritten import write_prometheus
 from servers import LOOPBACK, Prometheus, installed, require_server
 from support import befriend, purchase, running, wait_until
 
+pytestmark = pytest.mark.slow
+
 WITHOUT_DATA = {'peerwatch_lag_records{instance=~"$instance"}'}
 """Of a stream on a server, which the run here has not."""
 

@@ -155,6 +155,7 @@ def real_case(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.slow
 def test_random_decisions_of_the_real_case(real_case: Path) -> None:
     """100 of the flagged ones, 100 of all; from the nearest checkpoint, one in ten from the beginning.
 

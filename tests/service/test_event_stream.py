@@ -5,10 +5,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import anyio
+import pytest
 from served import FLAGGED, LIVE, Listener, Served, served, write_logs
 from support import purchase
 
 from peerwatch.service.hub import BUFFERED, RECENT, Client, Hub, Item
+
+pytestmark = pytest.mark.slow
 
 
 def memory(service: Served) -> int:

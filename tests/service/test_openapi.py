@@ -10,6 +10,8 @@ import pytest
 from hypothesis import settings
 from served import LIVE, served, write_logs
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", 400, 404, 409, 422, 429, 503, 504]

@@ -15,6 +15,8 @@ from support import ROOT
 from peerwatch.network.statistics import decimal
 from peerwatch.studies.generate import Recipe, write_logs
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = '<img src=x onerror="window.hacked=1">\u202e'
 """What an id may be; the last character turns the text behind it around."""
 SHOWN = HOSTILE[:-1] + "\\u202e"

@@ -27,6 +27,8 @@ from peerwatch.service.retention import DAY, Retention
 from peerwatch.service.store_rows import Moment, SqliteRows
 from peerwatch.urls import parsed
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:

@@ -14,6 +14,8 @@ import pytest
 from served import LIVE, NORMAL, served, write_logs
 from support import purchase
 
+pytestmark = pytest.mark.slow
+
 PURCHASE = '{{"event_type":"purchase", "timestamp":"2017-06-13 11:33:02", "id": "1", "amount": "{}"}}\n'
 
 
