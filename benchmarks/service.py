@@ -60,7 +60,7 @@ class Run:
         self.stream.write_bytes(b"")
         self.flagged = directory / "flagged"
         self.flagged.touch()
-        command = [sys.executable, "-m", "peerwatch", "run", "--follow", "--walkers", "1", "--k", "1"]
+        command = [sys.executable, "-m", "peerwatch", "run", "--follow", "--walkers", "1", "--k", "3"]
         command += ["--state", str(directory / "state"), str(batch), str(self.stream), str(self.flagged)]
         said = directory / "said"
         with said.open("wb") as errors:
