@@ -24,6 +24,8 @@ from peerwatch.service.explanation_store import ExplanationStore
 from peerwatch.service.worker_process import WorkerProcess
 from peerwatch.settings.model import Layer
 
+pytestmark = pytest.mark.slow
+
 USERS = 12
 
 

@@ -12,6 +12,8 @@ from support import purchase
 
 from peerwatch.studies.generate import Recipe, write_logs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def no_blocking_calls() -> None:
