@@ -1,6 +1,7 @@
 """How tests run peerwatch, and what they run it on."""
 
 import asyncio
+import os
 import subprocess
 import tempfile
 import time
@@ -41,10 +42,18 @@ FORCED = {Plan.PARTITION: (1, 10**6, 10**6, 0), Plan.SCAN: (0, 10**6, 0, 10**6),
 
 
 def tracked() -> list[str]:
-    """The files that git would hand out, were all that is here committed."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
-    return [name for name in listed if name and ((ROOT / name).exists() or (ROOT / name).is_symlink())]
+    """The files that git would hand out, were all that is new in its folders committed.
+
+    What somebody has left beside them, such as a config or an output of a run, is not meant.
+    """
+
+    def listed(*options: str) -> list[str]:
+        command = ["git", "ls-files", "-z", *options]
+        names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        return names.split("\0")[:-1]
+
+    new = [name for name in listed("--others", "--exclude-standard") if "/" in name]
+    return [*(name for name in listed("--cached") if os.path.lexists(ROOT / name)), *new]
 
 
 def copy_tracked(directory: Path) -> None:
