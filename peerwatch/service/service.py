@@ -41,6 +41,8 @@ RETENTION_SECONDS: Final = 60.0
 STATUS_SECONDS: Final = 1.0
 SETTLE_SECONDS: Final = 1.0
 """How often a query that waits for what has just been judged looks whether the store is still there."""
+EXPLAIN_SECONDS: Final = 2.0
+"""How long to wait for an explanation that is about to be made, before the logs are read again for it."""
 STORE: Final = "the service's decisions"
 
 
@@ -200,6 +202,21 @@ class Service:
                 await self._buffer.settle()
                 waits = False
         return await self.labelled(await self.store.decisions(query))
+
+    async def explanation(self, seq: int) -> bytes | None:
+        """The explanation of a flagged purchase as JSON, None if it is not kept; one that is about to be is waited for.
+
+        Raises:
+            Problem: the run has not begun yet.
+            RunError: explanations cannot be read.
+        """
+        run = self.run.identity.run
+        kept = await run_sync(self.explanations.get, run, seq)
+        if kept is None and self._follower is not None:
+            with anyio.move_on_after(EXPLAIN_SECONDS):
+                await self._follower.attend(seq)
+            kept = await run_sync(self.explanations.get, run, seq)
+        return kept
 
     async def labelled(self, decisions: list[StoredDecision]) -> list[StoredDecision]:
         """Decisions with their labels."""
