@@ -80,7 +80,8 @@ class Service:
         self._wall_clock = wall_clock
         self._run: LiveRun | None = None
         self._follower: ExplainingFollower | None = None
-        self._has_begun = anyio.Event()
+        self.has_begun = anyio.Event()
+        """Set once the run has found everything that it needs."""
         self._rows: Rows
         self._store_url = settings.serve.store or f"sqlite:{directory / 'decisions.db'}"
         self._retention: Retention | None = None
@@ -133,7 +134,7 @@ class Service:
     def began(self, run: LiveRun) -> None:
         """The run begins, or begins again."""
         self._run = run
-        self._has_begun.set()
+        self.has_begun.set()
         self._begun = self._wall_clock()
         self._moved = self._clock()
 
@@ -278,16 +279,16 @@ class Service:
 
     async def explain(self, layers: Sequence[Layer]) -> None:
         """Have every flagged purchase explained behind the run, until cancelled."""
-        await self._has_begun.wait()
+        await self.has_begun.wait()
         self._follower = ExplainingFollower(layers, self.run.identity.run, self.explanations, self._warn)
         await self._follower.run()
 
     async def _look(self, seconds: float) -> None:
         status = await self.present()
-        events, waits = status.totals["events"], status.lag_bytes or status.lag_records
-        if events != self._judged or not waits or self.ended is not None:
+        waits = status.lag_bytes or status.lag_records or status.through < status.totals["events"]
+        if status.through != self._judged or not waits or self.ended is not None:
             self._moved = self._clock()
-        self._judged = events
+        self._judged = status.through
         self.has_caught_up |= not waits and status.caught_up > self._begun
         self.status = live_status(status, self.run, self.status, seconds, self.ended)
         self.hub.publish(Item("status", msgspec.json.encode(self.status)))
