@@ -6,28 +6,28 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from peerwatch.amounts import Amounts
-from peerwatch.errors import RunError
 from peerwatch.kernels import Int8s, Int32s, Int64s, grown
 from peerwatch.network.friendships import (
+    BITS,
     DEGREE,
     FIRST_ROOM,
     FRIENDSHIPS,
+    HIGH,
+    LOW,
     ROOM,
     SPENT,
-    START,
     STRETCH,
     TALLIED,
     USED,
     WALKS,
     compact,
+    start_of,
 )
 from peerwatch.network.networks import COMPARED, Networks
 from peerwatch.network.timeline import RECENT, Timeline, TimelineContents
 from peerwatch.network.walk import ANSWERED, COSTS, GONE, NEEDS_POOL, STATE, walk
 from peerwatch.network.windows import Windows
 
-MOST_FRIENDS: Final = 2**31 - 1
-"""Places the pool can have: a stretch begins at an int32."""
 FEW: Final = 4096
 """Room for at least this many found windows, however few there were in the last answer."""
 MOST_WALKS: Final = 1 << 28
@@ -79,7 +79,7 @@ class FriendGraph:
 
     def friends(self, user: int) -> Int32s:
         """The friends of one user, in no particular order."""
-        begin = self.stretch[STRETCH * user + START]
+        begin = start_of(user, self.stretch)
         return self.pool[begin : begin + self.stretch[STRETCH * user + DEGREE]]
 
     def reserve(self, users: int) -> None:
@@ -103,7 +103,8 @@ class FriendGraph:
         graph = cls(D, T, **options)
         graph.reserve(len(degree))
         stretch = graph.stretch.reshape(-1, STRETCH)[: len(degree)]
-        stretch[:, START] = np.cumsum(degree) - degree
+        starts = np.cumsum(degree, dtype=np.int64) - degree
+        stretch[:, LOW], stretch[:, HIGH] = starts & ((1 << BITS) - 1), starts >> BITS
         stretch[:, DEGREE] = stretch[:, ROOM] = degree
         graph.pool = grown(friends, 1)
         graph.tally[USED], graph.tally[FRIENDSHIPS] = len(friends), len(friends) // 2
@@ -178,9 +179,7 @@ class FriendGraph:
         rooms = self.stretch[ROOM::STRETCH]
         live = int(rooms.sum(dtype=np.int64))
         needed = 2 * int(rooms.max()) + FIRST_ROOM
-        if live + needed > MOST_FRIENDS:
-            raise RunError(f"the friend graph holds at most {MOST_FRIENDS // 4} friendships")
-        pool = np.empty(max(len(self.pool), min(live + live // 2 + needed, MOST_FRIENDS)), np.int32)
+        pool = np.empty(max(len(self.pool), live + live // 2 + needed), np.int32)
         compact(self.stretch, self.pool, pool)
         self.pool = pool
         self.tally[USED] = live

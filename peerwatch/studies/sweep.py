@@ -34,6 +34,7 @@ from peerwatch.replay.replay import Opened, Part, open_replay, parts
 from peerwatch.runtime.judges_from_settings import check_sigma
 from peerwatch.runtime.pipeline import task_group
 from peerwatch.settings.model import Count, DetectorSettings, Layer
+from peerwatch.studies.block_counts import BlockCounts
 from peerwatch.studies.sweep_table import Setting, SettingGrid, SweepRecord, compared
 
 
@@ -59,6 +60,7 @@ async def sweep(
     labels: Path | None = None,
     output: Path | None = None,
     force: bool = False,
+    blocks: BlockCounts | None = None,
 ) -> SweepRecord | Signals:
     """Like `swept`, but shows progress. A signal ends the sweep with nothing written, and is returned.
 
@@ -68,7 +70,9 @@ async def sweep(
     record: list[SweepRecord] = []
 
     async def work() -> None:
-        record.append(await swept(layers, wanted, labels=labels, output=output, force=force, progress=console))
+        record.append(
+            await swept(layers, wanted, labels=labels, output=output, force=force, blocks=blocks, progress=console)
+        )
 
     with anyio.open_signal_receiver(SIGINT, SIGTERM) as signals:
         interrupted_by = await _until_signal(work, signals)
@@ -82,11 +86,13 @@ async def swept(
     labels: Path | None = None,
     output: Path | None = None,
     force: bool = False,
+    blocks: BlockCounts | None = None,
     progress: Progress | None = None,
 ) -> SweepRecord:
     """Judge the stream log with every wanted setting. A parameter that is not varied keeps its configured value.
 
-    With `output` the flagged purchases of each setting are written to that directory.
+    With `output` the flagged purchases of each setting are written to that directory. With `blocks` they are counted
+    there, and a parameter that is not varied by `wanted` is varied as it says.
 
     Raises:
         UsageError: something is missing or cannot be used, there is no purchase, or a label names no purchase.
@@ -94,18 +100,26 @@ async def swept(
         SinkError: an output could not be written.
     """
     named = await run_sync(read_labels, labels) if labels is not None else {}
-    fallback = Layer({key: values[0] for key, values in (("D", wanted.D), ("T", wanted.T)) if values}, {})
+    more = blocks.usual if blocks is not None else SettingGrid((), (), ())
+    first = {"D": [*wanted.D, *more.D], "T": [*wanted.T, *more.T]}
+    fallback = Layer({key: values[0] for key, values in first.items() if values}, {})
     async with AsyncExitStack() as stack:
         opened = await open_replay(layers, lambda _: False, stack, fallback=fallback)
         check_sigma(opened.settings, "sweep")
         own = Setting(opened.D, opened.T, opened.settings.detector.k)
-        grid = SettingGrid(wanted.D or [own.D], wanted.T or [own.T], wanted.k or [own.k])
+        grid = SettingGrid(
+            wanted.D or sorted({own.D, *more.D}),
+            wanted.T or sorted({own.T, *more.T}),
+            wanted.k or sorted({own.k, *more.k}),
+        )
+        if blocks is not None:
+            blocks.begin(grid, own)
         settings, stream = grid.settings(), opened.logs[-1].name
         files = FlaggedFiles(output, settings) if output is not None else None
         if files is not None:
             stack.push_async_callback(_shielded, files.discard)
             await run_sync(partial(files.begin, force=force))
-        going = Sweep(opened, grid, named, files)
+        going = Sweep(opened, grid, named, files, blocks)
         if progress is None:
             await going.run(lambda *_: None)
         else:
@@ -145,9 +159,14 @@ class Sweep:
     """One pass over the logs. They are decoded once, and one history of the largest T serves every D."""
 
     def __init__(
-        self, opened: Opened, grid: SettingGrid, labels: Collection[int], files: "FlaggedFiles | None"
+        self,
+        opened: Opened,
+        grid: SettingGrid,
+        labels: Collection[int],
+        files: "FlaggedFiles | None",
+        blocks: BlockCounts | None,
     ) -> None:
-        self._opened, self._grid, self._files = opened, grid, files
+        self._opened, self._grid, self._files, self._blocks = opened, grid, files, blocks
         self._state = State.fresh(grid.D[0], grid.T[-1], 1)
         self._lanes: list[Lane] = []
         self._limiter = anyio.CapacityLimiter(opened.settings.walkers)
@@ -206,6 +225,8 @@ class Sweep:
         rows = flagged.astype(np.float32)  # float32 multiplies fastest and holds a batch's counts exactly
         self.shared += (rows @ rows.T).astype(np.int64)
         self.judged += len(purchases)
+        if self._blocks is not None:
+            self._blocks.add(flagged)
         if self._files is not None:
             content, start, end = part.block.content, purchases.start.tolist(), purchases.end.tolist()
             for row, each in enumerate(verdicts):
