@@ -1,4 +1,8 @@
-"""Friendships as stretches of one pool: where a user's friends stand, and how one more is added or taken away."""
+"""Friendships as stretches of one pool: where a user's friends stand, and how one more is added or taken away.
+
+The columns `stretch` say where a user's friends stand, `incoming` where those stand whose friend the user is. If
+friendships are mutual these are the same users, and `incoming` is the same array as `stretch`.
+"""
 
 from peerwatch.kernels import Int32s, Int64s, kernel
 from peerwatch.network.events import Kind
@@ -66,18 +70,20 @@ def _add(user: int, friend: int, stretch: Int32s, pool: Int32s) -> None:
     stretch[at + DEGREE] += 1
 
 
-def change(kind: int, a: int, b: int, stretch: Int32s, pool: Int32s, tally: Int64s) -> bool:
+def change(kind: int, a: int, b: int, stretch: Int32s, incoming: Int32s, pool: Int32s, tally: Int64s) -> bool:
     """Apply one befriend or unfriend event; False, with nothing changed, if the pool is used up."""
-    shorter, longer = (a, b) if stretch[STRETCH * a + DEGREE] <= stretch[STRETCH * b + DEGREE] else (b, a)
-    known = _place(shorter, longer, stretch, pool) >= 0
+    if stretch[STRETCH * a + DEGREE] <= incoming[STRETCH * b + DEGREE]:
+        known = _place(a, b, stretch, pool) >= 0
+    else:
+        known = _place(b, a, incoming, pool) >= 0
     if kind == Kind.BEFRIEND and not known:
-        if not _has_room(a, stretch, pool, tally) or not _has_room(b, stretch, pool, tally):
+        if not _has_room(a, stretch, pool, tally) or not _has_room(b, incoming, pool, tally):
             return False
         _add(a, b, stretch, pool)
-        _add(b, a, stretch, pool)
+        _add(b, a, incoming, pool)
         tally[FRIENDSHIPS] += 1
     elif kind == Kind.UNFRIEND and known:
         _remove(a, b, stretch, pool)
-        _remove(b, a, stretch, pool)
+        _remove(b, a, incoming, pool)
         tally[FRIENDSHIPS] -= 1
     return True
