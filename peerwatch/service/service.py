@@ -14,6 +14,7 @@ from peerwatch.connectors.buffered import BufferedSink
 from peerwatch.connectors.records import DECISION, NOTICE, DecisionRow, Kind, NoticeRecord, Record
 from peerwatch.connectors.sink import ResumableSink
 from peerwatch.errors import UsageError
+from peerwatch.readable import shown
 from peerwatch.replay.follow_flagged import FlaggedEvent
 from peerwatch.runtime.companion import LiveRun
 from peerwatch.runtime.sinks import store_sink
@@ -101,7 +102,11 @@ class Service:
             raise UsageError(f"serve.store is {url}; expected sqlite:FILE or postgresql://user@host/database")
         self._buffer: BufferedSink | None = None
         self._complained = False
-        self._labels = PurchaseLabels(directory, warn) if settings.state.directory is not None else None
+        batch = settings.input.batch
+        self._batch = shown(batch) if batch is not None else None
+        """The batch log, as decisions name it."""
+        has_labels = settings.state.directory is not None
+        self._labels = PurchaseLabels(directory, warn, self._batch) if has_labels else None
         self.submissions = Submissions(Path(settings.input.stream or "")) if self._takes_events() else None
         """Takes events; None if the log is none that is followed."""
         self.has_caught_up = False
@@ -143,7 +148,7 @@ class Service:
         rows = [record for record in records if isinstance(record, DecisionRow)]
         if rows:
             if self.submissions is not None:
-                self.submissions.hear(rows)
+                self.submissions.hear([row for row in rows if row.file != self._batch])
             if self._follower is not None:
                 flagged = [FlaggedEvent(row.seq, row.user) for row in rows if row.flagged]
                 self._follower.judged(rows[-1].seq, flagged)
