@@ -27,7 +27,7 @@ class Batch(msgspec.Struct, frozen=True):
 
     The events' `start` and `end` are offsets in `content`, which comes from the log `file`. The purchases are judged if
     `judged`. All dense users are below `users`. `rejected` holds the batch's rejected lines. `new` means that the
-    events cannot have existed before this run began.
+    events cannot have existed before this run began; `in_batch_log` that they are not of the stream log.
     """
 
     events: Events
@@ -39,6 +39,7 @@ class Batch(msgspec.Struct, frozen=True):
     rejected: list[RejectedLine]
     new: bool = False
     names: FieldNames = CANONICAL
+    in_batch_log: bool = False
 
 
 class PurchaseBatch(msgspec.Struct, frozen=True):
@@ -60,7 +61,8 @@ class WindowQueries(msgspec.Struct, frozen=True):
     """Graph to coordinator: purchases to judge, and their buyers' networks as of each purchase.
 
     Every batch yields at least one message, even if it is empty; `through` of its last one is the batch's last event.
-    `next` means that the following message comes from the next graph actor. `new` is that of the batch.
+    `next` means that the following message comes from the next graph actor. `new` and `in_batch_log` are those of the
+    batch.
     """
 
     seq: Int64s
@@ -73,6 +75,7 @@ class WindowQueries(msgspec.Struct, frozen=True):
     next: bool
     new: bool = False
     names: FieldNames = CANONICAL
+    in_batch_log: bool = False
 
 
 class WindowRequest(msgspec.Struct, frozen=True):
@@ -128,6 +131,7 @@ class Flagged(msgspec.Struct, frozen=True):
     scoring: Scoring | None = None
     severity: Level | None = None
     names: FieldNames = CANONICAL
+    in_batch_log: bool = False
 
 
 class Results(msgspec.Struct, frozen=True):

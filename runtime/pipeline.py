@@ -76,6 +76,7 @@ class Pipeline:
         decisions: DecisionLog,
         outlets: Sequence[Outlet[Sink]],
         walkers: int = 1,
+        judge_batch: bool = False,
         strict: bool = False,
         batch_cap: int = BATCH_CAP,
         checkpointer: Checkpointer | None = None,
@@ -87,7 +88,7 @@ class Pipeline:
         rejects: RejectTally | None = None,
         heard: Callable[[Sequence[Record]], None] | None = None,
     ) -> None:
-        """`warn`, `complain` and `rejects` are the dispatcher's, `heard` is the output's."""
+        """`judge_batch`, `warn`, `complain` and `rejects` are the dispatcher's, `heard` is the output's."""
         graphs = [Mailbox[GraphMessage](f"graph {number}") for number in range(walkers)]
         copies = [Mailbox[GraphCopy](f"graph copy {number}", 1) for number in range(1, walkers)]
         answers = [Mailbox[CoordinatorMessage](f"coordinator {number}") for number in range(walkers)]
@@ -131,6 +132,7 @@ class Pipeline:
             batch_cap,
             audited.sender if audited is not None else None,
             strict=strict,
+            judge_batch=judge_batch,
             done=state.progress,
             due_snapshot=checkpointer.due if checkpointer is not None else lambda *_: None,
             recovery=recovery,
@@ -169,7 +171,7 @@ class Pipeline:
         )
         in_snapshots: dict[str, GraphActor | Coordinator | OutputActor | PurchaseShard] = {
             box.sender.name: GraphActor(
-                state.graph if number == 0 else FriendGraph(state.D, state.T),
+                state.graph if number == 0 else FriendGraph(state.D, state.T, directed=state.graph.directed),
                 box.receiver,
                 answer.sender,
                 most,

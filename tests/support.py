@@ -170,6 +170,8 @@ def judge_files(
     batch_cap: int = 4096,
     chunk: int = 1 << 18,
     k: Fraction = Fraction(3),
+    directed: bool = False,
+    judge_batch: bool = False,
     strict: bool = False,
     audit: float = 0.0,
     bench: Judges | None = None,
@@ -195,9 +197,10 @@ def judge_files(
                 await sink.open(stack)
                 await sink.start()
             pipeline = Pipeline(
-                State.fresh(D, T, shards), bench or Judges(LiveJudge(SigmaJudge(Sigma(k)))), decisions=SilentLog(),
-                outlets=outlets(*sinks), strict=strict, batch_cap=batch_cap, walkers=walkers,
-                auditing=Auditing(BruteForce(D, T, k), audit, differ) if audit else None,
+                State.fresh(D, T, shards, directed=directed), bench or Judges(LiveJudge(SigmaJudge(Sigma(k)))),
+                decisions=SilentLog(), outlets=outlets(*sinks), strict=strict, batch_cap=batch_cap, walkers=walkers,
+                judge_batch=judge_batch,
+                auditing=Auditing(BruteForce(D, T, k, directed=directed), audit, differ) if audit else None,
             )  # fmt: skip
             totals = await pipeline.run(logs)
         assert asyncio.all_tasks() == {asyncio.current_task()}, "a task was left behind"

@@ -66,9 +66,10 @@ class State:
     disagreed: Sequence[int] = (0, 0)
 
     @classmethod
-    def fresh(cls, D: int, T: int, shards: int, named: list[bytes] | None = None) -> "State":
+    def fresh(cls, D: int, T: int, shards: int, named: list[bytes] | None = None, *, directed: bool = False) -> "State":
         """Create the state before the first event."""
-        return cls(D, T, Decoder(named or []), FriendGraph(D, T), [PurchaseHistory(T) for _ in range(shards)])
+        graph, histories = FriendGraph(D, T, directed=directed), [PurchaseHistory(T) for _ in range(shards)]
+        return cls(D, T, Decoder(named or []), graph, histories)
 
     def advance(self, events: int, judged: int) -> None:
         """Count so many more events, and purchases among them that were judged."""
@@ -88,12 +89,22 @@ class State:
         return arrays
 
     @classmethod
-    def restored(cls, D: int, T: int, shards: int, named: list[bytes], arrays: Arrays, facts: StateFacts) -> "State":
+    def restored(
+        cls,
+        D: int,
+        T: int,
+        shards: int,
+        named: list[bytes],
+        arrays: Arrays,
+        facts: StateFacts,
+        *,
+        directed: bool = False,
+    ) -> "State":
         """Restore the state from a snapshot, with any number of shards."""
         parts = [columns_from(arrays, number) for number in range(facts.shards)]
         large = max(-int(part.amount.held.min(initial=0)) for part in parts)
         decoder = Decoder(named, Interner.from_columns(arrays["arena"], arrays["ends"]), large, facts.unseen)
-        graph = FriendGraph.from_columns(D, T, arrays["degree"], arrays["friends"])
+        graph = FriendGraph.from_columns(D, T, arrays["degree"], arrays["friends"], directed=directed)
         parts = parts if len(parts) == shards else _dealt(parts, len(decoder.interner), shards)
         histories = [PurchaseHistory.from_columns(T, part, facts.progress.events) for part in parts]
         user = np.concatenate([np.repeat(np.arange(len(part.held), dtype=np.int32), part.held) for part in parts])

@@ -1,4 +1,8 @@
-"""Friendships as stretches of one pool: where a user's friends stand, and how one more is added or taken away."""
+"""Friendships as stretches of one pool: where a user's friends stand, and how one more is added or taken away.
+
+The columns `stretch` say where a user's friends stand, `incoming` where those stand whose friend the user is. If
+friendships are mutual these are the same users, and `incoming` is the same array as `stretch`.
+"""
 
 import numpy as np
 
@@ -33,15 +37,15 @@ def _move(user: int, start: int, stretch: Int32s) -> None:
 
 
 @kernel
-def compact(stretch: Int32s, pool: Int32s, into: Int32s) -> None:
-    """Copy all stretches to `into`, one after the other, each with its room."""
-    used = 0
+def compact(stretch: Int32s, pool: Int32s, into: Int32s, used: int) -> int:
+    """Copy all stretches to `into` behind its first `used` places, each with its room; returns where they end."""
     for user in range(len(stretch) // STRETCH):
         begin, at = start_of(user, stretch), STRETCH * user
         for i in range(stretch[at + DEGREE]):
             into[used + i] = pool[begin + i]
         _move(user, used, stretch)
         used += stretch[at + ROOM]
+    return used
 
 
 def _has_room(user: int, stretch: Int32s, pool: Int32s, tally: Int64s) -> bool:
@@ -83,18 +87,20 @@ def _add(user: int, friend: int, stretch: Int32s, pool: Int32s) -> None:
     stretch[at + DEGREE] += 1
 
 
-def change(kind: int, a: int, b: int, stretch: Int32s, pool: Int32s, tally: Int64s) -> bool:
+def change(kind: int, a: int, b: int, stretch: Int32s, incoming: Int32s, pool: Int32s, tally: Int64s) -> bool:
     """Apply one befriend or unfriend event; False, with nothing changed, if the pool is used up."""
-    shorter, longer = (a, b) if stretch[STRETCH * a + DEGREE] <= stretch[STRETCH * b + DEGREE] else (b, a)
-    known = _place(shorter, longer, stretch, pool) >= 0
+    if stretch[STRETCH * a + DEGREE] <= incoming[STRETCH * b + DEGREE]:
+        known = _place(a, b, stretch, pool) >= 0
+    else:
+        known = _place(b, a, incoming, pool) >= 0
     if kind == Kind.BEFRIEND and not known:
-        if not _has_room(a, stretch, pool, tally) or not _has_room(b, stretch, pool, tally):
+        if not _has_room(a, stretch, pool, tally) or not _has_room(b, incoming, pool, tally):
             return False
         _add(a, b, stretch, pool)
-        _add(b, a, stretch, pool)
+        _add(b, a, incoming, pool)
         tally[FRIENDSHIPS] += 1
     elif kind == Kind.UNFRIEND and known:
         _remove(a, b, stretch, pool)
-        _remove(b, a, stretch, pool)
+        _remove(b, a, incoming, pool)
         tally[FRIENDSHIPS] -= 1
     return True

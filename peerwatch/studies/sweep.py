@@ -167,7 +167,7 @@ class Sweep:
         blocks: BlockCounts | None,
     ) -> None:
         self._opened, self._grid, self._files, self._blocks = opened, grid, files, blocks
-        self._state = State.fresh(grid.D[0], grid.T[-1], 1)
+        self._state = State.fresh(grid.D[0], grid.T[-1], 1, directed=opened.settings.directed)
         self._lanes: list[Lane] = []
         self._limiter = anyio.CapacityLimiter(opened.settings.walkers)
         self._labels: Int64s = np.array(sorted(labels), np.int64)
@@ -183,7 +183,7 @@ class Sweep:
         read = 0
         async with aclosing(parts(self._opened.logs, self._state.decoder, 0, self._opened.bookmarks)) as found:
             async for part in found:
-                if part.judged:
+                if part.judged or self._opened.settings.judge_batch:
                     await self._judge(part)
                 else:
                     await run_sync(apply, self._state, part.events, part.seq)
@@ -231,7 +231,12 @@ class Sweep:
             content, start, end = part.block.content, purchases.start.tolist(), purchases.end.tolist()
             for row, each in enumerate(verdicts):
                 lines = {
-                    place: flagged_line(content[start[place] : end[place]], statistics.mean(), statistics.sd())
+                    place: flagged_line(
+                        content[start[place] : end[place]],
+                        statistics.mean(),
+                        statistics.sd(),
+                        in_batch_log=not part.judged,
+                    )
                     for place, statistics in each.statistics.items()
                 }
                 for column, places in enumerate(map(np.flatnonzero, each.flagged)):
