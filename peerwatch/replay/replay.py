@@ -139,7 +139,7 @@ class Past(NamedTuple):
     """The state before event `seq`, and the event's index `place` in `part`. At the end of the logs `part` is None.
 
     `state` has one shard, whose history keeps T + 1 purchases of each user. `size` counts the bytes of all logs up to
-    the end of the part. The dense users from `users` on are named only by event `seq` or later ones of the part.
+    the end of the part. The dense users below `users` were named by the events before the part.
     """
 
     state: State
@@ -167,6 +167,11 @@ class Past(NamedTuple):
     def history(self) -> PurchaseHistory:
         """The purchase history."""
         return self.state.histories[0]
+
+    def existing(self) -> set[int]:
+        """The dense users that exist: a part is decoded at once, and its ids are not in the order of its events."""
+        named = _named(self.part.events[: self.place]) if self.part is not None else ()
+        return {*range(self.users), *named} - self.unseen
 
     def name(self, user: int) -> bytes:
         """The id of a dense user."""
@@ -314,9 +319,7 @@ async def past(opened: Opened, target: Target, named: Sequence[bytes] = ()) -> P
             gone = part.events if place is None else part.events[:place]
             await run_sync(apply, state, gone, part.seq)
             if place is not None:
-                named_before = _named(gone)
-                unseen -= frozenset(named_before)
-                users = max([users - 1, *named_before]) + 1
+                unseen -= frozenset(_named(gone))
                 return Past(state, part.seq + place, lines, part, place, unseen, size, users)
             unseen, users = frozenset(state.decoder.unseen), len(state.decoder.interner)
             events = part.seq + len(part.events) - 1

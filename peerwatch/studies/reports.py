@@ -1,6 +1,6 @@
 """Reports that analysts ask for: large networks, spending over a period, all users at a moment, whom to notify."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from fractions import Fraction
 from math import ceil
@@ -56,7 +56,7 @@ async def networks(layers: Sequence[Layer], at: str | None) -> ReportTable:
 
 def _networks(opened: Opened, then: Past) -> ReportTable:
     graph, names = then.state.graph, _Names(then.state.decoder)
-    users = names.in_order(_existing(then))
+    users = names.in_order(then.existing())
     degree, _ = graph.columns()
     sizes = [int(size) for _, found in _walks(graph, users, BATCH_CAP) for size in found.size]
     order = sorted(range(len(users)), key=lambda i: -sizes[i])
@@ -81,7 +81,7 @@ async def users(layers: Sequence[Layer], at: str | None) -> ReportTable:
 
 
 def _users(opened: Opened, then: Past) -> ReportTable:
-    existing = _existing(then)
+    existing = then.existing()
     k = opened.settings.detector.exact_k() if opened.settings.detector.name == SIGMA else None
     columns = {
         "user": TEXT, "friends": COUNT, "members": COUNT, "window_size": COUNT, "mean": MONEY,
@@ -99,7 +99,7 @@ def _user_rows(opened: Opened, then: Past, k: Fraction | None) -> Iterator[tuple
     held = then.history.columns()
     ends = np.cumsum(held.held).tolist()
     counts = held.held.tolist()
-    for some, found in _walks(graph, names.in_order(_existing(then)), min(BATCH_CAP, windows_at_once(opened.T))):
+    for some, found in _walks(graph, names.in_order(then.existing()), min(BATCH_CAP, windows_at_once(opened.T))):
         windows = shortened(then.history.windows(np.full(len(some), then.seq), found), opened.T)
         for i, user in enumerate(some.tolist()):
             window = Statistics.of(windows.amount[windows.window(i)].tolist())
@@ -107,7 +107,7 @@ def _user_rows(opened: Opened, then: Past, k: Fraction | None) -> Iterator[tuple
             last = slice(ends[user] - count, ends[user]) if count else slice(0)
             own_columns = (column[last].tolist() for column in (held.seq, held.timestamp, held.amount))
             own = [ReportPurchase(*row) for row in zip(*own_columns, strict=True)][::-1]
-            friends = [names[friend] for friend in names.in_order(graph.friends(user))]
+            friends = [names[friend] for friend in names.in_order(graph.friends(user).tolist())]
             yield (
                 names[user], len(friends), int(found.size[i]), window.n,
                 *((_micros(window.mean()), _micros(window.sd())) if window.n else (None, None)),
@@ -146,7 +146,7 @@ class _Spending:
 
     def __init__(self, opened: Opened, since: int, until: int, *, by_network: bool) -> None:
         self._opened, self._since, self._until = opened, since, until
-        self._graph = FriendGraph(opened.D, opened.T) if by_network else None
+        self._graph = FriendGraph(opened.D, opened.T, directed=opened.settings.directed) if by_network else None
         self._end: Target | None = ByTime(until - 1)
         """Selects the first event after the period; None once that has been met."""
         self.decoder = Decoder()
@@ -209,13 +209,13 @@ class _Spending:
         return (int(self._high[user]) << HALF) + int(self._low[user]) + sum(self._large.get(user, ()))
 
     def _by_user(self, names: "_Names") -> Iterator[tuple[Any, ...]]:
-        for user in names.in_order(np.flatnonzero(self._count)).tolist():
+        for user in names.in_order(np.flatnonzero(self._count).tolist()).tolist():
             largest = max([int(self._largest[user]), *self._large.get(user, ())])
             yield names[user], int(self._count[user]), self._total(user), largest
 
     def _by_network(self, names: "_Names", graph: FriendGraph) -> Iterator[tuple[Any, ...]]:
         sums = (self._count, self._low, self._high)
-        everyone = names.in_order(np.arange(graph.users))
+        everyone = names.in_order(range(graph.users))
         for some, found in _walks(graph, everyone, BATCH_CAP):
             many, low, high = (_within(found, column) for column in sums)
             for i, user in enumerate(some.tolist()):
@@ -267,12 +267,6 @@ async def _state_at(layers: Sequence[Layer], at: str | None) -> tuple[Opened, Pa
     return opened, then
 
 
-def _existing(then: Past) -> Int64s:
-    """The dense users that exist."""
-    everyone = np.arange(then.users)
-    return everyone[~np.isin(everyone, [*then.unseen])]
-
-
 class _Names:
     """The ids of dense users as text, and their order: by length, then by bytes, so that numbers are in order."""
 
@@ -282,10 +276,10 @@ class _Names:
     def __getitem__(self, user: int) -> str:
         return self._ids[user].decode()
 
-    def in_order(self, users: Int32s | Int64s) -> Int32s:
+    def in_order(self, users: Iterable[int]) -> Int32s:
         """Some users in the order of their ids."""
         ids = self._ids
-        return np.array(sorted(users.tolist(), key=lambda user: (len(ids[user]), ids[user])), np.int32)
+        return np.array(sorted(users, key=lambda user: (len(ids[user]), ids[user])), np.int32)
 
 
 def _walks(graph: FriendGraph, users: Int32s, most: int) -> Iterator[tuple[Int32s, Networks]]:

@@ -23,6 +23,7 @@ from peerwatch.cli.main import cli
 from peerwatch.network.statistics import Statistics, decimal
 
 HEADER = b'{"D":"2", "T":"3"}\n'
+DIRECTED = {False: (), True: ("--friendships", "directed")}
 
 
 def peerwatch(*arguments: str) -> Result:
@@ -42,7 +43,8 @@ class Bought(NamedTuple):
 class Naive:
     """What the lines say, event by event."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, directed: bool) -> None:
+        self._directed = directed
         self.friends: dict[str, set[str]] = {}
         self.users: set[str] = set()
         self.bought: list[Bought] = []
@@ -55,12 +57,9 @@ class Naive:
             self.bought.append(Bought(when, seq, a, b))
             return
         self.users.add(b)
-        if kind == "befriend":
-            self.friends.setdefault(a, set()).add(b)
-            self.friends.setdefault(b, set()).add(a)
-        else:
-            self.friends.get(a, set()).discard(b)
-            self.friends.get(b, set()).discard(a)
+        for one, other in ((a, b),) if self._directed else ((a, b), (b, a)):
+            friends = self.friends.setdefault(one, set())
+            (friends.add if kind == "befriend" else friends.discard)(other)
 
     def latest(self, users: set[str], count: int) -> list[Bought]:
         """The latest purchases of some users, the newest first."""
@@ -123,16 +122,20 @@ def as_csv(name: str, value: Any) -> str:
     return str(value)
 
 
-@settings(COMMANDS, max_examples=examples(20))
-@given(batch=logs(), stream=logs(), D=st.integers(1, 3), T=st.integers(2, 6), cut=st.floats(0, 1))
-def test_all_users_at_a_moment_are_what_the_lines_say(batch: bytes, stream: bytes, D: int, T: int, cut: float) -> None:
+@settings(COMMANDS, max_examples=examples(40))
+@given(
+    batch=logs(), stream=logs(), D=st.integers(1, 3), T=st.integers(2, 6), cut=st.floats(0, 1), directed=st.booleans()
+)
+def test_all_users_at_a_moment_are_what_the_lines_say(
+    batch: bytes, stream: bytes, D: int, T: int, cut: float, *, directed: bool
+) -> None:
     """Friends, networks, windows and purchases of every user after any event, and the networks by their size."""
     events = [*events_in(batch, stream)]
     seq = round(cut * len(events))
-    naive = Naive()
+    naive = Naive(directed=directed)
     for number, event in enumerate(events[:seq], 1):
         naive.apply(number, event)
-    options = ("--D", str(D), "--T", str(T), "--at", str(seq))
+    options = ("--D", str(D), "--T", str(T), "--at", str(seq), *DIRECTED[directed])
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         (directory / "batch").write_bytes(batch)
@@ -170,19 +173,19 @@ def test_all_users_at_a_moment_are_what_the_lines_say(batch: bytes, stream: byte
 SECONDS = st.one_of(st.none(), st.integers(0, 41))
 
 
-@settings(COMMANDS, max_examples=examples(20))
-@given(batch=logs(), stream=logs(), D=st.integers(1, 3), begin=SECONDS, end=SECONDS)
+@settings(COMMANDS, max_examples=examples(40))
+@given(batch=logs(), stream=logs(), D=st.integers(1, 3), begin=SECONDS, end=SECONDS, directed=st.booleans())
 def test_spending_is_the_sum_of_the_lines(
-    batch: bytes, stream: bytes, D: int, begin: int | None, end: int | None
+    batch: bytes, stream: bytes, D: int, begin: int | None, end: int | None, *, directed: bool
 ) -> None:
     """Of users and of networks, over any period, however large the amounts and however late the lines."""
-    options, (since, until) = [], (
+    options, (since, until) = [*DIRECTED[directed]], (
         datetime(1, 1, 1, tzinfo=UTC) if begin is None else datetime(2017, 6, 13, 11, 33, begin, tzinfo=UTC),
         datetime(9999, 1, 1, tzinfo=UTC) if end is None else datetime(2017, 6, 13, 11, 33, end, tzinfo=UTC),
     )  # fmt: skip
     for option, second in (("--from", begin), ("--until", end)):
         options += [option, f"2017-06-13 11:33:{second:02}"] if second is not None else []
-    everything, then, ended = Naive(), Naive(), False
+    everything, then, ended = Naive(directed=directed), Naive(directed=directed), False
     for number, event in enumerate(events_in(batch, stream), 1):
         ended |= event[1] >= until
         everything.apply(number, event)
