@@ -28,7 +28,7 @@ from peerwatch.network.windows import Windows
 
 MOST_FRIENDS: Final = 2**31 - 1
 """Places the pool can have: a stretch begins at an int32."""
-FEW: Final = 64
+FEW: Final = 4096
 """Room for at least this many found windows, however few there were in the last answer."""
 MOST_WALKS: Final = 1 << 28
 """Walks after which the marks are cleared: they are int32, so that twice as many stay in the processor's cache."""
