@@ -109,7 +109,7 @@ def test_a_checkpoint_of_the_other_kind_is_refused(logs: Path) -> None:
 
 
 def test_a_replay_takes_the_kind_from_the_state(logs: Path) -> None:
-    """Explained and shown are the networks of the run, with no option and no word in the header; an option asks what if."""
+    """Explained and shown are the run's networks, with no option and no word in the header; an option asks what if."""
     (logs / "batch").write_bytes(BATCH.replace(b', "friendships":"directed"', b""))
     run("--state", "state", "--friendships", "directed", "--verdicts", "ledger")
     friends: dict[str, set[str]] = {}
