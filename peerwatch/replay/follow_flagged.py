@@ -105,7 +105,7 @@ class _Follower:
             await run_sync(apply, self.state, part.events[begin:end], part.seq + begin)
 
     async def _explain(self, flagged: FlaggedEvent, part: Part, place: int) -> None:
-        then = Past(self.state, flagged.seq, self._lines, part, place, frozenset(), 0)
+        then = Past(self.state, flagged.seq, self._lines, part, place, frozenset(), 0, len(self.state.decoder.interner))
         try:
             check_judged(self._opened, then)
         except UsageError as error:

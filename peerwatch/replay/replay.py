@@ -139,7 +139,7 @@ class Past(NamedTuple):
     """The state before event `seq`, and the event's index `place` in `part`. At the end of the logs `part` is None.
 
     `state` has one shard, whose history keeps T + 1 purchases of each user. `size` counts the bytes of all logs up to
-    the end of the part.
+    the end of the part. The dense users below `users` were named by the events before the part.
     """
 
     state: State
@@ -150,6 +150,7 @@ class Past(NamedTuple):
     unseen: frozenset[int]
     """Configured users that do not exist yet."""
     size: int
+    users: int
 
     @property
     def found(self) -> Part:
@@ -166,6 +167,11 @@ class Past(NamedTuple):
     def history(self) -> PurchaseHistory:
         """The purchase history."""
         return self.state.histories[0]
+
+    def existing(self) -> set[int]:
+        """The dense users that exist: a part is decoded at once, and its ids are not in the order of its events."""
+        named = _named(self.part.events[: self.place]) if self.part is not None else ()
+        return {*range(self.users), *named} - self.unseen
 
     def name(self, user: int) -> bytes:
         """The id of a dense user."""
@@ -304,6 +310,7 @@ async def past(opened: Opened, target: Target, named: Sequence[bytes] = ()) -> P
     state, events = begun_state(opened, named)
     lines, unseen = LineIndex(), frozenset(state.decoder.unseen)
     size = opened.checkpoint.envelope.facts.progress.bytes if opened.checkpoint is not None else 0
+    users = len(state.decoder.interner)
     async with aclosing(parts(opened.logs, state.decoder, events, opened.bookmarks)) as found:
         async for part in found:
             place = target.place(part)
@@ -313,13 +320,13 @@ async def past(opened: Opened, target: Target, named: Sequence[bytes] = ()) -> P
             await run_sync(apply, state, gone, part.seq)
             if place is not None:
                 unseen -= frozenset(_named(gone))
-                return Past(state, part.seq + place, lines, part, place, unseen, size)
-            unseen = frozenset(state.decoder.unseen)
+                return Past(state, part.seq + place, lines, part, place, unseen, size, users)
+            unseen, users = frozenset(state.decoder.unseen), len(state.decoder.interner)
             events = part.seq + len(part.events) - 1
     error = target.missed(events)
     if error is not None:
         raise error
-    return Past(state, events + 1, lines, None, 0, unseen, size)
+    return Past(state, events + 1, lines, None, 0, unseen, size, users)
 
 
 def _named(events: Events) -> list[int]:
