@@ -119,7 +119,7 @@ async def assemble(
 def _state_of(setup: RunSetup, checkpoint: Checkpoint | None) -> State:
     shards, named = setup.settings.shards, [str(user).encode() for user in setup.settings.logs.users]
     if checkpoint is None:
-        return State.fresh(setup.D, setup.T, shards, named)
+        return State.fresh(setup.D, setup.T, shards, named, quarantine=setup.settings.detector.quarantine)
     return State.restored(setup.D, setup.T, shards, named, checkpoint.arrays, checkpoint.envelope.facts)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import anyio
@@ -88,6 +89,14 @@ class Pipeline:
         heard: Callable[[Sequence[Record]], None] | None = None,
     ) -> None:
         """`warn`, `complain` and `rejects` are the dispatcher's, `heard` is the output's."""
+        coordinator_of: Callable[..., Coordinator] = Coordinator
+        audit_of: Callable[..., AuditActor] = AuditActor
+        if state.quarantine is not None:
+            from peerwatch.actors import quarantine  # noqa: PLC0415 (for who has set it)
+
+            kept_out, events = state.quarantine, state.progress.events
+            coordinator_of = partial(quarantine.QuarantineCoordinator, quarantine=kept_out, through=events)
+            audit_of = quarantine.QuarantineAudit
         graphs = [Mailbox[GraphMessage](f"graph {number}") for number in range(walkers)]
         copies = [Mailbox[GraphCopy](f"graph copy {number}", 1) for number in range(1, walkers)]
         answers = [Mailbox[CoordinatorMessage](f"coordinator {number}") for number in range(walkers)]
@@ -123,7 +132,7 @@ class Pipeline:
             checking = AuditSample(auditing.share, audited.sender.clone())
             self._clones.append(checking.audit)
             notices = differences.sender if differences is not None else None
-            self._audit = AuditActor(auditing, audited.receiver, notices=notices, through=state.progress.events)
+            self._audit = audit_of(auditing, audited.receiver, notices=notices, through=state.progress.events)
         self._dispatcher = Dispatcher(
             state.decoder,
             [box.sender for box in graphs],
@@ -140,6 +149,7 @@ class Pipeline:
             warn=warn,
             complain=complain,
             rejects=rejects,
+            quarantine=state.quarantine is not None,
         )
         self._output = OutputActor(
             to_output.receiver,
@@ -153,7 +163,7 @@ class Pipeline:
             audited=differences.receiver if differences is not None else None,
         )
         most = windows_at_once(state.T, len(shards))
-        self._coordinator = Coordinator(
+        self._coordinator = coordinator_of(
             judges,
             state.T,
             decisions,
@@ -169,7 +179,7 @@ class Pipeline:
         )
         in_snapshots: dict[str, GraphActor | Coordinator | OutputActor | PurchaseShard] = {
             box.sender.name: GraphActor(
-                state.graph if number == 0 else FriendGraph(state.D, state.T),
+                state.graph if number == 0 else FriendGraph(state.D, state.T, costs=state.graph.costs.tolist()),
                 box.receiver,
                 answer.sender,
                 most,

@@ -173,6 +173,7 @@ def judge_files(
     strict: bool = False,
     audit: float = 0.0,
     bench: Judges | None = None,
+    quarantine: bool = False,
 ) -> Result:
     """Run the actors over real files that hold the logs (without a header line).
 
@@ -195,9 +196,9 @@ def judge_files(
                 await sink.open(stack)
                 await sink.start()
             pipeline = Pipeline(
-                State.fresh(D, T, shards), bench or Judges(LiveJudge(SigmaJudge(Sigma(k)))), decisions=SilentLog(),
+                State.fresh(D, T, shards, quarantine=quarantine), bench or Judges(LiveJudge(SigmaJudge(Sigma(k)))), decisions=SilentLog(),
                 outlets=outlets(*sinks), strict=strict, batch_cap=batch_cap, walkers=walkers,
-                auditing=Auditing(BruteForce(D, T, k), audit, differ) if audit else None,
+                auditing=Auditing(BruteForce(D, T, k, quarantine=quarantine), audit, differ) if audit else None,
             )  # fmt: skip
             totals = await pipeline.run(logs)
         assert asyncio.all_tasks() == {asyncio.current_task()}, "a task was left behind"

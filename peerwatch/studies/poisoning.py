@@ -1,0 +1,394 @@
+"""`peerwatch poison`: what flagged purchases did to the windows that they went on to be in.
+
+A flagged purchase raises the mean and the standard deviation of everybody whose network holds its buyer, so that later
+ones are not flagged. Without it, each of these windows would hold the next older purchase of its network in its place,
+and nothing else would change: so one pass over the logs, with windows of T + 1 purchases, answers for all of them.
+"""
+
+from collections.abc import Collection, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+from anyio.to_thread import run_sync
+
+from peerwatch.errors import UsageError
+from peerwatch.judging.engine import apply, cases
+from peerwatch.judging.judge import Case, Mask
+from peerwatch.judging.sigma import Sigma, SigmaJudge
+from peerwatch.judging.state import State
+from peerwatch.kernels import Int64s
+from peerwatch.network.decoder import Events
+from peerwatch.network.interner import ids_of
+from peerwatch.network.order_in_time import sort_in_time
+from peerwatch.network.statistics import Statistics, decimal, shown_k
+from peerwatch.network.windows import Windows
+from peerwatch.progress import Progress
+from peerwatch.readable import aligned, readable, rows, short
+from peerwatch.replay.replay import Part, open_replay, parts
+from peerwatch.runtime.decision_log import moment
+from peerwatch.runtime.judges_from_settings import check_sigma
+from peerwatch.settings.model import QUARANTINE, Layer
+from peerwatch.studies.sweep import check_labels, read_labels
+
+SHOWN: Final = 20
+"""The most purchases in a table."""
+
+
+class EnteredWindow(msgspec.Struct, frozen=True):
+    """A window that held the purchase: that of judged event `seq`.
+
+    `limit` is the highest amount that it does not flag, `limit_without` the same without the purchase; null where it
+    flags nothing, because fewer than two purchases are in it.
+    """
+
+    seq: int
+    timestamp: str
+    limit: str | None
+    limit_without: str | None
+
+
+class ReachedUser(msgspec.Struct, frozen=True):
+    """A user whose windows held the purchase: the first and the last of them, and all, in order.
+
+    `moved` is the largest difference that it made to a limit, with its sign; null if no window flags anything.
+    """
+
+    user: str
+    first: int
+    last: int
+    moved: str | None
+    windows: list[EnteredWindow]
+
+
+class ChangedVerdict(msgspec.Struct, frozen=True):
+    """A later purchase whose verdict would be the other one without the purchase."""
+
+    seq: int
+    file: str
+    line: int
+    user: str
+    timestamp: str
+    amount: str
+    limit: str | None
+    limit_without: str | None
+
+
+class PoisonRecord(msgspec.Struct, frozen=True):
+    """What one purchase did: `windows` that held it, from event `first` to event `last`, which took `seconds`.
+
+    `moved` is the largest difference that it made to a limit. Without it the purchases `hidden` would be flagged, and
+    those in `caused` would not.
+    """
+
+    seq: int
+    file: str
+    line: int
+    user: str
+    timestamp: str
+    amount: str
+    flagged: bool
+    windows: int
+    first: int | None
+    last: int | None
+    seconds: float
+    moved: str | None
+    users: list[ReachedUser]
+    hidden: list[ChangedVerdict]
+    caused: list[ChangedVerdict]
+
+
+class PoisonLedger(msgspec.Struct, frozen=True):
+    """The flagged or labelled purchases of a run, those that hid the most first."""
+
+    D: int
+    T: int
+    k: str
+    judged: int
+    flagged: int
+    purchases: list[PoisonRecord]
+
+
+class Lines(NamedTuple):
+    """Lines of a file, by number."""
+
+    file: str
+    numbers: Collection[int]
+
+    def among(self, file: str, events: Events) -> Mask:
+        """Which events of a file stand in these lines, as a mask."""
+        return np.isin(events.line, sorted(self.numbers)) & (file == self.file)
+
+
+class _Bought(NamedTuple):
+    """A judged purchase; the amount in millionths, the time in microseconds."""
+
+    seq: int
+    file: str
+    line: int
+    user: int
+    timestamp: int
+    amount: int
+
+
+class _Entry(NamedTuple):
+    """A window that held a purchase: whose it is, its limits in millionths, and the verdicts, with it and without."""
+
+    bought: _Bought
+    limit: int | None
+    limit_without: int | None
+    flagged: bool
+    flagged_without: bool
+
+
+@dataclass
+class _Suspect:
+    """A purchase that the ledger is about, and the windows that held it, in order."""
+
+    bought: _Bought
+    flagged: bool
+    entries: list[_Entry] = field(default_factory=list)
+
+
+async def poisoning(
+    layers: Sequence[Layer], *, labels: Path | None = None, progress: Progress | None = None
+) -> PoisonLedger:
+    """Find what the flagged purchases of a run did to later windows; with `labels` those in lines of that file.
+
+    Raises:
+        UsageError: something is missing or cannot be used, the detector is not sigma, or flagged purchases are in no
+            window; or a label names no purchase.
+        SourceError: a log could not be read any further.
+    """
+    named = await run_sync(read_labels, labels) if labels is not None else None
+    async with AsyncExitStack() as stack:
+        opened = await open_replay(layers, lambda _: False, stack)
+        settings = opened.settings
+        check_sigma(settings, "poison")
+        if settings.detector.quarantine:
+            raise UsageError(
+                f'{opened.origins[QUARANTINE]}: "{QUARANTINE}" is on: flagged purchases are in no window; leave it out to'
+                " see what they would do"
+            )
+        lines = Lines(opened.logs[-1].name, named) if named is not None else None
+        ledger = Poisoning(opened.D, opened.T, settings.detector.exact_k(), lines)
+        sizes, read = [log.size for log in opened.logs], 0
+        if progress is not None:
+            stack.enter_context(progress.progress(None if None in sizes else sum(size or 0 for size in sizes)))
+        async with aclosing(parts(opened.logs, ledger.state.decoder, 0, opened.bookmarks)) as found:
+            async for part in found:
+                await run_sync(ledger.add, part)
+                read += len(part.block.content)
+                if progress is not None:
+                    progress.moved(read, f"{ledger.judged:,} judged")
+        if named is not None:
+            check_labels(named, ledger.found, labels or Path(), opened.logs[-1].name)
+        return await run_sync(ledger.record)
+
+
+class Poisoning:
+    """One pass over the logs."""
+
+    def __init__(self, D: int, T: int, k: Fraction, lines: Lines | None = None) -> None:
+        """The ledger is about the purchases in `lines`; None for those that are flagged."""
+        self.state = State.fresh(D, T + 1, 1)
+        self._D, self._T, self._k = D, T, k
+        self._judge = SigmaJudge(Sigma(k))
+        self._lines = lines
+        self.found: set[int] = set()
+        """The lines among them that are judged purchases."""
+        self.judged = self._flagged = 0
+        self._suspects: dict[int, _Suspect] = {}
+        self._seqs: Int64s = np.zeros(0, np.int64)
+
+    def add(self, part: Part) -> None:
+        """Apply the next events; judge them if they are in the judged log."""
+        if not part.judged:
+            apply(self.state, part.events, part.seq)
+            return
+        for purchases, case in cases(self.state, part.events, part.seq):
+            self._look(part.file, purchases, case)
+
+    def _look(self, file: str, purchases: Events, case: Case) -> None:
+        windows = case.windows
+        sort_in_time(windows.offsets, windows.seq, windows.timestamp, windows.amount.held)
+        window, spare = _without_oldest(windows, self._T)
+        flagged = self._judge.flags(window, case.amount)
+        self.judged += len(flagged)
+        self._flagged += int(np.count_nonzero(flagged))
+        suspected = flagged if self._lines is None else self._lines.among(file, purchases)
+        bought = {}
+
+        def known(place: int) -> _Bought:
+            if place not in bought:
+                columns = (case.seq, purchases.line, purchases.user, purchases.timestamp)
+                seq, line, user, timestamp = (int(column[place]) for column in columns)
+                bought[place] = _Bought(seq, file, line, user, timestamp, case.amount.exact(place))
+            return bought[place]
+
+        for place in np.flatnonzero(suspected).tolist():
+            one = known(place)
+            self._suspects[one.seq] = _Suspect(one, bool(flagged[place]))
+            self.found.add(one.line)
+        self._seqs = np.concatenate([self._seqs, case.seq[suspected]])
+        hits = np.flatnonzero(np.isin(window.seq, self._seqs))
+        owners = np.searchsorted(window.offsets, hits, side="right") - 1
+        before, statistics = -1, Statistics(0, 0, 0)
+        for row, place in zip(hits.tolist(), owners.tolist(), strict=True):
+            if place != before:
+                before, statistics = place, self._judge.statistics(window, place)
+                limit = self._limit(statistics)
+            gone, came = window.amount.exact(row), spare.get(place)
+            without = _replaced(statistics, gone, came)
+            amount = case.amount.exact(place)
+            entry = _Entry(
+                known(place), limit, self._limit(without), bool(flagged[place]), without.exceeded_by(amount, self._k)
+            )
+            self._suspects[int(window.seq[row])].entries.append(entry)
+
+    def _limit(self, statistics: Statistics) -> int | None:
+        return statistics.highest_normal(self._k) if statistics.n > 1 else None
+
+    def record(self) -> PoisonLedger:
+        """Return what has been found."""
+        names = [each.decode() for each in ids_of(*self.state.decoder.interner.columns(), 0)]
+        found = [_record(suspect, names) for suspect in self._suspects.values()]
+        found.sort(key=lambda one: (-len(one.hidden), -one.windows, one.seq))
+        return PoisonLedger(self._D, self._T, shown_k(self._k), self.judged, self._flagged, found)
+
+
+def _without_oldest(windows: Windows, T: int) -> tuple[Windows, dict[int, int]]:
+    """The T latest of windows of T + 1 purchases in order of time, and the amount that is left over of each, by place."""
+    sizes = np.diff(windows.offsets)
+    full = np.flatnonzero(sizes > T)
+    oldest = windows.offsets[full]
+    kept = np.ones(len(windows.seq), np.bool_)
+    kept[oldest] = False
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.minimum(sizes, T))])
+    window = Windows(offsets, windows.seq[kept], windows.timestamp[kept], windows.amount[kept])
+    return window, dict(zip(full.tolist(), windows.amount[oldest].tolist(), strict=True))
+
+
+def _replaced(statistics: Statistics, gone: int, came: int | None) -> Statistics:
+    """The statistics with another amount in the place of one, or without it if there is no other."""
+    n, S, Q = statistics
+    if came is None:
+        return Statistics(n - 1, S - gone, Q - gone * gone)
+    return Statistics(n, S - gone + came, Q - gone * gone + came * came)
+
+
+def _record(suspect: _Suspect, names: Sequence[str]) -> PoisonRecord:
+    by_user: dict[int, list[_Entry]] = {}
+    for entry in suspect.entries:
+        by_user.setdefault(entry.bought.user, []).append(entry)
+    own, entries = suspect.bought, suspect.entries
+    times = [entry.bought.timestamp for entry in entries]
+    return PoisonRecord(
+        seq=own.seq,
+        file=own.file,
+        line=own.line,
+        user=names[own.user],
+        timestamp=moment(own.timestamp) or "",
+        amount=decimal(own.amount),
+        flagged=suspect.flagged,
+        windows=len(entries),
+        first=entries[0].bought.seq if entries else None,
+        last=entries[-1].bought.seq if entries else None,
+        seconds=(max(times) - min(times)) / 1e6 if times else 0.0,
+        moved=_most_moved(entries),
+        users=[_reached(names[user], found) for user, found in by_user.items()],
+        hidden=[_changed(entry, names) for entry in entries if entry.flagged_without and not entry.flagged],
+        caused=[_changed(entry, names) for entry in entries if entry.flagged and not entry.flagged_without],
+    )
+
+
+def _reached(user: str, entries: Sequence[_Entry]) -> ReachedUser:
+    windows = [
+        EnteredWindow(
+            entry.bought.seq, moment(entry.bought.timestamp) or "", _amount(entry.limit), _amount(entry.limit_without)
+        )
+        for entry in entries
+    ]
+    return ReachedUser(user, windows[0].seq, windows[-1].seq, _most_moved(entries), windows)
+
+
+def _changed(entry: _Entry, names: Sequence[str]) -> ChangedVerdict:
+    own = entry.bought
+    return ChangedVerdict(
+        own.seq, own.file, own.line, names[own.user], moment(own.timestamp) or "", decimal(own.amount),
+        _amount(entry.limit), _amount(entry.limit_without),
+    )  # fmt: skip
+
+
+def _most_moved(entries: Sequence[_Entry]) -> str | None:
+    moves = [
+        entry.limit - entry.limit_without
+        for entry in entries
+        if entry.limit is not None and entry.limit_without is not None
+    ]
+    if not moves:
+        return None
+    most = max(moves, key=abs)
+    return f"{'-' if most < 0 else '+'}{decimal(abs(most))}"
+
+
+def _amount(limit: int | None) -> str | None:
+    return decimal(limit) if limit is not None else None
+
+
+def as_text(ledger: PoisonLedger, most: int = SHOWN) -> str:
+    """Format the ledger as a table of the purchases that hid the most."""
+    hidden = {changed.seq for one in ledger.purchases for changed in one.hidden}
+    head = [
+        ("judged", f"{ledger.judged:,} purchases, {ledger.flagged:,} flagged (D={ledger.D}, T={ledger.T}, k={ledger.k})"),
+        ("hidden", f"{len(hidden):,} purchases would be flagged without one of {len(ledger.purchases):,}"),
+    ]  # fmt: skip
+    table = [("event", "line", "user", "amount", "windows", "users", "for", "moved", "hid")]
+    for one in ledger.purchases[:most]:
+        table.append((
+            f"{one.seq:,}", f"{one.line:,}", readable(one.user), one.amount, f"{one.windows:,}", f"{len(one.users):,}",
+            _duration(one.seconds), one.moved or "", f"{len(one.hidden):,}",
+        ))  # fmt: skip
+    left = len(ledger.purchases) - most
+    more = [f"and {left:,} more; --top N shows more of them, --json all"] if left > 0 else []
+    return "\n".join([rows(head), "", *aligned(table, right=(0, 1, 3, 4, 5, 6, 7, 8)), *more])
+
+
+def details_as_text(one: PoisonRecord, most: int = SHOWN) -> str:
+    """Format what one purchase did."""
+    head = [
+        ("purchase", f"event {one.seq:,}, {one.file}:{one.line}"),
+        ("", f"user {readable(one.user)} paid {one.amount} at {short(one.timestamp)}"),
+        ("windows", f"{one.windows:,}, of {len(one.users):,} users, for {_duration(one.seconds)}"),
+        ("moved", one.moved or "no limit"),
+        ("hid", f"{len(one.hidden):,} purchases that would be flagged without it"),
+    ]
+    lines = [rows(head)]
+    hidden = [("event", "line", "user", "amount", "limit", "without")]
+    hidden += [
+        (f"{each.seq:,}", f"{each.line:,}", readable(each.user), each.amount, each.limit or "", each.limit_without or "")
+        for each in one.hidden[:most]
+    ]
+    if one.hidden:
+        lines += ["", "It hid", *aligned(hidden, right=(0, 1, 3, 4, 5))]
+    users = [("user", "windows", "first", "last", "moved")]
+    ranked = sorted(one.users, key=lambda each: -len(each.windows))
+    users += [
+        (readable(each.user), f"{len(each.windows):,}", f"{each.first:,}", f"{each.last:,}", each.moved or "")
+        for each in ranked[:most]
+    ]
+    if one.users:
+        lines += ["", "It was in windows of", *aligned(users, right=(1, 2, 3, 4))]
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    """A time as people write it."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,84 @@
+"""Quarantine by the plainest means: the log replayed in dictionaries, and what is flagged set aside until released."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+from naive_explanation import Bought, World, events_of
+from reference import verdict_of
+
+from peerwatch.judging.labels import Label
+
+
+class Heard(NamedTuple):
+    """Labels that are read before the first judged purchase from event `seq` on."""
+
+    seq: int
+    labels: list[Label]
+
+
+class Scheduled:
+    """Labels as a run gets them, as if it had been written down when each was read."""
+
+    def __init__(self, heard: Sequence[Heard]) -> None:
+        self._heard = heard
+
+    def look(self) -> None:
+        """There are no others."""
+
+    def since(self, heard: int) -> int | None:
+        """Before which event the next ones are read."""
+        return self._heard[heard].seq if heard < len(self._heard) else None
+
+    def has_more(self, heard: int) -> bool:  # noqa: ARG002
+        """None beyond those that are written down."""
+        return False
+
+    def hear(self, seq: int, heard: int) -> tuple[list[Label], int]:
+        """The next ones."""
+        assert seq >= self._heard[heard].seq
+        return self._heard[heard].labels, heard + 1
+
+
+class Quarantined:
+    """Friends and purchases after some events, without what is set aside."""
+
+    def __init__(self, D: int, T: int, k: Fraction, heard: Sequence[Heard] = ()) -> None:
+        self.world, self.aside = World(), list[Bought]()
+        self._D, self._T, self._k, self._heard = D, T, k, list(heard)
+
+    def hear(self, seq: int) -> None:
+        """Release what labels name that are read before event `seq`."""
+        while self._heard and self._heard[0].seq <= seq:
+            for label in self._heard.pop(0).labels:
+                named = [one for one in self.aside if (one.line if label.seq is None else one.seq) in label[:2]]
+                if named and not label.anomaly:
+                    self.aside.remove(named[-1])
+                    self.world.purchases.append(named[-1])
+
+    def verdict(self, bought: Bought) -> str | None:
+        """The fields to add to a flagged purchase; None if it is not."""
+        self.hear(bought.seq)
+        members = self.world.hops(bought.user, self._D)
+        window = [p.amount for p in sorted(p for p in self.world.purchases if p.user in members)[-self._T :]]
+        verdict = verdict_of(window, bought.amount, self._k)
+        (self.world.purchases if verdict is None else self.aside).append(bought)
+        return verdict
+
+
+def judge_with_quarantine(
+    batch: bytes | None, stream: bytes, D: int, T: int, k: Fraction, heard: Sequence[Heard] = ()
+) -> bytes:
+    """What is flagged, in the output's bytes; `batch` has no header line."""
+    naive, seq, flagged = Quarantined(D, T, k, heard), 0, list[bytes]()
+    for content in (batch or b"", stream):
+        for line, text, event in events_of(content):
+            seq += 1
+            if event[0] != "purchase" or content is not stream:
+                naive.world.apply(event, seq, "", line)
+                continue
+            verdict = naive.verdict(Bought(event[1], seq, event[2], event[3], "", line))
+            if verdict is not None:
+                brace = text.rindex(b"}")
+                flagged.append(text[:brace] + verdict.encode() + text[brace:] + b"\n")
+    return b"".join(flagged)
