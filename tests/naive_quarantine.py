@@ -45,6 +45,8 @@ class Quarantined:
 
     def __init__(self, D: int, T: int, k: Fraction, heard: Sequence[Heard] = ()) -> None:
         self.world, self.aside = World(), list[Bought]()
+        self.window: list[Bought] = []
+        """That of the latest verdict, the oldest first."""
         self._D, self._T, self._k, self._heard = D, T, k, list(heard)
 
     def hear(self, seq: int) -> None:
@@ -60,8 +62,8 @@ class Quarantined:
         """The fields to add to a flagged purchase; None if it is not."""
         self.hear(bought.seq)
         members = self.world.hops(bought.user, self._D)
-        window = [p.amount for p in sorted(p for p in self.world.purchases if p.user in members)[-self._T :]]
-        verdict = verdict_of(window, bought.amount, self._k)
+        self.window = sorted(p for p in self.world.purchases if p.user in members)[-self._T :]
+        verdict = verdict_of([p.amount for p in self.window], bought.amount, self._k)
         (self.world.purchases if verdict is None else self.aside).append(bought)
         return verdict
 
@@ -70,15 +72,33 @@ def judge_with_quarantine(
     batch: bytes | None, stream: bytes, D: int, T: int, k: Fraction, heard: Sequence[Heard] = ()
 ) -> bytes:
     """What is flagged, in the output's bytes; `batch` has no header line."""
-    naive, seq, flagged = Quarantined(D, T, k, heard), 0, list[bytes]()
+    decisions = decide_with_quarantine(batch, stream, D, T, k, heard)
+    return b"".join(one.flagged for one in decisions if one.flagged is not None)
+
+
+class NaiveDecision(NamedTuple):
+    """A judged purchase, the lines of the stream log in its window, and the line to write if it is flagged."""
+
+    line: int
+    window: list[int]
+    flagged: bytes | None
+
+
+def decide_with_quarantine(
+    batch: bytes | None, stream: bytes, D: int, T: int, k: Fraction, heard: Sequence[Heard] = ()
+) -> list[NaiveDecision]:
+    """Every decision; `batch` has no header line."""
+    naive, seq, decisions = Quarantined(D, T, k, heard), 0, list[NaiveDecision]()
     for content in (batch or b"", stream):
         for line, text, event in events_of(content):
             seq += 1
             if event[0] != "purchase" or content is not stream:
                 naive.world.apply(event, seq, "", line)
                 continue
-            verdict = naive.verdict(Bought(event[1], seq, event[2], event[3], "", line))
+            verdict, flagged = naive.verdict(Bought(event[1], seq, event[2], event[3], "stream", line)), None
             if verdict is not None:
                 brace = text.rindex(b"}")
-                flagged.append(text[:brace] + verdict.encode() + text[brace:] + b"\n")
-    return b"".join(flagged)
+                flagged = text[:brace] + verdict.encode() + text[brace:] + b"\n"
+            window = [one.line for one in reversed(naive.window) if one.file == "stream"]
+            decisions.append(NaiveDecision(line, window, flagged))
+    return decisions
