@@ -192,8 +192,8 @@ class AuditBatch(msgspec.Struct, frozen=True):
 class AuditDecisions(msgspec.Struct, frozen=True):
     """Coordinator to audit: the decisions on the sampled purchases of one message, in order.
 
-    None on an event up to `through` will follow. With quarantine `releases` are the events before which labels were read,
-    each with the events of the purchases that they released.
+    None on an event up to `through` will follow. With quarantine `releases` are the events before which labels were
+    read, each with the events of the purchases that they released.
     """
 
     outcomes: list[AuditedDecision]

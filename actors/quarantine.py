@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from peerwatch.actors.audit import AuditActor, Auditing
 from peerwatch.actors.coordinator import NOTHING_JUDGED, Coordinator, JudgedQueries, Judges, PendingQueries
 from peerwatch.actors.mailbox import Receive, Send
-from peerwatch.actors.messages import AuditBatch, AuditDecisions, CoordinatorMessage, PurchaseBatch, PurchaseRelease, WindowQueries
+from peerwatch.actors.messages import (
+    AuditBatch,
+    AuditDecisions,
+    CoordinatorMessage,
+    PurchaseBatch,
+    PurchaseRelease,
+    WindowQueries,
+)
 from peerwatch.actors.snapshot import SnapshotRequest
 from peerwatch.judging.judge import BatchVerdicts, Case, joined
 from peerwatch.judging.quarantine import NO_PURCHASES, Purchases, Quarantine, until_hearing
@@ -29,7 +36,9 @@ class QuarantineCoordinator(Coordinator):
     the flagged ones. So do the ones that labels release, and the requests for snapshots.
     """
 
-    def __init__(self, judges: Judges, T: int, *others: Any, quarantine: Quarantine, through: int, **named: Any) -> None:
+    def __init__(
+        self, judges: Judges, T: int, *others: Any, quarantine: Quarantine, through: int, **named: Any
+    ) -> None:
         """`through` is the last event that the shards have applied; all the others are those of a coordinator."""
         super().__init__(judges, T, *others, **named)
         self._quarantine = quarantine
@@ -102,9 +111,7 @@ class QuarantineCoordinator(Coordinator):
         events, networks = queries.events[begin:end], queries.networks.part(begin, end)
         windows = await self._windows(networks, queries.users)
         own = await self._windows(alone(events.user), queries.users) if self._wants_context else None
-        case = Case(
-            windows, queries.seq[begin:end], events.line, events.amount, events.timestamp, networks.size, own
-        )
+        case = Case(windows, queries.seq[begin:end], events.line, events.amount, events.timestamp, networks.size, own)
         return await run_sync(self._turns.judged, case, events.user, networks, queries.users)
 
     async def _windows(self, networks: Networks, users: int) -> Windows:

@@ -1,7 +1,8 @@
 """What purchases, friendships and users do: answered in one go, beside leaving each of them out and looking again.
 
 `python benchmarks/left_out.py DIRECTORY [--cases 200] [--seed 1]` takes random flagged purchases, friendships and users
-of a pair of logs, compares the answers with the plain way in every field, and prints the seconds of the processor that both take.
+of a pair of logs, compares the answers with the plain way in every field, and prints the seconds of the processor that
+both take.
 """
 
 import argparse
@@ -33,14 +34,9 @@ from peerwatch.network.statistics import Statistics, decimal
 from peerwatch.runtime.decision_log import moment
 from peerwatch.settings.model import Layer
 from peerwatch.studies import radius as work
-from peerwatch.studies.poisoning import (
-    ChangedVerdict,
-    EnteredWindow,
-    PoisonLedger,
-    PoisonRecord,
-    ReachedUser,
-    poisoning,
-)  # fmt: skip
+from peerwatch.studies.poison_table import ChangedVerdict, EnteredWindow, PoisonLedger, PoisonRecord, ReachedUser
+from peerwatch.studies.poisoning import poisoning
+from peerwatch.studies.radius_table import ConcernedUser, RadiusRecord
 
 K = Fraction(3)
 LOGS = ("batch_log.json", "stream_log.json")
@@ -72,7 +68,7 @@ class Rerun(NamedTuple):
 
     def at(self, place: int) -> Statistics:
         """The statistics of one window."""
-        return Statistics.of(self.amount[self.offsets[place] : self.offsets[place + 1]].tolist())  # type: ignore[misc]
+        return Statistics.of(self.amount[self.offsets[place] : self.offsets[place + 1]].tolist())
 
 
 @contextmanager
@@ -156,7 +152,8 @@ def expected(logs: Logs, file: str, base: Rerun, seq: int) -> PoisonRecord:
     other = np.isin(owner, [*held.tolist(), own], invert=True)
     owner_again = np.repeat(np.arange(len(again.seq)), np.diff(again.offsets))
     same = np.isin(owner_again, places, invert=True)
-    assert np.array_equal(base.window[other], again.window[same]), "a window without it has changed"
+    if not np.array_equal(base.window[other], again.window[same]):
+        raise SystemExit(f"without purchase {seq} a window has changed that did not hold it")
     changed: dict[bool, list[ChangedVerdict]] = {False: [], True: []}
     entries: list[tuple[int, EnteredWindow, tuple[int | None, int | None]]] = []
     for now, then in zip(held.tolist(), places.tolist(), strict=True):
@@ -179,9 +176,10 @@ def expected(logs: Logs, file: str, base: Rerun, seq: int) -> PoisonRecord:
         moves = moved([entry[2] for entry in found])
         users.append(ReachedUser(logs.names[user], windows[0].seq, windows[-1].seq, moves, windows))
     row, times = seq - first, stream.timestamp[base.seq[held] - first]
+    flagged = base.at(own).exceeded_by(stream.amount.exact(row), K)
     return PoisonRecord(
         seq, file, int(stream.line[row]), logs.names[stream.user[row]], moment(int(stream.timestamp[row])) or "",
-        decimal(stream.amount.exact(row)), True, len(entries), entries[0][1].seq if entries else None,
+        decimal(stream.amount.exact(row)), flagged, len(entries), entries[0][1].seq if entries else None,
         entries[-1][1].seq if entries else None, float(np.ptp(times)) / 1e6 if len(times) else 0.0,
         moved([entry[2] for entry in entries]), users, changed[False], changed[True],
     )  # fmt: skip
@@ -242,7 +240,7 @@ class Plain:
         """The latest purchases of a network: timestamp, event, amount, buyer."""
         return list(islice((one for one in self.latest_first if members >> one[3] & 1), self.T))
 
-    def concerned(self, edges: list[tuple[int, int]], left_out: int | None) -> list[work.ConcernedUser]:
+    def concerned(self, edges: list[tuple[int, int]], left_out: int | None) -> list[ConcernedUser]:
         """Everybody whose network is smaller without some friendships."""
         for a, b in edges:
             self.friends[a].remove(b)
@@ -260,18 +258,20 @@ class Plain:
             one.verdict == one.verdict_without, not one.purchases_lost, work.order_of(one.user),
         ))  # fmt: skip
 
-    def _concerned(self, user: int, now: int, without: int) -> work.ConcernedUser:
+    def _concerned(self, user: int, now: int, without: int) -> ConcernedUser:
         windows = [self.window(now), self.window(without)]
         said = [Statistics.of([one[2] for one in window]) for window in windows]
+        limits = [amount_of(limit_of(each)) for each in said]
         seqs = [{one[1] for one in window} for window in windows]
-        latest = self.bought[user][-1] if self.bought[user] else None
-        verdicts = ["flagged" if latest and each.exceeded_by(latest[2], K) else "normal" for each in said]
+        latest, verdicts = None, list[str | None]([None, None])
+        if self.bought[user]:
+            latest = self.bought[user][-1]
+            verdicts = ["flagged" if each.exceeded_by(latest[2], K) else "normal" for each in said]
         lost = [self.names[place] for place in places_of(now & ~without)]
-        return work.ConcernedUser(
+        return ConcernedUser(
             self.names[user].decode(), now.bit_count(), sorted((one.decode() for one in lost), key=work.order_of),
-            sorted(seqs[0] - seqs[1]), sorted(seqs[1] - seqs[0]), *(amount_of(limit_of(each)) for each in said),
-            latest[1] if latest else None, decimal(latest[2]) if latest else None,
-            *(verdicts if latest else [None, None]),
+            sorted(seqs[0] - seqs[1]), sorted(seqs[1] - seqs[0]), limits[0], limits[1],
+            latest[1] if latest else None, decimal(latest[2]) if latest else None, verdicts[0], verdicts[1],
         )  # fmt: skip
 
 
@@ -309,12 +309,12 @@ def radius(logs: Logs, layers: list[Layer], count: int, rng: random.Random) -> N
     if wrong:
         raise SystemExit(f"bridges: {wrong}")
     print(
-        f"bridges: all {len(edges):,} friendships in {ranked[0]:.2f} s, the same as each of the {len(shares)}; reading the"
-        f" logs up to the moment took {begun[0]:.2f} s"
+        f"bridges: all {len(edges):,} friendships in {ranked[0]:.2f} s, the same as each of the {len(shares)};"
+        f" reading the logs up to the moment took {begun[0]:.2f} s"
     )
 
 
-def compare(record: work.RadiusRecord, wanted: list[work.ConcernedUser], what: str) -> None:
+def compare(record: RadiusRecord, wanted: list[ConcernedUser], what: str) -> None:
     """Compare an answer with the plain one.
 
     Raises:

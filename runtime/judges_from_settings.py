@@ -146,7 +146,7 @@ def champion_of(detector: DetectorSettings, origins: Mapping[str, str]) -> Judge
     if detector.quarantine and judge.stepwise:
         raise UsageError(
             f'{origins[QUARANTINE]}: "{QUARANTINE}" is for detectors that judge each window by itself, and'
-            f" {detector.name} learns or adapts here; leave one of the two out"
+            f" {detector.name} learns or adapts here; leave one out"
         )
     return judge
 

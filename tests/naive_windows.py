@@ -1,4 +1,4 @@
-"""Windows and what they flag by the plainest means, for what is compared with a run without a purchase or friendship."""
+"""Windows and what they flag by the plainest means, with and without a purchase."""
 
 from collections.abc import Sequence
 from fractions import Fraction

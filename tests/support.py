@@ -195,10 +195,12 @@ def judge_files(
             for sink in sinks:
                 await sink.open(stack)
                 await sink.start()
+            brute_force = BruteForce(D, T, k, quarantine=quarantine)
             pipeline = Pipeline(
-                State.fresh(D, T, shards, quarantine=quarantine), bench or Judges(LiveJudge(SigmaJudge(Sigma(k)))), decisions=SilentLog(),
+                State.fresh(D, T, shards, quarantine=quarantine),
+                bench or Judges(LiveJudge(SigmaJudge(Sigma(k)))), decisions=SilentLog(),
                 outlets=outlets(*sinks), strict=strict, batch_cap=batch_cap, walkers=walkers,
-                auditing=Auditing(BruteForce(D, T, k, quarantine=quarantine), audit, differ) if audit else None,
+                auditing=Auditing(brute_force, audit, differ) if audit else None,
             )  # fmt: skip
             totals = await pipeline.run(logs)
         assert asyncio.all_tasks() == {asyncio.current_task()}, "a task was left behind"

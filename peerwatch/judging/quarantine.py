@@ -28,17 +28,25 @@ class Purchases(NamedTuple):
     timestamp: Int64s
     amount: Amounts
 
-    def those(self, which: NDArray[Any]) -> "Purchases":
-        """Those that a mask or indices name."""
-        return Purchases(*(column[which] for column in self))
+    def those(self, which: NDArray[Any] | slice) -> "Purchases":
+        """Those that a mask, indices or a slice name."""
+        seq, line, user, timestamp, amount = self
+        return Purchases(seq[which], line[which], user[which], timestamp[which], amount[which])
 
     def then(self, more: "Purchases") -> "Purchases":
         """These, and `more` behind them."""
-        columns = (np.concatenate(pair) for pair in zip(self[:-1], more[:-1], strict=True))
-        return Purchases(*columns, Amounts.joined([self.amount, more.amount]))
+        seq, line, user, timestamp, amount = self
+        return Purchases(
+            np.concatenate([seq, more.seq]),
+            np.concatenate([line, more.line]),
+            np.concatenate([user, more.user]),
+            np.concatenate([timestamp, more.timestamp]),
+            Amounts.joined([amount, more.amount]),
+        )
 
 
-NO_PURCHASES: Final = Purchases(*(np.zeros(0, np.int64) for _ in range(4)), Amounts(np.zeros(0, np.int64)))
+NOTHING: Final = np.zeros(0, np.int64)
+NO_PURCHASES: Final = Purchases(NOTHING, NOTHING, NOTHING, NOTHING, Amounts(NOTHING))
 
 
 class LabelHistory(Protocol):
@@ -71,7 +79,7 @@ class Quarantine:
     def put(self, flagged: Purchases) -> None:
         """Add purchases that have been flagged; all others were flagged before them."""
         if len(flagged.seq):
-            self._held = self._held.then(flagged).those(np.s_[-self._most :])
+            self._held = self._held.then(flagged).those(slice(-self._most, None))
 
     def hear(self, labels: Sequence[Label], through: int) -> Purchases:
         """Apply labels; return the purchases that are released. `through` is the position up to which they were read.
@@ -104,8 +112,8 @@ class Quarantine:
         """The quarantine that a snapshot's arrays hold, None if that was taken without one."""
         if f"{PREFIX}heard" not in arrays:
             return None
-        *columns, amount = np.ascontiguousarray(arrays[f"{PREFIX}purchases"])
-        held = Purchases(*columns, Amounts.from_spelled(amount, arrays[f"{PREFIX}large"]))
+        seq, line, user, timestamp, amount = np.ascontiguousarray(arrays[f"{PREFIX}purchases"])
+        held = Purchases(seq, line, user, timestamp, Amounts.from_spelled(amount, arrays[f"{PREFIX}large"]))
         return cls(held, int(arrays[f"{PREFIX}heard"][0]))
 
 

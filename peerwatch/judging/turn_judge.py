@@ -44,15 +44,13 @@ class TurnJudge:
         while begin < q:
             self._runs += 1
             end = independent(
-                begin, networks.offsets, networks.members, buyers, case.own is not None, self._runs, self._bought
+                begin, networks.offsets, networks.members, buyers, int(case.own is not None), self._runs, self._bought
             )
             rest = case.part(begin, end)
             windows.append(self._completed(begin, end, case, case.windows, networks, older))
             if case.own is not None:
                 own.append(self._completed(begin, end, case, case.own, alone(buyers), older))
-            verdicts.append(
-                self._judge.verdicts(rest._replace(windows=windows[-1], own=own[-1] if own else None))
-            )
+            verdicts.append(self._judge.verdicts(rest._replace(windows=windows[-1], own=own[-1] if own else None)))
             counted = ~verdicts[-1].flagged
             admit(begin, end, counted.astype(np.int8), buyers, older, self._newest)
             begin = end
@@ -99,15 +97,15 @@ def split(case: Case, buyers: Int32s, flagged: Mask) -> tuple[Purchases, Purchas
 
 @kernel
 def independent(
-    begin: int, offsets: Int64s, members: Int32s, buyers: Int32s, own: bool, run: int, bought: Int64s
+    begin: int, offsets: Int64s, members: Int32s, buyers: Int32s, once: int, run: int, bought: Int64s
 ) -> int:
     """The end of the longest run from `begin` on whose windows do not depend on each other's verdicts.
 
-    With `own` nobody buys twice in a run either. `run` is above all numbers in `bought`.
+    If `once` is not 0 nobody buys twice in a run either. `run` is above all numbers in `bought`.
     """
     end = begin
     while end < len(buyers):
-        if own and bought[buyers[end]] == run:
+        if once and bought[buyers[end]] == run:
             return end
         for i in range(offsets[end], offsets[end + 1]):
             if bought[members[i]] == run:

@@ -85,7 +85,8 @@ def taken_from(state: State, k: Fraction) -> BruteForce:
         for buyer, when, number, paid in zip(*columns, strict=True):
             audit.buy(names[buyer], when, number, paid)
     if audit.quarantined is not None and state.quarantine is not None:
-        seq, _, user, timestamp, amount = (column.tolist() for column in state.quarantine.held)
-        for number, buyer, when, paid in zip(seq, user, timestamp, amount, strict=True):
+        kept_out = state.quarantine.held
+        columns = (column.tolist() for column in (kept_out.seq, kept_out.user, kept_out.timestamp, kept_out.amount))
+        for number, buyer, when, paid in zip(*columns, strict=True):
             audit.quarantined[number] = names[buyer], when, paid
     return audit

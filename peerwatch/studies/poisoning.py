@@ -10,9 +10,8 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
 
@@ -28,89 +27,12 @@ from peerwatch.network.order_in_time import sort_in_time
 from peerwatch.network.statistics import Statistics, decimal, shown_k
 from peerwatch.network.windows import Windows
 from peerwatch.progress import Progress
-from peerwatch.readable import aligned, readable, rows, short
 from peerwatch.replay.replay import Part, open_replay, parts
 from peerwatch.runtime.decision_log import moment
 from peerwatch.runtime.judges_from_settings import check_sigma
 from peerwatch.settings.model import QUARANTINE, Layer
+from peerwatch.studies.poison_table import ChangedVerdict, EnteredWindow, PoisonLedger, PoisonRecord, ReachedUser
 from peerwatch.studies.sweep import check_labels, read_labels
-
-SHOWN: Final = 20
-"""The most purchases in a table."""
-
-
-class EnteredWindow(msgspec.Struct, frozen=True):
-    """A window that held the purchase: that of judged event `seq`.
-
-    `limit` is the highest amount that it does not flag, `limit_without` the same without the purchase; null where it
-    flags nothing, because fewer than two purchases are in it.
-    """
-
-    seq: int
-    timestamp: str
-    limit: str | None
-    limit_without: str | None
-
-
-class ReachedUser(msgspec.Struct, frozen=True):
-    """A user whose windows held the purchase: the first and the last of them, and all, in order.
-
-    `moved` is the largest difference that it made to a limit, with its sign; null if no window flags anything.
-    """
-
-    user: str
-    first: int
-    last: int
-    moved: str | None
-    windows: list[EnteredWindow]
-
-
-class ChangedVerdict(msgspec.Struct, frozen=True):
-    """A later purchase whose verdict would be the other one without the purchase."""
-
-    seq: int
-    file: str
-    line: int
-    user: str
-    timestamp: str
-    amount: str
-    limit: str | None
-    limit_without: str | None
-
-
-class PoisonRecord(msgspec.Struct, frozen=True):
-    """What one purchase did: `windows` that held it, from event `first` to event `last`, which took `seconds`.
-
-    `moved` is the largest difference that it made to a limit. Without it the purchases `hidden` would be flagged, and
-    those in `caused` would not.
-    """
-
-    seq: int
-    file: str
-    line: int
-    user: str
-    timestamp: str
-    amount: str
-    flagged: bool
-    windows: int
-    first: int | None
-    last: int | None
-    seconds: float
-    moved: str | None
-    users: list[ReachedUser]
-    hidden: list[ChangedVerdict]
-    caused: list[ChangedVerdict]
-
-
-class PoisonLedger(msgspec.Struct, frozen=True):
-    """The flagged or labelled purchases of a run, those that hid the most first."""
-
-    D: int
-    T: int
-    k: str
-    judged: int
-    flagged: int
-    purchases: list[PoisonRecord]
 
 
 class Lines(NamedTuple):
@@ -171,8 +93,8 @@ async def poisoning(
         check_sigma(settings, "poison")
         if settings.detector.quarantine:
             raise UsageError(
-                f'{opened.origins[QUARANTINE]}: "{QUARANTINE}" is on: flagged purchases are in no window; leave it out to'
-                " see what they would do"
+                f'{opened.origins[QUARANTINE]}: "{QUARANTINE}" is on: flagged purchases are in no window; leave it out'
+                " to see what they would do"
             )
         lines = Lines(opened.logs[-1].name, named) if named is not None else None
         ledger = Poisoning(opened.D, opened.T, settings.detector.exact_k(), lines)
@@ -262,7 +184,7 @@ class Poisoning:
 
 
 def _without_oldest(windows: Windows, T: int) -> tuple[Windows, dict[int, int]]:
-    """The T latest of windows of T + 1 purchases in order of time, and the amount that is left over of each, by place."""
+    """The T latest of windows of T + 1 purchases in order of time, and the amount that is left over of full ones."""
     sizes = np.diff(windows.offsets)
     full = np.flatnonzero(sizes > T)
     oldest = windows.offsets[full]
@@ -338,57 +260,3 @@ def _most_moved(entries: Sequence[_Entry]) -> str | None:
 
 def _amount(limit: int | None) -> str | None:
     return decimal(limit) if limit is not None else None
-
-
-def as_text(ledger: PoisonLedger, most: int = SHOWN) -> str:
-    """Format the ledger as a table of the purchases that hid the most."""
-    hidden = {changed.seq for one in ledger.purchases for changed in one.hidden}
-    head = [
-        ("judged", f"{ledger.judged:,} purchases, {ledger.flagged:,} flagged (D={ledger.D}, T={ledger.T}, k={ledger.k})"),
-        ("hidden", f"{len(hidden):,} purchases would be flagged without one of {len(ledger.purchases):,}"),
-    ]  # fmt: skip
-    table = [("event", "line", "user", "amount", "windows", "users", "for", "moved", "hid")]
-    for one in ledger.purchases[:most]:
-        table.append((
-            f"{one.seq:,}", f"{one.line:,}", readable(one.user), one.amount, f"{one.windows:,}", f"{len(one.users):,}",
-            _duration(one.seconds), one.moved or "", f"{len(one.hidden):,}",
-        ))  # fmt: skip
-    left = len(ledger.purchases) - most
-    more = [f"and {left:,} more; --top N shows more of them, --json all"] if left > 0 else []
-    return "\n".join([rows(head), "", *aligned(table, right=(0, 1, 3, 4, 5, 6, 7, 8)), *more])
-
-
-def details_as_text(one: PoisonRecord, most: int = SHOWN) -> str:
-    """Format what one purchase did."""
-    head = [
-        ("purchase", f"event {one.seq:,}, {one.file}:{one.line}"),
-        ("", f"user {readable(one.user)} paid {one.amount} at {short(one.timestamp)}"),
-        ("windows", f"{one.windows:,}, of {len(one.users):,} users, for {_duration(one.seconds)}"),
-        ("moved", one.moved or "no limit"),
-        ("hid", f"{len(one.hidden):,} purchases that would be flagged without it"),
-    ]
-    lines = [rows(head)]
-    hidden = [("event", "line", "user", "amount", "limit", "without")]
-    hidden += [
-        (f"{each.seq:,}", f"{each.line:,}", readable(each.user), each.amount, each.limit or "", each.limit_without or "")
-        for each in one.hidden[:most]
-    ]
-    if one.hidden:
-        lines += ["", "It hid", *aligned(hidden, right=(0, 1, 3, 4, 5))]
-    users = [("user", "windows", "first", "last", "moved")]
-    ranked = sorted(one.users, key=lambda each: -len(each.windows))
-    users += [
-        (readable(each.user), f"{len(each.windows):,}", f"{each.first:,}", f"{each.last:,}", each.moved or "")
-        for each in ranked[:most]
-    ]
-    if one.users:
-        lines += ["", "It was in windows of", *aligned(users, right=(1, 2, 3, 4))]
-    return "\n".join(lines)
-
-
-def _duration(seconds: float) -> str:
-    """A time as people write it."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import Final, NamedTuple, TypeAlias
 
-import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
 
@@ -18,20 +17,21 @@ from peerwatch.amounts import Amounts
 from peerwatch.errors import UsageError
 from peerwatch.judging.judge import Mask
 from peerwatch.judging.sigma import Sigma, SigmaJudge
-from peerwatch.kernels import Int8s, Int32s, Int64s, kernel
+from peerwatch.kernels import Int8s, Int32s, Int64s
+from peerwatch.network.bridges import PLACES, hanging, mark_lost
 from peerwatch.network.events import Kind
-from peerwatch.network.friendships import DEGREE, START, STRETCH
 from peerwatch.network.history import PurchaseHistory
 from peerwatch.network.networks import PARTITION_ONLY, Networks
 from peerwatch.network.statistics import decimal, shown_k
 from peerwatch.network.windows import Windows, shortened
-from peerwatch.readable import aligned, listed, readable, rows
+from peerwatch.readable import readable
 from peerwatch.replay.event_selectors import BySeq, ByTime, id_of, time_of
 from peerwatch.replay.explain import Names
 from peerwatch.replay.replay import Opened, Part, Past, Target, open_replay, past
 from peerwatch.runtime.judges_from_settings import check_sigma
 from peerwatch.settings.model import Layer
 from peerwatch.storage.checkpoints import Facts
+from peerwatch.studies.radius_table import Bridge, BridgesRecord, ConcernedUser, RadiusRecord
 
 MOST_MEMBERS: Final = 1 << 22
 """The number of members, over several networks, after which a walk returns."""
@@ -45,69 +45,6 @@ Edge: TypeAlias = tuple[int, int]
 """A friendship of two dense users, the smaller number first."""
 LONGEST_SEQ: Final = 20
 """The most digits of a sequence number. Longer numbers are taken as timestamps."""
-SHOWN: Final = 20
-"""The most rows of a table."""
-
-
-class ConcernedUser(msgspec.Struct, frozen=True):
-    """A user whose network would be smaller: by the users `lost`, in the order of their ids.
-
-    The window of a purchase made now would be without the events `purchases_lost`, and with `purchases_gained` instead.
-    `limit` is the highest amount that the window does not flag; null where it flags nothing. `verdict` is the one that
-    the user's latest purchase, event `latest` for `amount`, would get if it were made again now; null without one.
-    """
-
-    user: str
-    network_size: int
-    lost: list[str]
-    purchases_lost: list[int]
-    purchases_gained: list[int]
-    limit: str | None
-    limit_without: str | None
-    latest: int | None
-    amount: str | None
-    verdict: str | None
-    verdict_without: str | None
-
-
-class RadiusRecord(msgspec.Struct, frozen=True):
-    """What a friendship (two users) or a user takes part in, after event `seq`.
-
-    `near` users were looked at, as it is within their reach; without it `networks` of these would be smaller, `windows`
-    different, and `verdicts` the other one. `users` are those with a smaller network, the most concerned first.
-    """
-
-    seq: int
-    D: int
-    T: int
-    k: str
-    friendship: tuple[str, str] | None
-    user: str | None
-    near: int
-    networks: int
-    windows: int
-    verdicts: int
-    users: list[ConcernedUser]
-
-
-class Bridge(msgspec.Struct, frozen=True):
-    """A friendship, and how many networks, windows and verdicts would be others without it."""
-
-    friendship: tuple[str, str]
-    networks: int
-    windows: int
-    verdicts: int
-
-
-class BridgesRecord(msgspec.Struct, frozen=True):
-    """The friendships without which the most verdicts would be others, after event `seq`. All have `friendships`."""
-
-    seq: int
-    D: int
-    T: int
-    k: str
-    friendships: int
-    bridges: list[Bridge]
 
 
 class AtEnd:
@@ -125,7 +62,11 @@ class AtEnd:
 
 
 async def radius_of(
-    layers: Sequence[Layer], *, friendship: tuple[str, str] | None = None, user: str | None = None, at: str | None = None
+    layers: Sequence[Layer],
+    *,
+    friendship: tuple[str, str] | None = None,
+    user: str | None = None,
+    at: str | None = None,
 ) -> RadiusRecord:
     """Find what a friendship or a user takes part in, after event number `at` or at that time; at the end without it.
 
@@ -226,7 +167,7 @@ class Surroundings:
         self._latest = _Latest.of(then.history)
         self._judge = SigmaJudge(Sigma(self._k))
         self._stamps = 0
-        self._seen: Int64s = np.zeros(4 * max(self._graph.users, 1), np.int64)
+        self._seen: Int64s = np.zeros(PLACES * self._graph.users, np.int64)
 
     def of_friendship(self, a: int, b: int) -> RadiusRecord:
         """What the friendship of two dense users takes part in."""
@@ -300,9 +241,10 @@ class Surroundings:
         room = len(buyers) * self._D
         owner, ends = np.empty(room, np.int64), np.empty((2, room), np.int32)
         scratch = np.empty(self._graph.users + 1, np.int32)
+        graph = self._graph
         found = hanging(
-            users, sizes, buyers, self._D, self._stamps, self._graph.stretch, self._graph.pool, self._seen, scratch, owner,
-            ends[0], ends[1],
+            users, sizes, buyers, self._D, self._stamps, graph.stretch, graph.pool, self._seen, scratch, owner, ends[0],
+            ends[1],
         )  # fmt: skip
         self._stamps += len(users)
         return owner[:found], ends[0][:found], ends[1][:found]
@@ -325,10 +267,11 @@ class Surroundings:
             if len(now.networks[place]) != len(without.networks[place])
         ]
         users.sort(key=lambda one: (one.verdict == one.verdict_without, not one.purchases_lost, order_of(one.user)))
+        windows = sum(1 for one in users if one.purchases_lost)
+        verdicts = sum(1 for one in users if one.verdict != one.verdict_without)
         return RadiusRecord(
-            self._then.seq - 1, self._D, self._T, shown_k(self._k), friendship, user, len(near), len(users),
-            sum(1 for one in users if one.purchases_lost), sum(1 for one in users if one.verdict != one.verdict_without),
-            users,
+            self._then.seq - 1, self._D, self._T, shown_k(self._k), friendship, user, len(near), len(users), windows,
+            verdicts, users,
         )  # fmt: skip
 
     def _concerned(self, user: int, place: int, now: _Standing, without: _Standing) -> ConcernedUser:
@@ -407,61 +350,6 @@ class Surroundings:
         return np.array(sorted(reached), np.int32)
 
 
-@kernel
-def hanging(
-    users: Int32s, sizes: Int64s, buyers: Int32s, D: int, stamp: int, stretch: Int32s, pool: Int32s, seen: Int64s,
-    reached: Int32s, owner: Int64s, near: Int32s, far: Int32s,
-) -> int:  # fmt: skip
-    """Write the friendships that are the only way from one hop to the next on a shortest path to a buyer.
-
-    `buyers[sizes[q]:sizes[q + 1]]` are those of the q-th user. For each user `seen` has four places: when it was reached
-    last, through whom, whether it was through another one as well, and when its way was written last. All stamps in it
-    are at most `stamp`. Returns how many friendships there are, by their user's place.
-    """
-    found = 0
-    for q in range(len(users)):
-        now = stamp + q + 1
-        reached[0] = users[q]
-        seen[4 * users[q]] = now
-        seen[4 * users[q] + 3] = now
-        low, high = 0, 1
-        for _ in range(D):
-            end = high
-            for place in range(low, high):
-                one = reached[place]
-                first = stretch[STRETCH * one + START]
-                for i in range(first, first + stretch[STRETCH * one + DEGREE]):
-                    at = 4 * pool[i]
-                    if seen[at] != now:
-                        seen[at], seen[at + 1], seen[at + 2] = now, one, -high
-                        reached[end] = pool[i]
-                        end += 1
-                    elif seen[at + 2] == -high and seen[at + 1] != one:
-                        seen[at + 2] = 1
-            low, high = high, end
-        for i in range(sizes[q], sizes[q + 1]):
-            one = buyers[i]
-            while seen[4 * one + 3] != now:
-                seen[4 * one + 3] = now
-                if seen[4 * one + 2] < 1:
-                    owner[found], near[found], far[found] = q, seen[4 * one + 1], one
-                    found += 1
-                one = seen[4 * one + 1]
-    return found
-
-
-@kernel
-def mark_lost(
-    offsets: Int64s, members: Int32s, owner: Int64s, sizes: Int64s, buyers: Int32s, stamp: int, seen: Int64s, lost: Int8s
-) -> None:  # fmt: skip
-    """Mark the networks that lack one of the buyers in their owner's window; stamps as for `hanging`."""
-    for q in range(len(owner)):
-        for i in range(offsets[q], offsets[q + 1]):
-            seen[4 * members[i]] = stamp + q
-        for i in range(sizes[owner[q]], sizes[owner[q] + 1]):
-            lost[q] |= seen[4 * buyers[i]] != stamp + q
-
-
 def order_of(user: str) -> tuple[int, bytes]:
     """The sort key of a user's id: numeric ids sort as numbers."""
     name = user.encode()
@@ -470,41 +358,3 @@ def order_of(user: str) -> tuple[int, bytes]:
 
 def _shown(limit: int | None) -> str | None:
     return decimal(limit) if limit is not None else None
-
-
-def as_text(record: RadiusRecord, most: int = SHOWN) -> str:
-    """Format what a friendship or a user takes part in."""
-    what = f"user {readable(record.user or '')}"
-    if record.friendship is not None:
-        what = "the friendship of " + " and ".join(map(readable, record.friendship))
-    head = [
-        ("without", f"{what}, as of event {record.seq:,} (D={record.D}, T={record.T}, k={record.k})"),
-        ("networks", f"{record.networks:,} would be smaller, of {record.near:,} within reach"),
-        ("windows", f"{record.windows:,} would be others"),
-        ("verdicts", f"{record.verdicts:,} would be others, if everybody's latest purchase were made again"),
-    ]
-    table = [("user", "network", "lost", "window lost", "gained", "limit", "without", "verdict", "without")]
-    for one in record.users[:most]:
-        table.append((
-            readable(one.user), f"{one.network_size:,}", f"{len(one.lost):,}", f"{len(one.purchases_lost):,}",
-            f"{len(one.purchases_gained):,}", one.limit or "", one.limit_without or "", one.verdict or "",
-            one.verdict_without or "",
-        ))  # fmt: skip
-    left = len(record.users) - most
-    more = [f"and {left:,} more; --top N shows more of them, --json all"] if left > 0 else []
-    return "\n".join([rows(head), *(["", *aligned(table, right=(1, 2, 3, 4, 5, 6))] if record.users else []), *more])
-
-
-def bridges_as_text(record: BridgesRecord) -> str:
-    """Format the friendships that matter most."""
-    head = [
-        ("as of", f"event {record.seq:,} (D={record.D}, T={record.T}, k={record.k})"),
-        ("friends", f"{record.friendships:,} friendships; without one of these the most verdicts would be others"),
-    ]
-    table = [("friendship", "verdicts", "windows", "networks")]
-    table += [
-        (" - ".join(map(readable, one.friendship)), f"{one.verdicts:,}", f"{one.windows:,}", f"{one.networks:,}")
-        for one in record.bridges
-    ]
-    lines = aligned(table, right=(1, 2, 3)) if record.bridges else ["no friendship changes a window"]
-    return "\n".join([rows(head), "", *lines])

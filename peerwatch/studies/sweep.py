@@ -264,9 +264,7 @@ class Lane:
 class QuarantineLane:
     """Judges with one D and many T and k, each with a state of its own: what is kept out depends on all three."""
 
-    def __init__(
-        self, state: State, D: int, T: Sequence[int], k: Sequence[float], labels: LabelHistory | None
-    ) -> None:
+    def __init__(self, state: State, D: int, T: Sequence[int], k: Sequence[float], labels: LabelHistory | None) -> None:
         """Begin with `state`, which is copied."""
         self._engines: list[QuarantineEngine] = []
         for most in T:

@@ -1,6 +1,7 @@
 """Quarantine: a flagged purchase is in no window until it is labelled normal, as the naive reference says."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from peerwatch.judging.sigma import Sigma, SigmaJudge
 from peerwatch.judging.state import State, StateFacts
 
 LABELS = st.builds(
-    lambda number, by_line, anomaly: Label(*((None, number) if by_line else (number, None)), anomaly),
+    lambda number, by_line, anomaly: Label(None if by_line else number, number if by_line else None, anomaly),
     st.integers(1, 90),
     st.booleans(),
     st.booleans(),
@@ -63,8 +64,17 @@ def test_a_run_writes_what_the_reference_says(
             patch.setattr(engine, limit, bound)
         judges = Judges(LiveJudge(SigmaJudge(Sigma(k)), labels=Scheduled(heard)))
         found = judge_files(
-            batch, stream, D, T, shards=shards, walkers=walkers, batch_cap=cap, bench=judges, quarantine=True,
-            audit=audit, k=k,
+            batch,
+            stream,
+            D,
+            T,
+            shards=shards,
+            walkers=walkers,
+            batch_cap=cap,
+            bench=judges,
+            quarantine=True,
+            audit=audit,
+            k=k,
         )
     assert found.flagged == judge_with_quarantine(batch, stream, D, T, k, heard)
 
@@ -89,7 +99,7 @@ def test_the_synchronous_core_decides_the_same(
     engine.apply(state, events := state.decoder.decode(batch, 1).events, 1)
     seq, found = 1 + len(events), list[int]()
     bounds = sorted({0, *(min(cut, len(lines)) for cut in cuts), len(lines)})
-    for begin, end in zip(bounds, bounds[1:], strict=False):
+    for begin, end in pairwise(bounds):
         events = state.decoder.decode(b"\n".join(lines[begin:end]) + b"\n", 1 + begin).events
         for judged in QuarantineEngine(state, SigmaJudge(Sigma(k)), T, Scheduled(heard)).decide(events, seq):
             found += judged.events.line[judged.verdicts.flagged].tolist()

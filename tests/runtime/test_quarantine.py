@@ -20,7 +20,8 @@ from peerwatch.judging.labels import Label
 from peerwatch.runtime import supervisor
 
 USERS = 8
-BATCH = b"".join(befriend(a, b) for a in range(USERS) for b in range(max(0, a - 3), a)) + purchase(1, "50") + purchase(2, "60")
+FRIENDS = b"".join(befriend(a, b) for a in range(USERS) for b in range(max(0, a - 3), a))
+BATCH = FRIENDS + purchase(1, "50") + purchase(2, "60")
 D, T, K = 1, 30, Fraction(2)
 CONFIG = "detector: {k: 2, quarantine: true}\n"
 
@@ -119,15 +120,16 @@ def test_explanations_have_the_windows_of_the_run() -> None:
         assert [each["line"] for each in record["window"] if each["file"] == "stream"] == one.window
         assert record["verdict"] == ("normal" if one.flagged is None else "flagged")
     events = sum(1 for content in (BATCH, stream()) for _ in events_of(content))
-    command = ("state", "--config", "c.yaml", "batch", "stream", "--state", "state", "--user", "1", "--at", str(events))
-    state = json.loads(peerwatch(*command, "--json").stdout)
+    moment = ("--user", "1", "--at", str(events), "--json")
+    state = json.loads(peerwatch("state", "--config", "c.yaml", "batch", "stream", "--state", "state", *moment).stdout)
     released = {label.line for one in heard() for label in one.labels if not label.anomaly}
     assert not flagged.difference(released).intersection(one["line"] for one in state["purchases"])
 
 
 def test_a_sweep_keeps_out_what_each_setting_flags() -> None:
     """Each file is that of the reference with this setting."""
-    peerwatch("sweep", "--config", "c.yaml", "batch", "stream", "--D", "1,2", "--T", "4,30", "--k", "1.5,2", "-o", "swept")
+    grid = ("--D", "1,2", "--T", "4,30", "--k", "1.5,2")
+    peerwatch("sweep", "--config", "c.yaml", "batch", "stream", *grid, "--output", "swept")
     for path in Path("swept").iterdir():
         d, t, k = (part[1:] for part in path.stem.removeprefix("flagged-").split("-"))
         assert path.read_bytes() == judge_with_quarantine(BATCH, stream(), int(d), int(t), Fraction(k)), path
@@ -174,7 +176,10 @@ def test_kills_change_no_byte() -> None:
     ("detector", "sentence"),
     [
         ("{name: lof, quarantine: true}", 'c.yaml:1: "detector.quarantine" is for detectors that judge each window'),
-        ("{name: mad, adapt: {flag_rate: 0.1}, quarantine: true}", "mad learns or adapts here; leave one of the two out"),
+        (
+            "{name: mad, adapt: {flag_rate: 0.1}, quarantine: true}",
+            "mad learns or adapts here; leave one out",
+        ),
     ],
 )
 def test_a_detector_that_changes_is_refused(detector: str, sentence: str) -> None:

@@ -136,10 +136,10 @@ def test_tables_name_what_hid_the_most(directory: Path) -> None:
     (directory / "stream").write_bytes(purchase(1, "11") + purchase(3, "11") + (directory / "stream").read_bytes())
     result = peerwatch("poison", "batch", "stream")
     assert result.exit_code == 0, result.output
-    assert "1 purchases would be flagged without one of 1" in result.stdout
-    assert result.stdout.splitlines()[-1].split() == ["12", "4", "2", "900.00", "2", "2", "2.0", "h", "+1242.057326", "1"]
+    assert "1 purchase, each by one of 1 alone" in result.stdout
+    assert " ".join(result.stdout.splitlines()[-1].split()) == "12 4 2 900.00 2 2 2.0 h +1242.057326 1"
     details = peerwatch("poison", "batch", "stream", "--line", "4").stdout
-    assert "hid        1 purchases that would be flagged without it" in details
+    assert "hid        1 purchase, flagged without it" in details
     for table in ("It hid", "It was in windows of"):
         assert table in details
     assert peerwatch("poison", "batch", "stream", "--line", "4", "--json").stdout.startswith('{"seq":12,')
@@ -160,5 +160,3 @@ def test_what_cannot_be_answered_is_told(directory: Path, options: list[str], se
     (directory / "other.yaml").write_text("detector: {name: mad}\n")
     result = peerwatch("poison", "batch", "stream", *options)
     assert (result.exit_code, sentence in result.stderr) == (2, True), result.stderr
-
-

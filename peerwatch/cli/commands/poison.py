@@ -43,7 +43,8 @@ def poison(
 
     from peerwatch import kernels  # noqa: PLC0415
     from peerwatch.cli.console import Console  # noqa: PLC0415
-    from peerwatch.studies.poisoning import as_text, details_as_text, poisoning  # noqa: PLC0415
+    from peerwatch.studies.poison_table import as_text, details_as_text  # noqa: PLC0415
+    from peerwatch.studies.poisoning import poisoning  # noqa: PLC0415
 
     console = Console(quiet=False, bar=True)
     kernels.load(console.compiling, console.uncached)

@@ -47,7 +47,8 @@ def radius(
 
     from peerwatch import kernels  # noqa: PLC0415
     from peerwatch.cli.console import Console  # noqa: PLC0415
-    from peerwatch.studies.radius import as_text, bridges_as_text, bridges_of, radius_of  # noqa: PLC0415
+    from peerwatch.studies.radius import bridges_of, radius_of  # noqa: PLC0415
+    from peerwatch.studies.radius_table import as_text, bridges_as_text  # noqa: PLC0415
 
     console = Console(quiet=False, bar=False)
     kernels.load(console.compiling, console.uncached)

@@ -12,7 +12,7 @@ from peerwatch.service.answers import JSON, answered
 from peerwatch.service.problems import Problem
 from peerwatch.service.routes.decisions import Seq
 from peerwatch.service.service import Service
-from peerwatch.studies.radius import RadiusRecord
+from peerwatch.studies.radius_table import RadiusRecord
 
 router: Final = APIRouter(tags=["explain"])
 
