@@ -280,14 +280,14 @@ def radius(logs: Logs, layers: list[Layer], count: int, rng: random.Random) -> N
     plain, begun = Plain(logs), list[float]()
     with timed(begun):
         opened, then = anyio.run(partial(work.moment_of, layers, None))
-        surroundings = work.Surroundings(opened, then)
+        state = work.RadiusState(opened, then)
     edges = [(a, b) for a, friends in enumerate(plain.friends) for b in sorted(friends) if a < b]
     own: list[float] = []
     theirs: list[float] = []
     shares: dict[tuple[int, int], tuple[int, int]] = {}
     for a, b in rng.sample(edges, min(count, len(edges))):
         with timed(own):
-            record = surroundings.of_friendship(a, b)
+            record = state.of_friendship(a, b)
         with timed(theirs):
             wanted = plain.concerned([(a, b)], None)
         shares[a, b] = record.windows, record.verdicts
@@ -297,14 +297,14 @@ def radius(logs: Logs, layers: list[Layer], count: int, rng: random.Random) -> N
     with_friends = [user for user, friends in enumerate(plain.friends) if friends]
     for user in rng.sample(with_friends, min(count, len(with_friends))):
         with timed(own):
-            record = surroundings.of_user(user)
+            record = state.of_user(user)
         with timed(theirs):
             wanted = plain.concerned([(user, friend) for friend in sorted(plain.friends[user])], user)
         compare(record, wanted, f"user {user}")
     print(f"radius: {len(own)} users in {sum(own):.2f} s, by brute force in {sum(theirs):.1f} s: the same")
     ranked: list[float] = []
     with timed(ranked):
-        windows, verdicts = surroundings.changes()
+        windows, verdicts = state.changes()
     wrong = [edge for edge, counts in shares.items() if (windows[edge], verdicts[edge]) != counts]
     if wrong:
         raise SystemExit(f"bridges: {wrong}")

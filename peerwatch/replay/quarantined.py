@@ -36,7 +36,7 @@ def depends_on_rules(settings: Settings, known: Identity) -> bool:
     return (settings.detector.quarantine or QUARANTINE in kept) and own != kept
 
 
-class Replayed:
+class ReplayedState:
     """Applies events to a state that keeps the judged purchases of a run; with quarantine they are judged again."""
 
     def __init__(

@@ -23,7 +23,7 @@ from peerwatch.network.decoder import Decoder, Events, Rejected
 from peerwatch.network.events import Kind
 from peerwatch.network.history import PurchaseHistory
 from peerwatch.readable import shown
-from peerwatch.replay.quarantined import Replayed, depends_on_rules, history_of
+from peerwatch.replay.quarantined import ReplayedState, depends_on_rules, history_of
 from peerwatch.runtime.preflight import NOT_SET, AnyLog, open_logs, required, take_header
 from peerwatch.settings.model import NOTHING_SET, Layer, Settings, resolve
 from peerwatch.storage.checkpoints import Checkpoint, CheckpointEnvelope, Facts, envelopes, files_in, read_checkpoint
@@ -325,10 +325,10 @@ async def past(opened: Opened, target: Target, named: Sequence[bytes] = ()) -> P
     return Past(state, events + 1, lines, None, 0, unseen, size)
 
 
-def _replayed(opened: Opened, state: State) -> Replayed:
+def _replayed(opened: Opened, state: State) -> ReplayedState:
     settings = opened.settings
     history = history_of(settings, opened.D, opened.T, opened.newest) if settings.detector.quarantine else None
-    return Replayed(state, settings, opened.origins, opened.T, history)
+    return ReplayedState(state, settings, opened.origins, opened.T, history)
 
 
 def _named(events: Events) -> list[int]:

@@ -35,8 +35,8 @@ from peerwatch.studies.poison_table import ChangedVerdict, EnteredWindow, Poison
 from peerwatch.studies.sweep import check_labels, read_labels
 
 
-class Lines(NamedTuple):
-    """Lines of a file, by number."""
+class NamedLines(NamedTuple):
+    """NamedLines of a file, by number."""
 
     file: str
     numbers: Collection[int]
@@ -96,7 +96,7 @@ async def poisoning(
                 f'{opened.origins[QUARANTINE]}: "{QUARANTINE}" is on: flagged purchases are in no window; leave it out'
                 " to see what they would do"
             )
-        lines = Lines(opened.logs[-1].name, named) if named is not None else None
+        lines = NamedLines(opened.logs[-1].name, named) if named is not None else None
         ledger = Poisoning(opened.D, opened.T, settings.detector.exact_k(), lines)
         sizes, read = [log.size for log in opened.logs], 0
         if progress is not None:
@@ -115,7 +115,7 @@ async def poisoning(
 class Poisoning:
     """One pass over the logs."""
 
-    def __init__(self, D: int, T: int, k: Fraction, lines: Lines | None = None) -> None:
+    def __init__(self, D: int, T: int, k: Fraction, lines: NamedLines | None = None) -> None:
         """The ledger is about the purchases in `lines`; None for those that are flagged."""
         self.state = State.fresh(D, T + 1, 1)
         self._D, self._T, self._k = D, T, k

@@ -75,7 +75,7 @@ async def radius_of(
     """
     names = friendship if friendship is not None else (user or "",)
     opened, then = await moment_of(layers, at, [id_of(name) for name in names])
-    found = Surroundings(opened, then)
+    found = RadiusState(opened, then)
     dense = then.state.decoder.named.tolist()
     unknown = [name for name, one in zip(names, dense, strict=True) if one in then.unseen]
     if unknown:
@@ -96,7 +96,7 @@ async def bridges_of(layers: Sequence[Layer], *, most: int, at: str | None = Non
         UsageError: `at` is neither, or the detector is not sigma.
     """
     opened, then = await moment_of(layers, at)
-    return await run_sync(Surroundings(opened, then).bridges, most)
+    return await run_sync(RadiusState(opened, then).bridges, most)
 
 
 async def moment_of(layers: Sequence[Layer], at: str | None, named: Sequence[bytes] = ()) -> tuple[Opened, Past]:
@@ -157,7 +157,7 @@ class _Standing(NamedTuple):
     flagged: list[bool]
 
 
-class Surroundings:
+class RadiusState:
     """The state at a moment, and what it would be without some friendships."""
 
     def __init__(self, opened: Opened, then: Past) -> None:

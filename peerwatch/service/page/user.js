@@ -227,7 +227,7 @@ export class UserView {
             : "Nobody is within reach.",
         ),
         picture,
-        compares ? radius(state, picture) : [],
+        ...(compares ? radius(state, picture) : []),
       ),
       card(`Friends: ${count(state.friends.length)}`, {}, this.#changes(state), friendList(state, open)),
       card(
