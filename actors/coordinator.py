@@ -309,8 +309,9 @@ class Coordinator:
 
     def _case(self, queries: WindowQueries, windows: list[Windows], own: list[Windows]) -> Case:
         events = queries.events
+        line = events.line if not queries.in_batch_log else np.zeros(len(events), np.int64)
         return Case(
-            merged(windows, self._T), queries.seq, events.line, events.amount, events.timestamp,
+            merged(windows, self._T), queries.seq, line, events.amount, events.timestamp,
             queries.networks.size, merged(own, self._T) if own else None,
         )  # fmt: skip
 
@@ -409,6 +410,7 @@ def _flagged(queries: WindowQueries, decision: Reasons) -> Flagged:
         decision.scoring,
         decision.severity,
         queries.names,
+        queries.in_batch_log,
     )
 
 

@@ -28,7 +28,7 @@ class Batch(msgspec.Struct, frozen=True):
 
     The events' `start` and `end` are offsets in `content`, which comes from the log `file`. The purchases are judged if
     `judged`. All dense users are below `users`. `rejected` holds the batch's rejected lines. `new` means that the
-    events cannot have existed before this run began.
+    events cannot have existed before this run began; `in_batch_log` that they are not of the stream log.
     """
 
     events: Events
@@ -40,6 +40,7 @@ class Batch(msgspec.Struct, frozen=True):
     rejected: list[RejectedLine]
     new: bool = False
     names: FieldNames = CANONICAL
+    in_batch_log: bool = False
 
 
 class PurchaseBatch(msgspec.Struct, frozen=True):
@@ -72,7 +73,8 @@ class WindowQueries(msgspec.Struct, frozen=True):
     """Graph to coordinator: purchases to judge, and their buyers' networks as of each purchase.
 
     Every batch yields at least one message, even if it is empty; `through` of its last one is the batch's last event.
-    `next` means that the following message comes from the next graph actor. `new` and `users` are those of the batch.
+    `next` means that the following message comes from the next graph actor. `new`, `in_batch_log` and `users` are those
+    of the batch.
     """
 
     seq: Int64s
@@ -85,6 +87,7 @@ class WindowQueries(msgspec.Struct, frozen=True):
     next: bool
     new: bool = False
     names: FieldNames = CANONICAL
+    in_batch_log: bool = False
     users: int = 0
 
 
@@ -143,6 +146,7 @@ class Flagged(msgspec.Struct, frozen=True):
     scoring: Scoring | None = None
     severity: Level | None = None
     names: FieldNames = CANONICAL
+    in_batch_log: bool = False
 
 
 class Results(msgspec.Struct, frozen=True):

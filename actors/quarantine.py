@@ -84,7 +84,8 @@ class QuarantineCoordinator(Coordinator):
             next_hearing = self._judges.champion.hears_next(self._quarantine)
             end = begin + until_hearing(queries.seq[begin:], next_hearing)
             case, judged = await self._judged_part(queries, begin, end)
-            counted, flagged = split(case, queries.events.user[begin:end], judged.flagged)
+            buyers = queries.events.user[begin:end]
+            counted, flagged = split(case, buyers, judged.flagged, in_batch_log=queries.in_batch_log)
             self._quarantine.put(flagged)
             await self._count(counted, int(queries.seq[end - 1]), queries.users)
             cases.append(case)

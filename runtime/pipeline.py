@@ -77,6 +77,7 @@ class Pipeline:
         decisions: DecisionLog,
         outlets: Sequence[Outlet[Sink]],
         walkers: int = 1,
+        judge_batch: bool = False,
         strict: bool = False,
         batch_cap: int = BATCH_CAP,
         checkpointer: Checkpointer | None = None,
@@ -88,7 +89,7 @@ class Pipeline:
         rejects: RejectTally | None = None,
         heard: Callable[[Sequence[Record]], None] | None = None,
     ) -> None:
-        """`warn`, `complain` and `rejects` are the dispatcher's, `heard` is the output's."""
+        """`judge_batch`, `warn`, `complain` and `rejects` are the dispatcher's, `heard` is the output's."""
         coordinator_of: Callable[..., Coordinator] = Coordinator
         audit_of: Callable[..., AuditActor] = AuditActor
         if state.quarantine is not None:
@@ -140,6 +141,7 @@ class Pipeline:
             batch_cap,
             audited.sender if audited is not None else None,
             strict=strict,
+            judge_batch=judge_batch,
             done=state.progress,
             due_snapshot=checkpointer.due if checkpointer is not None else lambda *_: None,
             recovery=recovery,
@@ -177,9 +179,10 @@ class Pipeline:
             link,
             every_decision=every_decision,
         )
+        directed, costs = state.graph.directed, state.graph.costs.tolist()
         in_snapshots: dict[str, GraphActor | Coordinator | OutputActor | PurchaseShard] = {
             box.sender.name: GraphActor(
-                state.graph if number == 0 else FriendGraph(state.D, state.T, costs=state.graph.costs.tolist()),
+                state.graph if number == 0 else FriendGraph(state.D, state.T, directed=directed, costs=costs),
                 box.receiver,
                 answer.sender,
                 most,

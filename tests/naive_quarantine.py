@@ -43,8 +43,8 @@ class Scheduled:
 class Quarantined:
     """Friends and purchases after some events, without what is set aside."""
 
-    def __init__(self, D: int, T: int, k: Fraction, heard: Sequence[Heard] = ()) -> None:
-        self.world, self.aside = World(), list[Bought]()
+    def __init__(self, D: int, T: int, k: Fraction, heard: Sequence[Heard] = (), *, directed: bool = False) -> None:
+        self.world, self.aside = World(directed=directed), list[Bought]()
         self.window: list[Bought] = []
         """That of the latest verdict, the oldest first."""
         self._D, self._T, self._k, self._heard = D, T, k, list(heard)
@@ -53,7 +53,11 @@ class Quarantined:
         """Release what labels name that are read before event `seq`."""
         while self._heard and self._heard[0].seq <= seq:
             for label in self._heard.pop(0).labels:
-                named = [one for one in self.aside if (one.line if label.seq is None else one.seq) in label[:2]]
+                named = [
+                    one
+                    for one in self.aside
+                    if one.seq == label.seq or (one.file == "stream" and one.line == label.line)
+                ]
                 if named and not label.anomaly:
                     self.aside.remove(named[-1])
                     self.world.purchases.append(named[-1])
@@ -69,10 +73,10 @@ class Quarantined:
 
 
 def judge_with_quarantine(
-    batch: bytes | None, stream: bytes, D: int, T: int, k: Fraction, heard: Sequence[Heard] = ()
+    batch: bytes | None, stream: bytes, D: int, T: int, k: Fraction, heard: Sequence[Heard] = (), **options: bool
 ) -> bytes:
     """What is flagged, in the output's bytes; `batch` has no header line."""
-    decisions = decide_with_quarantine(batch, stream, D, T, k, heard)
+    decisions = decide_with_quarantine(batch, stream, D, T, k, heard, **options)
     return b"".join(one.flagged for one in decisions if one.flagged is not None)
 
 
@@ -85,18 +89,20 @@ class NaiveDecision(NamedTuple):
 
 
 def decide_with_quarantine(
-    batch: bytes | None, stream: bytes, D: int, T: int, k: Fraction, heard: Sequence[Heard] = ()
-) -> list[NaiveDecision]:
+    batch: bytes | None, stream: bytes, D: int, T: int, k: Fraction, heard: Sequence[Heard] = (), *,
+    directed: bool = False, judge_batch: bool = False,
+) -> list[NaiveDecision]:  # fmt: skip
     """Every decision; `batch` has no header line."""
-    naive, seq, decisions = Quarantined(D, T, k, heard), 0, list[NaiveDecision]()
-    for content in (batch or b"", stream):
+    naive, seq, decisions = Quarantined(D, T, k, heard, directed=directed), 0, list[NaiveDecision]()
+    for file, content in (("batch", batch or b""), ("stream", stream)):
         for line, text, event in events_of(content):
             seq += 1
-            if event[0] != "purchase" or content is not stream:
-                naive.world.apply(event, seq, "", line)
+            if event[0] != "purchase" or (file == "batch" and not judge_batch):
+                naive.world.apply(event, seq, file, line)
                 continue
-            verdict, flagged = naive.verdict(Bought(event[1], seq, event[2], event[3], "stream", line)), None
+            verdict, flagged = naive.verdict(Bought(event[1], seq, event[2], event[3], file, line)), None
             if verdict is not None:
+                verdict += ', "log": "batch"' if file == "batch" else ""
                 brace = text.rindex(b"}")
                 flagged = text[:brace] + verdict.encode() + text[brace:] + b"\n"
             window = [one.line for one in reversed(naive.window) if one.file == "stream"]

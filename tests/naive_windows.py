@@ -22,10 +22,10 @@ def window_of(world: World, user: str, D: int, T: int) -> list[Bought]:
 
 
 def judge_all(
-    batch: bytes, stream: bytes, D: int, T: int, k: Fraction, *, without: int | None = None
+    batch: bytes, stream: bytes, D: int, T: int, k: Fraction, *, without: int | None = None, directed: bool = False
 ) -> dict[int, Judged]:
     """Every decision, by event; one purchase may be left out of all windows."""
-    world, seq, found = World(), 0, dict[int, Judged]()
+    world, seq, found = World(directed=directed), 0, dict[int, Judged]()
     for file, content in (("batch", batch), ("stream", stream)):
         for line, _, event in events_of(content):
             seq += 1

@@ -18,7 +18,7 @@ from peerwatch.runtime.room import SHORT, check_room, shortage
 
 COMMANDS: Final = (
     "bisect", "config", "copy", "datasets", "demo", "detect", "evaluate", "explain", "feedback", "generate", "poison",
-    "radius", "rejects", "run", "serve", "sessions", "state", "status", "sweep", "verify",
+    "radius", "rejects", "run", "serve", "sessions", "state", "status", "sweep", "tune", "verify",
 )  # fmt: skip
 EXIT_STOPPED: Final = 1
 EXIT_USAGE: Final = 2

@@ -77,8 +77,8 @@ class BruteForce:
     order.
     """
 
-    def __init__(self, D: int, T: int, k: Fraction, *, quarantine: bool = False) -> None:
-        self.D, self.T, self.k = D, T, k
+    def __init__(self, D: int, T: int, k: Fraction, *, directed: bool = False, quarantine: bool = False) -> None:
+        self.D, self.T, self.k, self.directed = D, T, k, directed
         self.quarantined: dict[int, tuple[bytes, int, int]] | None = {} if quarantine else None
         """With quarantine: buyer, timestamp and amount of each flagged purchase that is in no window, by its event."""
         self.friends: dict[bytes, set[bytes]] = defaultdict(set)
@@ -122,14 +122,16 @@ class BruteForce:
                 self.buy(user, timestamp, seq, amount)
 
     def befriend(self, a: bytes, b: bytes) -> None:
-        """Add a friendship."""
+        """Add a friendship: `b` becomes a friend of `a`, and `a` one of `b` unless friendships are directed."""
         self.friends[a].add(b)
-        self.friends[b].add(a)
+        if not self.directed:
+            self.friends[b].add(a)
 
     def unfriend(self, a: bytes, b: bytes) -> None:
         """Remove a friendship, if there is one."""
         self.friends[a].discard(b)
-        self.friends[b].discard(a)
+        if not self.directed:
+            self.friends[b].discard(a)
 
     def buy(self, user: bytes, timestamp: int, seq: int, amount: int) -> None:
         """Insert a purchase in time order, and keep the user's T latest: no window can hold more."""

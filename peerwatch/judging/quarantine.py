@@ -20,7 +20,7 @@ PREFIX: Final = "quarantine."
 
 
 class Purchases(NamedTuple):
-    """Purchases by ascending sequence number; `line` is that in the log. Columns of shape [n]."""
+    """Purchases by ascending sequence number. Columns of shape [n]; `line` is 0 in the batch log."""
 
     seq: Int64s
     line: Int64s

@@ -29,9 +29,11 @@ class QuarantineEngine:
         self._context = judge.wants_context
         self._turns = TurnJudge(judge, T)
         self._most = windows_at_once(state.T)
+        self._in_batch_log = False
 
-    def decide(self, events: Events, seq: int) -> Iterator[JudgedBatch]:
+    def decide(self, events: Events, seq: int, *, in_batch_log: bool = False) -> Iterator[JudgedBatch]:
         """Apply judged events, the first of them numbered `seq`, and yield the purchases with their verdicts."""
+        self._in_batch_log = in_batch_log
         state, users = self._state, len(self._state.decoder.interner)
         state.graph.reserve(users)
         state.histories[0].reserve(users)
@@ -65,7 +67,7 @@ class QuarantineEngine:
         own = history.windows(before, alone(purchases.user)) if self._context else None
         case = Case(windows, seq, purchases.line, purchases.amount, purchases.timestamp, networks.size, own)
         case, verdicts = self._turns.judged(case, purchases.user, networks, users)
-        counted, flagged = split(case, purchases.user, verdicts.flagged)
+        counted, flagged = split(case, purchases.user, verdicts.flagged, in_batch_log=self._in_batch_log)
         self._quarantine.put(flagged)
         self._append(counted, int(seq[-1]))
         return JudgedBatch(purchases, case, verdicts)

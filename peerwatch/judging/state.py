@@ -72,10 +72,17 @@ class State:
 
     @classmethod
     def fresh(
-        cls, D: int, T: int, shards: int, named: list[bytes] | None = None, *, quarantine: bool = False
+        cls,
+        D: int,
+        T: int,
+        shards: int,
+        named: list[bytes] | None = None,
+        *,
+        directed: bool = False,
+        quarantine: bool = False,
     ) -> "State":
         """Create the state before the first event; with `quarantine` flagged purchases are kept out of windows."""
-        graph = FriendGraph(D, T, costs=PARTITION_ONLY if quarantine else COSTS)
+        graph = FriendGraph(D, T, costs=PARTITION_ONLY if quarantine else COSTS, directed=directed)
         histories, kept_out = [PurchaseHistory(T) for _ in range(shards)], Quarantine() if quarantine else None
         return cls(D, T, Decoder(named or []), graph, histories, quarantine=kept_out)
 
@@ -99,7 +106,17 @@ class State:
         return arrays
 
     @classmethod
-    def restored(cls, D: int, T: int, shards: int, named: list[bytes], arrays: Arrays, facts: StateFacts) -> "State":
+    def restored(
+        cls,
+        D: int,
+        T: int,
+        shards: int,
+        named: list[bytes],
+        arrays: Arrays,
+        facts: StateFacts,
+        *,
+        directed: bool = False,
+    ) -> "State":
         """Restore the state from a snapshot, with any number of shards."""
         parts = [columns_from(arrays, number) for number in range(facts.shards)]
         quarantine = Quarantine.restored(arrays)
@@ -107,7 +124,8 @@ class State:
         large = max(-int(amount.held.min(initial=0)) for amount in amounts)
         decoder = Decoder(named, Interner.from_columns(arrays["arena"], arrays["ends"]), large, facts.unseen)
         costs = PARTITION_ONLY if quarantine is not None else COSTS
-        graph = FriendGraph.from_columns(D, T, arrays["degree"], arrays["friends"], costs=costs)
+        columns = arrays["degree"], arrays["friends"]
+        graph = FriendGraph.from_columns(D, T, *columns, costs=costs, directed=directed)
         parts = parts if len(parts) == shards else _dealt(parts, len(decoder.interner), shards)
         histories = [PurchaseHistory.from_columns(T, part, facts.progress.events) for part in parts]
         user = np.concatenate([np.repeat(np.arange(len(part.held), dtype=np.int32), part.held) for part in parts])

@@ -89,9 +89,13 @@ def in_a_row(parts: Sequence[Windows]) -> Windows:
     return Windows(offsets, seq, timestamp, Amounts.joined([part.amount for part in parts]))
 
 
-def split(case: Case, buyers: Int32s, flagged: Mask) -> tuple[Purchases, Purchases]:
-    """The judged purchases that count from now on, and those that are kept out."""
-    purchases = Purchases(case.seq, case.line, buyers.astype(np.int64), case.timestamp, case.amount)
+def split(case: Case, buyers: Int32s, flagged: Mask, *, in_batch_log: bool) -> tuple[Purchases, Purchases]:
+    """The judged purchases that count from now on, and those that are kept out.
+
+    Labels name lines of the stream log: the lines of purchases in the batch log are 0.
+    """
+    line = np.zeros_like(case.line) if in_batch_log else case.line
+    purchases = Purchases(case.seq, line, buyers.astype(np.int64), case.timestamp, case.amount)
     return purchases.those(~flagged), purchases.those(flagged)
 
 

@@ -1,7 +1,7 @@
 """The friendships on which the purchases in users' windows depend."""
 
 from peerwatch.kernels import Int8s, Int32s, Int64s, kernel
-from peerwatch.network.friendships import DEGREE, START, STRETCH
+from peerwatch.network.friendships import DEGREE, STRETCH, start_of
 
 PLACES = 4
 """Places in `seen` for each user."""
@@ -29,7 +29,7 @@ def hanging(
             end = high
             for place in range(low, high):
                 one = reached[place]
-                first = stretch[STRETCH * one + START]
+                first = start_of(one, stretch)
                 for i in range(first, first + stretch[STRETCH * one + DEGREE]):
                     at = PLACES * pool[i]
                     if seen[at] != now:

@@ -27,8 +27,8 @@ async def audit_from(
     begin with a copy of it, and `warn` is called.
     """
     if facts is None:
-        return BruteForce(state.D, state.T, k, quarantine=state.quarantine is not None)
-    audit = BruteForce(state.D, state.T, k)
+        return BruteForce(state.D, state.T, k, directed=state.graph.directed, quarantine=state.quarantine is not None)
+    audit = BruteForce(state.D, state.T, k, directed=state.graph.directed)
     try:
         if state.quarantine is not None:
             why = "with quarantine it would have to decide again on every purchase before it"
@@ -71,7 +71,7 @@ async def _follow(audit: BruteForce, layers: Sequence[Layer], facts: Facts) -> b
 
 def taken_from(state: State, k: Fraction) -> BruteForce:
     """Build the audit state from `state`, trusting it."""
-    audit = BruteForce(state.D, state.T, k, quarantine=state.quarantine is not None)
+    audit = BruteForce(state.D, state.T, k, directed=state.graph.directed, quarantine=state.quarantine is not None)
     names = ids_of(*state.decoder.interner.columns(), 0)
     degree, friends = state.graph.columns()
     begin = 0

@@ -97,7 +97,7 @@ class ByTime:
 
 
 class ByUserAndTime:
-    """Collects the stream purchases of one user at one time, as sequence numbers and lines."""
+    """Collects the purchases of one user at one time, as sequence numbers and lines."""
 
     def __init__(self, user: str, time: int) -> None:
         self._user = user
@@ -106,8 +106,6 @@ class ByUserAndTime:
 
     def look(self, part: Part, user: int) -> None:
         """Collect the purchases of the dense `user` in a part."""
-        if not part.judged:
-            return
         events = part.events
         for place in np.flatnonzero((events.user == user) & (events.kind == Kind.PURCHASE)).tolist():
             distance = abs(int(events.timestamp[place]) - self._time)
@@ -128,7 +126,7 @@ class ByUserAndTime:
                 f"user {readable(self._user)} bought {len(exact)} times at {when}; name one: {_listed(exact)}"
             )
         if not self._found:
-            raise UsageError(f"user {readable(self._user)} has no purchase in the stream log")
+            raise UsageError(f"user {readable(self._user)} has no purchase that was judged")
         nearest = sorted(sorted(self._found)[:NEAREST], key=lambda found: found[1])
         raise UsageError(f"user {readable(self._user)} bought nothing at {when}; the nearest are {_listed(nearest)}")
 

@@ -109,7 +109,7 @@ class _Follower:
     async def _explain(self, flagged: FlaggedEvent, part: Part, place: int) -> None:
         then = Past(self.state, flagged.seq, self._lines, part, place, frozenset(), 0)
         try:
-            check_judged(then)
+            check_judged(self._opened, then)
         except UsageError as error:
             raise RunError(f"the place in the logs is lost: {error}") from None
         record = await explained_from(self._opened, then, self._again, self._earlier)

@@ -57,12 +57,19 @@ async def judged_again(opened: Opened, then: Past) -> JudgedAgain:
     """
     record = await run_sync(record_of, opened)
     live = await run_sync(live_judge_of, opened, record, then.seq)
-    checkpoint, walkers = opened.checkpoint if record is not None else None, opened.settings.walkers
+    checkpoint, settings = opened.checkpoint if record is not None else None, opened.settings
     found = OneDecision(then.seq)
     async with AsyncExitStack() as stack:
         logs = await reopened(opened, checkpoint, stack)
         state = await run_sync(_begun, opened, checkpoint, live)
-        pipeline = Pipeline(state, Judges(live), decisions=found, outlets=(), walkers=walkers)
+        pipeline = Pipeline(
+            state,
+            Judges(live),
+            decisions=found,
+            outlets=(),
+            walkers=settings.walkers,
+            judge_batch=settings.judge_batch,
+        )
         await pipeline.run(first_bytes(logs, then.size - state.progress.bytes))
     if found.decision is None or found.decision.scoring is None:
         raise UsageError(f"event {then.seq:,} is not in the logs any more; they changed while they were being read")
@@ -131,11 +138,11 @@ def live_judge_of(opened: Opened, record: RunHistory | None, seq: int | None = N
 
 def _begun(opened: Opened, checkpoint: Checkpoint | None, live: LiveJudge) -> State:
     """Return the state and restore the judge, as of the checkpoint or of the beginning."""
-    D, T, shards = opened.D, opened.T, opened.settings.shards
+    D, T, shards, directed = opened.D, opened.T, opened.settings.shards, opened.settings.directed
     if checkpoint is None:
-        return State.fresh(D, T, shards, quarantine=opened.settings.detector.quarantine)
+        return State.fresh(D, T, shards, directed=directed, quarantine=opened.settings.detector.quarantine)
     live.restore(section(checkpoint.arrays, CHAMPION))
-    return State.restored(D, T, shards, [], checkpoint.arrays, checkpoint.envelope.facts)
+    return State.restored(D, T, shards, [], checkpoint.arrays, checkpoint.envelope.facts, directed=directed)
 
 
 def _check_known(opened: Opened) -> None:

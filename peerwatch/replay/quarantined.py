@@ -23,16 +23,19 @@ def history_of(settings: Settings, D: int, T: int, newest: CheckpointEnvelope | 
     directory = settings.state.directory
     if directory is None or newest is None:
         return None
-    own, identity = rules_of(settings, "detector."), newest.identity
-    if (D, T) != (identity.D, identity.T) or not own.items() <= identity.rules.items():
+    identity = newest.identity
+    own = (D, T, settings.friendships, settings.judge_batch)
+    theirs = (identity.D, identity.T, identity.friendships, identity.rules.get("judge_batch", False))
+    if own != theirs or not rules_of(settings, "detector.").items() <= identity.rules.items():
         return None
     return read_record(Path(directory))
 
 
 def depends_on_rules(settings: Settings, known: Identity) -> bool:
     """Whether the states of a run are of no use for these settings: a quarantine holds what other rules flag."""
-    own = rules_of(settings, "detector.")
+    own = rules_of(settings, "detector.") | {"judge_batch": settings.judge_batch}
     kept = {key: value for key, value in known.rules.items() if key.startswith("detector.")}
+    kept["judge_batch"] = known.rules.get("judge_batch", False)
     return (settings.detector.quarantine or QUARANTINE in kept) and own != kept
 
 
@@ -43,18 +46,18 @@ class ReplayedState:
         self, state: State, settings: Settings, origins: Mapping[str, str], T: int, history: RunHistory | None
     ) -> None:
         """Windows of T purchases; the state may keep more. `history` has the labels that released purchases."""
-        self._state = state
+        self._state, self._judge_batch = state, settings.judge_batch
         self._engine: QuarantineEngine | None = None
         if settings.detector.quarantine:
             labels = history.labels() if history is not None else None
             self._engine = QuarantineEngine(state, champion_of(settings.detector, origins), T, labels)
 
-    def apply(self, events: Events, seq: int, *, judged: bool) -> None:
-        """Apply events, the first of them numbered `seq`, of the log that is judged or of the other one."""
-        if self._engine is None or not judged:
+    def apply(self, events: Events, seq: int, *, in_batch_log: bool) -> None:
+        """Apply events of one of the logs, the first of them numbered `seq`."""
+        if self._engine is None or (in_batch_log and not self._judge_batch):
             apply(self._state, events, seq)
             return
-        for _ in self._engine.decide(events, seq):
+        for _ in self._engine.decide(events, seq, in_batch_log=in_batch_log):
             pass
 
     def stop(self, seq: int) -> None:

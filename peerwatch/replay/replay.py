@@ -190,8 +190,9 @@ async def open_replay(
     """Open the logs of these settings, to read them from the newest checkpoint that `suits`, or from the beginning.
 
     A state directory is only read, because its run may be going on. `fallback` applies to settings that are set neither
-    in the layers, nor in the state, nor in the header line. If D or T differ from the state's, its checkpoints are not
-    used. A log that is followed ends when it has brought nothing new for `idle_exit` seconds, with None it never ends.
+    in the layers, nor in the state, nor in the header line. If D, T or the kind of friendships differ from the state's,
+    its checkpoints are not used. A log that is followed ends when it has brought nothing new for `idle_exit` seconds,
+    with None it never ends.
 
     Raises:
         UsageError: a setting is missing or a file cannot be read. Reading the logs raises it too if a part is missing.
@@ -208,11 +209,12 @@ async def open_replay(
         beginning = await run_sync(look_at, Path(settings.input.stream), settings.input.rotated)
     if envelope is not None:
         beginning, known = Beginning(seen=envelope.facts.seen, again=True), envelope.identity
-        built = Layer({"D": known.D, "T": known.T} | known.rules, {})
-        others = settings.D not in {None, known.D} or settings.T not in {None, known.T}
-        if others or depends_on_rules(resolve(*layers, built)[0], known):
+        built = Layer({"D": known.D, "T": known.T, "friendships": known.friendships} | known.rules, {})
+        settings, _ = resolve(*layers, built)
+        others = (settings.D, settings.T, settings.friendships) != (known.D, known.T, known.friendships)
+        if others or depends_on_rules(settings, known):
             checkpoint = None
-    logs = await open_logs(resolve(*layers, built)[0], checkpoint, beginning, _refuse, stack)
+    logs = await open_logs(settings, checkpoint, beginning, _refuse, stack)
     begun = checkpoint is not None and checkpoint.envelope.facts.position is not None
     header = take_header(logs, resolve(*layers, built, fallback)[0], begun=begun)
     settings, origins = resolve(*layers, built, header, fallback)
@@ -311,7 +313,7 @@ async def past(opened: Opened, target: Target, named: Sequence[bytes] = ()) -> P
             lines.add(part)
             size += len(part.block.content)
             gone = part.events if place is None else part.events[:place]
-            await run_sync(partial(replayed.apply, gone, part.seq, judged=part.judged))
+            await run_sync(partial(replayed.apply, gone, part.seq, in_batch_log=not part.judged))
             if place is not None:
                 await run_sync(replayed.stop, part.seq + place)
                 unseen -= frozenset(_named(gone))
@@ -338,11 +340,13 @@ def _named(events: Events) -> list[int]:
 
 def begun_state(opened: Opened, named: Sequence[bytes] = ()) -> tuple[State, int]:
     """Return the state that reading begins with, and the number of events before it. It keeps T + 1 purchases."""
-    D, T, checkpoint = opened.D, opened.T + 1, opened.checkpoint
+    D, T, checkpoint, directed = opened.D, opened.T + 1, opened.checkpoint, opened.settings.directed
     if checkpoint is None:
-        return State.fresh(D, T, 1, list(named), quarantine=opened.settings.detector.quarantine), 0
+        quarantine = opened.settings.detector.quarantine
+        return State.fresh(D, T, 1, list(named), directed=directed, quarantine=quarantine), 0
     facts = checkpoint.envelope.facts
-    return State.restored(D, T, 1, list(named), checkpoint.arrays, facts), facts.progress.events
+    state = State.restored(D, T, 1, list(named), checkpoint.arrays, facts, directed=directed)
+    return state, facts.progress.events
 
 
 async def places_of(

@@ -8,7 +8,6 @@ and nothing else would change: so one pass over the logs, with windows of T + 1 
 from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +26,7 @@ from peerwatch.network.order_in_time import sort_in_time
 from peerwatch.network.statistics import Statistics, decimal, shown_k
 from peerwatch.network.windows import Windows
 from peerwatch.progress import Progress
-from peerwatch.replay.replay import Part, open_replay, parts
+from peerwatch.replay.replay import Opened, Part, open_replay, parts
 from peerwatch.runtime.decision_log import moment
 from peerwatch.runtime.judges_from_settings import check_sigma
 from peerwatch.settings.model import QUARANTINE, Layer
@@ -97,7 +96,7 @@ async def poisoning(
                 " to see what they would do"
             )
         lines = NamedLines(opened.logs[-1].name, named) if named is not None else None
-        ledger = Poisoning(opened.D, opened.T, settings.detector.exact_k(), lines)
+        ledger = Poisoning(opened, lines)
         sizes, read = [log.size for log in opened.logs], 0
         if progress is not None:
             stack.enter_context(progress.progress(None if None in sizes else sum(size or 0 for size in sizes)))
@@ -115,11 +114,13 @@ async def poisoning(
 class Poisoning:
     """One pass over the logs."""
 
-    def __init__(self, D: int, T: int, k: Fraction, lines: NamedLines | None = None) -> None:
+    def __init__(self, opened: Opened, lines: NamedLines | None = None) -> None:
         """The ledger is about the purchases in `lines`; None for those that are flagged."""
-        self.state = State.fresh(D, T + 1, 1)
-        self._D, self._T, self._k = D, T, k
-        self._judge = SigmaJudge(Sigma(k))
+        settings = opened.settings
+        self.state = State.fresh(opened.D, opened.T + 1, 1, directed=settings.directed)
+        self._D, self._T, self._k = opened.D, opened.T, settings.detector.exact_k()
+        self._judges_batch = settings.judge_batch
+        self._judge = SigmaJudge(Sigma(self._k))
         self._lines = lines
         self.found: set[int] = set()
         """The lines among them that are judged purchases."""
@@ -129,7 +130,7 @@ class Poisoning:
 
     def add(self, part: Part) -> None:
         """Apply the next events; judge them if they are in the judged log."""
-        if not part.judged:
+        if not part.judged and not self._judges_batch:
             apply(self.state, part.events, part.seq)
             return
         for purchases, case in cases(self.state, part.events, part.seq):

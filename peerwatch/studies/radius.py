@@ -20,6 +20,7 @@ from peerwatch.judging.sigma import Sigma, SigmaJudge
 from peerwatch.kernels import Int8s, Int32s, Int64s
 from peerwatch.network.bridges import PLACES, hanging, mark_lost
 from peerwatch.network.events import Kind
+from peerwatch.network.friendships import DEGREE, STRETCH, start_of
 from peerwatch.network.history import PurchaseHistory
 from peerwatch.network.networks import PARTITION_ONLY, Networks
 from peerwatch.network.statistics import decimal, shown_k
@@ -42,7 +43,7 @@ USERS_AT_ONCE: Final = 1 << 10
 NOW: Final = 2**62
 """A time behind all others."""
 Edge: TypeAlias = tuple[int, int]
-"""A friendship of two dense users, the smaller number first."""
+"""A friendship of two dense users: the smaller number first, or the one whose friend the other is if it is directed."""
 LONGEST_SEQ: Final = 20
 """The most digits of a sequence number. Longer numbers are taken as timestamps."""
 
@@ -171,22 +172,24 @@ class RadiusState:
 
     def of_friendship(self, a: int, b: int) -> RadiusRecord:
         """What the friendship of two dense users takes part in."""
-        near = self._within([a, b], self._D - 1)
+        near = self._near([a] if self._graph.directed else [a, b], self._D - 1)
         return self._record(near, [(a, b)], friendship=(self._name[a], self._name[b]))
 
     def of_user(self, user: int) -> RadiusRecord:
         """What a dense user takes part in, besides the own network."""
-        near = self._within([user], self._D)
+        near = self._near([user], self._D)
         edges = [(user, friend) for friend in self._graph.friends(user).tolist()]
+        if self._graph.directed:
+            edges += [(other, user) for other in self._befriended_by(user)]
         return self._record(near[near != user], edges, user=self._name[user])
 
     def bridges(self, most: int) -> BridgesRecord:
         """The `most` friendships without which the most verdicts would be others, then the most windows."""
         windows, verdicts = self.changes()
         key, found = self._then.key, []
-        ranked = sorted(windows, key=lambda edge: (-verdicts[edge], -windows[edge], sorted(map(key, edge))))
+        ranked = sorted(windows, key=lambda edge: (-verdicts[edge], -windows[edge], self._ends(edge)))
         for edge in ranked[:most]:
-            a, b = sorted(edge, key=key)
+            a, b = edge if self._graph.directed else sorted(edge, key=key)
             record = self.of_friendship(a, b)
             found.append(Bridge((self._name[a], self._name[b]), record.networks, record.windows, record.verdicts))
         friendships = self._graph.friendships
@@ -232,7 +235,7 @@ class RadiusState:
             flags = self._flags(users[owner[pairs]], self._windows(networks))
             for place in np.flatnonzero(lost).tolist():
                 one, other = int(near[done - len(lost) + place]), int(far[done - len(lost) + place])
-                edge = (one, other) if one < other else (other, one)
+                edge = (one, other) if self._graph.directed or one < other else (other, one)
                 windows[edge] += 1
                 verdicts[edge] += bool(flags[place] != was_flagged[done - len(lost) + place])
 
@@ -340,14 +343,24 @@ class RadiusState:
             if len(networks.plan):
                 yield networks
 
-    def _within(self, users: Sequence[int], hops: int) -> Int32s:
-        """Everyone within some hops of one of the users, themselves among them, in ascending order."""
+    def _ends(self, edge: Edge) -> list[tuple[int, bytes]]:
+        """What friendships are sorted by."""
+        ends = [self._then.key(user) for user in edge]
+        return ends if self._graph.directed else sorted(ends)
+
+    def _near(self, users: Sequence[int], hops: int) -> Int32s:
+        """Everyone who comes to one of the users within some hops, themselves among them, in ascending order."""
         reached = {*users}
         frontier = reached
         for _ in range(hops):
-            frontier = {friend for one in frontier for friend in self._graph.friends(one).tolist()} - reached
+            frontier = {other for one in frontier for other in self._befriended_by(one)} - reached
             reached |= frontier
         return np.array(sorted(reached), np.int32)
+
+    def _befriended_by(self, user: int) -> list[int]:
+        """Who has a user as a friend."""
+        begin, incoming = start_of(user, self._graph.incoming), self._graph.incoming
+        return self._graph.pool[begin : begin + incoming[STRETCH * user + DEGREE]].tolist()
 
 
 def order_of(user: str) -> tuple[int, bytes]:

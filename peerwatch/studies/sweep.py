@@ -40,6 +40,7 @@ from peerwatch.replay.replay import Opened, Part, open_replay, parts
 from peerwatch.runtime.judges_from_settings import check_sigma
 from peerwatch.runtime.pipeline import task_group
 from peerwatch.settings.model import Count, DetectorSettings, Layer
+from peerwatch.studies.block_counts import BlockCounts
 from peerwatch.studies.sweep_table import Setting, SettingGrid, SweepRecord, compared
 
 
@@ -65,6 +66,7 @@ async def sweep(
     labels: Path | None = None,
     output: Path | None = None,
     force: bool = False,
+    blocks: BlockCounts | None = None,
 ) -> SweepRecord | Signals:
     """Like `swept`, but shows progress. A signal ends the sweep with nothing written, and is returned.
 
@@ -74,7 +76,9 @@ async def sweep(
     record: list[SweepRecord] = []
 
     async def work() -> None:
-        record.append(await swept(layers, wanted, labels=labels, output=output, force=force, progress=console))
+        record.append(
+            await swept(layers, wanted, labels=labels, output=output, force=force, blocks=blocks, progress=console)
+        )
 
     with anyio.open_signal_receiver(SIGINT, SIGTERM) as signals:
         interrupted_by = await _until_signal(work, signals)
@@ -88,11 +92,13 @@ async def swept(
     labels: Path | None = None,
     output: Path | None = None,
     force: bool = False,
+    blocks: BlockCounts | None = None,
     progress: Progress | None = None,
 ) -> SweepRecord:
     """Judge the stream log with every wanted setting. A parameter that is not varied keeps its configured value.
 
-    With `output` the flagged purchases of each setting are written to that directory.
+    With `output` the flagged purchases of each setting are written to that directory. With `blocks` they are counted
+    there, and a parameter that is not varied by `wanted` is varied as it says.
 
     Raises:
         UsageError: something is missing or cannot be used, there is no purchase, or a label names no purchase.
@@ -100,18 +106,26 @@ async def swept(
         SinkError: an output could not be written.
     """
     named = await run_sync(read_labels, labels) if labels is not None else {}
-    fallback = Layer({key: values[0] for key, values in (("D", wanted.D), ("T", wanted.T)) if values}, {})
+    more = blocks.usual if blocks is not None else SettingGrid((), (), ())
+    first = {"D": [*wanted.D, *more.D], "T": [*wanted.T, *more.T]}
+    fallback = Layer({key: values[0] for key, values in first.items() if values}, {})
     async with AsyncExitStack() as stack:
         opened = await open_replay(layers, lambda _: False, stack, fallback=fallback)
         check_sigma(opened.settings, "sweep")
         own = Setting(opened.D, opened.T, opened.settings.detector.k)
-        grid = SettingGrid(wanted.D or [own.D], wanted.T or [own.T], wanted.k or [own.k])
+        grid = SettingGrid(
+            wanted.D or sorted({own.D, *more.D}),
+            wanted.T or sorted({own.T, *more.T}),
+            wanted.k or sorted({own.k, *more.k}),
+        )
+        if blocks is not None:
+            blocks.begin(grid, own)
         settings, stream = grid.settings(), opened.logs[-1].name
         files = FlaggedFiles(output, settings) if output is not None else None
         if files is not None:
             stack.push_async_callback(_shielded, files.discard)
             await run_sync(partial(files.begin, force=force))
-        going = Sweep(opened, grid, named, files)
+        going = Sweep(opened, grid, named, files, blocks)
         if progress is None:
             await going.run(lambda *_: None)
         else:
@@ -151,10 +165,15 @@ class Sweep:
     """One pass over the logs. They are decoded once, and one history of the largest T serves every D."""
 
     def __init__(
-        self, opened: Opened, grid: SettingGrid, labels: Collection[int], files: "FlaggedFiles | None"
+        self,
+        opened: Opened,
+        grid: SettingGrid,
+        labels: Collection[int],
+        files: "FlaggedFiles | None",
+        blocks: BlockCounts | None,
     ) -> None:
-        self._opened, self._grid, self._files = opened, grid, files
-        self._state = State.fresh(grid.D[0], grid.T[-1], 1)
+        self._opened, self._grid, self._files, self._blocks = opened, grid, files, blocks
+        self._state = State.fresh(grid.D[0], grid.T[-1], 1, directed=opened.settings.directed)
         self._lanes: list[Lane] | list[QuarantineLane] = []
         self._limiter = anyio.CapacityLimiter(opened.settings.walkers)
         self._labels: Int64s = np.array(sorted(labels), np.int64)
@@ -170,7 +189,7 @@ class Sweep:
         read = 0
         async with aclosing(parts(self._opened.logs, self._state.decoder, 0, self._opened.bookmarks)) as found:
             async for part in found:
-                if part.judged:
+                if part.judged or self._opened.settings.judge_batch:
                     await self._judge(part)
                 else:
                     await run_sync(apply, self._state, part.events, part.seq)
@@ -189,11 +208,11 @@ class Sweep:
             verdicts: list[list[GridVerdicts]] = [[] for _ in self._lanes]
             async with task_group() as tasks:
                 for lane in reversed(range(len(self._lanes))):  # the largest networks first: they take longest
-                    tasks.start_soon(self._ask, lane, events, seq, verdicts)
+                    tasks.start_soon(self._ask, lane, part, events, seq, verdicts)
             await run_sync(self._count, part, events[events.kind == Kind.PURCHASE], [*chain(*verdicts)])
 
-    async def _ask(self, lane: int, events: Events, seq: int, verdicts: list[list[GridVerdicts]]) -> None:
-        state, judge = self._state, self._lanes[lane].judge
+    async def _ask(self, lane: int, part: Part, events: Events, seq: int, verdicts: list[list[GridVerdicts]]) -> None:
+        state, judge = self._state, partial(self._lanes[lane].judge, in_batch_log=not part.judged)
         history, users = state.histories[0].view(), len(state.decoder.interner)
         verdicts[lane] = await run_sync(judge, history, events, seq, users, limiter=self._limiter)
 
@@ -219,12 +238,19 @@ class Sweep:
         rows = flagged.astype(np.float32)  # float32 multiplies fastest and holds a batch's counts exactly
         self.shared += (rows @ rows.T).astype(np.int64)
         self.judged += len(purchases)
+        if self._blocks is not None:
+            self._blocks.add(flagged)
         if self._files is not None:
             content, start, end = part.block.content, purchases.start.tolist(), purchases.end.tolist()
             number = 0
             for each in verdicts:
                 lines = {
-                    place: flagged_line(content[start[place] : end[place]], statistics.mean(), statistics.sd())
+                    place: flagged_line(
+                        content[start[place] : end[place]],
+                        statistics.mean(),
+                        statistics.sd(),
+                        in_batch_log=not part.judged,
+                    )
                     for place, statistics in each.statistics.items()
                 }
                 for places in map(np.flatnonzero, each.flagged):
@@ -240,7 +266,15 @@ class Lane:
         self._k = [DetectorSettings(k=each).exact_k() for each in k]
         self._most = windows_at_once(T[-1])
 
-    def judge(self, history: PurchaseHistory, events: Events, seq: int, users: int) -> list[GridVerdicts]:
+    def judge(
+        self,
+        history: PurchaseHistory,
+        events: Events,
+        seq: int,
+        users: int,
+        *,
+        in_batch_log: bool,  # noqa: ARG002
+    ) -> list[GridVerdicts]:
         """Judge the purchases among events and return the verdicts of each T, ascending.
 
         The first event has number `seq`.
@@ -276,14 +310,22 @@ class QuarantineLane:
                 judge = SigmaJudge(Sigma(DetectorSettings(k=deviations).exact_k()))
                 self._engines.append(QuarantineEngine(own, judge, most, labels))
 
-    def judge(self, history: PurchaseHistory, events: Events, seq: int, users: int) -> list[GridVerdicts]:  # noqa: ARG002
+    def judge(
+        self,
+        history: PurchaseHistory,  # noqa: ARG002
+        events: Events,
+        seq: int,
+        users: int,  # noqa: ARG002
+        *,
+        in_batch_log: bool,
+    ) -> list[GridVerdicts]:
         """Judge the purchases among events, the first of them numbered `seq`; return the verdicts of each T and k."""
         found = []
         for engine in self._engines:
             flagged: list[Mask] = []
             statistics: dict[int, Statistics] = {}
             answered = 0
-            for _, case, verdicts in engine.decide(events, seq):
+            for _, case, verdicts in engine.decide(events, seq, in_batch_log=in_batch_log):
                 places = np.flatnonzero(verdicts.flagged).tolist()
                 statistics |= {answered + place: case.statistics(place) for place in places}
                 flagged.append(verdicts.flagged)

@@ -53,10 +53,12 @@ def dense_logs(max_size: int = 60) -> st.SearchStrategy[bytes]:
     cap=st.integers(1, 9) | st.just(4096),
     bound=st.integers(1, 200) | st.just(1 << 20),
     audit=st.sampled_from([0.0, 0.5]),
+    directed=st.booleans(),
+    judge_batch=st.booleans(),
 )
 def test_a_run_writes_what_the_reference_says(
     batch: bytes | None, stream: bytes, D: int, T: int, k: Fraction, heard: list[Heard], shards: int, walkers: int,
-    cap: int, bound: int, audit: float,
+    cap: int, bound: int, audit: float, directed: bool, judge_batch: bool,
 ) -> None:  # fmt: skip
     """Messy logs, labels at any moment, any number of shards and walkers, any size of batches; an audit agrees."""
     with pytest.MonkeyPatch.context() as patch:
@@ -75,8 +77,11 @@ def test_a_run_writes_what_the_reference_says(
             quarantine=True,
             audit=audit,
             k=k,
+            directed=directed,
+            judge_batch=judge_batch,
         )
-    assert found.flagged == judge_with_quarantine(batch, stream, D, T, k, heard)
+    options = {"directed": directed, "judge_batch": judge_batch}
+    assert found.flagged == judge_with_quarantine(batch, stream, D, T, k, heard, **options)
 
 
 @settings(max_examples=examples(100))

@@ -421,7 +421,7 @@ def test_the_slider_shows_a_user_at_any_moment(tab: Visit, stand_in: StandInServ
 
 
 def test_what_hangs_on_a_friendship_is_compared(tab: Visit, stand_in: StandInServer) -> None:
-    """Below a user's network, for one friendship and for all: what `peerwatch radius` gives; who is lost gets a ring."""
+    """Below a user's network, for one friendship and for all: what `peerwatch radius` gives; the lost get a ring."""
     one = flagged(stand_in)[0]
     state = stand_in.ask(f"users/{one['user']}?at={one['seq']}")
     tab.open(f"#/user/{one['user']}/{one['seq']}")

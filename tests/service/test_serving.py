@@ -56,11 +56,19 @@ def test_a_second_copy_is_refused(logs: Path) -> None:
         assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1), refused.stderr
         assert f"cannot listen at {address}: Address already in use; name another port" in refused.stderr
         refused = peerwatch(logs, "serve", *LIVE, "--serve", "127.0.0.1:0")
-        assert refused.returncode == 2
+        assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1), refused.stderr
         assert "state" in refused.stderr
         assert "Traceback" not in refused.stderr
         assert service.submit(FLAGGED).status_code == 200
         assert service.stop() == 0
+
+
+def test_a_log_that_is_missing_is_the_only_thing_said(logs: Path) -> None:
+    """No address is announced that is gone at once."""
+    refused = peerwatch(logs, "serve", "missing.json", *LIVE[1:], "--serve", "127.0.0.1:0")
+    assert (refused.returncode, refused.stderr) == (
+        2, "peerwatch: cannot read the log missing.json: No such file or directory\n",
+    )  # fmt: skip
 
 
 def test_without_the_extra_it_says_what_to_install(logs: Path) -> None:
@@ -166,7 +174,7 @@ def test_without_arguments_it_shows_a_demo_that_grows(tmp_path: Path) -> None:
         service.until(lambda: service.http.get("/status").status_code == 200)
         judged = service.get("/status")["totals"]["judged"]
         service.until(lambda: service.get("/status")["totals"]["judged"] > max(judged, 1000))
-        assert service.get("/decisions", flagged="true")["decisions"]
+        service.until(lambda: bool(service.get("/decisions", flagged="true")["decisions"]))
         assert {address for address, _ in listening(service.process.pid)} == {"0100007F"}
         assert service.stop() == 0
         assert "Traceback" not in service.said()

@@ -223,7 +223,7 @@ class Naive(NamedTuple):
     members: int
 
 
-def naive(batch: bytes, stream: bytes, D: int, T: int) -> Iterator[Naive]:
+def naive(batch: bytes, stream: bytes, D: int, T: int, *, directed: bool) -> Iterator[Naive]:
     """Of each stream purchase, by lists and sets."""
     friends: dict[str, set[str]] = {}
     bought: list[tuple[Any, int, str, int]] = []
@@ -247,22 +247,26 @@ def naive(batch: bytes, stream: bytes, D: int, T: int) -> Iterator[Naive]:
                 bought.append((when, len(bought), a, b))
             elif kind == "befriend":
                 friends.setdefault(a, set()).add(b)
-                friends.setdefault(b, set()).add(a)
+                if not directed:
+                    friends.setdefault(b, set()).add(a)
             else:
                 friends.get(a, set()).discard(b)
-                friends.get(b, set()).discard(a)
+                if not directed:
+                    friends.get(b, set()).discard(a)
 
 
 @settings(COMMANDS, max_examples=examples(40))
-@given(batch=logs(), stream=logs(max_size=60), D=st.integers(1, 3), T=st.integers(2, 6))
-def test_windows_and_contexts_are_what_the_reference_says(batch: bytes, stream: bytes, D: int, T: int) -> None:
+@given(batch=logs(), stream=logs(max_size=60), D=st.integers(1, 3), T=st.integers(2, 6), directed=st.booleans())
+def test_windows_and_contexts_are_what_the_reference_says(
+    batch: bytes, stream: bytes, D: int, T: int, *, directed: bool
+) -> None:
     """Messy logs: every window and context as lists and sets have it, and sigma's verdicts are the reference's."""
-    expected = [*naive(batch, stream, D, T)]
+    expected = [*naive(batch, stream, D, T, directed=directed)]
     with tempfile.TemporaryDirectory() as name:
         paths = Path(name, "batch"), Path(name, "stream")
         for path, content in zip(paths, (b'{"D":"1", "T":"2"}\n' + batch, stream), strict=True):
             path.write_bytes(content)
-        options = {"D": D, "T": T}
+        options = {"D": D, "T": T, "friendships": "directed" if directed else "mutual"}
         if not expected:
             with pytest.raises(UsageError, match="holds no purchase"):
                 work.logs("s", layers_of((str(paths[0]), str(paths[1])), None, options, output=False), None)
@@ -281,7 +285,7 @@ def test_windows_and_contexts_are_what_the_reference_says(batch: bytes, stream: 
     assert data.given.context.hour == pytest.approx([each.hour for each in expected])
     assert data.given.context.members.tolist() == [each.members for each in expected]
     verdicts = data.judging("sigma", {})(0, len(data))
-    assert verdicts.flagged.sum() == judge(batch, stream, D, T).flagged.count(b"\n")
+    assert verdicts.flagged.sum() == judge(batch, stream, D, T, directed=directed).flagged.count(b"\n")
     assert np.isnan(verdicts.excess).tolist() == [len(each.window) < 2 for each in expected]
 
 

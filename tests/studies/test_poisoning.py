@@ -50,9 +50,10 @@ def moved(entries: list[dict[str, Any]]) -> str | None:
     return f"{'-' if most < 0 else '+'}{decimal(abs(most))}"
 
 
-def expected(batch: bytes, stream: bytes, D: int, T: int, k: Fraction, seq: int) -> dict[str, Any]:
+def expected(batch: bytes, stream: bytes, D: int, T: int, k: Fraction, seq: int, *, directed: bool) -> dict[str, Any]:
     """What one purchase did, from a run with it and a run without it."""
-    base, without = judge_all(batch, stream, D, T, k), judge_all(batch, stream, D, T, k, without=seq)
+    base = judge_all(batch, stream, D, T, k, directed=directed)
+    without = judge_all(batch, stream, D, T, k, without=seq, directed=directed)
     own = base[seq]
     held = [other for other, one in base.items() if any(bought.seq == seq for bought in one.window)]
     assert held == [other for other in base if base[other].window != without[other].window]
@@ -90,13 +91,14 @@ def expected(batch: bytes, stream: bytes, D: int, T: int, k: Fraction, seq: int)
     T=st.integers(2, 6),
     k=st.sampled_from(["0", "0.5", "1.1", "3"]),
     labelled=st.one_of(st.none(), st.sets(st.integers(1, 80), min_size=1, max_size=5)),
+    directed=st.booleans(),
 )
 def test_each_purchase_did_what_a_run_without_it_shows(
-    batch: bytes, stream: bytes, D: int, T: int, k: str, labelled: set[int] | None
+    batch: bytes, stream: bytes, D: int, T: int, k: str, labelled: set[int] | None, directed: bool
 ) -> None:
     """Messy logs; whose windows, for how long, by how much, and which verdicts: every field."""
     batch = FRIENDS + batch
-    base = judge_all(batch, stream, D, T, Fraction(k))
+    base = judge_all(batch, stream, D, T, Fraction(k), directed=directed)
     lines = {one.bought.line: seq for seq, one in base.items()}
     labelled = labelled and labelled & lines.keys()
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
@@ -104,6 +106,7 @@ def test_each_purchase_did_what_a_run_without_it_shows(
         Path("batch").write_bytes(batch)
         Path("stream").write_bytes(stream)
         options = ["--D", str(D), "--T", str(T), "--k", k]
+        options += ["--friendships", "directed"] if directed else []
         if labelled:
             Path("labels").write_text("".join(f'{{"line": {line}}}\n' for line in labelled))
             options += ["--labels", "labels"]
@@ -114,7 +117,7 @@ def test_each_purchase_did_what_a_run_without_it_shows(
     wanted = {lines[line] for line in labelled} if labelled else {seq for seq, one in base.items() if one.flagged}
     assert {one["seq"] for one in found["purchases"]} == wanted
     for one in found["purchases"]:
-        assert one == expected(batch, stream, D, T, Fraction(k), one["seq"])
+        assert one == expected(batch, stream, D, T, Fraction(k), one["seq"], directed=directed)
     ranks = [(-len(one["hidden"]), -one["windows"], one["seq"]) for one in found["purchases"]]
     assert ranks == sorted(ranks)
 

@@ -27,9 +27,9 @@ def peerwatch(*arguments: str) -> Result:
     return CliRunner().invoke(cli, arguments)
 
 
-def world_of(batch: bytes, stream: bytes, through: int) -> World:
+def world_of(batch: bytes, stream: bytes, through: int, *, directed: bool) -> World:
     """The state after so many events."""
-    world, seq = World(), 0
+    world, seq = World(directed=directed), 0
     for file, content in (("batch", batch), ("stream", stream)):
         for line, _, event in events_of(content):
             seq += 1
@@ -40,7 +40,8 @@ def world_of(batch: bytes, stream: bytes, through: int) -> World:
 
 def friendships(world: World) -> list[Friendship]:
     """Each friendship once."""
-    return sorted({(a, b) for a, friends in world.friends.items() for b in friends if order(a) < order(b)})
+    every = ((a, b) for a, friends in world.friends.items() for b in friends)
+    return sorted((a, b) for a, b in every if world.directed or order(a) < order(b))
 
 
 def parted(world: World, edges: Iterable[Friendship]) -> World:
@@ -48,7 +49,8 @@ def parted(world: World, edges: Iterable[Friendship]) -> World:
     other = deepcopy(world)
     for a, b in edges:
         other.friends[a].discard(b)
-        other.friends[b].discard(a)
+        if not world.directed:
+            other.friends[b].discard(a)
     return other
 
 
@@ -97,13 +99,14 @@ def counts(users: list[dict[str, Any]]) -> tuple[int, int, int]:
     k=st.sampled_from(["0", "0.5", "1.1", "3"]),
     at=st.integers(1, 120),
     place=st.integers(0, 1000),
+    directed=st.booleans(),
 )
 def test_everything_is_as_a_state_without_it_shows(
-    batch: bytes, stream: bytes, D: int, T: int, k: str, at: int, place: int
+    batch: bytes, stream: bytes, D: int, T: int, k: str, at: int, place: int, directed: bool
 ) -> None:
     """Messy logs, any moment: a friendship, a user, and the order of all bridges, in every field."""
     events = sum(1 for content in (batch, stream) for _ in events_of(content))
-    world = world_of(batch, stream, at)
+    world = world_of(batch, stream, at, directed=directed)
     edges, factor = friendships(world), Fraction(k)
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         patch.chdir(name)
@@ -111,6 +114,7 @@ def test_everything_is_as_a_state_without_it_shows(
         Path("stream").write_bytes(stream)
         options = ["batch", "stream", "--D", str(D), "--T", str(T), "--k", k, "--json"]
         options += ["--at", str(at)] if at < events else []
+        options += ["--friendships", "directed"] if directed else []
 
         def asked(*more: str) -> dict[str, Any]:
             result = peerwatch("radius", *options, *more)
@@ -121,19 +125,22 @@ def test_everything_is_as_a_state_without_it_shows(
         bridges = asked("--top", "1000")
         if edges:
             a, b = edges[place % len(edges)]
-            found = asked("--edge", b, a)
+            named = (a, b) if directed else (b, a)
+            found = asked("--edge", *named)
             assert found["users"] == without(world, [(a, b)], None, D, T, factor)
             assert (found["networks"], found["windows"], found["verdicts"]) == counts(found["users"])
-            assert (found["seq"], found["friendship"], found["user"]) == (min(at, events), [b, a], None)
-            near = {one for end in (a, b) for one in (end, *world.hops(end, D - 1))}
-            assert found["near"] == len(near)
+            assert (found["seq"], found["friendship"], found["user"]) == (min(at, events), [*named], None)
+            users = {*world.friends, *(one for friends in world.friends.values() for one in friends)}
+            ends = {a} if directed else {a, b}
+            assert found["near"] == sum(1 for one in users if ends & {one, *world.hops(one, D - 1)})
             user = asked("--user", a)
-            assert user["users"] == without(world, [(a, other) for other in world.friends[a]], a, D, T, factor)
-            assert user["near"] == len(world.hops(a, D))
+            own = [edge for edge in edges if a in edge]
+            assert user["users"] == without(world, own, a, D, T, factor)
+            assert user["near"] == sum(1 for one in users if a in world.hops(one, D))
     assert bridges["friendships"] == len(edges)
     every = {edge: counts(without(world, [edge], None, D, T, factor)) for edge in edges}
     ranked = sorted((edge for edge in edges if every[edge][1]), key=lambda edge: (
-        -every[edge][2], -every[edge][1], sorted(map(order, edge)),
+        -every[edge][2], -every[edge][1], [*map(order, edge)] if directed else sorted(map(order, edge)),
     ))  # fmt: skip
     assert [tuple(one["friendship"]) for one in bridges["bridges"]] == ranked
     assert [(one["networks"], one["windows"], one["verdicts"]) for one in bridges["bridges"]] == [

@@ -2,7 +2,6 @@
 
 from typing import Annotated, Final
 
-from anyio.to_thread import run_sync
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from peerwatch.errors import UsageError
@@ -25,7 +24,7 @@ async def explain(request: Request, seq: Seq) -> Response:
     another detector than sigma there are also its score, its threshold and its model.
     """
     service: Service = request.app.state.service
-    kept = await run_sync(service.explanations.get, service.run.identity.run, seq)
+    kept = await service.explanation(seq)
     if kept is None:
         await _judged(service, seq)
         try:
