@@ -86,7 +86,10 @@ async def radius_of(
     if friendship is None:
         return await run_sync(found.of_user, dense[0])
     if dense[1] not in then.state.graph.friends(dense[0]).tolist():
-        raise UsageError(f"{' and '.join(map(readable, names))} are not friends as of event {then.seq - 1:,}")
+        raise UsageError(
+            f"user {readable(friendship[1])} is not a friend of user {readable(friendship[0])} as of event"
+            f" {then.seq - 1:,}"
+        )
     return await run_sync(found.of_friendship, dense[0], dense[1])
 
 
@@ -360,7 +363,8 @@ class RadiusState:
     def _befriended_by(self, user: int) -> list[int]:
         """Who has a user as a friend."""
         begin, incoming = start_of(user, self._graph.incoming), self._graph.incoming
-        return self._graph.pool[begin : begin + incoming[STRETCH * user + DEGREE]].tolist()
+        others: list[int] = self._graph.pool[begin : begin + incoming[STRETCH * user + DEGREE]].tolist()
+        return others
 
 
 def order_of(user: str) -> tuple[int, bytes]:

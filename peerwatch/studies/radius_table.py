@@ -75,7 +75,7 @@ def as_text(record: RadiusRecord, most: int = SHOWN) -> str:
     """Format what a friendship or a user takes part in."""
     what = f"user {readable(record.user or '')}"
     if record.friendship is not None:
-        what = "the friendship of " + " and ".join(map(readable, record.friendship))
+        what = "the friendship of " + " with ".join(map(readable, record.friendship))
     head = [
         ("without", f"{what}, as of event {record.seq:,} (D={record.D}, T={record.T}, k={record.k})"),
         ("networks", f"{record.networks:,} would be smaller, of {record.near:,} within reach"),

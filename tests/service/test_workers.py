@@ -89,7 +89,7 @@ async def test_mistakes_are_the_errors_of_the_functions(layers: list[Layer]) -> 
     async with Workers(layers, 1) as workers:
         with pytest.raises(UsageError, match="there is no event 999"):
             await workers.explain(999)
-        with pytest.raises(UsageError, match="1 and 3 are not friends as of event 30"):
+        with pytest.raises(UsageError, match="user 3 is not a friend of user 1 as of event 30"):
             await workers.radius("1", "3", "30")
         with pytest.raises(UsageError, match="only purchases are judged"):
             await workers.explain(1)

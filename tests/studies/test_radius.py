@@ -162,7 +162,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_tables_say_who_is_concerned(directory: Path) -> None:
     """For a friendship, for a user, and the friendships that matter most; at a moment or at the end."""
     text = peerwatch("radius", "batch", "stream", "--edge", "3", "4").stdout
-    assert "the friendship of 3 and 4, as of event 26 (D=2, T=5, k=3)" in text
+    assert "the friendship of 3 with 4, as of event 26 (D=2, T=5, k=3)" in text
     assert "networks   4 would be smaller, of 4 within reach" in text
     then = peerwatch("radius", "batch", "stream", "--user", "3", "--at", "23").stdout
     assert "user 3, as of event 23" in then
@@ -176,7 +176,7 @@ def test_tables_say_who_is_concerned(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--edge", "1", "2"], "1 and 2 are not friends as of event 26"),
+        (["--edge", "1", "2"], "user 2 is not a friend of user 1 as of event 26"),
         (["--edge", "1", "nobody"], "user nobody does not exist as of event 26"),
         (["--user", "nobody"], "user nobody does not exist as of event 26"),
         (["--user", "1", "--edge", "1", "2"], "name one: --edge A B, --user ID, or neither"),

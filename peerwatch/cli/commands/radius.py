@@ -32,7 +32,8 @@ def radius(
 
     They are compared with what they would be without the friendship, or without all friendships of the user. A verdict
     is that on a user's latest purchase, if it were made again at the moment. With neither --edge nor --user: the
-    friendships without which the most verdicts would be others.
+    friendships without which the most verdicts would be others. Where friendships are directed, --edge A B is the one
+    by which B is a friend of A.
 
     \b
     peerwatch radius batch_log.json stream_log.json --edge 7 12

@@ -7,6 +7,9 @@ import { count, money, plural } from "./format.js";
 /** How many users are listed. */
 const LISTED = 50;
 
+/** An exact amount as one can read it: what lies below a cent is cut off. */
+const cents = (amount) => money(amount === null ? null : amount.replace(/(\.\d\d)\d+$/, "$1"));
+
 /** A form below the picture of a user's network; what the user would lose is shown in the picture by `picture.cut`. */
 export function radius(state, picture) {
   const choice = element(
@@ -63,21 +66,26 @@ function told(found) {
     .map((one) => [
       userLink(one.user, found.seq),
       count(one.lost.length),
-      money(one.limit),
-      money(one.limit_without),
+      cents(one.limit),
+      cents(one.limit_without),
       one.verdict === one.verdict_without ? (one.verdict ?? "") : `${one.verdict}, then ${one.verdict_without}`,
     ]);
   const headings = [
     { text: "User" },
-    { text: "Members lost", right: true },
+    { text: "Lost", right: true },
     { text: "Limit", right: true },
     { text: "Without", right: true },
-    { text: "Latest purchase" },
+    { text: "Verdict" },
   ];
   const rest = found.users.length - rows.length;
   return [
     lead,
-    table("Whose networks would be smaller", headings, rows),
-    rest > 0 && element("p", { class: "muted" }, `and ${count(rest)} more`),
-  ].filter(Boolean);
+    element(
+      "details",
+      {},
+      element("summary", {}, "Whose networks"),
+      table("Whose networks would be smaller", headings, rows),
+      rest > 0 && element("p", { class: "muted" }, `and ${count(rest)} more`),
+    ),
+  ];
 }
