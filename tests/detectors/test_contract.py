@@ -49,7 +49,7 @@ class Above(Rule):
         """The largest."""
         return (window.max(axis=1),)
 
-    def score(self, summary: Summary, amount: Floats) -> Floats:
+    def score_amounts(self, summary: Summary, amount: Floats) -> Floats:
         """As a multiple of the largest."""
         return amount / summary[0]
 
@@ -59,7 +59,7 @@ class Forgetful(Above):
 
     name = "forgetful"
 
-    def score(self, summary: Summary, amount: Floats) -> Floats:
+    def score_amounts(self, summary: Summary, amount: Floats) -> Floats:
         """The wrong way round."""
         return 2 * summary[0] / amount
 

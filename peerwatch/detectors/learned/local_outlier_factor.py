@@ -2,6 +2,8 @@
 
 from typing import Any, ClassVar
 
+import numpy as np
+
 from peerwatch.detectors.base import Floats
 from peerwatch.detectors.learned.base import check_whole
 from peerwatch.detectors.learned.saved_rows import SavedRows
@@ -10,7 +12,9 @@ from peerwatch.detectors.learned.saved_rows import SavedRows
 class LocalOutlierFactor(SavedRows):
     """Flags rows in thinner places than their neighbours (Breunig et al., 2000): scikit-learn's `LocalOutlierFactor`.
 
-    `neighbours` at most are looked at. The rows it learns from are scored without themselves.
+    `neighbours` at most are looked at. The rows it learns from are scored without themselves. Equal rows count as one:
+    where a row is there more often than `neighbours`, its density would be infinite, and whatever lies beside it would
+    stand out more than any true outlier.
     """
 
     name: ClassVar[str] = "lof"
@@ -27,9 +31,12 @@ class LocalOutlierFactor(SavedRows):
 
     def _learn(self, rows: Floats) -> tuple[Any, Floats]:
         kind = self._module("sklearn.neighbors").LocalOutlierFactor
-        neighbours = min(self.neighbours, len(rows) - 1)
+        distinct, place = np.unique(rows, axis=0, return_inverse=True)
+        if len(distinct) == 1:
+            distinct = np.repeat(distinct, 2, axis=0)  # a row has to have a neighbour
+        neighbours = min(self.neighbours, len(distinct) - 1)
         model = kind(neighbours, algorithm="kd_tree", novelty=True)  # distances by brute force depend on the batch
-        return (model.fit(rows), rows), -model.negative_outlier_factor_
+        return (model.fit(distinct), rows), -model.negative_outlier_factor_[place.ravel()]
 
     def _score(self, model: Any, rows: Floats) -> Floats:
         return -model[0].score_samples(rows)  # type: ignore[no-any-return]
