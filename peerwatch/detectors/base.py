@@ -550,8 +550,8 @@ def columns_of(X: ArrayLike) -> Floats:
         raise BadInput(f"X has 0 feature(s) (shape={columns.shape}) while a minimum of 1 is required.")
     if columns.ndim != 2:
         raise BadInput(
-            f"expected a table of shape [rows, columns], got shape {list(columns.shape)}; reshape(-1, 1) makes one of a"
-            " series"
+            f"expected a table of shape [rows, columns], got shape {list(columns.shape)}. Reshape your data:"
+            " reshape(-1, 1) makes a table of a series"
         )
     check_finite(columns)
     return columns
@@ -571,5 +571,6 @@ def check_finite(values: Floats) -> None:
     bad = np.flatnonzero(~np.isfinite(values.ravel()))
     if len(bad):
         raise BadInput(
-            f"value {bad[0] + 1} of {values.size} is {values.ravel()[bad[0]]}; only finite numbers are judged"
+            f"value {bad[0] + 1} of {values.size} is {values.ravel()[bad[0]]}; only finite numbers are judged, not NaN"
+            " or inf"
         )

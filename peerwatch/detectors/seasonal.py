@@ -17,6 +17,11 @@ METHODS: Final = ("stl", "classical")
 MODELS: Final = ("additive", "multiplicative")
 ROUNDING: Final = 1e-6
 """The share of the largest amount that a residual must exceed to be more than rounding."""
+LEAST_SMOOTH: Final = 7
+"""STL smooths the season over half of the seasons that there are, and this many at least.
+
+Over fewer a single outlier may be taken for a change of season.
+"""
 JUMP: Final = 10
 """STL computes every n-th point of a smooth curve, where n is this part of the smoothing window, and interpolates."""
 
@@ -179,11 +184,10 @@ class Seasonal(Rule):
         from statsmodels.tsa.seasonal import STL, seasonal_decompose  # noqa: PLC0415
 
         if self.method == "stl":
-            unfitted = STL(series, period=self.period, robust=True)
-            jumps = {
-                f"{name}_jump": max(1, unfitted.config[name] // JUMP) for name in ("seasonal", "trend", "low_pass")
-            }
-            found = STL(series, period=self.period, robust=True, **jumps).fit()
+            smooth = max(LEAST_SMOOTH, len(series) // self.period // 2 | 1)  # an odd number of seasons
+            windows = STL(series, period=self.period, seasonal=smooth).config
+            jumps = {f"{name}_jump": max(1, windows[name] // JUMP) for name in ("seasonal", "trend", "low_pass")}
+            found = STL(series, period=self.period, seasonal=smooth, robust=True, **jumps).fit()
         else:
             found = seasonal_decompose(series, period=self.period, two_sided=two_sided)
         return found.trend, found.seasonal, found.resid
