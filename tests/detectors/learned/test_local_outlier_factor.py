@@ -21,7 +21,7 @@ def test_a_local_outlier_factor_is_that_of_scikit_learn() -> None:
     np.testing.assert_array_equal(ours.fit_predict(train), looking_back.fit_predict(train))
 
 
-def test_equal_rows_count_as_one() -> None:
+def test_equal_rows_do_not_count_as_all_neighbours() -> None:
     """A value that is there more often than there are neighbours makes nothing beside it an outlier."""
     rng = np.random.default_rng(3)
     rows = np.concatenate([np.full(30, 0.1), rng.uniform(0, 100, 200), [0.105], 300 + 40 * np.arange(8.0)])[:, None]
