@@ -3,6 +3,7 @@
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -79,7 +80,8 @@ def modified(values: Floats) -> Floats:
     """Modified z-scores; without a spread they are infinite, or none."""
     off = values - np.median(values)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.abs(0.6745 * off / np.median(np.abs(off)))
+        scores: Floats = np.abs(0.6745 * off / np.median(np.abs(off)))
+    return scores
 
 
 def test_rules_flag_the_same_rows_as_by_hand() -> None:
@@ -176,7 +178,11 @@ def test_votes_are_counted_as_by_hand() -> None:
     values = amounts()
     votes = 2.0 * (np.abs(stats.zscore(values)) > 2) + fences(values, 1.5) + (modified(values) > 3.5)
     by_hand = votes / 4 > 0.5
-    members = [{"name": "zscore", "parameters": {"k": 2}, "weight": 2}, {"name": "iqr"}, {"name": "mad"}]
+    members: list[dict[str, Any]] = [
+        {"name": "zscore", "parameters": {"k": 2}, "weight": 2},
+        {"name": "iqr"},
+        {"name": "mad"},
+    ]
     ours = Ensemble(members=members).fit(values[:, None])
     np.testing.assert_array_equal(ours.decision_scores_, votes / 4)
     np.testing.assert_array_equal(ours.labels_ == 1, by_hand)

@@ -61,9 +61,9 @@ def test_a_saved_model_judges_another_table(table: Path, method: str) -> None:
     assert facts(table / "may.npz") == {"columns": ["amount", "hour"], "rows": 90}
     result = detect("june.csv", *columns, "--model", "may.npz")
     assert result.exit_code == 0, result.stderr
-    rows = [row.split(",") for row in result.stdout.splitlines()]
-    assert [row[:2] for row in rows] == [["hour", "amount"], ["-500", "12"], ["12", "500"]]
-    assert [row[3].partition(" ")[0] for row in rows] == ["unusual", "hour", "amount"]
+    told = [row.split(",") for row in result.stdout.splitlines()]
+    assert [row[:2] for row in told] == [["hour", "amount"], ["-500", "12"], ["12", "500"]]
+    assert [row[3].partition(" ")[0] for row in told] == ["unusual", "hour", "amount"]
     (table / "none.csv").write_text("hour,amount\n")
     assert detect("none.csv", *columns, "--model", "may.npz").stdout == "hour,amount,score,unusual\n"
     for wrong, sentence in (

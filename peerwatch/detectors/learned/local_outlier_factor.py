@@ -12,9 +12,9 @@ from peerwatch.detectors.learned.saved_rows import SavedRows
 class LocalOutlierFactor(SavedRows):
     """Flags rows in thinner places than their neighbours (Breunig et al., 2000): scikit-learn's `LocalOutlierFactor`.
 
-    `neighbours` at most are looked at. The rows it learns from are scored without themselves. Of equal rows at most half
-    as many count as there are neighbours: if all neighbours of a row were equal to it, its density would be infinite, and
-    whatever lies beside it would stand out more than any true outlier.
+    `neighbours` at most are looked at. The rows it learns from are scored without themselves. Of equal rows at most
+    half as many count as there are neighbours: if all neighbours of a row were equal to it, its density would be
+    infinite, and whatever lies beside it would stand out more than any true outlier.
     """
 
     name: ClassVar[str] = "lof"

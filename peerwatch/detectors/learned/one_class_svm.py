@@ -11,8 +11,8 @@ from peerwatch.errors import BadInput
 class OneClassSvm(SavedEstimator):
     """Flags rows outside the smooth boundary of the others (Schoelkopf et al., 2001): scikit-learn's `OneClassSVM`.
 
-    `nu` is the share of rows that may lie outside while the boundary is drawn: with more of them it is smoother, and ranks
-    better. How many rows are flagged is up to `contamination`.
+    `nu` is the share of rows that may lie outside while the boundary is drawn: with more of them it is smoother, and
+    ranks better. How many rows are flagged is up to `contamination`.
     """
 
     name: ClassVar[str] = "one_class_svm"
