@@ -14,10 +14,10 @@ from scale_machine import SEED, Size, T, events_of, graph_of, taken
 
 from peerwatch.amounts import Amounts
 from peerwatch.judging.engine import BATCH_CAP, MOST_PLACES
-from peerwatch.judging.explanation import PARTITION_ONLY
 from peerwatch.kernels import Int32s, Int64s
 from peerwatch.network.events import Kind
 from peerwatch.network.graph import FriendGraph
+from peerwatch.network.networks import PARTITION_ONLY
 from peerwatch.network.history import PurchaseHistory
 from peerwatch.network.windows import Windows, merged
 

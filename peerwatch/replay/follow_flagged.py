@@ -57,6 +57,8 @@ async def follow_flagged(layers: Sequence[Layer], run: str, first: int, judged: 
         opened = await open_replay(layers, BySeq(first).suits, stack, idle_exit=None)
         if opened.newest is not None and opened.newest.identity.run != run:
             raise RunError(f"the state directory {opened.settings.state.directory} holds another run")
+        if opened.settings.detector.quarantine:
+            raise BadInput("with quarantine a window depends on all that has been flagged, and on labels")
         again: Again = None
         if opened.settings.detector.name != SIGMA:
             again = await run_sync(judged_alone, opened)

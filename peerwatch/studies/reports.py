@@ -12,12 +12,12 @@ from anyio.to_thread import run_sync
 from peerwatch.amounts import Amounts
 from peerwatch.errors import UsageError
 from peerwatch.judging.engine import BATCH_CAP, MOST_PLACES, walked, windows_at_once
-from peerwatch.judging.explanation import PARTITION_ONLY
 from peerwatch.kernels import Int32s, Int64s, grown
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.events import Kind
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.interner import ids_of
+from peerwatch.network.networks import PARTITION_ONLY
 from peerwatch.network.networks import Networks
 from peerwatch.network.statistics import CENT, Statistics
 from peerwatch.network.windows import shortened

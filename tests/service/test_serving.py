@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from served import FLAGGED, LIVE, Listener, peerwatch, served, write_logs
-from support import ROOT, purchase
+from served import FLAGGED, LIVE, NORMAL, Listener, peerwatch, served, write_logs
+from support import ROOT, befriend, purchase
 
 from peerwatch.settings.model import ServeSettings
 
@@ -236,3 +236,26 @@ def test_the_examples_of_the_docs_run(logs: Path) -> None:
             assert json.loads(done.stdout)
         assert service.stop() == 0
     assert len(lines) >= 3
+
+
+@pytest.mark.slow
+def test_the_batch_log_and_directed_friendships_are_served(tmp_path: Path) -> None:
+    """Decisions on both logs, explained; the event in the batch log's line of a submitted one is another."""
+    header = b'{"D":1, "T":5, "friendships":"directed"}\n'
+    usual = b"".join(purchase(2, str(9 + i % 3)) for i in range(6))
+    (tmp_path / "batch").write_bytes(header + befriend(1, 2) + usual + FLAGGED)
+    (tmp_path / "stream").write_bytes(purchase(2, "500") + NORMAL)
+    with served(tmp_path, *LIVE, "--judge-batch") as service:
+        service.until_ready()
+        found = [(one["file"], one["line"], one["flagged"]) for one in service.decisions()]
+        in_batch = [("batch", line, line == 9) for line in range(3, 10)]
+        assert found == [*in_batch, ("stream", 1, False), ("stream", 2, False)]
+        why = service.get("/explain/8")
+        assert (why["file"], why["verdict"], [one["user"] for one in why["network"]]) == ("batch", "flagged", ["2"])
+        assert service.get("/explain/9")["network"] == []
+        answer = service.submit(NORMAL).json()["events"][0]
+        assert (answer["line"], answer["seq"], answer["flagged"]) == (3, 11, False)
+        assert service.http.post("/feedback", json={"seq": 8, "label": "anomaly"}).status_code == 202
+        assert [one["label"] for one in service.decisions()] == [None] * 6 + ["anomaly"] + [None] * 3
+        assert service.stop() == 0
+        assert "Traceback" not in service.said()
