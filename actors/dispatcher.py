@@ -82,8 +82,11 @@ class Dispatcher:
         warn: Callable[[str], None] = lambda _: None,
         complain: Callable[[str], None] = lambda _: None,
         rejects: RejectTally | None = None,
+        quarantine: bool = False,
     ) -> None:
         """Connect the dispatcher to the other actors. With `judge_batch` the batch log's purchases are judged, too.
+
+        With `quarantine` the shards get no judged purchases from it.
 
         After each block `due_snapshot(events, position, last)` may return a request to send to the other actors; `last`
         says whether it was the last block. `warn` is called with a warning about the first hole, `complain` with one
@@ -106,6 +109,7 @@ class Dispatcher:
         self._warn = warn
         self._complain = complain
         self._rejects = rejects or RejectTally()
+        self._quarantine = quarantine
         self._impression: Impression | None = None
         """What the current log looks like; None if it is not read from its beginning, or a warning has been given."""
         self._shared = len(graphs) == 1
@@ -205,8 +209,11 @@ class Dispatcher:
                     *self._decoder.interner.columns(),
                 )
             )  # fmt: skip
-        for shard in self._shards:
-            await shard.send(request)
+        is_judged = log.judged or self._judge_batch
+        if not (self._quarantine and is_judged):
+            for shard in self._shards:
+                await shard.send(request)
+        request = msgspec.structs.replace(request, judged=is_judged)
         for graph in self._graphs:
             await graph.send(request)
 
@@ -285,7 +292,7 @@ class Dispatcher:
         is_judged = log.judged or self._judge_batch
         bought = np.flatnonzero(events.kind == Kind.PURCHASE)
         buyers = events.user[bought]
-        for number, shard in enumerate(self._shards):
+        for number, shard in enumerate(() if self._quarantine and is_judged else self._shards):
             mine = bought[buyers % len(self._shards) == number]
             purchases = PurchaseBatch(
                 seq + mine, events.user[mine], events.timestamp[mine], events.amount[mine], through, users,

@@ -122,7 +122,8 @@ def _state_of(setup: RunSetup, checkpoint: Checkpoint | None) -> State:
     D, T, shards, directed = setup.D, setup.T, settings.shards, settings.directed
     named = [str(user).encode() for user in settings.logs.users]
     if checkpoint is None:
-        return State.fresh(D, T, shards, named, directed=directed)
+        quarantine = settings.detector.quarantine
+        return State.fresh(D, T, shards, named, directed=directed, quarantine=quarantine)
     facts = checkpoint.envelope.facts
     return State.restored(D, T, shards, named, checkpoint.arrays, facts, directed=directed)
 

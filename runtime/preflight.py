@@ -19,7 +19,7 @@ from peerwatch.files.position import Position, position_of
 from peerwatch.files.rotated import rotated_files
 from peerwatch.files.tail import Beginning
 from peerwatch.readable import shown
-from peerwatch.settings.model import Layer, Settings, SinkSettings, keys, value_of
+from peerwatch.settings.model import QUARANTINE, Layer, Settings, SinkSettings, keys, value_of
 from peerwatch.storage.checkpoints import Checkpoint, Facts, FilePlace, Identity, StateDirectory
 from peerwatch.urls import is_url, redacted
 
@@ -242,8 +242,14 @@ def identity_of(run: str, settings: Settings, D: int, T: int, outputs: Outputs) 
 
 
 def rules_of(settings: Settings, *sections: str) -> dict[str, Any]:
-    """Return the settings in these sections, by dotted key."""
-    return {key: value_of(settings, key) for key, _ in keys() if key.startswith(sections)}
+    """Return the settings in these sections, by dotted key.
+
+    Quarantine counts only where it is on: earlier versions knew nothing of it.
+    """
+    rules = {key: value_of(settings, key) for key, _ in keys() if key.startswith(sections)}
+    if not settings.detector.quarantine:
+        rules.pop(QUARANTINE, None)
+    return rules
 
 
 def check_distinct(settings: Settings, config: Path | None, outputs: Outputs) -> None:

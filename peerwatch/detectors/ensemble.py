@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from peerwatch.detectors.base import Context, Detector, Floats, Mask, Verdicts, check_finite, positive
+from peerwatch.detectors.base import Context, Detector, Floats, Mask, Verdicts, check_finite, columns_of, positive
 from peerwatch.detectors.registry import make
 from peerwatch.errors import BadInput
 from peerwatch.kernels import Int64s
@@ -67,6 +67,11 @@ class Ensemble(Detector):
         return any(member.wants_context for member in self._all())
 
     @property
+    def in_order(self) -> bool:
+        """Whether the order of rows matters to a member."""
+        return any(member.in_order for member in self._all())
+
+    @property
     def libraries(self) -> tuple[str, ...]:
         """The libraries of all members."""
         return tuple(sorted({library for member in self._all() for library in member.libraries}))
@@ -82,7 +87,30 @@ class Ensemble(Detector):
         self.check()
         for member in self._all():
             member.fit(X, y)
+        votes = [
+            (member.decision_scores_, member.labels_ == 1) if hasattr(member, "training_") else member.look_back(X)[::2]
+            for member in self._all()
+        ]
+        self.remember(X, columns_of(X), self._counted(votes).score)
         return self
+
+    @property
+    def threshold_(self) -> float:  # type: ignore[override]
+        """The share of the votes above which a row is flagged."""
+        self._training()
+        return float(self.threshold)
+
+    def contributions(self, X: ArrayLike, places: Int64s | None = None) -> Floats:
+        """The mean over the members, each of whose contributions add up to 1. Shape [rows, columns]."""
+        return self._shared([member.contributions(X, places) for member in self._all()])
+
+    def looking_back(self, X: ArrayLike, places: Int64s | None = None) -> Floats:
+        """The same, looking back at the whole of X. Shape [rows, columns]."""
+        return self._shared([member.looking_back(X, places) for member in self._all()])
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """What scikit-learn asks."""
+        return hasattr(self, "training_")
 
     def look_back(self, X: ArrayLike) -> Verdicts:
         """Have each member look back, and count the votes."""
@@ -99,16 +127,19 @@ class Ensemble(Detector):
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays of all members; the names begin with the member's place."""
-        return {
+        members = {
             f"{place}.{name}": array
             for place, member in enumerate(self._all())
             for name, array in member.arrays().items()
         }
+        return members | (self.training_.arrays() if self.training_ is not None else {})
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """Restore each member from its own arrays."""
         parts: list[dict[str, NDArray[Any]]] = [{} for _ in self._all()]
-        for name, array in arrays.items():
+        rest_of_all = dict(arrays)
+        training = self._kept_training(rest_of_all)
+        for name, array in rest_of_all.items():
             place, _, rest = name.partition(".")
             if not place.isdecimal() or int(place) >= len(parts):
                 raise BadInput(f"these are not what an {self.name} of {len(parts)} has learned")
@@ -117,6 +148,9 @@ class Ensemble(Detector):
             make(member["name"], member.get("parameters", {})).restore(part)
             for member, part in zip(self.members, parts, strict=True)
         ]
+        self.training_ = training
+        if training is not None:
+            self.n_features_in_ = len(training.reference.typical)
         return self
 
     def _all(self) -> list[Detector]:
@@ -124,6 +158,16 @@ class Ensemble(Detector):
         if not hasattr(self, "members_"):
             self.members_ = [make(member["name"], member.get("parameters", {})) for member in self.members]
         return self.members_
+
+    def _shared(self, contributions: Sequence[Floats]) -> Floats:
+        """Weighted mean of the members' contributions, each row's scaled to add up to 1."""
+        weights = [float(member.get("weight", 1)) for member in self.members]
+        total = np.zeros_like(contributions[0])
+        for weight, found in zip(weights, contributions, strict=True):
+            raised = np.maximum(np.nan_to_num(found), 0.0)
+            with np.errstate(invalid="ignore"):
+                total += weight * np.nan_to_num(raised / raised.sum(axis=1, keepdims=True))
+        return total / sum(weights)
 
     def _voted(self, X: ArrayLike) -> Verdicts:
         return self._counted([(member.score_samples(X), member.decision_function(X) < 0) for member in self._all()])

@@ -6,28 +6,28 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from peerwatch.amounts import Amounts
-from peerwatch.errors import RunError
 from peerwatch.kernels import Int8s, Int32s, Int64s, grown
 from peerwatch.network.friendships import (
+    BITS,
     DEGREE,
     FIRST_ROOM,
     FRIENDSHIPS,
+    HIGH,
+    LOW,
     ROOM,
     SPENT,
-    START,
     STRETCH,
     TALLIED,
     USED,
     WALKS,
     compact,
+    start_of,
 )
 from peerwatch.network.networks import COMPARED, Networks
 from peerwatch.network.timeline import RECENT, Timeline, TimelineContents
 from peerwatch.network.walk import ANSWERED, COSTS, GONE, NEEDS_POOL, STATE, walk
 from peerwatch.network.windows import Windows
 
-MOST_FRIENDS: Final = 2**31 - 1
-"""Places the pool can have: a stretch begins at an int32."""
 FEW: Final = 4096
 """Room for at least this many found windows, however few there were in the last answer."""
 MOST_WALKS: Final = 1 << 28
@@ -88,7 +88,7 @@ class FriendGraph:
 
     def friends(self, user: int) -> Int32s:
         """The friends of one user, in no particular order."""
-        begin = self.stretch[STRETCH * user + START]
+        begin = start_of(user, self.stretch)
         return self.pool[begin : begin + self.stretch[STRETCH * user + DEGREE]]
 
     def reserve(self, users: int) -> None:
@@ -104,7 +104,7 @@ class FriendGraph:
         degree = stretch[DEGREE::STRETCH].copy()
         friends = np.empty(int(degree.sum()), np.int32)
         stretch[ROOM::STRETCH] = degree
-        compact(stretch, self.pool, friends)
+        compact(stretch, self.pool, friends, 0)
         return degree, friends
 
     @classmethod
@@ -113,7 +113,7 @@ class FriendGraph:
         graph = cls(D, T, **options)
         graph.reserve(len(degree))
         stretch = graph.stretch.reshape(-1, STRETCH)[: len(degree)]
-        stretch[:, START] = np.cumsum(degree) - degree
+        _start_at(stretch, np.cumsum(degree, dtype=np.int64) - degree)
         stretch[:, DEGREE] = stretch[:, ROOM] = degree
         graph.pool = grown(friends, 1)
         graph.tally[USED], graph.tally[FRIENDSHIPS] = len(friends), len(friends) // 2
@@ -126,7 +126,7 @@ class FriendGraph:
         befriended_by = np.repeat(np.arange(len(degree), dtype=np.int32), degree)[np.argsort(friends, kind="stable")]
         count = np.bincount(friends, minlength=len(degree))
         incoming = self.incoming.reshape(-1, STRETCH)[: len(degree)]
-        incoming[:, START] = len(friends) + np.cumsum(count) - count
+        _start_at(incoming, len(friends) + np.cumsum(count) - count)
         incoming[:, DEGREE] = incoming[:, ROOM] = count
         self.pool = grown(np.concatenate([friends, befriended_by]), 1)
         self.tally[USED], self.tally[FRIENDSHIPS] = 2 * len(friends), len(friends)
@@ -202,15 +202,16 @@ class FriendGraph:
         """Close the gaps that moved stretches have left; grow the pool if that is not enough."""
         sides = (self.stretch, self.incoming) if self.directed else (self.stretch,)
         rooms = [side[ROOM::STRETCH] for side in sides]
-        sizes = [int(room.sum(dtype=np.int64)) for room in rooms]
-        live = sum(sizes)
+        live = sum(int(room.sum(dtype=np.int64)) for room in rooms)
         needed = 2 * max(int(room.max()) for room in rooms) + FIRST_ROOM
-        if live + needed > MOST_FRIENDS:
-            raise RunError(f"the friend graph holds at most {MOST_FRIENDS // 4} friendships")
-        pool = np.empty(max(len(self.pool), min(live + live // 2 + needed, MOST_FRIENDS)), np.int32)
-        compact(self.stretch, self.pool, pool)
-        if self.directed:
-            compact(self.incoming, self.pool, pool[sizes[0] :])
-            self.incoming[START::STRETCH] += sizes[0]
+        pool = np.empty(max(len(self.pool), live + live // 2 + needed), np.int32)
+        used = 0
+        for side in sides:
+            used = compact(side, self.pool, pool, used)
         self.pool = pool
-        self.tally[USED] = live
+        self.tally[USED] = used
+
+
+def _start_at(stretches: Int32s, starts: Int64s) -> None:
+    """Say where stretches, of shape [users, STRETCH], start."""
+    stretches[:, LOW], stretches[:, HIGH] = starts & ((1 << BITS) - 1), starts >> BITS

@@ -14,10 +14,10 @@ from peerwatch.network.friendships import (
     IN_VAIN,
     PAUSE,
     SPENT,
-    START,
     STRETCH,
     WALKS,
     change,
+    start_of,
 )
 from peerwatch.network.networks import COMPARED, Plan
 from peerwatch.network.timeline import (
@@ -64,7 +64,7 @@ def _hop(
     end, walk = high, mark & ~3
     for reached in range(low, high):
         friend = places[reached]
-        first = stretch[STRETCH * friend + START]
+        first = start_of(friend, stretch)
         for i in range(first, first + stretch[STRETCH * friend + DEGREE]):
             other = pool[i]
             known = seen[other]
@@ -99,7 +99,7 @@ def _scan(
         user = rows[at + USER]
         mark = seen[user]
         if mark < walk and tests:
-            start = incoming[STRETCH * user + START]
+            start = start_of(user, incoming)
             end = start + incoming[STRETCH * user + DEGREE]
             mark = walk + OUTSIDE
             i = start
@@ -189,7 +189,7 @@ def _answer(
     """
     seen[user] = mark + BUYER
     low = high = begin
-    first = stretch[STRETCH * user + START]
+    first = start_of(user, stretch)
     for i in range(first, first + stretch[STRETCH * user + DEGREE]):
         seen[pool[i]] = mark + INSIDE
         members[high] = pool[i]

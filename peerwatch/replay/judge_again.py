@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,14 +17,14 @@ from peerwatch.errors import UsageError
 from peerwatch.judging.adaptation import Notice, section
 from peerwatch.judging.judge import CHAMPION, Case, Mask, Reasons, Scoring
 from peerwatch.judging.state import State
+from peerwatch.replay.quarantined import history_of
 from peerwatch.replay.replay import Opened, Past, reopened
 from peerwatch.runtime.judges_from_settings import champion_of
 from peerwatch.runtime.pipeline import Pipeline
-from peerwatch.runtime.preflight import rules_of
 from peerwatch.settings.model import DEFAULT, SIGMA
 from peerwatch.storage.checkpoints import Checkpoint
 from peerwatch.storage.models import is_known
-from peerwatch.storage.run_history import RunHistory, read_record
+from peerwatch.storage.run_history import RunHistory
 
 
 class JudgedAgain(NamedTuple):
@@ -107,15 +106,7 @@ def record_of(opened: Opened) -> RunHistory | None:
     Raises:
         UsageError: the history is damaged.
     """
-    directory, newest, settings = opened.settings.state.directory, opened.newest, opened.settings
-    if directory is None or newest is None:
-        return None
-    identity = newest.identity
-    own = (opened.D, opened.T, settings.friendships, settings.judge_batch)
-    theirs = (identity.D, identity.T, identity.friendships, identity.rules.get("judge_batch", False))
-    if own != theirs or not rules_of(settings, "detector.").items() <= identity.rules.items():
-        return None
-    return read_record(Path(directory))
+    return history_of(opened.settings, opened.D, opened.T, opened.newest)
 
 
 def live_judge_of(opened: Opened, record: RunHistory | None, seq: int | None = None) -> LiveJudge:
@@ -137,7 +128,7 @@ def live_judge_of(opened: Opened, record: RunHistory | None, seq: int | None = N
             )
         return live
     complete = seq is None or seq <= record.through
-    if seq is not None and not complete and (labelled or clocked):
+    if seq is not None and not complete and (labelled or clocked or settings.detector.quarantine):
         raise UsageError(
             f"the run on {record.directory} has come to event {record.through:,}; how it will judge event {seq:,} is"
             " not known yet"
@@ -149,7 +140,7 @@ def _begun(opened: Opened, checkpoint: Checkpoint | None, live: LiveJudge) -> St
     """Return the state and restore the judge, as of the checkpoint or of the beginning."""
     D, T, shards, directed = opened.D, opened.T, opened.settings.shards, opened.settings.directed
     if checkpoint is None:
-        return State.fresh(D, T, shards, directed=directed)
+        return State.fresh(D, T, shards, directed=directed, quarantine=opened.settings.detector.quarantine)
     live.restore(section(checkpoint.arrays, CHAMPION))
     return State.restored(D, T, shards, [], checkpoint.arrays, checkpoint.envelope.facts, directed=directed)
 

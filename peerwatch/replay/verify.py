@@ -160,14 +160,14 @@ async def verified(layers: Sequence[Layer], console: Progress) -> Verified:
         if settings.output.flagged is None:
             raise UsageError(NOT_SET.format(key="output.flagged", what="the output", option="OUTPUT"))
         opened = await open_replay(layers, lambda _: False, stack)
-        k, share = opened.settings.detector.exact_k(), _audit_share(opened)
+        share = _audit_share(opened)
         live = await run_sync(live_judge_of, opened, await run_sync(record_of, opened))
         output = ComparingSink(settings.output.flagged, _written(opened, console))
         await output.open(stack)
         ledger, tally = FlaggedPlace(output), AuditTally()
         alarm = DifferenceLogger(Logger(LogSettings(), standard_error())).write
-        directed = opened.settings.directed
-        state = State.fresh(opened.D, opened.T, settings.shards, directed=directed)
+        directed, quarantine = opened.settings.directed, opened.settings.detector.quarantine
+        state = State.fresh(opened.D, opened.T, settings.shards, directed=directed, quarantine=quarantine)
         pipeline = Pipeline(
             state,
             Judges(live),
@@ -178,9 +178,7 @@ async def verified(layers: Sequence[Layer], console: Progress) -> Verified:
             ],
             walkers=settings.walkers,
             judge_batch=opened.settings.judge_batch,
-            auditing=(
-                Auditing(BruteForce(opened.D, opened.T, k, directed=directed), share, alarm, tally) if share else None
-            ),
+            auditing=Auditing(_brute_force(opened), share, alarm, tally) if share else None,
         )
         sizes = [log.size for log in opened.logs]
         with console.progress(None if None in sizes else sum(size or 0 for size in sizes)):
@@ -189,6 +187,11 @@ async def verified(layers: Sequence[Layer], console: Progress) -> Verified:
                 totals = await pipeline.run(opened.logs)
                 watchers.cancel_scope.cancel()
         return Verified(totals, output.name, _wrong(output, ledger.verdict), tally.first)
+
+
+def _brute_force(opened: Opened) -> BruteForce:
+    detector, directed = opened.settings.detector, opened.settings.directed
+    return BruteForce(opened.D, opened.T, detector.exact_k(), directed=directed, quarantine=detector.quarantine)
 
 
 def _written(opened: Opened, console: Progress) -> WrittenPurchases | None:

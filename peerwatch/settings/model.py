@@ -96,6 +96,8 @@ class ServeSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 SIGMA: Final = "sigma"
 """The name of the exact detector, whose k is a key of its own."""
+QUARANTINE: Final = "detector.quarantine"
+"""The key of the setting that keeps flagged purchases out of windows."""
 
 
 class TrainingSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -128,6 +130,7 @@ class DetectorSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     training: TrainingSettings = TrainingSettings()
     adapt: AdaptSettings = AdaptSettings()
     drift: bool = False
+    quarantine: bool = False
     severity: SeveritySettings = SeveritySettings()
 
     def described(self) -> dict[str, Any]:

@@ -369,7 +369,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for place in range(120)
     ]
     header = "timestamp,id,heat,noise,note"
-    for name, labels in (("t", odd.astype(int)), ("none", [0] * 120), ("all", [1] * 120), ("bad", ["yes"] * 120)):
+    for name, labels in (("t", odd.astype(int)), ("none", [0] * 120), ("all", [1] * 120), ("bad", ["maybe"] * 120)):
         lines = [f"{row},{label}\n" for row, label in zip(rows, labels, strict=True)]
         (tmp_path / f"{name}.csv").write_text(f"{header},fraud\n{''.join(lines)}")
     (tmp_path / "few.csv").write_text("a,b\n" + "1,2\n" * 23)
@@ -384,6 +384,20 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "wrong").write_text('{"line": 61}\n')
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("0.0", "1.0"), ("False", "true"), ("normal", "Anomaly"), ("no", "yes"), ("1", "-1"), ("inlier", "outlier")],
+)
+def test_labels_may_be_words(directory: Path, words: tuple[str, str]) -> None:
+    """As other tools write them; in a column with -1 that is the anomaly, as in scikit-learn's predictions."""
+    head, *rows = (directory / "t.csv").read_text().splitlines()
+    written = [f"{row.rpartition(',')[0]},{words[row.endswith(',1')]}" for row in rows]
+    (directory / "words.csv").write_text("\n".join([head, *written]))
+    arguments = "--label", "fraud", "--method", "mad", "--json"
+    expected, found = (json.loads(evaluated(name, *arguments).stdout) for name in ("t.csv", "words.csv"))
+    assert found["sections"][0]["results"] == expected["sections"][0]["results"]
 
 
 @pytest.mark.usefixtures("directory")
@@ -447,7 +461,7 @@ def test_what_cannot_judge_is_named() -> None:
         ("t.csv --column note", 't.csv:2: "note" is "x"; expected a finite number'),
         ("t.csv --column a", 't.csv:1: there is no column "a"; there are timestamp, id, heat, noise, note, fraud'),
         ("t.csv --label a", 't.csv:1: there is no column "a"; there are timestamp, id, heat, noise, note, fraud'),
-        ("bad.csv --label fraud", 'bad.csv:2: "fraud" is "yes"; a label is 0 or 1'),
+        ("bad.csv --label fraud", 'bad.csv:2: "fraud" is "maybe"; a label is 0 or 1'),
         (
             "none.csv --label fraud",
             "none.csv: of the 100 rows that are judged (those after the first 20) none is labelled",
