@@ -57,9 +57,7 @@ class Learned(Detector):
         Raises:
             BadInput: one of them is not so.
         """
-        positive(self.name, contamination=self.contamination)
-        if self.contamination > 0.5:
-            raise BadInput(f'{self.name}: "contamination" is {self.contamination!r}; expected at most 0.5')
+        check_contamination(self.name, self.contamination)
         for module in self.modules:
             self._module(module)
 
@@ -86,7 +84,7 @@ class Learned(Detector):
         Raises:
             BadInput: X is of another shape, has too few rows, or values that are not finite.
         """
-        self._fitted(X)
+        self.decision_scores_ = self._fitted(X)
         return self
 
     def fit_predict(self, X: ArrayLike, y: object = None) -> NDArray[np.int64]:  # noqa: ARG002 (scikit-learn's)
@@ -172,7 +170,7 @@ class Learned(Detector):
             model, score = self._learn(_scaled(rows, *scaling))
         self.center_, self.scale_ = scaling
         self.model_, self.n_features_in_ = model, rows.shape[1]
-        self.threshold_ = -float(np.percentile(-score, 100 * self.contamination))  # as scikit-learn rounds it
+        self.threshold_ = exceeded_by(self.contamination, score)
         return score
 
     def _scores(self, rows: Floats) -> Floats:
@@ -233,6 +231,18 @@ def expect(right: bool, what: str) -> None:  # noqa: FBT001
     """
     if not right:
         raise ValueError(f"there is something wrong with {what}")
+
+
+def exceeded_by(contamination: float, score: Floats) -> float:
+    """The threshold that this share of the scores exceeds, rounded as scikit-learn does."""
+    return -float(np.percentile(-score, 100 * contamination))
+
+
+def check_contamination(name: str, contamination: float) -> None:
+    """Check that it is a share of at most a half."""
+    positive(name, contamination=contamination)
+    if contamination > 0.5:
+        raise BadInput(f'{name}: "contamination" is {contamination!r}; expected at most 0.5')
 
 
 def check_whole(name: str, least: int, **parameters: int) -> None:
