@@ -9,13 +9,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from peerwatch.detectors.base import Context, Detector, Floats, Mask, Verdicts, check_finite, positive
 from peerwatch.detectors.learned.base import check_contamination, exceeded_by, finite_floats
+from peerwatch.detectors.learned.tails import rarities
 from peerwatch.detectors.registry import make
 from peerwatch.errors import BadInput
 from peerwatch.kernels import Int64s
 
 KEYS: Final = {"name", "parameters", "weight"}
-MEMBERS: Final = ({"name": "isolation_forest"}, {"name": "knn"}, {"name": "mcd"}, {"name": "hbos"})
-"""The default members."""
+MEMBERS: Final[tuple[Mapping[str, Any], ...]] = (
+    {"name": "isolation_forest"},
+    {"name": "mcd"},
+    {"name": "ecod"},
+    {"name": "knn", "parameters": {"neighbours": 10}, "weight": 0.5},
+)
+"""The default members: they fail in different places."""
 VOTE: Final = "vote"
 TAIL: Final = "tail"
 COMBINATIONS: Final = (VOTE, "mean", "max", TAIL)
@@ -113,7 +119,8 @@ class Ensemble(Detector):
         if not (self._votes or self._is_fitted):
             unknown = np.full(len(amount), np.nan)
             return Verdicts(unknown, unknown, np.zeros(len(amount), np.bool_))
-        return self._combined([member.judge(offsets, window, amount, context)[::2] for member in self._all()])
+        answers = [member.judge(offsets, window, amount, context)[::2] for member in self._all()]
+        return self._counted(answers) if self._votes else self._verdicts(self._score([score for score, _ in answers]))
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:
         """Fit every member, and learn how its scores are distributed."""
@@ -121,9 +128,9 @@ class Ensemble(Detector):
         for member in self._all():
             member.fit(X, y)
         if not self._votes:
-            scores = np.array([_training_scores(member, X) for member in self._all()])
-            check_finite(scores)
+            scores = [_training_scores(member, X) for member in self._all()]
             self.calibration_ = np.sort(scores)
+            check_finite(self.calibration_)
             self.decision_scores_ = self._score(scores)
             self.threshold_ = exceeded_by(self.contamination, self.decision_scores_)
         return self
@@ -204,12 +211,11 @@ class Ensemble(Detector):
         return self.members_
 
     def _judged(self, X: ArrayLike) -> Verdicts:
-        return self._combined([(-member.score_samples(X), member.decision_function(X) < 0) for member in self._all()])
-
-    def _combined(self, answers: Sequence[Answer]) -> Verdicts:
-        if self._votes:
-            return self._counted(answers)
-        return self._verdicts(self._score(np.array([score for score, _ in answers])))
+        scores = [-member.score_samples(X) for member in self._all()]
+        if not self._votes:
+            return self._verdicts(self._score(scores))
+        flags = [member.decision_function(X) < 0 for member in self._all()]
+        return self._counted(list(zip(scores, flags, strict=True)))
 
     def _verdicts(self, score: Floats) -> Verdicts:
         return Verdicts(score, np.full(len(score), self.threshold_), score > self.threshold_)
@@ -222,24 +228,12 @@ class Ensemble(Detector):
         share = _mean([np.where(np.isnan(score), np.nan, flagged) for score, flagged in answers], self._weights())
         return Verdicts(share, np.full(len(share), float(self.threshold)), share > self.threshold)
 
-    def _score(self, scores: Floats) -> Floats:
-        """Combine the scores of all members, shape [members, q]."""
+    def _score(self, scores: Sequence[Floats]) -> Floats:
+        """Combine the scores of all members, each of shape [q]."""
         rarity = np.array([rarities(score, learned) for score, learned in zip(scores, self.calibration_, strict=True)])
         if self.combine == "max":
             return np.fmax.reduce(rarity)  # type: ignore[no-any-return]
         return _mean(-np.expm1(-rarity) if self.combine == "mean" else rarity, self._weights())
-
-
-def rarities(score: Floats, learned: Floats) -> Floats:
-    """-log of the probability of such a score or a higher one, by the `learned` ones, which are sorted. Shape [q].
-
-    Above the largest of them the probability falls with the distance from their median, as 1 / distance.
-    """
-    count, median, largest = len(learned), learned[len(learned) // 2], learned[-1]
-    as_high = np.maximum(count - np.searchsorted(learned, score), 1)
-    with np.errstate(over="ignore"):
-        beyond = np.maximum(score - largest, 0) / ((largest - median) or 1.0)
-    return np.log((count + 1) / as_high) + np.log1p(beyond)  # type: ignore[no-any-return]
 
 
 def _mean(values: Sequence[Floats] | Floats, weights: Sequence[float]) -> Floats:

@@ -9,8 +9,9 @@ from sklearn.base import clone
 
 from peerwatch.detectors.base import Floats
 from peerwatch.detectors.checks import context, keeps_the_contract, ready, windows
-from peerwatch.detectors.ensemble import MEMBERS, Ensemble, rarities
+from peerwatch.detectors.ensemble import MEMBERS, Ensemble
 from peerwatch.detectors.learned.histograms import Hbos
+from peerwatch.detectors.learned.tails import rarities
 from peerwatch.detectors.registry import make
 from peerwatch.errors import BadInput
 from peerwatch.kernels import Int64s

@@ -7,6 +7,7 @@ import numpy as np
 
 from peerwatch.detectors.base import Floats
 from peerwatch.detectors.learned.base import Arrays, Learned, expect, finite_floats
+from peerwatch.detectors.learned.tails import beyond
 
 
 class Tails(NamedTuple):
@@ -19,7 +20,8 @@ class Tails(NamedTuple):
 class EmpiricalTails(Learned):
     """A detector that sums, over the columns, -log of the shares of rows to the left and to the right.
 
-    A new row is counted among the others, as if it were one more training row.
+    A new row is counted among the others, as if it were one more training row; outside their range its share falls
+    further, with the distance from their median.
     """
 
     modules: ClassVar[tuple[str, ...]] = ("sklearn.preprocessing",)
@@ -47,6 +49,7 @@ class EmpiricalTails(Learned):
             below = np.searchsorted(values, column, "right") + more
             above = count - np.searchsorted(values, column) + more
             left, right = -np.log(np.array([below, above]) / (count + more))
+            left, right = left + beyond(-column, -values[::-1]), right + beyond(column, values)
             total += self._unusual(left, right, skew)
         return total
 

@@ -9,6 +9,8 @@ from peerwatch.detectors.base import Floats
 from peerwatch.detectors.learned.base import Arrays, Learned, check_whole, expect, finite_floats
 from peerwatch.detectors.learned.linear import affine
 
+RIDGE: Final = 1e-6
+"""Added to each variance; scikit-learn's default."""
 TWO_PI: Final = float(np.log(2 * np.pi))
 
 
@@ -48,7 +50,8 @@ class GaussianMixture(Learned):
         with warnings.catch_warnings():
             # fewer distinct rows than components, or few steps short of the best: the mixture is sound all the same
             warnings.simplefilter("ignore", self._module("sklearn.exceptions").ConvergenceWarning)
-            found = kind(min(self.components, len(rows)), random_state=self.seed).fit(rows)
+            ridge = RIDGE * max(1.0, float(rows.var(axis=0).max()))  # only what could not be scaled has more
+            found = kind(min(self.components, len(rows)), reg_covar=ridge, random_state=self.seed).fit(rows)
         model = Mixture(np.log(found.weights_), found.means_, found.precisions_cholesky_)
         return model, self._score(model, rows)
 

@@ -7,7 +7,7 @@ import numpy as np
 from peerwatch.detectors.base import Floats
 from peerwatch.detectors.learned.base import Arrays, Learned, check_whole, expect, finite_floats
 
-TOGETHER: Final = 256
+TOGETHER: Final = 64
 """How many rows are scored together: their distances fit into a processor's cache."""
 
 

@@ -76,7 +76,9 @@ class RobustCovariance(EllipsoidDetector):
     def _covariance(self, rows: Floats) -> Floats:
         """The covariance of columns, with the ridge. Shape [columns, columns]."""
         centered = rows - rows.mean(axis=0)
-        return centered.T @ centered / len(rows) + self.ridge * np.eye(rows.shape[1])  # type: ignore[no-any-return]
+        found: Floats = centered.T @ centered / len(rows)
+        spread = np.maximum(np.diagonal(found), 1.0)  # only what could not be scaled has more
+        return found + self.ridge * np.diag(spread)
 
     def _distance(self, of: Floats, rows: Floats) -> Floats:
         """The squared Mahalanobis distance of each row by the covariance `of` some. Shape [n]."""

@@ -26,6 +26,16 @@ def test_scores_are_those_of_the_definition(kind: type[EmpiricalTails]) -> None:
     train, test = tables()
     detector = kind().fit(train)
     np.testing.assert_allclose(detector.decision_scores_, defined(train, kind))
-    for row in test[:20]:
+    for row in np.clip(test[:20], train.min(axis=0), train.max(axis=0)):
         among = defined(np.vstack([train, row]), kind)
         np.testing.assert_allclose(-detector.score_samples(row[None]), among[-1:])
+
+
+@pytest.mark.parametrize("kind", [Ecod, Copod])
+def test_outside_the_range_the_score_grows_with_the_distance(kind: type[EmpiricalTails]) -> None:
+    """On both sides, from the farthest rows that it has learned from on."""
+    detector = kind().fit(np.random.default_rng(1).exponential(size=(90, 1)))
+    for sign in (1, -1):
+        scores = -detector.score_samples(sign * np.array([[20.0], [21], [1e3], [1e30]]))
+        assert (np.diff(scores) > 0).all()
+        assert np.isfinite(scores).all()
