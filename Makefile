@@ -5,6 +5,7 @@
 # make soak     100 kills and 40 rotations of a live run, death at each write, five times the examples of each property,
 #               fresh ones every time; LOGS=DIR for logs of your own
 # make bench    how fast everything is; ARGS='--cases load,stream --runs 3' for some of it
+# make scale    what more machines would bring: measures, simulates, writes docs/scale.md; about ten minutes
 # make evaluate  how well each detector finds the anomalies of each data set: writes docs/evaluation.md;
 #               BENCHMARKS=DIR for the public tables that lie there, too: writes docs/benchmarks.md
 # make notebook  run notebooks/tour.ipynb and store its outputs in it
@@ -39,6 +40,9 @@ soak: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(VENV)/bin/python benchmarks/bench.py $(ARGS)
 	$(if $(ARGS),,$(VENV)/bin/python benchmarks/service.py)
+
+scale: $(VENV)/.dev
+	$(VENV)/bin/python benchmarks/scale.py $(ARGS)
 
 evaluate: $(VENV)/.dev
 	$(VENV)/bin/peerwatch evaluate --write docs --force
@@ -87,4 +91,4 @@ $(VENV)/.servers: $(VENV)/bin/pip tests/install_servers.sh tests/kafka/pom.xml
 	tests/install_servers.sh $(abspath $(VENV))/kafka
 	@touch $@
 
-.PHONY: run serve test soak bench evaluate notebook servers servers-install check constraints clean
+.PHONY: run serve test soak bench scale evaluate notebook servers servers-install check constraints clean

@@ -108,7 +108,7 @@ class AuditActor:
     def _recompute(self, message: AuditBatch, chosen: Mask) -> list[AuditedDecision]:
         batch = message.batch
         self._names += ids_of(message.arena, message.ends, len(self._names))
-        return self._audit.follow(batch.events, batch.seq, batch.file, self._names, chosen)
+        return self._audit.follow(batch.events, batch.seq, batch.file, self._names, chosen, judged=batch.judged)
 
     async def _compare(self, message: AuditDecisions) -> None:
         pairs = [Difference(judged, self._awaited.pop(judged.seq, None)) for judged in message.outcomes]

@@ -31,7 +31,7 @@ from peerwatch.actors.messages import (
 from peerwatch.actors.snapshot import CoordinatorPart, SnapshotPart, SnapshotRequest
 from peerwatch.actors.window_table import WindowTable
 from peerwatch.connectors.records import MOST_NOTICES, DecisionRow, NoticeRecord
-from peerwatch.judging.adaptation import DriftNotice, LabelsNotice, Notice, section
+from peerwatch.judging.adaptation import DriftNotice, LabelsNotice, Notice, ReleaseNotice, section
 from peerwatch.judging.audit import AuditedDecision
 from peerwatch.judging.judge import CHALLENGER, CHAMPION, BatchVerdicts, Case, Mask, Reasons
 from peerwatch.judging.sampling import sampled
@@ -54,6 +54,7 @@ class Disagreement(NamedTuple):
 
 NOTICES: Final = {
     DriftNotice: "drift", LabelsNotice: "labels", ModelActivated: "model", Disagreement: "disagreement",
+    ReleaseNotice: "release",
 }  # fmt: skip
 """The name of each kind of notice."""
 
@@ -94,12 +95,19 @@ class AuditSample(NamedTuple):
 
 
 class JudgedQueries(NamedTuple):
-    """The decisions on one message's purchases: the flagged ones, rows of all if asked for, and those to recompute."""
+    """The decisions on one message's purchases: the flagged ones, rows of all if asked for, and those to recompute.
+
+    `releases` are as in `AuditDecisions`.
+    """
 
     flagged: list[Flagged]
     rows: list[DecisionRow]
     audited: list[AuditedDecision]
     notices: list[NoticeRecord]
+    releases: Sequence[tuple[int, list[int]]] = ()
+
+
+NOTHING_JUDGED: Final = JudgedQueries([], [], [], [])
 
 
 class TrainerLink(NamedTuple):
@@ -203,6 +211,10 @@ class Coordinator:
                 for inbox in cycle(self._inboxes):
                     while not await self._ask_one(await inbox.receive(), asked):
                         pass
+        self._all_asked()
+
+    def _all_asked(self) -> None:
+        """Nothing more is sent to the shards."""
         for shard in self._shards:
             shard.close()
 
@@ -220,12 +232,12 @@ class Coordinator:
         await asked.send(PendingQueries(message, windows, own))
         return message.next
 
-    async def _request(self, seq: Int64s, networks: Networks) -> int:
-        """Send a request to all shards and return its id."""
+    async def _request(self, seq: Int64s, networks: Networks, users: int = 0) -> int:
+        """Send a request to all shards and return its id. `users` as in a request."""
         request = next(self._requests)
         self._table.expect(request)
         for shard in self._shards:
-            await shard.send(WindowRequest(request, seq, networks, int(seq[0])))
+            await shard.send(WindowRequest(request, seq, networks, int(seq[0]), users))
             networks = networks.unfound()
         return request
 
@@ -252,21 +264,27 @@ class Coordinator:
                     await self._send_part(message)
                     await self._output.send(message)
                     continue
-                queries = message.queries
-                windows = [] if message.windows is None else await self._table.take(message.windows)
-                own = [] if message.own is None else await self._table.take(message.own)
-                judged = await self._judged(queries, windows, own) if windows else JudgedQueries([], [], [], [])
+                queries, judged = message.queries, await self._decided(message)
                 if self._checking is not None:
                     through = max([queries.through, *queries.seq[-1:].tolist()])
-                    await self._checking.audit.send(AuditDecisions(judged.audited, through))
+                    await self._checking.audit.send(AuditDecisions(judged.audited, through, judged.releases))
                 await self._output.send(
                     Results(queries.seq, judged.flagged, queries.rejected, queries.through, judged.rows, judged.notices)
                 )
 
+    async def _decided(self, pending: PendingQueries) -> JudgedQueries:
+        """Judge the purchases of one message."""
+        windows = [] if pending.windows is None else await self._table.take(pending.windows)
+        own = [] if pending.own is None else await self._table.take(pending.own)
+        return await self._judged(pending.queries, windows, own) if windows else NOTHING_JUDGED
+
     async def _send_part(self, request: SnapshotRequest) -> None:
         if self._parts is not None:
-            memory = self._judges.arrays()
-            await self._parts.send(CoordinatorPart(request.id, self.part, self.disagreed.copy(), memory))
+            await self._parts.send(CoordinatorPart(request.id, self.part, self.disagreed.copy(), self._memory()))
+
+    def _memory(self) -> dict[str, NDArray[Any]]:
+        """What is remembered from one purchase to the next, as arrays."""
+        return self._judges.arrays()
 
     async def _judged(self, queries: WindowQueries, windows: list[Windows], own: list[Windows]) -> JudgedQueries:
         wanted = self._log.wanted(queries)
@@ -291,8 +309,9 @@ class Coordinator:
 
     def _case(self, queries: WindowQueries, windows: list[Windows], own: list[Windows]) -> Case:
         events = queries.events
+        line = events.line if not queries.in_batch_log else np.zeros(len(events), np.int64)
         return Case(
-            merged(windows, self._T), queries.seq, events.line, events.amount, events.timestamp,
+            merged(windows, self._T), queries.seq, line, events.amount, events.timestamp,
             queries.networks.size, merged(own, self._T) if own else None,
         )  # fmt: skip
 
@@ -391,6 +410,7 @@ def _flagged(queries: WindowQueries, decision: Reasons) -> Flagged:
         decision.scoring,
         decision.severity,
         queries.names,
+        queries.in_batch_log,
     )
 
 

@@ -72,6 +72,7 @@ class Dispatcher:
         audit: Send[AuditMessage] | None = None,
         *,
         strict: bool,
+        judge_batch: bool = False,
         done: Counts = NOTHING_DONE,
         due_snapshot: Callable[[int, Any, bool], SnapshotRequest | None] = lambda *_: None,
         recovery: Recovery | None = None,
@@ -81,8 +82,11 @@ class Dispatcher:
         warn: Callable[[str], None] = lambda _: None,
         complain: Callable[[str], None] = lambda _: None,
         rejects: RejectTally | None = None,
+        quarantine: bool = False,
     ) -> None:
-        """Connect the dispatcher to the other actors.
+        """Connect the dispatcher to the other actors. With `judge_batch` the batch log's purchases are judged, too.
+
+        With `quarantine` the shards get no judged purchases from it.
 
         After each block `due_snapshot(events, position, last)` may return a request to send to the other actors; `last`
         says whether it was the last block. `warn` is called with a warning about the first hole, `complain` with one
@@ -94,6 +98,7 @@ class Dispatcher:
         self._batch_cap = batch_cap
         self._audit = audit
         self._strict = strict
+        self._judge_batch = judge_batch
         self._done = done
         self._due_snapshot = due_snapshot
         self._recovery = recovery or Recovery()
@@ -104,6 +109,7 @@ class Dispatcher:
         self._warn = warn
         self._complain = complain
         self._rejects = rejects or RejectTally()
+        self._quarantine = quarantine
         self._impression: Impression | None = None
         """What the current log looks like; None if it is not read from its beginning, or a warning has been given."""
         self._shared = len(graphs) == 1
@@ -203,8 +209,11 @@ class Dispatcher:
                     *self._decoder.interner.columns(),
                 )
             )  # fmt: skip
-        for shard in self._shards:
-            await shard.send(request)
+        is_judged = log.judged or self._judge_batch
+        if not (self._quarantine and is_judged):
+            for shard in self._shards:
+                await shard.send(request)
+        request = msgspec.structs.replace(request, judged=is_judged)
         for graph in self._graphs:
             await graph.send(request)
 
@@ -259,7 +268,8 @@ class Dispatcher:
             bad = bad[:1]
             events = events[events.line < bad[0].line]
         rejected = [RejectedLine(log.name, line, block.offset + start, why, raw) for line, start, why, raw in bad]
-        cap = self._batch_cap if log.judged else max(len(events), 1)  # events that are not judged get no answer
+        is_judged = log.judged or self._judge_batch
+        cap = self._batch_cap if is_judged else max(len(events), 1)  # events that are not judged get no answer
         for begin in range(0, max(len(events), 1), cap):
             await self._send(events[begin : begin + cap], block.content, log, rejected)
             rejected = []
@@ -267,7 +277,7 @@ class Dispatcher:
             self.stopped_by = StrictError(f"{log.name}:{bad[0].line}: {bad[0].reason}")
             self.stop()
         self._rejects.add(self._done.rejected + 1, [one.reason for one in bad])
-        judged = int(np.count_nonzero(events.kind == Kind.PURCHASE)) if log.judged else 0
+        judged = int(np.count_nonzero(events.kind == Kind.PURCHASE)) if is_judged else 0
         self._done = self._done._replace(
             bytes=self._done.bytes + len(block.content),
             judged=self._done.judged + judged,
@@ -279,23 +289,27 @@ class Dispatcher:
         seq = self._done.events + 1
         through = self._done.events + len(events)
         users = len(self._decoder.interner)
+        is_judged = log.judged or self._judge_batch
         bought = np.flatnonzero(events.kind == Kind.PURCHASE)
         buyers = events.user[bought]
-        for number, shard in enumerate(self._shards):
+        for number, shard in enumerate(() if self._quarantine and is_judged else self._shards):
             mine = bought[buyers % len(self._shards) == number]
             purchases = PurchaseBatch(
                 seq + mine, events.user[mine], events.timestamp[mine], events.amount[mine], through, users,
-                low=0 if log.judged else through + 1,
+                low=0 if is_judged else through + 1,
             )  # fmt: skip
             await shard.send(purchases)
-        batch = Batch(events, seq, content, log.name, log.judged, users, rejected, self._caught_up, log.names)
+        batch = Batch(
+            events, seq, content, log.name, is_judged, users, rejected, self._caught_up, log.names,
+            in_batch_log=not log.judged,
+        )  # fmt: skip
         if self._audit is not None:
             await self._audit.send(AuditBatch(batch, *self._decoder.interner.columns()))
-        if log.judged and not self._shared:
+        if is_judged and not self._shared:
             self._shared = True
             for graph in self._graphs:
                 await graph.send(Share())
-        for graph in self._graphs if log.judged else self._graphs[:1]:
+        for graph in self._graphs if is_judged else self._graphs[:1]:
             await graph.send(batch)
         self._done = self._done._replace(events=through)
 

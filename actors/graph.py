@@ -116,7 +116,7 @@ class GraphActor:
             await self._coordinator.send(
                 WindowQueries(
                     batch.seq + places, events[places], networks, batch.content, batch.file, rejected, through,
-                    last and batch.judged, batch.new, batch.names,
+                    last and batch.judged, batch.new, batch.names, batch.in_batch_log, batch.users,
                 )
             )  # fmt: skip
             rejected = []

@@ -1,6 +1,6 @@
 """A judge within a run, and the models and labels that reach it there."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import anyio
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from peerwatch.actors.mailbox import Send, waiting
 from peerwatch.actors.messages import TrainedModel, TrainingRequest
 from peerwatch.detectors.base import Detector
-from peerwatch.judging.adaptation import Adaptation, Notice
+from peerwatch.judging.adaptation import Adaptation, Notice, ReleaseNotice
 from peerwatch.judging.judge import BatchVerdicts, Case, Judge, joined
 from peerwatch.judging.labels import Label
+from peerwatch.judging.quarantine import Purchases, Quarantine
 from peerwatch.judging.training import Learner
 from peerwatch.kernels import Int64s
 
@@ -145,7 +146,8 @@ class LiveJudge:
         self._waits = waits
         self._ordered: dict[int, PendingModel] = {}
         """The models that the trainer has been asked for, by version."""
-        self._activated: list[ModelActivated] = []
+        self._told: list[ModelActivated | ReleaseNotice] = []
+        """Notices that have not been fetched yet."""
 
     @property
     def learns(self) -> bool:
@@ -177,8 +179,8 @@ class LiveJudge:
 
     def notices(self) -> list[Notice | ModelActivated]:
         """Return the notices since the last call."""
-        notices: list[Notice | ModelActivated] = [*self._activated]
-        self._activated.clear()
+        notices: list[Notice | ModelActivated] = [*self._told]
+        self._told.clear()
         if self.judge.adaptation is not None:
             notices += self.judge.adaptation.take_notices()
         return notices
@@ -235,19 +237,39 @@ class LiveJudge:
             await run_sync(self.models.speaks, training_set.version, seq)
             del self._ordered[training_set.version]
         judge.activate(model)
-        self._activated.append(ModelActivated(seq, training_set.version))
+        self._told.append(ModelActivated(seq, training_set.version))
 
     async def _listen(self, adaptation: Adaptation, seq: int, *, may_change: bool) -> None:
         """Read the labels that are due before event `seq`."""
+        async for labels, through in self._due_labels(seq, adaptation.heard, may_change=may_change):
+            adaptation.hear(seq, labels, through)
+
+    async def hear(self, quarantine: Quarantine, seq: int, *, new: bool) -> AsyncIterator[Purchases]:
+        """Read the labels that are due before event `seq`, and yield the purchases that they release.
+
+        A `new` event cannot have been judged by an earlier run.
+        """
+        async for labels, through in self._due_labels(seq, quarantine.heard, may_change=new or not self._holds):
+            released = quarantine.hear(labels, through)
+            self._told.append(ReleaseNotice(seq, len(labels), released.seq.tolist()))
+            yield released
+
+    def hears_next(self, quarantine: Quarantine) -> int | None:
+        """The event before which labels are to be read next, None if no event has been recorded."""
+        return self._labels.since(quarantine.heard) if self._labels is not None else None
+
+    async def _due_labels(self, seq: int, heard: int, *, may_change: bool) -> AsyncIterator[tuple[list[Label], int]]:
+        """Read the labels after `heard` that are due before event `seq`; yield them with the position behind them."""
         if self._labels is None:
             return
-        since = self._labels.since(adaptation.heard)
-        while (seq >= since) if since is not None else (self._labels.has_more(adaptation.heard) and may_change):
-            labels, through = await run_sync(self._labels.hear, seq, adaptation.heard)
-            if through == adaptation.heard:
+        since = self._labels.since(heard)
+        while (seq >= since) if since is not None else (self._labels.has_more(heard) and may_change):
+            labels, through = await run_sync(self._labels.hear, seq, heard)
+            if through == heard:
                 break
-            adaptation.hear(seq, labels, through)
-            since = self._labels.since(adaptation.heard)
+            heard = through
+            yield labels, through
+            since = self._labels.since(heard)
 
     def _until_written_down(self, judge: Judge, seq: Int64s) -> int:
         """How many of the events `seq` come before the next recorded activation or reading of labels."""

@@ -1,5 +1,6 @@
 """The messages between actors. Columns of one message have the same length; sequence numbers start at 1."""
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -27,7 +28,7 @@ class Batch(msgspec.Struct, frozen=True):
 
     The events' `start` and `end` are offsets in `content`, which comes from the log `file`. The purchases are judged if
     `judged`. All dense users are below `users`. `rejected` holds the batch's rejected lines. `new` means that the
-    events cannot have existed before this run began.
+    events cannot have existed before this run began; `in_batch_log` that they are not of the stream log.
     """
 
     events: Events
@@ -39,10 +40,13 @@ class Batch(msgspec.Struct, frozen=True):
     rejected: list[RejectedLine]
     new: bool = False
     names: FieldNames = CANONICAL
+    in_batch_log: bool = False
 
 
 class PurchaseBatch(msgspec.Struct, frozen=True):
     """Dispatcher to a shard: the purchases of its users among the events up to `through`.
+
+    With quarantine those that are judged come from the coordinator, without the flagged ones.
 
     `low` is the shard's new low watermark: no later request is about an event before it.
     """
@@ -56,11 +60,21 @@ class PurchaseBatch(msgspec.Struct, frozen=True):
     low: int
 
 
+class PurchaseRelease(msgspec.Struct, frozen=True):
+    """Coordinator to a shard, with quarantine: purchases of its users that are in windows from now on."""
+
+    seq: Int64s
+    user: Int64s
+    timestamp: Int64s
+    amount: Amounts
+
+
 class WindowQueries(msgspec.Struct, frozen=True):
     """Graph to coordinator: purchases to judge, and their buyers' networks as of each purchase.
 
     Every batch yields at least one message, even if it is empty; `through` of its last one is the batch's last event.
-    `next` means that the following message comes from the next graph actor. `new` is that of the batch.
+    `next` means that the following message comes from the next graph actor. `new`, `in_batch_log` and `users` are those
+    of the batch.
     """
 
     seq: Int64s
@@ -73,6 +87,8 @@ class WindowQueries(msgspec.Struct, frozen=True):
     next: bool
     new: bool = False
     names: FieldNames = CANONICAL
+    in_batch_log: bool = False
+    users: int = 0
 
 
 class WindowRequest(msgspec.Struct, frozen=True):
@@ -80,13 +96,15 @@ class WindowRequest(msgspec.Struct, frozen=True):
 
     All shards get the same arrays and skip users that they do not own, which is cheaper than splitting the networks.
     Windows that a scan has found already go to the first shard only, which includes them in its reply. `low` is the
-    shard's new low watermark: no later request is about an event before it.
+    shard's new low watermark: no later request is about an event before it. All dense users in the networks are below
+    `users`, 0 if the shard knows them all.
     """
 
     id: int
     seq: Int64s
     networks: Networks
     low: int
+    users: int = 0
 
 
 class WindowReply(msgspec.Struct, frozen=True):
@@ -111,7 +129,7 @@ class GraphCopy(msgspec.Struct, frozen=True):
 
 
 GraphMessage: TypeAlias = Batch | Share | SnapshotRequest
-ShardMessage: TypeAlias = PurchaseBatch | WindowRequest | SnapshotRequest
+ShardMessage: TypeAlias = PurchaseBatch | PurchaseRelease | WindowRequest | SnapshotRequest
 CoordinatorMessage: TypeAlias = WindowQueries | SnapshotRequest
 
 
@@ -128,6 +146,7 @@ class Flagged(msgspec.Struct, frozen=True):
     scoring: Scoring | None = None
     severity: Level | None = None
     names: FieldNames = CANONICAL
+    in_batch_log: bool = False
 
 
 class Results(msgspec.Struct, frozen=True):
@@ -177,11 +196,13 @@ class AuditBatch(msgspec.Struct, frozen=True):
 class AuditDecisions(msgspec.Struct, frozen=True):
     """Coordinator to audit: the decisions on the sampled purchases of one message, in order.
 
-    None on an event up to `through` will follow.
+    None on an event up to `through` will follow. With quarantine `releases` are the events before which labels were
+    read, each with the events of the purchases that they released.
     """
 
     outcomes: list[AuditedDecision]
     through: int
+    releases: Sequence[tuple[int, list[int]]] = ()
 
 
 class AuditNotices(msgspec.Struct, frozen=True):

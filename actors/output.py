@@ -140,8 +140,10 @@ class OutputActor:
             verdicts = []
             for one in results.flagged:
                 each = FlaggedVerdict(one.seq, one.line, one.statistics.mean(), one.statistics.sd())
-                line = flagged_line(one.text, each.mean, each.sd, one.scoring, one.severity)
-                flagged.append(FlaggedPurchase(one.seq, line, one.names))
+                line = flagged_line(
+                    one.text, each.mean, each.sd, one.scoring, one.severity, in_batch_log=one.in_batch_log
+                )
+                flagged.append(FlaggedPurchase(one.seq, line, one.names, one.in_batch_log))
                 verdicts.append(each)
             entries += self.verdicts.add(results.seq, verdicts, results.through)
         await self._hand_out(flagged)
@@ -181,12 +183,18 @@ class OutputActor:
 
 
 def flagged_line(
-    text: bytes, mean: str, sd: str, scoring: Scoring | None = None, severity: Level | None = None
+    text: bytes,
+    mean: str,
+    sd: str,
+    scoring: Scoring | None = None,
+    severity: Level | None = None,
+    *,
+    in_batch_log: bool = False,
 ) -> bytes:
     """The line's own text, byte for byte, with `mean` and `sd` before its closing brace.
 
     A detector other than sigma adds its name, the score it gave, its threshold and, if it learns, its model's version.
-    Where levels are set, one is added.
+    Where levels are set, one is added. A purchase of the batch log says so.
     """
     text = text.removesuffix(b"\r")
     brace = text.rindex(b"}")
@@ -198,4 +206,6 @@ def flagged_line(
         fields += f', "model": "{scoring.model}"' if scoring.model is not None else ""
     if severity is not None:
         fields += f', "severity": "{severity}"'
+    if in_batch_log:
+        fields += ', "log": "batch"'
     return text[:brace] + fields.encode() + text[brace:] + b"\n"

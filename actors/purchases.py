@@ -2,8 +2,10 @@
 
 from typing import Final
 
+from anyio.to_thread import run_sync
+
 from peerwatch.actors.mailbox import Receive, Send, run_kernel
-from peerwatch.actors.messages import PurchaseBatch, ShardMessage, WindowReply, WindowRequest
+from peerwatch.actors.messages import PurchaseBatch, PurchaseRelease, ShardMessage, WindowReply, WindowRequest
 from peerwatch.actors.snapshot import ShardPart, SnapshotPart, SnapshotRequest
 from peerwatch.network.history import PurchaseHistory
 
@@ -40,7 +42,11 @@ class PurchaseShard:
                 if isinstance(message, PurchaseBatch):
                     await self._append(message)
                 elif isinstance(message, WindowRequest):
+                    self._history.reserve(message.users)
                     self._parked.append(message)
+                elif isinstance(message, PurchaseRelease):
+                    released = message.seq, message.user, message.timestamp, message.amount
+                    await run_sync(self._history.insert, *released)
                 else:
                     await self._send_part(message)
                 await self._answer_parked()

@@ -21,9 +21,14 @@ from peerwatch.network.history import PurchaseColumns
 
 
 class SnapshotRequest(msgspec.Struct, frozen=True):
-    """Dispatcher to every actor with a part in a snapshot, along the way of the events."""
+    """Dispatcher to every actor with a part in a snapshot, along the way of the events.
+
+    With `judged` the position is in a log that is judged. In a run with quarantine the shards then get the request from
+    the coordinator, like the purchases that belong to the snapshot.
+    """
 
     id: int
+    judged: bool = False
 
 
 class SnapshotPart(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from peerwatch.kernels import Int64s
+from peerwatch.kernels import Bytes, Int64s
 
 LARGEST_AMOUNT: Final = 2**62
 """The smallest amount (millionths) that is too large for a column."""
@@ -62,6 +62,16 @@ class Amounts(msgspec.Struct, frozen=True):
         for place in np.flatnonzero(self.held < 0).tolist():
             units[place] = self.exact(place) // UNIT  # so large that its fraction does not matter
         return units
+
+    def spelled(self) -> Bytes:
+        """Return the large amounts in the order of their names, one a line, in ASCII."""
+        return np.frombuffer("\n".join(str(self.large[name]) for name in self.named()).encode(), np.uint8)
+
+    @classmethod
+    def from_spelled(cls, held: Int64s, spelled: Bytes) -> "Amounts":
+        """The inverse of `spelled`."""
+        names = np.unique(held[held < 0]).tolist()
+        return cls(held, dict(zip(names, map(int, spelled.tobytes().split()), strict=True)))
 
     def named(self) -> list[int]:
         """Return the distinct names of large amounts in the column, in the order of their numbers."""

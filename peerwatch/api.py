@@ -20,7 +20,7 @@ from peerwatch.engine import Engine, text_of
 from peerwatch.errors import SourceError, UsageError
 from peerwatch.files.log_file import CHUNK, header_in
 from peerwatch.readable import shown
-from peerwatch.settings.model import Layer
+from peerwatch.settings.model import Friendships, Layer
 
 if TYPE_CHECKING:
     from peerwatch.replay.explain import ExplanationRecord
@@ -50,13 +50,17 @@ def judge(
     *,
     D: int | None = None,
     T: int | None = None,
+    friendships: Friendships | None = None,
     k: float = 3.0,
     detector: Detector | None = None,
+    judge_batch: bool = False,
     lines: int = LINES,
 ) -> Decisions:
     """Judge the purchases of a stream log, after the events of an optional batch log.
 
-    `D` (hops of the network) and `T` (purchases in a window) default to those in the batch log's header line.
+    `D` (hops of the network), `T` (purchases in a window) and `friendships` ("mutual" or "directed") default to those
+    in the batch log's header line, and friendships to mutual. With `judge_batch` the purchases of the batch log are
+    judged, too.
 
     The result is lazy: it reads the logs and judges as you iterate. Lines of an iterable other than a list or tuple are
     judged in groups of `lines`; with 1 each decision is yielded as soon as its line has been read.
@@ -66,8 +70,9 @@ def judge(
         BadInput: a parameter is invalid.
         RunError: while iterating: a log could not be read any further, or the detector failed.
     """
-    engine, before = _begun(batch, D, T, k, detector, lines)
-    return Decisions(_decided(engine, before, _texts(stream, lines)), engine.rejected, engine.D, engine.T)
+    engine, before = _begun(batch, D, T, friendships, k, detector, lines)
+    decisions = _decided(engine, before, _texts(stream, lines), judge_batch=judge_batch)
+    return Decisions(decisions, engine.rejected, engine.D, engine.T)
 
 
 async def judge_async(
@@ -76,8 +81,10 @@ async def judge_async(
     *,
     D: int | None = None,
     T: int | None = None,
+    friendships: Friendships | None = None,
     k: float = 3.0,
     detector: Detector | None = None,
+    judge_batch: bool = False,
     lines: int = LINES,
 ) -> AsyncIterator[Decision]:
     """Like `judge`, inside an event loop (asyncio, or trio through anyio). Reading and judging run on a thread.
@@ -87,14 +94,17 @@ async def judge_async(
     Raises:
         UsageError, BadInput, RunError: as `judge`.
     """
-    engine, before = await run_sync(_begun, batch, D, T, k, detector, lines)
+    engine, before = await run_sync(_begun, batch, D, T, friendships, k, detector, lines)
     if isinstance(stream, AsyncIterable):
-        await run_sync(_learn, engine, before)
+        begun = _decided(engine, before, iter(()), judge_batch=judge_batch)
+        while some := await run_sync(_some, begun, lines):
+            for decision in some:
+                yield decision
         async for line in stream:
             for decision in await run_sync(engine.feed, [line]):
                 yield decision
         return
-    decisions = _decided(engine, before, _texts(stream, lines))
+    decisions = _decided(engine, before, _texts(stream, lines), judge_batch=judge_batch)
     while some := await run_sync(_some, decisions, lines):
         for decision in some:
             yield decision
@@ -110,20 +120,26 @@ def explain(
     at: str | None = None,
     D: int | None = None,
     T: int | None = None,
+    friendships: Friendships | None = None,
     k: float | None = None,
     detector: Detector | None = None,
+    judge_batch: bool = False,
 ) -> "ExplanationRecord":
     """Explain one decision: the network with its paths, the window, the exact inequality, and what would change it.
 
-    Name the purchase by its event number `seq`, by its `line` in the stream log, or by `user` and time (`at`). The logs
-    must be files; they are read again up to the purchase.
+    Name the purchase by its event number `seq`, by its `line` in the stream log, or by `user` and time (`at`). One of
+    the batch log is explained with `judge_batch`. The logs must be files; they are read again up to the purchase.
 
     Raises:
         UsageError: a log cannot be read, or no such purchase was judged.
     """
     from peerwatch.replay.explain import explained  # noqa: PLC0415 (judging does not need it)
 
-    layers = [_layer(batch, stream, D=D, T=T, k=k, detector=detector)]
+    layers = [
+        _layer(
+            batch, stream, D=D, T=T, friendships=friendships, k=k, detector=detector, judge_batch=judge_batch or None
+        )
+    ]
     kernels.load()
     return _run(partial(explained, layers, seq=seq, line=line, user=user, at=at))
 
@@ -135,12 +151,14 @@ def sweep(
     D: Sequence[int] = (),
     T: Sequence[int] = (),
     k: Sequence[float] = (),
+    friendships: Friendships | None = None,
+    judge_batch: bool = False,
     labels: str | os.PathLike[str] | None = None,
 ) -> "SweepRecord":
     """Judge the stream log with every combination of D, T and k in one pass, and compare what they flag.
 
-    D and T default to those in the batch log's header line, k to 3. `labels` is a file that names lines of the stream
-    log.
+    D, T and `friendships` default to those in the batch log's header line, k to 3. `labels` is a file that names lines
+    of the stream log.
 
     Raises:
         UsageError: a log cannot be read, there is nothing to judge, or a value is invalid.
@@ -149,12 +167,19 @@ def sweep(
     from peerwatch.studies.sweep_table import SettingGrid  # noqa: PLC0415
 
     wanted = SettingGrid(sorted({*D}), sorted({*T}), sorted({*map(float, k)}))
+    layers = [_layer(batch, stream, friendships=friendships, judge_batch=judge_batch or None)]
     kernels.load()
-    return _run(partial(swept, [_layer(batch, stream)], wanted, labels=Path(labels) if labels is not None else None))
+    return _run(partial(swept, layers, wanted, labels=Path(labels) if labels is not None else None))
 
 
 def _begun(
-    batch: AnyLog | None, D: int | None, T: int | None, k: float, detector: Detector | None, lines: int
+    batch: AnyLog | None,
+    D: int | None,
+    T: int | None,
+    friendships: Friendships | None,
+    k: float,
+    detector: Detector | None,
+    lines: int,
 ) -> tuple[Engine, Iterator[bytes]]:
     """Create an engine, and the texts of the batch log after its header line."""
     texts = _texts(batch, lines) if batch is not None else iter(())
@@ -162,7 +187,9 @@ def _begun(
     header = header_in(first, name) if batch is not None else None
     values = header.values if header is not None else {}
     size = header.end if header is not None and values else 0
-    D, T = (values.get(key) if given is None else given for key, given in (("D", D), ("T", T)))
+    D = values.get("D") if D is None else D
+    T = values.get("T") if T is None else T
+    friendships = values.get("friendships", "mutual") if friendships is None else friendships
     if D is None or T is None:
         missing = "D" if D is None else "T"
         where = (
@@ -171,19 +198,20 @@ def _begun(
             else f"there is no batch log to name {missing}"
         )
         raise UsageError(f"{where}; give {missing}")
-    engine = Engine(D, T, k=k, detector=detector)
+    engine = Engine(D, T, friendships=friendships, k=k, detector=detector)
     engine.begin_log(name, line=1 + first.count(b"\n", 0, size))
     return engine, chain([first[size:]], texts)
 
 
-def _learn(engine: Engine, batch: Iterator[bytes]) -> None:
+def _decided(
+    engine: Engine, batch: Iterator[bytes], stream: Iterator[bytes], *, judge_batch: bool
+) -> Iterator[Decision]:
     for text in batch:
-        engine.learn(text)
+        if judge_batch:
+            yield from (decision._replace(log="batch") for decision in engine.feed(text))
+        else:
+            engine.learn(text)
     engine.begin_log("the stream")
-
-
-def _decided(engine: Engine, batch: Iterator[bytes], stream: Iterator[bytes]) -> Iterator[Decision]:
-    _learn(engine, batch)
     for text in stream:
         yield from engine.feed(text)
 

@@ -24,7 +24,7 @@ class Decision(NamedTuple):
     None if the window is empty. `window_size` is the number of purchases in the window, and `network_size` the number
     of users in the buyer's network, None if they were not counted. `score`, `threshold` and `model` are set by
     detectors other than sigma; `model` is the version of the model that judged, 0 before the first model, None for a
-    detector that is not trained.
+    detector that is not trained. `log` is "batch" for a purchase of the batch log, where that is judged too, else None.
     """
 
     seq: int
@@ -40,6 +40,7 @@ class Decision(NamedTuple):
     score: float | None
     threshold: float | None
     model: int | None
+    log: str | None = None
 
 
 class Decisions(Iterator[Decision]):
@@ -68,7 +69,8 @@ class Decisions(Iterator[Decision]):
         """Return the remaining decisions as a polars DataFrame. Requires polars."""
         import polars as pl  # noqa: PLC0415 (optional)
 
-        return pl.DataFrame(self._columns(), schema_overrides={"network_size": pl.Int64, "model": pl.Int64})
+        types = {"network_size": pl.Int64, "model": pl.Int64, "log": pl.String}
+        return pl.DataFrame(self._columns(), schema_overrides=types)
 
     def _columns(self) -> dict[str, list[Any]]:
         rows = [*self._decisions]

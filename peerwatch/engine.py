@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 import numpy as np
@@ -24,11 +24,14 @@ from peerwatch.network.decoder import Events
 from peerwatch.network.interner import ids_of
 from peerwatch.network.rejects import RejectedLine
 from peerwatch.readable import shown, why_damaged
+from peerwatch.settings.model import Friendships
 
 Lines = bytes | str | Mapping[str, Any] | Iterable[bytes | str | Mapping[str, Any]]
 """Events: log text in whole lines, one event as a mapping, or an iterable of lines and mappings."""
 FORMAT: Final = "peerwatch engine"
-VERSION: Final = 1
+VERSION: Final = 2
+OLDEST: Final = 1
+"""The earliest version that can be read: it knew mutual friendships only."""
 _encoder = msgspec.json.Encoder(decimal_format="number")
 TRAINING_ROWS: Final = 1000
 TRAINING_EVERY: Final = 50_000
@@ -47,12 +50,14 @@ class _SavedEngine(msgspec.Struct, frozen=True):
     rows: int
     every: int
     facts: StateFacts
+    friendships: Friendships = "mutual"
 
 
 class Engine:
     """Judges purchases in the order in which events are fed, with the same decisions as `peerwatch run`.
 
-    A network reaches `D` hops (at least 1); a window holds the `T` latest purchases of the network (at least 2). The
+    A network reaches `D` hops (at least 1); a window holds the `T` latest purchases of the network (at least 2).
+    `friendships` are "mutual", or "directed": then befriending makes the second user a friend of the first alone. The
     default rule flags an amount above mean + `k` standard deviations of its window. Pass another `detector` from
     `peerwatch.detector`. A learned detector is first trained on `training_rows` purchases, and again after
     `training_every` more at the latest. Lines that are not events are skipped and collected in `rejected`.
@@ -66,6 +71,7 @@ class Engine:
         D: int,
         T: int,
         *,
+        friendships: Friendships = "mutual",
         k: float = 3.0,
         detector: Detector | None = None,
         training_rows: int = TRAINING_ROWS,
@@ -73,6 +79,8 @@ class Engine:
     ) -> None:
         if D < 1 or T < 2:
             raise BadInput(f"D is {D} and T is {T}; expected D >= 1 and T >= 2")
+        if friendships not in get_args(Friendships):
+            raise BadInput(f"friendships is {friendships!r}; expected one of {', '.join(get_args(Friendships))}")
         if not 0 <= k <= 1_000_000:
             raise BadInput(f"k is {k}; expected a number from 0 to 1,000,000")
         if not 2 <= training_rows <= training_every:
@@ -81,6 +89,7 @@ class Engine:
             )
         self.D = D
         self.T = T
+        self.friendships = friendships
         self._k = Fraction(repr(k))
         self._training = training_rows, training_every
         self.rejected: list[RejectedLine] = []
@@ -89,7 +98,7 @@ class Engine:
         self._log = "the events"
         self._names: list[str] = []
         kernels.load()
-        self._open(State.fresh(D, T, 1), detector)
+        self._open(State.fresh(D, T, 1, directed=friendships == "directed"), detector)
 
     def _open(self, state: State, detector: Detector | None) -> None:
         self._detector = detector
@@ -144,8 +153,11 @@ class Engine:
         rows, every = self._training
         try:
             sealed = msgspec.json.encode(
-                _SavedEngine(FORMAT, VERSION, self.D, self.T, str(self._k), name, parameters, rows, every, facts)
-            )
+                _SavedEngine(
+                    FORMAT, VERSION, self.D, self.T, str(self._k), name, parameters, rows, every, facts,
+                    self.friendships,
+                )
+            )  # fmt: skip
         except TypeError as error:
             raise BadInput(f"{name} cannot be saved: {error}") from None
         arrays = {"facts": np.frombuffer(sealed, np.uint8)}
@@ -167,12 +179,16 @@ class Engine:
             with where.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = dict(archive)
             saved = msgspec.json.decode(arrays.pop("facts").tobytes(), type=_SavedEngine)
-            if (saved.format, saved.version) != (FORMAT, VERSION):
-                raise ValueError(f"its version is {saved.version}, this peerwatch reads {VERSION}")  # noqa: TRY301
+            if saved.format != FORMAT or not OLDEST <= saved.version <= VERSION:
+                raise ValueError(  # noqa: TRY301
+                    f"its version is {saved.version}, this peerwatch reads {OLDEST} to {VERSION}"
+                )
             engine = cls(
-                saved.D, saved.T, k=float(Fraction(saved.k)), training_rows=saved.rows, training_every=saved.every
-            )
-            state = State.restored(saved.D, saved.T, 1, [], _part(arrays, "state"), saved.facts)
+                saved.D, saved.T, friendships=saved.friendships, k=float(Fraction(saved.k)), training_rows=saved.rows,
+                training_every=saved.every,
+            )  # fmt: skip
+            directed = saved.friendships == "directed"
+            state = State.restored(saved.D, saved.T, 1, [], _part(arrays, "state"), saved.facts, directed=directed)
         except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
             raise UsageError(f"cannot read the engine {shown(where)}: {error.strerror}") from None
         except Exception as error:  # numpy, zipfile and msgspec raise many kinds for a damaged file

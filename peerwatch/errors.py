@@ -4,6 +4,8 @@ PeerwatchError
  +- BadEvent        a line is not an event; it is rejected and the run goes on
  +- BadInput        a parameter or value is invalid; also a ValueError
  |   +- TooFewRows      a detector needs more rows
+ |   +- NotFitted       a detector is asked before it has been fitted; also an AttributeError
+ |   +- NotNumbers      a table holds something else than numbers; also a TypeError
  +- UsageError      the command, the config, a header or a file cannot be used; exit 2, nothing written
  |   +- LeakError       a test would say nothing, because the model has seen its rows or is given its labels
  +- RunError        the run had to stop; exit 1
@@ -13,6 +15,9 @@ PeerwatchError
      +- Unavailable     a server does not answer; it is tried again for a while
      +- Busy            a service has too much to do; ask again later
      +- WorkerDied      a worker process of a service has ended before it answered
+
+UserWarning
+ +- TiedScores      so many rows have the same score that a detector flags far fewer than it was asked to
 """
 
 
@@ -30,6 +35,14 @@ class BadInput(PeerwatchError, ValueError):  # noqa: N818 (named for the value t
 
 class TooFewRows(BadInput):
     """A detector needs more rows than there are."""
+
+
+class NotFitted(BadInput, AttributeError):  # noqa: N818 (named like the others)
+    """A detector is asked before it has been fitted."""
+
+
+class NotNumbers(BadInput, TypeError):  # noqa: N818 (named like the others)
+    """A table holds something else than numbers."""
 
 
 class UsageError(PeerwatchError):
@@ -75,3 +88,7 @@ class Busy(RunError):  # noqa: N818 (it passes)
 
 class WorkerDied(RunError):  # noqa: N818 (the service goes on with another)
     """A worker process has ended before it answered."""
+
+
+class TiedScores(UserWarning):
+    """So many rows have the same score that a detector flags far fewer than it was asked to."""

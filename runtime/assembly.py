@@ -103,6 +103,7 @@ async def assemble(
         ),
         outlets=setup.sinks.outlets,
         walkers=settings.walkers,
+        judge_batch=settings.judge_batch,
         strict=settings.strict,
         checkpointer=checkpointer,
         recovery=recovery,
@@ -117,10 +118,14 @@ async def assemble(
 
 
 def _state_of(setup: RunSetup, checkpoint: Checkpoint | None) -> State:
-    shards, named = setup.settings.shards, [str(user).encode() for user in setup.settings.logs.users]
+    settings = setup.settings
+    D, T, shards, directed = setup.D, setup.T, settings.shards, settings.directed
+    named = [str(user).encode() for user in settings.logs.users]
     if checkpoint is None:
-        return State.fresh(setup.D, setup.T, shards, named)
-    return State.restored(setup.D, setup.T, shards, named, checkpoint.arrays, checkpoint.envelope.facts)
+        quarantine = settings.detector.quarantine
+        return State.fresh(D, T, shards, named, directed=directed, quarantine=quarantine)
+    facts = checkpoint.envelope.facts
+    return State.restored(D, T, shards, named, checkpoint.arrays, facts, directed=directed)
 
 
 async def _auditing(setup: RunSetup, state: State, facts: Facts | None, tally: AuditTally) -> Auditing:

@@ -8,7 +8,7 @@ import numpy as np
 
 from peerwatch.actors.judges import ModelActivated
 from peerwatch.actors.messages import WindowQueries
-from peerwatch.judging.adaptation import DriftNotice, Notice
+from peerwatch.judging.adaptation import DriftNotice, Notice, ReleaseNotice
 from peerwatch.judging.audit import Difference
 from peerwatch.judging.judge import Mask, Reasons
 from peerwatch.judging.sampling import sampled
@@ -140,6 +140,8 @@ class DecisionLogger:
                 self._logger.info("model", who=who, **one._asdict())
             elif isinstance(one, DriftNotice):
                 self._logger.warning("drift", who=who, seq=one.seq, **one.change._asdict())
+            elif isinstance(one, ReleaseNotice):
+                self._logger.info("release", who=who, **one._asdict())
             else:
                 self._logger.info("labels", who=who, **one._asdict())
 

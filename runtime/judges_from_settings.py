@@ -20,6 +20,7 @@ from peerwatch.judging.severity import Severity
 from peerwatch.judging.sigma import Sigma, SigmaJudge
 from peerwatch.judging.training import Learner
 from peerwatch.settings.model import (
+    QUARANTINE,
     SIGMA,
     AdaptSettings,
     ChallengerSettings,
@@ -85,7 +86,7 @@ def _begin(journal: Journal, begun: int, judges: Mapping[str, Judge], settings: 
     Raises:
         UsageError: they may have been read, and models would now be activated at other events.
     """
-    if not any(judge.stepwise for judge in judges.values()):
+    if not settings.detector.quarantine and not any(judge.stepwise for judge in judges.values()):
         return False
     if read:
         journal.add(JournalEntry(begun + 1, READ, begun + 1))  # this run will cut them off, and it may crash, too
@@ -141,7 +142,13 @@ def champion_of(detector: DetectorSettings, origins: Mapping[str, str]) -> Judge
         adaptation = _adaptation(detector, known)
     except BadInput as error:
         raise UsageError(f"{origin}: {error}") from None
-    return _judge_of(detector, known, detector.training, adaptation, severity)
+    judge = _judge_of(detector, known, detector.training, adaptation, severity)
+    if detector.quarantine and judge.stepwise:
+        raise UsageError(
+            f'{origins[QUARANTINE]}: "{QUARANTINE}" is for detectors that judge each window by itself, and'
+            f" {detector.name} learns or adapts here; leave one out"
+        )
+    return judge
 
 
 def _severity(detector: DetectorSettings) -> Severity | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import anyio
@@ -76,6 +77,7 @@ class Pipeline:
         decisions: DecisionLog,
         outlets: Sequence[Outlet[Sink]],
         walkers: int = 1,
+        judge_batch: bool = False,
         strict: bool = False,
         batch_cap: int = BATCH_CAP,
         checkpointer: Checkpointer | None = None,
@@ -87,7 +89,15 @@ class Pipeline:
         rejects: RejectTally | None = None,
         heard: Callable[[Sequence[Record]], None] | None = None,
     ) -> None:
-        """`warn`, `complain` and `rejects` are the dispatcher's, `heard` is the output's."""
+        """`judge_batch`, `warn`, `complain` and `rejects` are the dispatcher's, `heard` is the output's."""
+        coordinator_of: Callable[..., Coordinator] = Coordinator
+        audit_of: Callable[..., AuditActor] = AuditActor
+        if state.quarantine is not None:
+            from peerwatch.actors import quarantine  # noqa: PLC0415 (for who has set it)
+
+            kept_out, events = state.quarantine, state.progress.events
+            coordinator_of = partial(quarantine.QuarantineCoordinator, quarantine=kept_out, through=events)
+            audit_of = quarantine.QuarantineAudit
         graphs = [Mailbox[GraphMessage](f"graph {number}") for number in range(walkers)]
         copies = [Mailbox[GraphCopy](f"graph copy {number}", 1) for number in range(1, walkers)]
         answers = [Mailbox[CoordinatorMessage](f"coordinator {number}") for number in range(walkers)]
@@ -123,7 +133,7 @@ class Pipeline:
             checking = AuditSample(auditing.share, audited.sender.clone())
             self._clones.append(checking.audit)
             notices = differences.sender if differences is not None else None
-            self._audit = AuditActor(auditing, audited.receiver, notices=notices, through=state.progress.events)
+            self._audit = audit_of(auditing, audited.receiver, notices=notices, through=state.progress.events)
         self._dispatcher = Dispatcher(
             state.decoder,
             [box.sender for box in graphs],
@@ -131,6 +141,7 @@ class Pipeline:
             batch_cap,
             audited.sender if audited is not None else None,
             strict=strict,
+            judge_batch=judge_batch,
             done=state.progress,
             due_snapshot=checkpointer.due if checkpointer is not None else lambda *_: None,
             recovery=recovery,
@@ -140,6 +151,7 @@ class Pipeline:
             warn=warn,
             complain=complain,
             rejects=rejects,
+            quarantine=state.quarantine is not None,
         )
         self._output = OutputActor(
             to_output.receiver,
@@ -153,7 +165,7 @@ class Pipeline:
             audited=differences.receiver if differences is not None else None,
         )
         most = windows_at_once(state.T, len(shards))
-        self._coordinator = Coordinator(
+        self._coordinator = coordinator_of(
             judges,
             state.T,
             decisions,
@@ -167,9 +179,10 @@ class Pipeline:
             link,
             every_decision=every_decision,
         )
+        directed, costs = state.graph.directed, state.graph.costs.tolist()
         in_snapshots: dict[str, GraphActor | Coordinator | OutputActor | PurchaseShard] = {
             box.sender.name: GraphActor(
-                state.graph if number == 0 else FriendGraph(state.D, state.T),
+                state.graph if number == 0 else FriendGraph(state.D, state.T, directed=directed, costs=costs),
                 box.receiver,
                 answer.sender,
                 most,

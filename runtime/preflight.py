@@ -19,7 +19,7 @@ from peerwatch.files.position import Position, position_of
 from peerwatch.files.rotated import rotated_files
 from peerwatch.files.tail import Beginning
 from peerwatch.readable import shown
-from peerwatch.settings.model import Layer, Settings, SinkSettings, keys, value_of
+from peerwatch.settings.model import QUARANTINE, Layer, Settings, SinkSettings, keys, value_of
 from peerwatch.storage.checkpoints import Checkpoint, Facts, FilePlace, Identity, StateDirectory
 from peerwatch.urls import is_url, redacted
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from peerwatch.connectors.stream import StreamSource
     from peerwatch.connectors.table import TableSource
 
+IF_SET: Final = ("input.fields", "friendships", "judge_batch")
+"""The settings that belong to a run's identity where they are not the default."""
 NOT_SET: Final = '"{key}" is not set: name {what} as {option} on the command line, or set it in the config'
 
 AnyLog: TypeAlias = "LogFile | FollowedLog | StreamSource | TableSource"
@@ -123,7 +125,7 @@ async def open_logs(
 
 
 def take_header(logs: Sequence[AnyLog], settings: Settings, *, begun: bool = False) -> Layer:
-    """Read D and T from the batch log's header line. Empty without a batch log, or if reading it has `begun`.
+    """Read the settings in the batch log's header line. Empty without a batch log, or if reading it has `begun`.
 
     Raises:
         UsageError: the header is invalid, or it is missing and D or T is not set elsewhere.
@@ -134,7 +136,7 @@ def take_header(logs: Sequence[AnyLog], settings: Settings, *, begun: bool = Fal
 
 
 async def known_header(settings: Settings) -> Layer:
-    """Read D and T from the header line of a batch log that was read by an earlier run. Empty if the log is gone.
+    """Read the header line of a batch log that was read by an earlier run. Empty if the log is gone.
 
     Raises:
         UsageError: the header is invalid.
@@ -153,7 +155,7 @@ async def known_header(settings: Settings) -> Layer:
 
 
 async def read_header(settings: Settings) -> Layer:
-    """Read D and T from the header line of the batch log named in `settings`. Empty for a table or a server.
+    """Read the header line of the batch log named in `settings`. Empty for a table or a server.
 
     Raises:
         UsageError: the log cannot be read, or its header is invalid.
@@ -234,14 +236,20 @@ def identity_of(run: str, settings: Settings, D: int, T: int, outputs: Outputs) 
     places = {name: FilePlace.of(path, directory) for name, path in named.items() if path is not None}
     places |= {sink_name(sink): FilePlace.of(sink.to, directory) for sink in settings.sinks}
     rules = rules_of(settings, "detector.", "challenger.")
-    if settings.input.fields:
-        rules["input.fields"] = settings.input.fields
+    unset = Settings()
+    rules |= {key: value for key in IF_SET if (value := value_of(settings, key)) != value_of(unset, key)}
     return Identity(run, D, T, rules, stream, places)
 
 
 def rules_of(settings: Settings, *sections: str) -> dict[str, Any]:
-    """Return the settings in these sections, by dotted key."""
-    return {key: value_of(settings, key) for key, _ in keys() if key.startswith(sections)}
+    """Return the settings in these sections, by dotted key.
+
+    Quarantine counts only where it is on: earlier versions knew nothing of it.
+    """
+    rules = {key: value_of(settings, key) for key, _ in keys() if key.startswith(sections)}
+    if not settings.detector.quarantine:
+        rules.pop(QUARANTINE, None)
+    return rules
 
 
 def check_distinct(settings: Settings, config: Path | None, outputs: Outputs) -> None:
@@ -336,8 +344,10 @@ def _changed(old: Identity, new: Identity) -> Iterator[tuple[str, Any, Any]]:
         if getattr(old, name) != getattr(new, name):
             yield name, getattr(old, name), getattr(new, name)
     for key in (*new.rules, *sorted(old.rules.keys() - new.rules.keys())):
-        if old.rules.get(key) != new.rules.get(key):
-            yield key, old.rules.get(key), new.rules.get(key)
+        default = value_of(Settings(), key) if key in IF_SET else None
+        before, now = old.rules.get(key, default), new.rules.get(key, default)
+        if before != now:
+            yield key, before, now
     for name in (*Outputs._fields, *sorted((old.outputs.keys() | new.outputs.keys()) - {*Outputs._fields})):
         was, is_ = old.outputs.get(name), new.outputs.get(name)
         if (was is None) != (is_ is None) or (was is not None and is_ is not None and not was.is_same(is_)):

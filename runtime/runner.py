@@ -100,7 +100,8 @@ async def run(
             known = checkpoint.envelope.identity
             take_header(logs, settings, begun=checkpoint.envelope.facts.position is not None)
             header = await known_header(settings)
-            settings, origins = resolve(*layers, header, Layer({"D": known.D, "T": known.T}, {}))
+            built = Layer({"D": known.D, "T": known.T, "friendships": known.friendships}, {})
+            settings, origins = resolve(*layers, header, built)
         D, T = required(settings)
         make_judges = partial(judges_of, settings, origins, logger.warning)
         await run_sync(make_judges)  # a mistake shows before anything is written

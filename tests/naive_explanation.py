@@ -26,7 +26,8 @@ class Bought(NamedTuple):
 class World:
     """Friends and purchases after some events."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, directed: bool = False) -> None:
+        self.directed = directed
         self.friends: dict[str, set[str]] = {}
         self.purchases: list[Bought] = []
 
@@ -37,10 +38,12 @@ class World:
             self.purchases.append(Bought(when, seq, a, b, file, line))
         elif kind == "befriend":
             self.friends.setdefault(a, set()).add(b)
-            self.friends.setdefault(b, set()).add(a)
+            if not self.directed:
+                self.friends.setdefault(b, set()).add(a)
         else:
             self.friends.get(a, set()).discard(b)
-            self.friends.get(b, set()).discard(a)
+            if not self.directed:
+                self.friends.get(b, set()).discard(a)
 
     def hops(self, user: str, D: int) -> dict[str, int]:
         """Everyone within D hops."""
@@ -50,19 +53,23 @@ class World:
             reached |= dict.fromkeys(frontier, hop)
         return {member: hop for member, hop in reached.items() if member != user}
 
-    def hanging(self, user: str, D: int) -> dict[frozenset[str], set[str]]:
+    def friendship(self, a: str, b: str) -> tuple[str, ...]:
+        """By which a knows b: in both directions the same one, unless friendships are directed."""
+        return (a, b) if self.directed else tuple(sorted((a, b)))
+
+    def hanging(self, user: str, D: int) -> dict[tuple[str, ...], set[str]]:
         """Which members each friendship keeps in the network: it is on every path of at most D hops to them."""
-        needed: dict[str, frozenset[frozenset[str]]] = {}
-        paths: list[tuple[tuple[str, ...], frozenset[frozenset[str]]]] = [((user,), frozenset())]
+        needed: dict[str, frozenset[tuple[str, ...]]] = {}
+        paths: list[tuple[tuple[str, ...], frozenset[tuple[str, ...]]]] = [((user,), frozenset())]
         for _ in range(D):
             paths = [
-                ((*path, friend), edges | {frozenset({path[-1], friend})})
+                ((*path, friend), edges | {self.friendship(path[-1], friend)})
                 for path, edges in paths
                 for friend in self.friends.get(path[-1], set()).difference(path)
             ]
             for path, edges in paths:
                 needed[path[-1]] = needed.get(path[-1], edges) & edges
-        hanging: dict[frozenset[str], set[str]] = {}
+        hanging: dict[tuple[str, ...], set[str]] = {}
         for member, edges in needed.items():
             for edge in edges:
                 hanging.setdefault(edge, set()).add(member)
@@ -158,7 +165,7 @@ def explained(world: World, this: Bought, D: int, T: int, k: Fraction) -> dict[s
         if buyers & lost:
             rest = [p.amount for p in islice((p for p in bought if p.user not in lost), T)]
             if judged(rest, amount, k)[2] != flagged:
-                without.append(_alternative({*edge}, None, rest, judged(rest, amount, k)))
+                without.append(_alternative(edge, None, rest, judged(rest, amount, k)))
     return {
         "seq": this.seq, "file": this.file, "line": this.line, "user": user, "timestamp": instant(this.when),
         "amount": decimal(amount), "D": D, "T": T, "k": str(k) if k.denominator == 1 else str(float(k)),
@@ -182,7 +189,7 @@ def explained(world: World, this: Bought, D: int, T: int, k: Fraction) -> dict[s
 
 
 def _alternative(
-    friendship: set[str] | None, purchase: int | None, amounts: list[int], verdict: tuple[int, int, bool]
+    friendship: tuple[str, ...] | None, purchase: int | None, amounts: list[int], verdict: tuple[int, int, bool]
 ) -> dict[str, Any]:
     mean, sd = cents(amounts, verdict[1])
     return {
@@ -191,9 +198,10 @@ def _alternative(
     }  # fmt: skip
 
 
-def comparable(record: dict[str, Any]) -> dict[str, Any]:
-    """The same without the order of what has none: alternatives, and the two sides of a friendship."""
-    ways = [way | {"friendship": way["friendship"] and sorted(way["friendship"])} for way in record["without"]]
+def comparable(record: dict[str, Any], *, directed: bool = False) -> dict[str, Any]:
+    """The same without the order of what has none: alternatives, and the two sides of a mutual friendship."""
+    order = list if directed else sorted
+    ways = [way | {"friendship": way["friendship"] and order(way["friendship"])} for way in record["without"]]
     ways.sort(key=lambda way: (way["purchase"] or 0, way["friendship"] or []))
     return record | {"without": ways}
 

@@ -24,6 +24,7 @@ from peerwatch.replay.user_timeline import state_of
 from peerwatch.service.app import PAGE
 from peerwatch.service.security import HEADERS
 from peerwatch.settings.model import Layer
+from peerwatch.studies.radius import radius_of
 
 OPEN = ("/static/", "/control/")
 STATUS: dict[str, Any] = {
@@ -192,6 +193,16 @@ def application(known: StandIn) -> FastAPI:
         except PeerwatchError as error:
             return problem(404, str(error))
         return Response(msgspec.json.encode(state), media_type="application/json")
+
+    @app.get("/radius")
+    async def radius(user: str, friend: str | None = None, at: str | None = None) -> Response:
+        layer = Layer({"input.batch": known.logs[0], "input.stream": known.logs[1]}, {})
+        edge = (user, friend) if friend is not None else None
+        try:
+            found = await radius_of([layer], friendship=edge, user=None if edge else user, at=at)
+        except PeerwatchError as error:
+            return problem(404, str(error))
+        return Response(msgspec.json.encode(found), media_type="application/json")
 
     @app.post("/feedback", status_code=202)
     async def feedback(body: dict[str, Any]) -> Any:

@@ -103,7 +103,10 @@ def network_of(friends: dict[str, set[str]], user: str, D: int) -> set[str]:
     return reached - {user}
 
 
-def judge(batch: bytes | None, stream: bytes, D: int, T: int, k: Fraction = Fraction(3)) -> Answer:
+def judge(
+    batch: bytes | None, stream: bytes, D: int, T: int, k: Fraction = Fraction(3), *, directed: bool = False,
+    judge_batch: bool = False,
+) -> Answer:  # fmt: skip
     """Judge the logs; `batch` has no header line."""
     friends: dict[str, set[str]] = {}
     purchases: list[tuple[datetime, int, str, int]] = []
@@ -120,20 +123,23 @@ def judge(batch: bytes | None, stream: bytes, D: int, T: int, k: Fraction = Frac
                 rejected[log].append(number)
                 continue
             if kind == "purchase":
-                if log == 1:
+                if log == 1 or judge_batch:
                     members = network_of(friends, a, D)
                     window = [p[3] for p in sorted(p for p in purchases if p[2] in members)[-T:]]
                     verdict = verdict_of(window, b, k)
                     if verdict is not None:
                         brace = text.rindex(b"}")
+                        verdict += ', "log": "batch"' if log == 0 else ""
                         flagged.append(text[:brace] + verdict.encode() + text[brace:] + b"\n")
                 purchases.append((when, len(purchases), a, b))
             elif kind == "befriend":
                 friends.setdefault(a, set()).add(b)
-                friends.setdefault(b, set()).add(a)
+                if not directed:
+                    friends.setdefault(b, set()).add(a)
             else:
                 friends.get(a, set()).discard(b)
-                friends.get(b, set()).discard(a)
+                if not directed:
+                    friends.get(b, set()).discard(a)
     return Answer(b"".join(flagged), *rejected)
 
 

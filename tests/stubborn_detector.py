@@ -23,7 +23,7 @@ class Stubborn(Rule):
         """Nothing."""
         return (window[:, 0],)
 
-    def score(self, summary: Summary, amount: Floats) -> Floats:  # noqa: ARG002
+    def score_amounts(self, summary: Summary, amount: Floats) -> Floats:  # noqa: ARG002
         """Nothing."""
         return np.zeros(len(amount))
 

@@ -170,9 +170,12 @@ def judge_files(
     batch_cap: int = 4096,
     chunk: int = 1 << 18,
     k: Fraction = Fraction(3),
+    directed: bool = False,
+    judge_batch: bool = False,
     strict: bool = False,
     audit: float = 0.0,
     bench: Judges | None = None,
+    quarantine: bool = False,
 ) -> Result:
     """Run the actors over real files that hold the logs (without a header line).
 
@@ -194,10 +197,12 @@ def judge_files(
             for sink in sinks:
                 await sink.open(stack)
                 await sink.start()
+            brute_force = BruteForce(D, T, k, directed=directed, quarantine=quarantine)
             pipeline = Pipeline(
-                State.fresh(D, T, shards), bench or Judges(LiveJudge(SigmaJudge(Sigma(k)))), decisions=SilentLog(),
-                outlets=outlets(*sinks), strict=strict, batch_cap=batch_cap, walkers=walkers,
-                auditing=Auditing(BruteForce(D, T, k), audit, differ) if audit else None,
+                State.fresh(D, T, shards, directed=directed, quarantine=quarantine),
+                bench or Judges(LiveJudge(SigmaJudge(Sigma(k)))),
+                decisions=SilentLog(), outlets=outlets(*sinks), strict=strict, batch_cap=batch_cap, walkers=walkers,
+                judge_batch=judge_batch, auditing=Auditing(brute_force, audit, differ) if audit else None,
             )  # fmt: skip
             totals = await pipeline.run(logs)
         assert asyncio.all_tasks() == {asyncio.current_task()}, "a task was left behind"

@@ -35,15 +35,16 @@ def some_logs(count: int = 900, users: int = 12) -> tuple[bytes, bytes]:
     return batch, stream
 
 
-def as_written(stream: bytes, decisions: list[peerwatch.Decision]) -> bytes:
+def as_written(stream: bytes, decisions: list[peerwatch.Decision], batch: bytes = b"") -> bytes:
     """The flagged purchases as a run writes them."""
-    lines = stream.split(b"\n")
+    logs = {None: stream.split(b"\n"), "batch": batch.split(b"\n")}
     written = b""
     for one in decisions:
         if one.flagged:
-            text = lines[one.line - 1].removesuffix(b"\r").removeprefix(b"\xef\xbb\xbf")
+            text = logs[one.log][one.line - 1].removesuffix(b"\r").removeprefix(b"\xef\xbb\xbf")
             brace = text.rindex(b"}")
-            written += text[:brace] + f', "mean": "{one.mean}", "sd": "{one.sd}"'.encode() + text[brace:] + b"\n"
+            written += text[:brace] + f', "mean": "{one.mean}", "sd": "{one.sd}"'.encode()
+            written += b', "log": "batch"' * (one.log is not None) + text[brace:] + b"\n"
     return written
 
 
@@ -51,11 +52,12 @@ def as_written(stream: bytes, decisions: list[peerwatch.Decision]) -> bytes:
 @given(
     batch=st.none() | logs(), stream=logs(max_size=80), D=st.integers(1, 3), T=st.integers(2, 9),
     k=st.sampled_from([3.0, 0.5, 0.0]), form=st.sampled_from(["path", "bytes", "text", "list", "generator"]),
-    lines=st.integers(1, 50),
+    lines=st.integers(1, 50), directed=st.booleans(), judge_batch=st.booleans(),
 )  # fmt: skip
 def test_judge_says_what_the_reference_says(
-    batch: bytes | None, stream: bytes, D: int, T: int, k: float, form: str, lines: int
-) -> None:
+    batch: bytes | None, stream: bytes, D: int, T: int, k: float, form: str, lines: int, *, directed: bool,
+    judge_batch: bool,
+) -> None:  # fmt: skip
     """Of messy logs, as paths, open files, lists or generators of lines, however many are taken at once."""
     as_lines: Callable[[bytes], list[bytes]] = lambda log: [line + b"\n" for line in log.split(b"\n")]  # noqa: E731
     with tempfile.TemporaryDirectory() as name:
@@ -72,12 +74,12 @@ def test_judge_says_what_the_reference_says(
 
         found = peerwatch.judge(
             given_as(batch, "batch") if batch is not None else None, given_as(stream, "stream"), D=D, T=T, k=k,
-            lines=lines,
+            friendships="directed" if directed else "mutual", judge_batch=judge_batch, lines=lines,
         )  # fmt: skip
         decisions = [*found]
-    expected = reference(batch, stream, D, T, Fraction(repr(k)))
+    expected = reference(batch, stream, D, T, Fraction(repr(k)), directed=directed, judge_batch=judge_batch)
     if not any(b"\x00" in log for log in (batch or b"", stream)):
-        assert as_written(stream, decisions) == expected.flagged
+        assert as_written(stream, decisions, batch or b"") == expected.flagged
     assert len(found.rejected) == len(expected.batch_rejected) + len(expected.stream_rejected)
     assert [one.seq for one in decisions] == sorted(one.seq for one in decisions)
 

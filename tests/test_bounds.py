@@ -11,6 +11,7 @@ def test_no_kernel_reaches_beyond_its_arrays() -> None:
     """The properties of the kernels and of the whole hold with every index checked; each kernel is called by them."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "every_kernel"]
     tests = ["network", "judging/test_sigma.py", "runtime/test_large_amounts.py", "test_exactness.py"]
+    tests += ["judging/test_quarantine.py", "studies/test_radius.py"]
     sources = os.pathsep.join([str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
     result = subprocess.run(
         [*command, "--hypothesis-profile", "bounds", *tests], cwd=ROOT / "tests",

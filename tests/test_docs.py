@@ -135,7 +135,7 @@ def test_every_page_is_in_the_index() -> None:
 
 
 def test_every_command_in_the_docs_runs(logs: Path) -> None:
-    """Each `peerwatch` command of a block ends with exit code 0; the sweep of the demo prints what its page shows.
+    """Each `peerwatch` command of a block ends with exit code 0; sweep and tune print what their pages show.
 
     The commands run in the reading order of the docs, in one folder, as somebody who follows the docs would type them.
     """
@@ -146,7 +146,7 @@ def test_every_command_in_the_docs_runs(logs: Path) -> None:
             for line in lines if fence.language == "sh" and fence.not_run is None else ():
                 result = typed(line)
                 ran += 1
-                if line.startswith("peerwatch sweep demo/"):  # the one whose logs anybody can make
+                if line.startswith(("peerwatch sweep demo/", "peerwatch tune demo/")):  # logs that anybody can make
                     assert result.stdout == fence.output
     assert ran >= 30
     assert (logs / "why.png").exists()

@@ -12,7 +12,7 @@ from support import befriend, judge_files, purchase
 from peerwatch.actors import mailbox
 
 
-@settings(max_examples=examples(300))
+@settings(max_examples=examples(400))
 @given(
     batch=st.one_of(st.none(), logs()),
     stream=logs(max_size=120),
@@ -24,16 +24,24 @@ from peerwatch.actors import mailbox
     chunk=st.one_of(st.integers(1, 200), st.just(1 << 18)),
     k=st.sampled_from([Fraction(3), Fraction(3), Fraction(1, 2), Fraction(0)]),
     inline=st.booleans(),
+    directed=st.booleans(),
+    judge_batch=st.sampled_from([False, False, True]),
 )
 def test_any_log_gives_the_reference_bytes(
     batch: bytes | None, stream: bytes, D: int, T: int, shards: int, walkers: int, batch_cap: int, chunk: int,
-    k: Fraction, inline: bool,
+    k: Fraction, inline: bool, directed: bool, judge_batch: bool,
 ) -> None:  # fmt: skip
-    """Messy logs, late and equal timestamps, any D, T, shards, batch cap and chunk: output and rejects are the same."""
+    """Messy logs, late and equal timestamps, any D, T, shards, batch cap and chunk: output and rejects are the same.
+
+    Friendships are mutual or directed, and the batch log's purchases may be judged, too.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mailbox, "INLINE_WORK", 20_000 if inline else -1)
-        result = judge_files(batch, stream, D, T, shards=shards, walkers=walkers, batch_cap=batch_cap, chunk=chunk, k=k)
-    expected = judge(batch, stream, D, T, k)
+        result = judge_files(
+            batch, stream, D, T, shards=shards, walkers=walkers, batch_cap=batch_cap, chunk=chunk, k=k,
+            directed=directed, judge_batch=judge_batch,
+        )  # fmt: skip
+    expected = judge(batch, stream, D, T, k, directed=directed, judge_batch=judge_batch)
     assert result.flagged == expected.flagged
     rejected = [[bad.line for bad in result.rejected if bad.file.endswith(name)] for name in ("/batch", "/stream")]
     assert rejected == [expected.batch_rejected, expected.stream_rejected]

@@ -313,18 +313,22 @@ def test_a_ledger_that_is_rotated_between_runs_goes_on(logs: Path, rotation: str
 @given(
     batch=any_logs(max_size=20), stream=any_logs(), D=st.integers(1, 3), T=st.integers(2, 5), shards=st.integers(1, 3),
     walkers=st.integers(1, 2), cap=st.integers(1, 30), chunk=st.integers(1, 400),
-    k=st.sampled_from([Fraction(3), Fraction(1, 2), Fraction(0)]),
+    k=st.sampled_from([Fraction(3), Fraction(1, 2), Fraction(0)]), directed=st.booleans(), judge_batch=st.booleans(),
 )  # fmt: skip
 @settings(max_examples=examples(60))
 def test_recomputing_finds_nothing_in_clean_logs(
-    batch: bytes, stream: bytes, D: int, T: int, shards: int, walkers: int, cap: int, chunk: int, k: Fraction
-) -> None:
+    batch: bytes, stream: bytes, D: int, T: int, shards: int, walkers: int, cap: int, chunk: int, k: Fraction,
+    *, directed: bool, judge_batch: bool,
+) -> None:  # fmt: skip
     """Late arrivals, unfriends, huge amounts, bad lines: each decision comes out the same; so does the hash."""
-    found = judge_files(batch, stream, D, T, shards=shards, walkers=walkers, batch_cap=cap, chunk=chunk, k=k, audit=1.0)
+    kind: dict[str, Any] = {"directed": directed, "judge_batch": judge_batch}
+    found = judge_files(
+        batch, stream, D, T, shards=shards, walkers=walkers, batch_cap=cap, chunk=chunk, k=k, audit=1.0, **kind
+    )
     totals = found.totals
     assert totals.recomputed == totals.decisions == totals.progress.judged
-    assert found.flagged == judge(batch, stream, D, T, k).flagged
-    plain = judge_files(batch, stream, D, T, k=k)
+    assert found.flagged == judge(batch, stream, D, T, k, **kind).flagged
+    plain = judge_files(batch, stream, D, T, k=k, **kind)
     assert plain.totals.verdicts == totals.verdicts
     assert (totals.verdicts == NOTHING) == (totals.decisions == 0)
 

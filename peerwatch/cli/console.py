@@ -87,17 +87,19 @@ class Console:
         kept = shown(report.rejects) if report.rejects is not None else "not kept in a file"
         new = done.events - report.before
         seen = f"{new:,} of them now, " if report.before else ""
+        purchases = "purchases of both logs" if settings.judge_batch else "stream purchases"
+        kind = "directed friendships" if settings.directed else "friendships"
         rows = [
             ("events", f"{done.events:,}", f"{seen}in {seconds:.2f} s, {new / max(seconds, 1e-9):,.0f} a second"),
             (
                 "judged",
                 f"{done.judged:,}",
-                f"stream purchases, D={settings.D} T={settings.T} {settings.detector.shown()}",
+                f"{purchases}, D={settings.D} T={settings.T} {settings.detector.shown()}",
             ),
             ("flagged", f"{totals.flagged:,}", f"{shown(settings.output.flagged or '')}{share}"),
             ("rejected", f"{done.rejected:,}", kept if done.rejected else "every line was an event"),
             ("verdicts", f"{totals.decisions:,}", f"decisions, hash {totals.verdicts}"),
-            ("network", f"{done.users:,}", f"users, {totals.friendships:,} friendships in force at the end"),
+            ("network", f"{done.users:,}", f"users, {totals.friendships:,} {kind} in force at the end"),
         ]
         if totals.recomputed:
             found = f"{totals.differences:,} of them differ" if totals.differences else "all the same"

@@ -5,20 +5,21 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from contextlib import suppress
 from importlib import import_module
 from typing import Any, Final, NoReturn
 
 import click
 
-from peerwatch.errors import PeerwatchError, UsageError
+from peerwatch.errors import PeerwatchError, TiedScores, UsageError
 from peerwatch.files.descriptors import fill
 from peerwatch.readable import shown
 from peerwatch.runtime.room import SHORT, check_room, shortage
 
 COMMANDS: Final = (
-    "bisect", "config", "copy", "datasets", "demo", "detect", "evaluate", "explain", "feedback", "generate", "rejects",
-    "run", "serve", "sessions", "state", "status", "sweep", "verify",
+    "bisect", "config", "copy", "datasets", "demo", "detect", "evaluate", "explain", "feedback", "generate", "poison",
+    "radius", "rejects", "report", "run", "serve", "sessions", "state", "status", "sweep", "tune", "verify",
 )  # fmt: skip
 EXIT_STOPPED: Final = 1
 EXIT_USAGE: Final = 2
@@ -112,6 +113,7 @@ def main() -> None:
     Until a run handles signals itself, Ctrl-C ends the process at once, even during an import or while it opens a pipe.
     """
     fill()
+    warnings.simplefilter("ignore", TiedScores)  # a command that applies a detector to a table says so itself
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         cli(prog_name="peerwatch")

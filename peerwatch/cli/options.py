@@ -12,6 +12,7 @@ from peerwatch.readable import path_of
 from peerwatch.settings.model import (
     Decisions,
     Deviations,
+    Friendships,
     Hops,
     Layer,
     LogFormat,
@@ -21,7 +22,8 @@ from peerwatch.settings.model import (
 )  # fmt: skip
 
 OPTION_KEYS: Final = {
-    "D": "D", "T": "T", "k": "detector.k", "shards": "shards", "walkers": "walkers",
+    "D": "D", "T": "T", "friendships": "friendships", "k": "detector.k", "judge_batch": "judge_batch",
+    "shards": "shards", "walkers": "walkers",
     "rejects": "output.rejects", "verdicts": "output.verdicts",
     "decisions_file": "output.decisions", "strict": "strict", "quiet": "quiet",
     "log_format": "logs.format", "log_level": "logs.level", "log_file": "logs.file",
@@ -73,15 +75,24 @@ class NamedPath(click.ParamType):  # type: ignore[type-arg] # older versions of 
 FILE: Final = NamedPath()
 DIRECTORY: Final = NamedPath(directory=True)
 CONFIG: Final = click.option("-c", "--config", type=FILE, metavar="FILE", help="Read settings from a YAML file.")
+FRIENDSHIPS: Final = click.option(
+    "--friendships", type=click.Choice(get_args(Friendships)),
+    help="Whether befriending makes both friends, or id2 a friend of id1 alone. Default: the header's, or mutual.",
+)  # fmt: skip
+JUDGE_BATCH: Final = click.option(
+    "--judge-batch", is_flag=True, default=None, help="Judge the purchases of BATCH, too."
+)
 WINDOWS: Final = (
     click.option("--D", "D", type=click.IntRange(1), help="Hops a user's network reaches. Default: the header's."),
     click.option("--T", "T", type=click.IntRange(2), help="Purchases in a window. Default: the header's."),
+    FRIENDSHIPS,
 )
 """The options that define windows."""
 SETTINGS: Final = (
     CONFIG,
     *WINDOWS,
     click.option("--k", type=float, help="Standard deviations above the mean that are still normal. Default: 3."),
+    JUDGE_BATCH,
 )
 """The options that determine the verdicts."""
 
@@ -167,7 +178,8 @@ def verify_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def sweep_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the arguments and options of the command that tries many settings."""
-    return _with(command, click.argument("paths", nargs=-1, metavar="[BATCH] STREAM"), CONFIG, *GRID)
+    paths = click.argument("paths", nargs=-1, metavar="[BATCH] STREAM")
+    return _with(command, paths, CONFIG, *GRID, FRIENDSHIPS, JUDGE_BATCH)
 
 
 def window_options(command: Callable[..., None]) -> Callable[..., None]:

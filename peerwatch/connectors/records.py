@@ -48,6 +48,7 @@ class FlaggedPurchase(msgspec.Struct, frozen=True):
     line: bytes
     names: FieldNames = CANONICAL
     """The keys under which the line has the purchase's own fields."""
+    in_batch_log: bool = False
 
     def encode(self) -> bytes:
         """The line."""
@@ -63,6 +64,8 @@ class FlaggedPurchase(msgspec.Struct, frozen=True):
             fields |= {name: msgspec.json.decode(raw[name]) for name in JUDGED_BY if name in raw}
         if "severity" in raw:
             fields["severity"] = _text(raw["severity"])
+        if self.in_batch_log:
+            fields["log"] = "batch"
         return fields | {"line": self.line.rstrip(b"\n").decode()}
 
 

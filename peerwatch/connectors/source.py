@@ -25,7 +25,7 @@ class Block(NamedTuple):
 
 
 class Source(Protocol):
-    """A source of lines: its name, and whether its purchases are judged.
+    """A source of lines: its name, and whether it is the judged log; the other is judged only if a run is told to.
 
     One that can be resumed is opened behind a position that it gave with a block, in this run or an earlier one: a
     value that msgspec can write as JSON, which nobody else looks into. `connectors/checks.py` holds it to that.

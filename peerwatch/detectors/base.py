@@ -6,6 +6,7 @@ so that it works in its pipelines and searches; scikit-learn itself is needed on
 """
 
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from numbers import Real
@@ -14,7 +15,19 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from peerwatch.errors import BadInput, TooFewRows
+from peerwatch.detectors.rows import (
+    LEAST_SPREAD,
+    Names,
+    Reason,
+    Reference,
+    Training,
+    check_names,
+    names_of,
+    not_fitted,
+    picked,
+    reasons_of,
+)
+from peerwatch.errors import BadInput, NotNumbers, TooFewRows
 from peerwatch.kernels import Int64s
 
 Floats = NDArray[np.float64]
@@ -77,6 +90,12 @@ class Detector(ABC):
     """A rule or model with parameters: the keyword arguments of its constructor, kept under their own names."""
 
     name: ClassVar[str]
+    threshold_: float
+    """The score above which a row is flagged."""
+    n_features_in_: int
+    """The number of columns that it was fitted on."""
+    training_: Training | None
+    """What is kept of the rows that it was fitted on; None if it was saved by a version that did not keep it."""
 
     @property
     def trains(self) -> bool:
@@ -86,6 +105,11 @@ class Detector(ABC):
     @property
     def wants_context(self) -> bool:
         """Whether `judge` makes use of a context."""
+        return False
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the rows that an estimator judges must be in order, because each depends on those before it."""
         return False
 
     @property
@@ -127,6 +151,132 @@ class Detector(ABC):
     def predict(self, X: ArrayLike) -> NDArray[np.int64]:
         """-1 for each row that is flagged, 1 for every other. Shape [n]."""
         return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def predict_proba(self, X: ArrayLike, method: str = "linear") -> Floats:
+        """How likely each row is normal, and how likely anomalous, as PyOD estimates it. Shape [n, 2].
+
+        `linear` puts the score between the lowest and the highest of the rows fitted on; `unify` (Kriegel et al., 2011)
+        takes it for one of a normal distribution with their mean and standard deviation. NaN where there is no score.
+
+        Raises:
+            BadInput: there is no such method, or it has not been fitted.
+        """
+        known, score = self._training().scores, -self.score_samples(X)
+        known = known[np.isfinite(known)]
+        with np.errstate(over="ignore", invalid="ignore"):
+            if method == "linear":
+                low, high = (known.min(), known.max()) if len(known) else (0.0, 0.0)
+                anomalous = (score - low) / (high - low or 1.0)
+            elif method == "unify":
+                mean, sd = (known.mean(), known.std()) if len(known) else (0.0, 0.0)
+                anomalous = np.array([math.erf(z) for z in ((score - mean) / ((sd or 1.0) * math.sqrt(2))).tolist()])
+            else:
+                raise BadInput(f'{self.name}: "method" is {method!r}; expected linear or unify')
+        anomalous = np.clip(anomalous, 0.0, 1.0)
+        return np.column_stack([1 - anomalous, anomalous])
+
+    @property
+    def decision_scores_(self) -> Floats:
+        """The scores of the rows that it was fitted on, looking back: higher is more unusual. Shape [n]."""
+        return self._training().scores
+
+    @property
+    def labels_(self) -> NDArray[np.int64]:
+        """1 for each row that it was fitted on and flags, looking back, 0 for every other. Shape [n]."""
+        return (self.decision_scores_ > self.threshold_).astype(np.int64)
+
+    @property
+    def offset_(self) -> float:
+        """What `decision_function` takes away from `score_samples`: the threshold, negated."""
+        return -self.threshold_
+
+    @property
+    def feature_names_in_(self) -> Names:
+        """The names of the columns that it was fitted on, if they had names."""
+        names = self._training().names
+        if names is None:
+            raise AttributeError(f"{self.name} was fitted on columns without names")
+        return names
+
+    def contributions(self, X: ArrayLike, places: Int64s | None = None) -> Floats:
+        """By how much each column raises the score of each row (or of those at `places`). Shape [rows, columns].
+
+        That is the score, less the score with the column's typical value instead of the row's own.
+
+        Raises:
+            BadInput: it has not been fitted, or on other columns.
+        """
+        rows, typical = picked(columns_of(X), places), self._training().reference.typical
+        score = -self.score_samples(rows)
+        found = np.empty_like(rows)
+        for column, usual in enumerate(typical.tolist()):
+            changed = rows.copy()
+            changed[:, column] = usual
+            found[:, column] = score + self.score_samples(changed)
+        return found
+
+    def looking_back(self, X: ArrayLike, places: Int64s | None = None) -> Floats:
+        """The contributions to the scores of `look_back`, for the rows that it was fitted on."""
+        return self.contributions(X, places)
+
+    def reasons(self, X: ArrayLike, places: Int64s | None = None, *, back: bool = False) -> list[list[Reason]]:
+        """Why rows (or those at `places`) are unusual: which columns, and how far from what is usual.
+
+        With `back` the rows are those it was fitted on, as `look_back` judges them.
+
+        Raises:
+            BadInput: it has not been fitted, or on other columns.
+        """
+        training, rows = self._training(), columns_of(X)
+        contributions = (self.looking_back if back else self.contributions)(X, places)
+        named = training.names if training.names is not None else names_of(X)
+        names = [f"x{place}" for place in range(rows.shape[1])] if named is None else named.tolist()
+        return reasons_of(picked(rows, places), contributions, training.reference, names)
+
+    def _training(self) -> Training:
+        """What is kept of the rows fitted on.
+
+        Raises:
+            NotFitted: it has not been fitted.
+            BadInput: it was saved by a version that did not keep it.
+        """
+        if not hasattr(self, "training_"):
+            raise not_fitted(self.name)
+        if self.training_ is None:
+            raise BadInput(f"this {self.name} was saved by an earlier version; fit it again")
+        return self.training_
+
+    def _kept_training(self, arrays: dict[str, NDArray[Any]]) -> Training | None:
+        """Take out of the arrays of a saved detector what was kept of the rows that it was fitted on.
+
+        Raises:
+            BadInput: it is damaged.
+        """
+        try:
+            return Training.taken(arrays)
+        except ValueError as error:
+            raise BadInput(f"these are not what a {self.name} has learned") from error
+
+    def remember(self, X: ArrayLike, columns: Floats, scores: Floats) -> None:
+        """Keep of the rows fitted on what predictions and reasons need. `columns` are those of `X`."""
+        self.n_features_in_ = columns.shape[1]
+        self.training_ = Training(scores, Reference.of(columns), names_of(X))
+
+    def _known_columns(self, X: ArrayLike) -> Floats:
+        """The rows of X, whose columns must be those it was fitted on.
+
+        Raises:
+            BadInput: they are not, or hold something else than finite numbers.
+        """
+        columns = columns_of(X)
+        if self.training_ is not None:
+            check_names(self.training_.names, names_of(X))
+        if columns.shape[1] != self.n_features_in_:
+            raise BadInput(
+                f"X has {columns.shape[1]} features, but {self.name} is expecting {self.n_features_in_} features as"
+                " input: it was fitted on that many columns"
+            )
+        return columns
 
     @abstractmethod
     def look_back(self, X: ArrayLike) -> Verdicts:
@@ -196,7 +346,8 @@ class Detector(ABC):
 class Rule(Detector):
     """A detector that needs its window only, of which it keeps a few numbers.
 
-    As an estimator `fit` takes each column of X as a window; a row's score is that of its most unusual column.
+    As an estimator `fit` takes each column of X as a window; a row's score is that of its most unusual column. Rows
+    that are judged afterwards follow on those in order of time, the first one next.
     """
 
     least: ClassVar[int] = 2
@@ -207,17 +358,29 @@ class Rule(Detector):
     def threshold(self) -> float:
         """The score above which an amount is flagged."""
 
+    @property
+    def in_order(self) -> bool:
+        """Whether rows that are judged depend on those before them."""
+        return type(self).ahead is not Rule.ahead
+
     @abstractmethod
     def summarise(self, window: Floats) -> Summary:
         """What is kept of m windows of n amounts, shape [m, n]."""
 
     @abstractmethod
-    def score(self, summary: Summary, amount: Floats) -> Floats:
+    def score_amounts(self, summary: Summary, amount: Floats) -> Floats:
         """How unusual the next amount is for each window; shapes [m], or a summary of one window for all."""
 
     def along(self, series: Floats) -> Floats:
         """How unusual each amount of one series is, looking back at the whole. Shape [n]."""
-        return self.score(self.summarise(series[None, :]), series)
+        return self.score_amounts(self.summarise(series[None, :]), series)
+
+    def ahead(self, summary: Summary, series: Floats) -> Floats:
+        """How unusual each of the next amounts is, in order of time, for one window. Shape [n].
+
+        Where nothing depends on the order, each is judged as the next one.
+        """
+        return self.score_amounts(summary, series)
 
     def judge(self, offsets: Int64s, window: Floats, amount: Floats, context: Context | None = None) -> Verdicts:  # noqa: ARG002
         """Judge q amounts, all whose windows are of the same size at once."""
@@ -227,7 +390,7 @@ class Rule(Detector):
         with np.errstate(over="ignore", invalid="ignore"):  # what floats cannot square has no score
             for rows, windows in by_size(offsets, window):
                 if windows.shape[1] >= self.least:
-                    score[rows] = self.score(self.summarise(windows), amount[rows])
+                    score[rows] = self.score_amounts(self.summarise(windows), amount[rows])
         return Verdicts(score, np.full(len(amount), self.threshold), score > self.threshold)
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: ARG002 (scikit-learn's)
@@ -238,9 +401,16 @@ class Rule(Detector):
         """
         self.check()
         columns = self._enough(X)
-        self.n_features_in_ = columns.shape[1]
-        self.summary_ = self.summarise(np.ascontiguousarray(columns.T))
+        with np.errstate(over="ignore", invalid="ignore"):  # what floats cannot square has no score
+            self.summary_ = self.summarise(np.ascontiguousarray(columns.T))
+            self.remember(X, columns, self._along(columns).max(axis=1))
         return self
+
+    @property
+    def threshold_(self) -> float:  # type: ignore[override]
+        """The score above which a row is flagged."""
+        self._check_fitted()
+        return self.threshold
 
     def score_samples(self, X: ArrayLike) -> Floats:
         """How normal each row of X would be as the next one: the score, negated. Shape [n]."""
@@ -257,7 +427,8 @@ class Rule(Detector):
             BadInput: it has not been fitted.
         """
         self._check_fitted()
-        return {f"summary{place}": part for place, part in enumerate(self.summary_)}
+        summary = {f"summary{place}": part for place, part in enumerate(self.summary_)}
+        return summary | (self.training_.arrays() if self.training_ is not None else {})
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """Become fitted from the `arrays` of a fitted rule.
@@ -265,17 +436,20 @@ class Rule(Detector):
         Raises:
             BadInput: they are of another shape.
         """
-        parts = tuple(arrays[name] for name in sorted(arrays))
+        rest = dict(arrays)
+        training = self._kept_training(rest)
+        parts = tuple(rest[name] for name in sorted(rest))
         expected = [f"summary{place}" for place in range(len(parts))]
         whole = parts and all(part.dtype == np.float64 and part.shape[:1] == parts[0].shape[:1] != () for part in parts)
         try:
             with np.errstate(all="ignore"):
-                found = self.score(tuple(part[:1] for part in parts), np.zeros(1)) if whole else np.empty(0)
+                found = self.score_amounts(tuple(part[:1] for part in parts), np.zeros(1)) if whole else np.empty(0)
         except Exception as error:  # a rule makes of its own summary what it likes
             raise BadInput(f"these are not what a {self.name} has learned") from error
-        if sorted(arrays) != expected or found.shape != (1,):
+        other = training is not None and len(training.reference.typical) != len(parts[0])
+        if sorted(rest) != expected or found.shape != (1,) or other:
             raise BadInput(f"these are not what a {self.name} has learned")
-        self.summary_, self.n_features_in_ = parts, len(parts[0])
+        self.summary_, self.n_features_in_, self.training_ = parts, len(parts[0]), training
         return self
 
     def look_back(self, X: ArrayLike) -> Verdicts:
@@ -283,29 +457,47 @@ class Rule(Detector):
         self.check()
         columns = self._enough(X)
         with np.errstate(over="ignore", invalid="ignore"):
-            score = np.max([self.along(column) for column in np.ascontiguousarray(columns.T)], axis=0)
+            score = self._along(columns).max(axis=1)
         return Verdicts(score, np.full(len(score), self.threshold), score > self.threshold)
+
+    def contributions(self, X: ArrayLike, places: Int64s | None = None) -> Floats:
+        """Each column's own score, for the rows of X that follow on those fitted on. Shape [rows, columns]."""
+        return picked(self._column_scores(X), places)
+
+    def looking_back(self, X: ArrayLike, places: Int64s | None = None) -> Floats:
+        """Each column's own score, looking back at the whole of X. Shape [rows, columns]."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return picked(self._along(self._enough(X)), places)
+
+    def _along(self, columns: Floats) -> Floats:
+        """The scores along each column, looking back. Shape [n, columns]."""
+        return np.column_stack([self.along(column) for column in np.ascontiguousarray(columns.T)])
 
     def _enough(self, X: ArrayLike) -> Floats:
         columns = columns_of(X)
         if len(columns) < self.least:
-            raise TooFewRows(f"{self.name} needs at least {self.least} rows, got {len(columns)}")
+            raise TooFewRows(f"{self.name} needs at least {self.least} rows, got {rows_in(columns)}")
         return columns
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """What scikit-learn asks."""
+        return hasattr(self, "summary_")
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "summary_"):
-            raise BadInput(f"{self.name} has not been fitted; call fit first")
+            raise not_fitted(self.name)
+
+    def _column_scores(self, X: ArrayLike) -> Floats:
+        """Each column's own score for rows that follow on those fitted on. Shape [n, columns]."""
+        self._check_fitted()
+        columns = self._known_columns(X)
+        scores = np.empty_like(columns)
+        for place, column in enumerate(np.ascontiguousarray(columns.T)):
+            scores[:, place] = self.ahead(tuple(part[place : place + 1] for part in self.summary_), column)
+        return scores
 
     def _scores(self, X: ArrayLike) -> Floats:
-        self._check_fitted()
-        columns = columns_of(X)
-        if columns.shape[1] != self.n_features_in_:
-            raise BadInput(f"{self.name} was fitted on {self.n_features_in_} columns, got {columns.shape[1]}")
-        scores = [
-            self.score(tuple(part[place : place + 1] for part in self.summary_), column)
-            for place, column in enumerate(columns.T)
-        ]
-        return np.max(scores, axis=0)  # type: ignore[no-any-return]
+        return self._column_scores(X).max(axis=1)  # type: ignore[no-any-return]
 
 
 def by_size(offsets: Int64s, window: Floats) -> Iterator[tuple[Int64s, Floats]]:
@@ -317,9 +509,9 @@ def by_size(offsets: Int64s, window: Floats) -> Iterator[tuple[Int64s, Floats]]:
 
 
 def ratio(distance: Floats, spread: Floats) -> Floats:
-    """`distance / spread`; without any spread 0 where there is no distance, infinite where there is."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(distance == 0, 0.0, distance / spread)
+    """`distance / spread`; without any spread the distance in units of 1e-150, which keeps the order."""
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        return np.where(distance == 0, 0.0, distance / np.where(spread == 0, LEAST_SPREAD, spread))
 
 
 def positive(name: str, **parameters: float) -> None:
@@ -339,17 +531,35 @@ def columns_of(X: ArrayLike) -> Floats:
     Raises:
         BadInput: it is none.
     """
+    if hasattr(X, "toarray") and hasattr(X, "nnz"):
+        raise BadInput("Sparse data is not supported; pass X.toarray()")
+    if np.ma.is_masked(X):
+        raise BadInput("masked values are not judged; fill them in first")
     try:
-        columns = np.asarray(X, np.float64)
-    except (TypeError, ValueError) as error:
+        given = np.asarray(X)
+        columns = given if given.dtype.kind in "cmM" else given.astype(np.float64, copy=False)
+    except TypeError as error:
+        raise NotNumbers(f"expected numbers: {error}") from None
+    except ValueError as error:
         raise BadInput(f"expected numbers: {error}") from None
-    if columns.ndim != 2 or columns.shape[1] == 0:
+    if given.dtype.kind == "c":
+        raise BadInput("Complex data not supported: pass real and imaginary parts as columns of their own")
+    if given.dtype.kind in "mM":
+        raise BadInput("expected numbers, got times; pass them as seconds, or as the index of a table")
+    if columns.ndim == 2 and columns.shape[1] == 0:
+        raise BadInput(f"X has 0 feature(s) (shape={columns.shape}) while a minimum of 1 is required.")
+    if columns.ndim != 2:
         raise BadInput(
-            f"expected a table of shape [rows, columns], got shape {list(columns.shape)}; reshape(-1, 1) makes one of a"
-            " series"
+            f"expected a table of shape [rows, columns], got shape {list(columns.shape)}. Reshape your data:"
+            " reshape(-1, 1) makes a table of a series"
         )
     check_finite(columns)
     return columns
+
+
+def rows_in(columns: Floats) -> str:
+    """How many rows there are, for a message that scikit-learn's checks understand as well."""
+    return f"{len(columns)} (n_samples={len(columns)})"
 
 
 def check_finite(values: Floats) -> None:
@@ -361,5 +571,6 @@ def check_finite(values: Floats) -> None:
     bad = np.flatnonzero(~np.isfinite(values.ravel()))
     if len(bad):
         raise BadInput(
-            f"value {bad[0] + 1} of {values.size} is {values.ravel()[bad[0]]}; only finite numbers are judged"
+            f"value {bad[0] + 1} of {values.size} is {values.ravel()[bad[0]]}; only finite numbers are judged, not NaN"
+            " or inf"
         )

@@ -4,8 +4,10 @@ In the way of river's and scikit-learn's estimator checks: each raises an Assert
 """
 
 import re
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Final
 
 import numpy as np
 
@@ -15,6 +17,26 @@ from peerwatch.detectors.features import features
 from peerwatch.errors import BadInput
 from peerwatch.kernels import Int64s
 
+UNFLAGGED: Final = "three blobs hold nothing beyond the limit, and a rule flags no share of the rows"
+FOLLOWING: Final = "rows follow on those fitted on, so the same row has another score in another place"
+TWO_PERIODS: Final = "its ten or twelve rows are not two periods"
+ALONE: Final = "the rows fitted on are scored without themselves, new ones that equal them are not"
+SCIKIT_LEARN_EXCEPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
+    **{
+        name: {"check_outliers_fit_predict": UNFLAGGED, "check_outliers_train": UNFLAGGED}
+        for name in ("zscore", "iqr", "mad", "spc", "ensemble")
+    },
+    "seasonal": {
+        "check_outliers_fit_predict": FOLLOWING,
+        "check_methods_sample_order_invariance": FOLLOWING,
+        "check_methods_subset_invariance": FOLLOWING,
+        "check_estimators_nan_inf": TWO_PERIODS,
+        "check_classifier_data_not_an_array": TWO_PERIODS,
+        "check_fit2d_1feature": TWO_PERIODS,
+    },
+    "lof": {"check_outliers_train": ALONE},
+}
+"""The checks of scikit-learn's `check_estimator` that a detector does not pass, by its name, each with the reason."""
 SIZES = (0, 1, 2, 3, 14, 50, 50, 7, 120)
 ORDINARY = 400
 """Purchases that a detector learns from here."""
@@ -28,6 +50,27 @@ def keeps_the_contract(detector: Detector) -> None:
     """
     for check in checks():
         check(fresh(detector))
+
+
+def passes_scikit_learns_checks(detector: Detector, exceptions: Mapping[str, str] | None = None) -> None:
+    """Run scikit-learn's `check_estimator`. `exceptions` are checks that must fail, each with the reason.
+
+    Those of the detectors here are SCIKIT_LEARN_EXCEPTIONS.
+
+    Raises:
+        AssertionError: another check fails, or one of these does not.
+    """
+    from sklearn.utils.estimator_checks import check_estimator  # noqa: PLC0415 (an extra)
+
+    expected = SCIKIT_LEARN_EXCEPTIONS.get(detector.name, {}) if exceptions is None else exceptions
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it derives from no class of scikit-learn's, which says so at each check
+        results = check_estimator(fresh(detector), on_fail=None, on_skip=None)
+    failed = {each["check_name"]: each["exception"] for each in results if each["status"] == "failed"}
+    for name, error in failed.items():
+        _expect(name in expected, f"{detector.name} does not pass scikit-learn's {name}: {error}")
+    for name in expected:
+        _expect(name in failed, f"{detector.name} passes scikit-learn's {name}, which is listed as an exception")
 
 
 def checks() -> list[Callable[[Detector], None]]:

@@ -64,7 +64,7 @@ class Spc(Rule):
         points = _standardised(window, mean[:, None], sigma[:, None])
         return mean, sigma, reduce(self._next, points.T, self._beginning(len(points)))
 
-    def score(self, summary: Summary, amount: Floats) -> Floats:
+    def score_amounts(self, summary: Summary, amount: Floats) -> Floats:
         """The chart's statistic with the amount as one more point."""
         mean, sigma, remembered = summary
         return self._statistic(_standardised(amount, mean, sigma), remembered)
@@ -72,9 +72,18 @@ class Spc(Rule):
     def along(self, series: Floats) -> Floats:
         """The chart's statistic at each point of a series."""
         mean, sigma = _process(series[None, :])
+        return self._continued(series, mean, sigma, self._beginning(1))
+
+    def ahead(self, summary: Summary, series: Floats) -> Floats:
+        """The chart's statistic at each of the next points: the chart is continued."""
+        return self._continued(series, *summary)
+
+    def _continued(self, series: Floats, mean: Floats, sigma: Floats, remembered: Floats) -> Floats:
+        """The statistic at each point of a series that follows on a chart's state."""
         points = _standardised(series, mean, sigma)
-        remembered = list(accumulate(points[:-1, None], self._next, initial=self._beginning(1)))
-        return self._statistic(points, np.concatenate(remembered))
+        if self.chart == "individuals" or not len(series):
+            return self._statistic(points, remembered)
+        return self._statistic(points, np.concatenate([*accumulate(points[:-1, None], self._next, initial=remembered)]))
 
     def _beginning(self, count: int) -> Floats:
         """The state of `count` charts before the first point: average and count, sums, or the last points."""

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Final, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from peerwatch.detectors.base import Context, Detector, Floats, Mask, Verdicts, check_finite, positive
-from peerwatch.detectors.learned.base import check_contamination, exceeded_by, finite_floats
+from peerwatch.detectors.base import Context, Detector, Floats, Mask, Verdicts, check_finite, columns_of, positive
+from peerwatch.detectors.learned.base import check_contamination, exceeded_by, expect, finite_floats
 from peerwatch.detectors.learned.tails import rarities
 from peerwatch.detectors.registry import make
 from peerwatch.errors import BadInput
@@ -127,13 +127,37 @@ class Ensemble(Detector):
         self.check()
         for member in self._all():
             member.fit(X, y)
-        if not self._votes:
-            scores = [_training_scores(member, X) for member in self._all()]
-            self.calibration_ = np.sort(scores)
-            check_finite(self.calibration_)
-            self.decision_scores_ = self._score(scores)
-            self.threshold_ = exceeded_by(self.contamination, self.decision_scores_)
+        answers = [
+            (member.decision_scores_, member.labels_ == 1) if hasattr(member, "training_") else member.look_back(X)[::2]
+            for member in self._all()
+        ]
+        if self._votes:
+            self.remember(X, columns_of(X), self._counted(answers).score)
+            return self
+        scores = [score for score, _ in answers]
+        self.calibration_ = np.sort(scores)
+        check_finite(self.calibration_)
+        self.remember(X, columns_of(X), self._score(scores))
+        self.exceeded_ = exceeded_by(self.contamination, self.decision_scores_)
         return self
+
+    @property
+    def threshold_(self) -> float:  # type: ignore[override]
+        """The score above which a row is flagged."""
+        self._training()
+        return float(self.threshold) if self._votes else self.exceeded_
+
+    def contributions(self, X: ArrayLike, places: Int64s | None = None) -> Floats:
+        """The mean over the members, each of whose contributions add up to 1. Shape [rows, columns]."""
+        return self._shared([member.contributions(X, places) for member in self._all()])
+
+    def looking_back(self, X: ArrayLike, places: Int64s | None = None) -> Floats:
+        """The same, looking back at the whole of X. Shape [rows, columns]."""
+        return self._shared([member.looking_back(X, places) for member in self._all()])
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """What scikit-learn asks."""
+        return hasattr(self, "training_")
 
     def look_back(self, X: ArrayLike) -> Verdicts:
         """Judge each row of X by an ensemble of the same parameters that knows all of them."""
@@ -154,40 +178,44 @@ class Ensemble(Detector):
         return threshold - score
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays of all members, whose names begin with the member's place, and the training rows' scores."""
+        """The arrays of all members, whose names begin with the member's place, and what is kept of training rows."""
         learned = {
             f"{place}.{name}": array
             for place, member in enumerate(self._all())
             for name, array in member.arrays().items()
         }
         if not self._votes:
-            learned |= {CALIBRATION: self.calibration_, THRESHOLD: np.array(self.threshold_)}
-        return learned
+            learned |= {CALIBRATION: self.calibration_, THRESHOLD: np.array(self.exceeded_)}
+        return learned | (self.training_.arrays() if self.training_ is not None else {})
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """Restore each member from its own arrays."""
-        rest, members = dict(arrays), self._made()
+        members, rest = self._made(), dict(arrays)
+        parts: list[dict[str, NDArray[Any]]] = [{} for _ in members]
+        training = self._kept_training(rest)
         if not self._votes:
             calibration, threshold = self._revived(rest, len(members))
-        parts: list[dict[str, NDArray[Any]]] = [{} for _ in members]
         for name, array in rest.items():
             place, _, own = name.partition(".")
             if not place.isdecimal() or int(place) >= len(parts):
                 raise BadInput(f"these are not what an {self.name} of {len(parts)} has learned")
             parts[int(place)][own] = array
         self.members_ = [member.restore(part) for member, part in zip(members, parts, strict=True)]
+        self.training_ = training
+        if training is not None:
+            self.n_features_in_ = len(training.reference.typical)
         if not self._votes:
-            self.calibration_, self.threshold_ = calibration, threshold
+            self.calibration_, self.exceeded_ = calibration, threshold
         return self
 
     def _revived(self, rest: dict[str, NDArray[Any]], count: int) -> tuple[Floats, float]:
         """The calibration and the threshold, which are taken out of `rest`."""
         try:
             calibration, threshold = finite_floats(rest.pop(CALIBRATION), 2), finite_floats(rest.pop(THRESHOLD), 0)
+            expect(len(calibration) == count and calibration.size > 0, "its calibration")
+            expect(bool((np.diff(calibration) >= 0).all()), "the order of its calibration")
         except (KeyError, ValueError) as error:  # a BadInput is a ValueError
             raise BadInput(f"these are not what an {self.name} of {count} has learned ({error})") from error
-        if len(calibration) != count or not calibration.size or (np.diff(calibration) < 0).any():
-            raise BadInput(f"these are not what an {self.name} of {count} has learned")
         return calibration, float(threshold)
 
     @property
@@ -210,6 +238,16 @@ class Ensemble(Detector):
             self.members_ = self._made()
         return self.members_
 
+    def _shared(self, contributions: Sequence[Floats]) -> Floats:
+        """Weighted mean of the members' contributions, each row's scaled to add up to 1."""
+        weights = self._weights()
+        total = np.zeros_like(contributions[0])
+        for weight, found in zip(weights, contributions, strict=True):
+            raised = np.maximum(np.nan_to_num(found), 0.0)
+            with np.errstate(invalid="ignore"):
+                total += weight * np.nan_to_num(raised / raised.sum(axis=1, keepdims=True))
+        return total / sum(weights)
+
     def _judged(self, X: ArrayLike) -> Verdicts:
         scores = [-member.score_samples(X) for member in self._all()]
         if not self._votes:
@@ -218,7 +256,7 @@ class Ensemble(Detector):
         return self._counted(list(zip(scores, flags, strict=True)))
 
     def _verdicts(self, score: Floats) -> Verdicts:
-        return Verdicts(score, np.full(len(score), self.threshold_), score > self.threshold_)
+        return Verdicts(score, np.full(len(score), self.exceeded_), score > self.exceeded_)
 
     def _weights(self) -> list[float]:
         return [float(member.get("weight", 1)) for member in self._given()]
@@ -249,9 +287,3 @@ def _mean(values: Sequence[Floats] | Floats, weights: Sequence[float]) -> Floats
     mean = np.full(len(given), np.nan)
     np.divide(total, given, out=mean, where=given > 0)
     return mean
-
-
-def _training_scores(member: Detector, X: ArrayLike) -> Floats:
-    """The scores of the rows that a member has been fitted on, without themselves where it tells."""
-    own = getattr(member, "decision_scores_", None)
-    return own if own is not None else -member.score_samples(X)

@@ -1,13 +1,20 @@
-"""Rules on how far an amount lies from the middle of its window, in three measures of middle and spread."""
+"""Rules on how far an amount lies from the middle of its window, in three measures of middle and spread.
 
-from typing import ClassVar
+Where half of a window are the same amount, the robust measures of spread may be 0. The mean absolute deviation takes
+their place then (Iglewicz and Hoaglin, 1993), so that what is further away still scores higher.
+"""
+
+from typing import ClassVar, Final
 
 import numpy as np
 
 from peerwatch.detectors.base import Floats, Rule, Summary, positive, ratio
+from peerwatch.detectors.rows import NORMAL_MAD, NORMAL_MEAN_AD
 
-NORMAL_MAD: float = 0.6745
-"""The third quartile of the standard normal distribution: a MAD is that many standard deviations."""
+MAD_BY_MEAN_AD: Final = NORMAL_MAD * NORMAL_MEAN_AD
+"""A normal distribution's median absolute deviation, in mean absolute deviations."""
+IQR_BY_MEAN_AD: Final = 2 * MAD_BY_MEAN_AD
+"""A normal distribution's interquartile range, in mean absolute deviations."""
 
 
 class _Distance(Rule):
@@ -43,7 +50,7 @@ class ZScore(_Distance):
         rest = window - first[:, None]
         return first + rest.mean(axis=1), rest.std(axis=1)
 
-    def score(self, summary: Summary, amount: Floats) -> Floats:
+    def score_amounts(self, summary: Summary, amount: Floats) -> Floats:
         """Standard deviations from the mean."""
         mean, sd = summary
         return ratio(np.abs(amount - mean), sd)
@@ -58,14 +65,14 @@ class Iqr(_Distance):
         self.k = k
 
     def summarise(self, window: Floats) -> Summary:
-        """The quartiles, interpolated linearly."""
+        """The quartiles, interpolated linearly, and the range between them (or what takes its place)."""
         low, high = np.quantile(window, (0.25, 0.75), axis=1)
-        return low, high
+        return low, high, spread_of(high - low, window, low, IQR_BY_MEAN_AD)
 
-    def score(self, summary: Summary, amount: Floats) -> Floats:
+    def score_amounts(self, summary: Summary, amount: Floats) -> Floats:
         """Interquartile ranges outside the quartiles, 0 between them."""
-        low, high = summary
-        return ratio(np.maximum(np.maximum(low - amount, amount - high), 0.0), high - low)
+        low, high, spread = summary
+        return ratio(np.maximum(np.maximum(low - amount, amount - high), 0.0), spread)
 
 
 class Mad(_Distance):
@@ -80,11 +87,24 @@ class Mad(_Distance):
         self.k = k
 
     def summarise(self, window: Floats) -> Summary:
-        """Median and median absolute deviation."""
+        """Median and median absolute deviation (or what takes its place)."""
         median = np.median(window, axis=1)
-        return median, np.median(np.abs(window - median[:, None]), axis=1)
+        mad = np.median(np.abs(window - median[:, None]), axis=1)
+        return median, spread_of(mad, window, median, MAD_BY_MEAN_AD)
 
-    def score(self, summary: Summary, amount: Floats) -> Floats:
+    def score_amounts(self, summary: Summary, amount: Floats) -> Floats:
         """The modified z-score."""
         median, mad = summary
         return ratio(NORMAL_MAD * np.abs(amount - median), mad)
+
+
+def spread_of(spread: Floats, window: Floats, middle: Floats, unit: float) -> Floats:
+    """The spread of each window, or where it is 0, `unit` times the mean absolute deviation from the middle. Shape [m].
+
+    The window has shape [m, n], the others have shape [m].
+    """
+    none = np.flatnonzero(spread == 0)
+    if len(none):
+        spread = spread.copy()
+        spread[none] = unit * np.abs(window[none] - middle[none, None]).mean(axis=1)
+    return spread

@@ -1,17 +1,29 @@
 """Judges the residual of an amount, without trend and season, by Tukey's fences."""
 
 from numbers import Integral
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from peerwatch.detectors.base import Floats, Rule, Summary, positive, ratio
+from peerwatch.detectors.base import Floats, Rule, Summary, Verdicts, columns_of, positive, ratio
+from peerwatch.detectors.rows import picked
+from peerwatch.detectors.rules import IQR_BY_MEAN_AD
+from peerwatch.detectors.time_grid import TimeGrid, times_of
 from peerwatch.errors import BadInput
+from peerwatch.kernels import Int64s
 
 METHODS: Final = ("stl", "classical")
+MODELS: Final = ("additive", "multiplicative")
 ROUNDING: Final = 1e-6
 """The share of the largest amount that a residual must exceed to be more than rounding."""
+LEAST_SMOOTH: Final = 7
+"""STL smooths the season over half of the seasons that there are, and this many at least.
+
+Over fewer a single outlier may be taken for a change of season.
+"""
+JUMP: Final = 10
+"""STL computes every n-th point of a smooth curve, where n is this part of the smoothing window, and interpolates."""
 
 
 class Seasonal(Rule):
@@ -19,24 +31,31 @@ class Seasonal(Rule):
 
     The next purchase is expected where trend and season lead; the season repeats every `period` purchases. `method` is
     `stl` (Cleveland et al., 1990; robust, so that outliers do not bend the season) or `classical` (moving averages).
-    Needs statsmodels; of fifty purchases a robust decomposition takes about five milliseconds.
+    With the `model` `additive` the season is added to the trend; with `multiplicative` it grows with it: logarithms are
+    judged, so amounts must be above 0. Needs statsmodels; of fifty purchases a robust decomposition takes about five
+    milliseconds.
+
+    As an estimator it takes rows at regular times. Where X has an index of times, as pandas has it, missing rows are
+    filled in, and rows out of order are refused. Row i of what is judged afterwards is expected i steps ahead.
     """
 
     name: ClassVar[str] = "seasonal"
 
-    def __init__(self, *, method: str = "stl", period: int = 7, k: float = 3.0) -> None:
+    def __init__(self, *, method: str = "stl", period: int = 7, k: float = 3.0, model: str = "additive") -> None:
         self.method = method
         self.period = period
         self.k = k
+        self.model = model
 
     def check(self) -> None:
-        """Check the method, the period (a whole number above 1) and k (above 0), and that statsmodels is installed.
+        """Check method, model, period (a whole number above 1) and k (above 0), and that statsmodels is installed.
 
         Raises:
             BadInput: one of them is not so.
         """
-        if self.method not in METHODS:
-            raise BadInput(f'{self.name}: "method" is {self.method!r}; expected one of {", ".join(METHODS)}')
+        for name, value, known in (("method", self.method, METHODS), ("model", self.model, MODELS)):
+            if value not in known:
+                raise BadInput(f'{self.name}: "{name}" is {value!r}; expected one of {", ".join(known)}')
         if isinstance(self.period, bool) or not isinstance(self.period, Integral) or self.period < 2:
             raise BadInput(f'{self.name}: "period" is {self.period!r}; expected a whole number above 1')
         positive(self.name, k=self.k)
@@ -55,51 +74,139 @@ class Seasonal(Rule):
         """The threshold: k interquartile ranges."""
         return self.k
 
+    def fit(self, X: ArrayLike, y: object = None) -> Self:
+        """Take each column of X, in order of time, as a window; missing rows are filled in where X has times."""
+        self.check()
+        columns, grid = self._regular(X)
+        super().fit(columns, y)
+        scores, clock = self.decision_scores_, (np.nan, np.nan)
+        if grid is not None:
+            scores, clock = scores[grid.places], (grid.last, grid.step)
+        self.remember(X, columns_of(X), scores)
+        self.summary_ = (*self.summary_, np.tile(np.array(clock, np.float64), (columns.shape[1], 1)))
+        return self
+
+    def look_back(self, X: ArrayLike) -> Verdicts:
+        """Judge each row along its column, decomposed once."""
+        self.check()
+        columns, grid = self._regular(X)
+        verdicts = super().look_back(columns)
+        return verdicts if grid is None else verdicts.at(grid.places)
+
+    def looking_back(self, X: ArrayLike, places: Int64s | None = None) -> Floats:
+        """Each column's own score, looking back at the whole of X. Shape [rows, columns]."""
+        columns, grid = self._regular(X)
+        scores = super().looking_back(columns)
+        return picked(scores if grid is None else scores[grid.places], places)
+
     def summarise(self, window: Floats) -> Summary:
-        """The next expected value, the residuals' quartiles, and the size below which a residual is rounding.
+        """What the next values are expected to be, and the residuals' quartiles and spread.
 
-        Expected is the last trend, one step further, plus the season of a period ago.
+        The arrays are: the next value of the trend and its slope, the last season, low and high quartile, the range
+        between them (or what takes its place), and the size below which a residual is rounding.
         """
-        found = [self._expected(series) for series in window]
-        expected, low, high, noise = np.array(found, np.float64).reshape(-1, 4).T
-        return expected, low, high, noise
+        found = [self._forecast(series) for series in window]
+        level, slope, low, high, spread, noise = np.array([part for part, _ in found], np.float64).reshape(-1, 6).T
+        season = np.array([season for _, season in found], np.float64).reshape(-1, self.period)
+        return level, slope, season, low, high, spread, noise
 
-    def score(self, summary: Summary, amount: Floats) -> Floats:
+    def score_amounts(self, summary: Summary, amount: Floats) -> Floats:
         """How far the amount's residual is outside the residuals' quartiles, in interquartile ranges."""
-        expected, low, high, noise = summary
-        return _outside(amount - expected, low, high, noise)
+        level, _, season, *fences = summary[:7]
+        return _outside(self._value(amount) - (level + season[:, 0]), *fences)
+
+    def ahead(self, summary: Summary, series: Floats) -> Floats:
+        """The scores of the next amounts, row i of them expected i steps ahead."""
+        return self._stepwise(summary, series, np.arange(len(series)))
 
     def along(self, series: Floats) -> Floats:
         """The score of each amount of a series, decomposed once; NaN at its ends, where there is no moving average."""
         if np.ptp(series) == 0:
             return np.zeros(len(series))
-        _, _, residual = self._decomposed(series, two_sided=True)
-        low, high = np.nanquantile(residual, (0.25, 0.75))
-        return _outside(residual, low, high, _noise(series))
+        values = self._value(series)
+        _, _, residual = self._decomposed(values, two_sided=True)
+        return _outside(residual, *_fences(values, residual))
 
-    def _expected(self, series: Floats) -> tuple[float, float, float, float]:
+    def _column_scores(self, X: ArrayLike) -> Floats:
+        times = times_of(X)
+        self._check_fitted()
+        last, step = self.summary_[7][0].tolist() if len(self.summary_) > 7 else (np.nan, np.nan)
+        if times is None or np.isnan(last):
+            return super()._column_scores(X)
+        columns = self._known_columns(X)
+        steps = TimeGrid(np.zeros(0, np.int64), int(step), int(last)).after(times) - 1
+        scores = [
+            self._stepwise(tuple(part[place : place + 1] for part in self.summary_), column, steps)
+            for place, column in enumerate(columns.T)
+        ]
+        return np.column_stack(scores)
+
+    def _stepwise(self, summary: Summary, series: Floats, steps: Int64s) -> Floats:
+        level, slope, season, *fences = summary[:7]
+        expected = level + slope * steps + season[0, steps % self.period]
+        return _outside(self._value(series) - expected, *fences)
+
+    def _regular(self, X: ArrayLike) -> tuple[Floats, TimeGrid | None]:
+        """The columns of X at regular times, and where its rows are among them, if it has times.
+
+        Raises:
+            BadInput: they are not in order, or not regular; or an amount has no logarithm.
+        """
+        columns, times = columns_of(X), times_of(X)
+        if self.model == "multiplicative" and (columns <= 0).any():
+            raise BadInput(f"{self.name}: a multiplicative season needs values above 0, got {columns.min():g}")
+        if times is None:
+            return columns, None
+        grid = TimeGrid.of(times)
+        return grid.filled(columns, self.period), grid
+
+    def _value(self, amount: Floats) -> Floats:
+        """What is judged: the amount, or its logarithm (NaN if it has none)."""
+        if self.model == "additive":
+            return amount
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.log(amount)
+
+    def _forecast(self, series: Floats) -> tuple[tuple[float, ...], Floats]:
+        """The next value of the trend, its slope, and the fences; and the last season."""
+        values, season = self._value(series), np.zeros(self.period)
+        if not np.isfinite(values).all():
+            return (np.nan,) * 6, season
         if np.ptp(series) == 0:
-            return float(series[0]), 0.0, 0.0, 0.0
-        trend, season, residual = self._decomposed(series, two_sided=False)
-        low, high = np.nanquantile(residual, (0.25, 0.75))
-        return float(2 * trend[-1] - trend[-2] + season[-self.period]), float(low), float(high), _noise(series)
+            return (float(values[0]), 0.0, 0.0, 0.0, 0.0, 0.0), season
+        trend, seasons, residual = self._decomposed(values, two_sided=False)
+        known = trend[~np.isnan(trend)]
+        at = np.arange(len(known)) - (len(known) - 1) / 2
+        slope = float(at @ (known - known.mean()) / (at @ at))  # the last one alone is noise, many steps ahead
+        return (float(2 * trend[-1] - trend[-2]), slope, *_fences(values, residual)), seasons[-self.period :]
 
     def _decomposed(self, series: Floats, *, two_sided: bool) -> tuple[Floats, Floats, Floats]:
         from statsmodels.tsa.seasonal import STL, seasonal_decompose  # noqa: PLC0415
 
         if self.method == "stl":
-            found = STL(series, period=self.period, robust=True).fit()
+            smooth = max(LEAST_SMOOTH, len(series) // self.period // 2 | 1)  # an odd number of seasons
+            windows = STL(series, period=self.period, seasonal=smooth).config
+            jumps = {f"{name}_jump": max(1, windows[name] // JUMP) for name in ("seasonal", "trend", "low_pass")}
+            found = STL(series, period=self.period, seasonal=smooth, robust=True, **jumps).fit()
         else:
             found = seasonal_decompose(series, period=self.period, two_sided=two_sided)
         return found.trend, found.seasonal, found.resid
 
 
-def _noise(series: Floats) -> float:
-    """The size below which a residual is rounding: decompositions round, and robust ones stop short."""
-    return ROUNDING * float(np.abs(series).max())
+def _fences(values: Floats, residual: Floats) -> tuple[float, float, float, float]:
+    """The residuals' quartiles, the range between them (or what takes its place), and the size of rounding.
+
+    Decompositions round, and robust ones stop short; what is not above that is 0.
+    """
+    noise = ROUNDING * float(np.abs(values).max())
+    low, high = np.nanquantile(residual, (0.25, 0.75))
+    spread = high - low
+    if spread <= noise:
+        spread = IQR_BY_MEAN_AD * np.nanmean(np.abs(residual - np.nanmedian(residual)))
+    return float(low), float(high), float(spread) if spread > noise else 0.0, noise
 
 
-def _outside(residual: Floats, low: ArrayLike, high: ArrayLike, noise: ArrayLike) -> Floats:
+def _outside(residual: Floats, low: ArrayLike, high: ArrayLike, spread: ArrayLike, noise: ArrayLike) -> Floats:
     low, high = np.asarray(low), np.asarray(high)
     distance = np.maximum(np.maximum(low - residual, residual - high), 0.0)
-    return ratio(np.where(distance <= noise, 0.0, distance), np.where(high - low <= noise, 0.0, high - low))
+    return ratio(np.where(distance <= noise, 0.0, distance), np.asarray(spread, np.float64))

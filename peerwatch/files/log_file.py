@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
 
 import aiofiles
 import anyio
@@ -22,7 +22,7 @@ from peerwatch.network.decoder import line_feeds
 from peerwatch.network.events import CANONICAL, FieldNames, begin_of_line, parse_object
 from peerwatch.network.likeness import LOOKED_AT, looks_like
 from peerwatch.readable import shown
-from peerwatch.settings.model import Layer
+from peerwatch.settings.model import Friendships, Layer
 
 CHUNK: Final = 1 << 20
 """Bytes a read asks for: large enough that reading costs next to nothing, small enough for a batch."""
@@ -112,10 +112,10 @@ class LogFile:
             self._ahead += more if self._ahead else self._skip_hole(more)
 
     def take_header(self, needed: AbstractSet[str]) -> Layer:
-        """The settings D and T from the header line, which is then no longer among the lines.
+        """The settings from the header line, which is then no longer among the lines.
 
-        The header is the first line that is not blank; it is none if it names an event type or neither D nor T. Call
-        `read_ahead` first.
+        The header is the first line that is not blank; it is none if it names an event type or none of D, T and
+        friendships. Call `read_ahead` first.
 
         Raises:
             UsageError: a value is impossible, or what is `needed` is not there.
@@ -245,14 +245,23 @@ def _parameter(raw: msgspec.Raw, name: str, origin: str) -> int:
     raise UsageError(f'{origin}: the header\'s "{name}" is {written}; expected an integer like "50"')
 
 
+def _friendships(raw: msgspec.Raw, origin: str) -> str:
+    """The kind of friendships in a header."""
+    kinds = get_args(Friendships)
+    written = bytes(raw).decode()
+    if written.strip('"') not in kinds:
+        raise UsageError(f'{origin}: the header\'s "friendships" is {written[:40]}; expected {" or ".join(kinds)}')
+    return written.strip('"')
+
+
 class Header(NamedTuple):
-    """The first line of a log that is not blank, and the values of D and T if it is a header.
+    """The first line of a log that is not blank, and the settings in it if it is a header.
 
     `origin` names file and line, `end` is the offset behind the line; `problem` says why it is no header, and
     `is_object` whether it is a JSON object at all.
     """
 
-    values: dict[str, int]
+    values: dict[str, Any]
     origin: str
     line: int
     end: int
@@ -261,10 +270,10 @@ class Header(NamedTuple):
 
 
 def header_in(text: bytes, name: str, first_line: int = 1) -> Header:
-    """Look for a header at the start of a log's text: it names D or T and no event type.
+    """Look for a header at the start of a log's text: it names D, T or friendships, and no event type.
 
     Raises:
-        UsageError: a value is no integer.
+        UsageError: a value is not possible.
     """
     begin = begin_of_line(text)
     while begin < len(text) and text[begin] in BLANK:
@@ -279,5 +288,7 @@ def header_in(text: bytes, name: str, first_line: int = 1) -> Header:
         return Header({}, origin, line, end, problem, is_object=False)
     if "event_type" in fields:
         return Header({}, origin, line, end, "the line is an event", is_object=True)
-    values = {key: _parameter(fields[key], key, origin) for key in sorted({"D", "T"} & fields.keys())}
+    values: dict[str, Any] = {key: _parameter(fields[key], key, origin) for key in sorted({"D", "T"} & fields.keys())}
+    if "friendships" in fields:
+        values["friendships"] = _friendships(fields["friendships"], origin)
     return Header(values, origin, line, end, problem, is_object=bool(fields))

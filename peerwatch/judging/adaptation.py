@@ -35,7 +35,15 @@ class LabelsNotice(NamedTuple):
     threshold: float | None
 
 
-Notice = DriftNotice | LabelsNotice
+class ReleaseNotice(NamedTuple):
+    """Labels were read before event `seq`; the purchases `released` are in windows from now on."""
+
+    seq: int
+    labels: int
+    released: list[int]
+
+
+Notice = DriftNotice | LabelsNotice | ReleaseNotice
 
 
 class Adaptation:

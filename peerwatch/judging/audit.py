@@ -77,18 +77,22 @@ class BruteForce:
     order.
     """
 
-    def __init__(self, D: int, T: int, k: Fraction) -> None:
-        self.D, self.T, self.k = D, T, k
+    def __init__(self, D: int, T: int, k: Fraction, *, directed: bool = False, quarantine: bool = False) -> None:
+        self.D, self.T, self.k, self.directed = D, T, k, directed
+        self.quarantined: dict[int, tuple[bytes, int, int]] | None = {} if quarantine else None
+        """With quarantine: buyer, timestamp and amount of each flagged purchase that is in no window, by its event."""
         self.friends: dict[bytes, set[bytes]] = defaultdict(set)
         self.bought: dict[bytes, list[tuple[int, int, int]]] = defaultdict(list)
 
     def follow(
-        self, events: Events, seq: int, file: str, names: Sequence[bytes], chosen: Mask
+        self, events: Events, seq: int, file: str, names: Sequence[bytes], chosen: Mask, *, judged: bool = False
     ) -> list[AuditedDecision]:
         """Apply events of `file` in order, beginning with number `seq`, and return the decisions on the `chosen` ones.
 
-        `chosen` has shape [events]. `names[user]` is the id of a dense user.
+        `chosen` has shape [events]. `names[user]` is the id of a dense user. With quarantine all purchases of a file
+        that is `judged` are decided, and those that are flagged are kept out.
         """
+        decides_all = judged and self.quarantined is not None
         outcomes = []
         columns = (events.kind, events.user, events.friend, events.amount, events.timestamp, events.line, chosen)
         rows = zip(*(column.tolist() for column in columns), strict=True)
@@ -98,20 +102,36 @@ class BruteForce:
             elif kind == Kind.UNFRIEND:
                 self.unfriend(names[user], names[friend])
             else:
+                flagged = False
+                if is_chosen or decides_all:
+                    statistics, flagged = self.decide(names[user], amount)
                 if is_chosen:
-                    outcomes.append(AuditedDecision(number, file, line, *self.decide(names[user], amount), timestamp))
-                self.buy(names[user], timestamp, number, amount)
+                    outcomes.append(AuditedDecision(number, file, line, statistics, flagged, timestamp))
+                if flagged and self.quarantined is not None:
+                    self.quarantined[number] = names[user], timestamp, amount
+                else:
+                    self.buy(names[user], timestamp, number, amount)
         return outcomes
 
+    def release(self, seqs: Sequence[int]) -> None:
+        """Let purchases that are kept out take their places; events that are not kept out are passed over."""
+        for seq in seqs:
+            kept_out = (self.quarantined or {}).pop(seq, None)
+            if kept_out is not None:
+                user, timestamp, amount = kept_out
+                self.buy(user, timestamp, seq, amount)
+
     def befriend(self, a: bytes, b: bytes) -> None:
-        """Add a friendship."""
+        """Add a friendship: `b` becomes a friend of `a`, and `a` one of `b` unless friendships are directed."""
         self.friends[a].add(b)
-        self.friends[b].add(a)
+        if not self.directed:
+            self.friends[b].add(a)
 
     def unfriend(self, a: bytes, b: bytes) -> None:
         """Remove a friendship, if there is one."""
         self.friends[a].discard(b)
-        self.friends[b].discard(a)
+        if not self.directed:
+            self.friends[b].discard(a)
 
     def buy(self, user: bytes, timestamp: int, seq: int, amount: int) -> None:
         """Insert a purchase in time order, and keep the user's T latest: no window can hold more."""

@@ -18,11 +18,10 @@ from peerwatch.network.events import Kind
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import PurchaseColumns
 from peerwatch.network.neighbourhood import Member, path_to
+from peerwatch.network.networks import PARTITION_ONLY
 from peerwatch.network.statistics import Statistics
 from peerwatch.network.windows import Windows
 
-PARTITION_ONLY: Final = (0, 1 << 20, 1 << 20, 0)
-"""Planner costs that make every network be walked in full."""
 MOST_MEMBERS: Final = 1 << 22
 """The number of members, over several networks, after which a walk returns."""
 

@@ -25,9 +25,9 @@ Floats = NDArray[np.float64]
 class Case(NamedTuple):
     """Purchases to judge, in order: their windows, and columns of shape [q].
 
-    `line` is the line number in the log, from 1; `amount` is in millionths, `timestamp` in microseconds; `members` is
-    the size of the network, -1 if it was not counted. `own` are the buyers' own latest purchases, None if no judge
-    needs them.
+    `line` is the line number in the log, from 1, or 0 if labels cannot name the purchase by it; `amount` is in
+    millionths, `timestamp` in microseconds; `members` is the size of the network, -1 if it was not counted. `own` are
+    the buyers' own latest purchases, None if no judge needs them.
     """
 
     windows: Windows

@@ -9,11 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peerwatch.amounts import Amounts
+from peerwatch.judging.quarantine import Quarantine
 from peerwatch.judging.verdict_hash import VerdictHash
 from peerwatch.network.decoder import Decoder
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import PurchaseColumns, PurchaseHistory
 from peerwatch.network.interner import Interner
+from peerwatch.network.networks import PARTITION_ONLY
+from peerwatch.network.walk import COSTS
 
 Arrays = Mapping[str, NDArray[Any]]
 COLUMNS: Final = ("held", "seq", "timestamp", "amount")
@@ -64,11 +67,24 @@ class State:
     flagged: int = 0
     verdicts: VerdictHash = field(default_factory=VerdictHash)
     disagreed: Sequence[int] = (0, 0)
+    quarantine: Quarantine | None = None
+    """The flagged purchases that are in no window, if flagged purchases are kept out."""
 
     @classmethod
-    def fresh(cls, D: int, T: int, shards: int, named: list[bytes] | None = None) -> "State":
-        """Create the state before the first event."""
-        return cls(D, T, Decoder(named or []), FriendGraph(D, T), [PurchaseHistory(T) for _ in range(shards)])
+    def fresh(
+        cls,
+        D: int,
+        T: int,
+        shards: int,
+        named: list[bytes] | None = None,
+        *,
+        directed: bool = False,
+        quarantine: bool = False,
+    ) -> "State":
+        """Create the state before the first event; with `quarantine` flagged purchases are kept out of windows."""
+        graph = FriendGraph(D, T, costs=PARTITION_ONLY if quarantine else COSTS, directed=directed)
+        histories, kept_out = [PurchaseHistory(T) for _ in range(shards)], Quarantine() if quarantine else None
+        return cls(D, T, Decoder(named or []), graph, histories, quarantine=kept_out)
 
     def advance(self, events: int, judged: int) -> None:
         """Count so many more events, and purchases among them that were judged."""
@@ -85,22 +101,38 @@ class State:
         arrays[DISAGREED] = np.array(self.disagreed)
         for number, history in enumerate(self.histories):
             arrays |= arrays_of(history.columns(), number)
+        if self.quarantine is not None:
+            arrays |= self.quarantine.arrays()
         return arrays
 
     @classmethod
-    def restored(cls, D: int, T: int, shards: int, named: list[bytes], arrays: Arrays, facts: StateFacts) -> "State":
+    def restored(
+        cls,
+        D: int,
+        T: int,
+        shards: int,
+        named: list[bytes],
+        arrays: Arrays,
+        facts: StateFacts,
+        *,
+        directed: bool = False,
+    ) -> "State":
         """Restore the state from a snapshot, with any number of shards."""
         parts = [columns_from(arrays, number) for number in range(facts.shards)]
-        large = max(-int(part.amount.held.min(initial=0)) for part in parts)
+        quarantine = Quarantine.restored(arrays)
+        amounts = [part.amount for part in parts] + ([quarantine.held.amount] if quarantine is not None else [])
+        large = max(-int(amount.held.min(initial=0)) for amount in amounts)
         decoder = Decoder(named, Interner.from_columns(arrays["arena"], arrays["ends"]), large, facts.unseen)
-        graph = FriendGraph.from_columns(D, T, arrays["degree"], arrays["friends"])
+        costs = PARTITION_ONLY if quarantine is not None else COSTS
+        columns = arrays["degree"], arrays["friends"]
+        graph = FriendGraph.from_columns(D, T, *columns, costs=costs, directed=directed)
         parts = parts if len(parts) == shards else _dealt(parts, len(decoder.interner), shards)
         histories = [PurchaseHistory.from_columns(T, part, facts.progress.events) for part in parts]
         user = np.concatenate([np.repeat(np.arange(len(part.held), dtype=np.int32), part.held) for part in parts])
         seq, timestamp = (np.concatenate([getattr(part, name) for part in parts]) for name in ("seq", "timestamp"))
         graph.timeline.remember(seq, user, timestamp, Amounts.joined([part.amount for part in parts]))
         verdicts, disagreed = facts.verdicts.copy(), arrays[DISAGREED].tolist()
-        return cls(D, T, decoder, graph, histories, facts.progress, facts.flagged, verdicts, disagreed)
+        return cls(D, T, decoder, graph, histories, facts.progress, facts.flagged, verdicts, disagreed, quarantine)
 
 
 def _dealt(parts: list[PurchaseColumns], users: int, shards: int) -> list[PurchaseColumns]:
@@ -120,16 +152,12 @@ def _dealt(parts: list[PurchaseColumns], users: int, shards: int) -> list[Purcha
 
 def arrays_of(columns: PurchaseColumns, number: int) -> dict[str, NDArray[Any]]:
     """The arrays of a shard's history in a snapshot."""
-    amount = columns.amount
-    text = "\n".join(str(amount.large[name]) for name in amount.named())
-    arrays = (columns.held, columns.seq, columns.timestamp, amount.held)
+    arrays = (columns.held, columns.seq, columns.timestamp, columns.amount.held)
     named = {f"{name}{number}": array for name, array in zip(COLUMNS, arrays, strict=True)}
-    return {**named, f"{LARGE}{number}": np.frombuffer(text.encode(), np.uint8)}
+    return {**named, f"{LARGE}{number}": columns.amount.spelled()}
 
 
 def columns_from(arrays: Arrays, number: int) -> PurchaseColumns:
     """The inverse of `arrays_of`: the history's columns."""
     held, seq, timestamp, amount = (arrays[f"{name}{number}"] for name in COLUMNS)
-    amounts = map(int, arrays[f"{LARGE}{number}"].tobytes().split())
-    names = np.unique(amount[amount < 0]).tolist()
-    return PurchaseColumns(held, seq, timestamp, Amounts(amount, dict(zip(names, amounts, strict=True))))
+    return PurchaseColumns(held, seq, timestamp, Amounts.from_spelled(amount, arrays[f"{LARGE}{number}"]))

@@ -202,6 +202,22 @@ class PurchaseHistory:
         history.bought, history.low = held, through + 1
         return history
 
+    def insert(self, seq: Int64s, user: Int64s, timestamp: Int64s, amount: Amounts) -> None:
+        """Let purchases take their places by (timestamp, sequence number) that came earlier and were kept out so far.
+
+        As costly as a checkpoint: everything is put in order anew. Later queries must be about events behind all that
+        has been appended.
+        """
+        held, seqs, timestamps, amounts = self.columns()
+        users = np.concatenate([np.repeat(np.arange(self.users), held), user])
+        seqs, timestamps = np.concatenate([seqs, seq]), np.concatenate([timestamps, timestamp])
+        order = np.lexsort((seqs, timestamps, users))
+        columns = PurchaseColumns(
+            np.bincount(users, minlength=self.users), seqs[order], timestamps[order],
+            Amounts.joined([amounts, amount])[order],
+        )  # fmt: skip
+        vars(self).update(vars(self.from_columns(self.T, columns, self.applied, recent=self._recent)))
+
     def view(self) -> "PurchaseHistory":
         """A view of the same purchases for queries from another thread; valid until more are appended here."""
         self.settle()  # then asking changes nothing but the scratch

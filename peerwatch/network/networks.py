@@ -10,6 +10,8 @@ from peerwatch.network.windows import Windows
 
 COMPARED: Final = 4
 """How many expected costs a query has."""
+PARTITION_ONLY: Final = (0, 1 << 20, 1 << 20, 0)
+"""Planner costs that make every network be walked in full."""
 
 
 class Plan(IntEnum):
@@ -40,6 +42,15 @@ class Networks(NamedTuple):
     size: Int64s
     expected: Int64s
     found: Windows
+
+    def part(self, begin: int, end: int) -> "Networks":
+        """The networks from `begin` on, before `end`; none of them may have been found by a scan."""
+        taken = slice(int(self.offsets[begin]), int(self.offsets[end]))
+        q, offsets = end - begin, self.offsets[begin : end + 1] - self.offsets[begin]
+        rows = slice(begin, end)
+        return Networks(
+            offsets, self.members[taken], self.plan[rows], self.size[rows], self.expected[rows], Windows.empty(q)
+        )
 
     def unfound(self) -> "Networks":
         """The same networks without the windows that have been found."""

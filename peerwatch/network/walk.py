@@ -14,10 +14,10 @@ from peerwatch.network.friendships import (
     IN_VAIN,
     PAUSE,
     SPENT,
-    START,
     STRETCH,
     WALKS,
     change,
+    start_of,
 )
 from peerwatch.network.networks import COMPARED, Plan
 from peerwatch.network.timeline import (
@@ -64,7 +64,7 @@ def _hop(
     end, walk = high, mark & ~3
     for reached in range(low, high):
         friend = places[reached]
-        first = stretch[STRETCH * friend + START]
+        first = start_of(friend, stretch)
         for i in range(first, first + stretch[STRETCH * friend + DEGREE]):
             other = pool[i]
             known = seen[other]
@@ -75,13 +75,13 @@ def _hop(
 
 
 def _scan(
-    walk: int, tests: bool, budget: int, costs: Int64s, T: int, stretch: Int32s, pool: Int32s, seen: Int32s,
+    walk: int, tests: bool, budget: int, costs: Int64s, T: int, incoming: Int32s, pool: Int32s, seen: Int32s,
     rows: Int64s, lately: Int64s, begin: int, windows: Int64s,
 ) -> tuple[int, int]:  # fmt: skip
     """Write the T latest purchases by members from place `begin` on, by scanning the timeline from the newest back.
 
-    With `tests` a buyer without a mark is a member if one of its friends is within D - 1 hops, and gets the mark that
-    says so. Returns how many were found, or -1 if the budget (ns) or the timeline does not reach; and how many
+    With `tests` a buyer without a mark is a member if somebody within D - 1 hops has it as a friend, and gets the mark
+    that says so. Returns how many were found, or -1 if the budget (ns) or the timeline does not reach; and how many
     purchases were scanned.
     """
     room, scanned = len(windows) // 3, 0
@@ -99,8 +99,8 @@ def _scan(
         user = rows[at + USER]
         mark = seen[user]
         if mark < walk and tests:
-            start = stretch[STRETCH * user + START]
-            end = start + stretch[STRETCH * user + DEGREE]
+            start = start_of(user, incoming)
+            end = start + incoming[STRETCH * user + DEGREE]
             mark = walk + OUTSIDE
             i = start
             while i < end:
@@ -122,9 +122,9 @@ def _scan(
 @kernel
 def walk(
     kind: Int8s, user: Int32s, friend: Int32s, timestamp: Int64s, amount: Int64s, seq: int, D: int, T: int, users: int,
-    places: int, sizes: bool, costs: Int64s, stretch: Int32s, pool: Int32s, tally: Int64s, seen: Int32s, rows: Int64s,
-    counts: Int32s, lately: Int64s, offsets: Int64s, members: Int32s, plans: Int8s, size: Int64s, expected: Int64s,
-    ends: Int64s, windows: Int64s, progress: Int64s,
+    places: int, sizes: bool, directed: bool, costs: Int64s, stretch: Int32s, incoming: Int32s, pool: Int32s,
+    tally: Int64s, seen: Int32s, rows: Int64s, counts: Int32s, lately: Int64s, offsets: Int64s, members: Int32s,
+    plans: Int8s, size: Int64s, expected: Int64s, ends: Int64s, windows: Int64s, progress: Int64s,
 ) -> None:  # fmt: skip
     """Go through the events from where `progress` says; it then says how far it came, and why no further."""
     most = len(plans)
@@ -132,7 +132,7 @@ def walk(
     progress[STATE] = DONE
     while gone < len(kind):
         if kind[gone] != Kind.PURCHASE:
-            if not change(kind[gone], user[gone], friend[gone], stretch, pool, tally):
+            if not change(kind[gone], user[gone], friend[gone], stretch, incoming, pool, tally):
                 progress[STATE] = NEEDS_POOL
                 break
         else:
@@ -143,8 +143,9 @@ def walk(
                     break
                 tally[WALKS] += 1
                 plan, network, window, reached = _answer(
-                    user[gone], D, T, users, 4 * tally[WALKS], sizes, begin, end, costs, stretch, pool, tally, seen,
-                    rows, lately, members, expected[COMPARED * answered : COMPARED * (answered + 1)], windows,
+                    user[gone], D, T, users, 4 * tally[WALKS], sizes, directed, begin, end, costs, stretch, incoming,
+                    pool, tally, seen, rows, lately, members,
+                    expected[COMPARED * answered : COMPARED * (answered + 1)], windows,
                 )  # fmt: skip
                 plans[answered], size[answered] = plan, reached
                 answered += 1
@@ -177,9 +178,9 @@ def _note(reached: bool, tally: Int64s) -> None:
 
 
 def _answer(
-    user: int, D: int, T: int, users: int, mark: int, sizes: bool, begin: int, window: int, costs: Int64s,
-    stretch: Int32s, pool: Int32s, tally: Int64s, seen: Int32s, rows: Int64s, lately: Int64s, members: Int32s,
-    expected: Int64s, windows: Int64s,
+    user: int, D: int, T: int, users: int, mark: int, sizes: bool, directed: bool, begin: int, window: int,
+    costs: Int64s, stretch: Int32s, incoming: Int32s, pool: Int32s, tally: Int64s, seen: Int32s, rows: Int64s,
+    lately: Int64s, members: Int32s, expected: Int64s, windows: Int64s,
 ) -> tuple[int, int, int, int]:  # fmt: skip
     """The plan; where the members from place `begin` on end, and the window from place `window` on; the network's size.
 
@@ -188,7 +189,7 @@ def _answer(
     """
     seen[user] = mark + BUYER
     low = high = begin
-    first = stretch[STRETCH * user + START]
+    first = start_of(user, stretch)
     for i in range(first, first + stretch[STRETCH * user + DEGREE]):
         seen[pool[i]] = mark + INSIDE
         members[high] = pool[i]
@@ -209,13 +210,13 @@ def _answer(
         likely = (high - begin) + (users - (high - begin)) * (1.0 - np.exp(-reach / users))
         share = (tally[FOUND] + 1.0) / (tally[EXPECTED] + 1.0)
         least = T * users / max(likely * share, 1.0)
-        mean_degree = 2.0 * tally[FRIENDSHIPS] / users
+        mean_degree = (1.0 if directed else 2.0) * tally[FRIENDSHIPS] / users
         hop_cost = costs[LAST_HOP] * reach
         test_cost = int(min(least, 1e9) * (costs[ROW] + costs[TEST] * mean_degree))
         expected[0], expected[1] = hop_cost, test_cost
         if least <= there and test_cost < hop_cost:
             count, scanned = _scan(
-                mark, True, GIVE_UP * hop_cost, costs, T, stretch, pool, seen, rows, lately, window, windows,
+                mark, True, GIVE_UP * hop_cost, costs, T, incoming, pool, seen, rows, lately, window, windows,
             )  # fmt: skip
             _note(count >= 0, tally)
     if count >= 0:
@@ -245,7 +246,7 @@ def _answer(
         expected[2], expected[3] = costs[ROW] * needed, costs[MEMBER] * size
         if needed <= there and expected[2] < expected[3]:
             count, scanned = _scan(
-                mark, False, GIVE_UP * expected[3], costs, T, stretch, pool, seen, rows, lately, window, windows,
+                mark, False, GIVE_UP * expected[3], costs, T, incoming, pool, seen, rows, lately, window, windows,
             )  # fmt: skip
             _note(count >= 0, tally)
         tally[SPENT] += costs[LAST_HOP] * (reach + size)

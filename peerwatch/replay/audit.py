@@ -27,12 +27,15 @@ async def audit_from(
     begin with a copy of it, and `warn` is called.
     """
     if facts is None:
-        return BruteForce(state.D, state.T, k)
-    audit = BruteForce(state.D, state.T, k)
+        return BruteForce(state.D, state.T, k, directed=state.graph.directed, quarantine=state.quarantine is not None)
+    audit = BruteForce(state.D, state.T, k, directed=state.graph.directed)
     try:
-        if await _follow(audit, layers, facts):
+        if state.quarantine is not None:
+            why = "with quarantine it would have to decide again on every purchase before it"
+        elif await _follow(audit, layers, facts):
             return audit
-        why = "the logs no longer hold what it was built from"
+        else:
+            why = "the logs no longer hold what it was built from"
     except PeerwatchError as error:
         why = str(error)
     await run_sync(warn, f"the audit trusts the checkpoint and can only find errors after it: {why}")
@@ -68,7 +71,7 @@ async def _follow(audit: BruteForce, layers: Sequence[Layer], facts: Facts) -> b
 
 def taken_from(state: State, k: Fraction) -> BruteForce:
     """Build the audit state from `state`, trusting it."""
-    audit = BruteForce(state.D, state.T, k)
+    audit = BruteForce(state.D, state.T, k, directed=state.graph.directed, quarantine=state.quarantine is not None)
     names = ids_of(*state.decoder.interner.columns(), 0)
     degree, friends = state.graph.columns()
     begin = 0
@@ -81,4 +84,9 @@ def taken_from(state: State, k: Fraction) -> BruteForce:
         columns = (column.tolist() for column in (buyers, timestamp, seq, amount))
         for buyer, when, number, paid in zip(*columns, strict=True):
             audit.buy(names[buyer], when, number, paid)
+    if audit.quarantined is not None and state.quarantine is not None:
+        kept_out = state.quarantine.held
+        columns = (column.tolist() for column in (kept_out.seq, kept_out.user, kept_out.timestamp, kept_out.amount))
+        for number, buyer, when, paid in zip(*columns, strict=True):
+            audit.quarantined[number] = names[buyer], when, paid
     return audit

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -12,12 +13,14 @@ from peerwatch.files.position import position_of
 from peerwatch.network.decoder import line_feeds
 from peerwatch.network.events import Kind, parse_timestamp
 from peerwatch.readable import readable
-from peerwatch.replay.replay import Part
+from peerwatch.replay.replay import Part, Target
 from peerwatch.runtime.decision_log import moment
 from peerwatch.storage.checkpoints import Facts
 
 NEAREST = 3
 """The most nearby purchases that an error lists."""
+LONGEST_SEQ: Final = 20
+"""The most digits of a sequence number. Longer numbers are taken as timestamps."""
 
 
 class BySeq:
@@ -96,8 +99,34 @@ class ByTime:
         """Return None: if no event is later, the state at that time is the state at the end of the logs."""
 
 
+class AtEnd:
+    """Selects no event: the state is that at the end of the logs."""
+
+    def suits(self, _: Facts) -> bool:
+        """Return True: every checkpoint is before the end."""
+        return True
+
+    def place(self, _: Part) -> None:
+        """Return None: the event is in no part."""
+
+    def missed(self, _: int) -> None:
+        """Return None: the end of the logs was asked for."""
+
+
+def selector_of(at: str | None) -> Target:
+    """Select the event before which the state is that after event number `at`, at the time `at`, or at the end.
+
+    Raises:
+        UsageError: `at` is not a timestamp.
+    """
+    if at is None:
+        return AtEnd()
+    is_seq = at.isascii() and at.isdigit() and len(at) < LONGEST_SEQ
+    return BySeq(int(at) + 1, end=True) if is_seq else ByTime(time_of(at))
+
+
 class ByUserAndTime:
-    """Collects the stream purchases of one user at one time, as sequence numbers and lines."""
+    """Collects the purchases of one user at one time, as sequence numbers and lines."""
 
     def __init__(self, user: str, time: int) -> None:
         self._user = user
@@ -106,8 +135,6 @@ class ByUserAndTime:
 
     def look(self, part: Part, user: int) -> None:
         """Collect the purchases of the dense `user` in a part."""
-        if not part.judged:
-            return
         events = part.events
         for place in np.flatnonzero((events.user == user) & (events.kind == Kind.PURCHASE)).tolist():
             distance = abs(int(events.timestamp[place]) - self._time)
@@ -128,7 +155,7 @@ class ByUserAndTime:
                 f"user {readable(self._user)} bought {len(exact)} times at {when}; name one: {_listed(exact)}"
             )
         if not self._found:
-            raise UsageError(f"user {readable(self._user)} has no purchase in the stream log")
+            raise UsageError(f"user {readable(self._user)} has no purchase that was judged")
         nearest = sorted(sorted(self._found)[:NEAREST], key=lambda found: found[1])
         raise UsageError(f"user {readable(self._user)} bought nothing at {when}; the nearest are {_listed(nearest)}")
 

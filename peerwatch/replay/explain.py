@@ -143,7 +143,7 @@ async def explained(
     async with AsyncExitStack() as stack:
         opened = await open_replay(layers, target.suits, stack)
         then = await past(opened, target)
-        check_judged(then)
+        check_judged(opened, then)
         again = await judged_again(opened, then) if opened.settings.detector.name != SIGMA else None
     return await explained_from(opened, then, again)
 
@@ -198,11 +198,12 @@ async def _seq_of(layers: Sequence[Layer], user: str, at: str) -> int:
         opened = await open_replay(layers, lambda _: False, stack)
         async with aclosing(parts(opened.logs, decoder, 0, opened.bookmarks)) as found:
             async for part in found:
-                wanted.look(part, int(decoder.named[0]))
+                if part.judged or opened.settings.judge_batch:
+                    wanted.look(part, int(decoder.named[0]))
     return wanted.seq()
 
 
-def check_judged(then: Past) -> None:
+def check_judged(opened: Opened, then: Past) -> None:
     """Check that the event at the target was judged.
 
     Raises:
@@ -213,8 +214,8 @@ def check_judged(then: Past) -> None:
     if events.kind[place] != Kind.PURCHASE:
         kind = "a befriending" if events.kind[place] == Kind.BEFRIEND else "an unfriending"
         raise UsageError(f"{where} is {kind}; only purchases are judged")
-    if not then.found.judged:
-        raise UsageError(f"{where} is in the batch log, which is not judged; its last event is before the stream's")
+    if not then.found.judged and not opened.settings.judge_batch:
+        raise UsageError(f"{where} is in the batch log, which is not judged unless --judge-batch is given")
 
 
 def _timestamp(then: Past) -> int:

@@ -57,6 +57,8 @@ async def follow_flagged(layers: Sequence[Layer], run: str, first: int, judged: 
         opened = await open_replay(layers, BySeq(first).suits, stack, idle_exit=None)
         if opened.newest is not None and opened.newest.identity.run != run:
             raise RunError(f"the state directory {opened.settings.state.directory} holds another run")
+        if opened.settings.detector.quarantine:
+            raise BadInput("with quarantine a window depends on all that has been flagged, and on labels")
         again: Again = None
         if opened.settings.detector.name != SIGMA:
             again = await run_sync(judged_alone, opened)
@@ -105,9 +107,9 @@ class _Follower:
             await run_sync(apply, self.state, part.events[begin:end], part.seq + begin)
 
     async def _explain(self, flagged: FlaggedEvent, part: Part, place: int) -> None:
-        then = Past(self.state, flagged.seq, self._lines, part, place, frozenset(), 0)
+        then = Past(self.state, flagged.seq, self._lines, part, place, frozenset(), 0, len(self.state.decoder.interner))
         try:
-            check_judged(then)
+            check_judged(self._opened, then)
         except UsageError as error:
             raise RunError(f"the place in the logs is lost: {error}") from None
         record = await explained_from(self._opened, then, self._again, self._earlier)

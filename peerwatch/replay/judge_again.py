@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,14 +17,14 @@ from peerwatch.errors import UsageError
 from peerwatch.judging.adaptation import Notice, section
 from peerwatch.judging.judge import CHAMPION, Case, Mask, Reasons, Scoring
 from peerwatch.judging.state import State
+from peerwatch.replay.quarantined import history_of
 from peerwatch.replay.replay import Opened, Past, reopened
 from peerwatch.runtime.judges_from_settings import champion_of
 from peerwatch.runtime.pipeline import Pipeline
-from peerwatch.runtime.preflight import rules_of
 from peerwatch.settings.model import DEFAULT, SIGMA
 from peerwatch.storage.checkpoints import Checkpoint
 from peerwatch.storage.models import is_known
-from peerwatch.storage.run_history import RunHistory, read_record
+from peerwatch.storage.run_history import RunHistory
 
 
 class JudgedAgain(NamedTuple):
@@ -58,12 +57,19 @@ async def judged_again(opened: Opened, then: Past) -> JudgedAgain:
     """
     record = await run_sync(record_of, opened)
     live = await run_sync(live_judge_of, opened, record, then.seq)
-    checkpoint, walkers = opened.checkpoint if record is not None else None, opened.settings.walkers
+    checkpoint, settings = opened.checkpoint if record is not None else None, opened.settings
     found = OneDecision(then.seq)
     async with AsyncExitStack() as stack:
         logs = await reopened(opened, checkpoint, stack)
         state = await run_sync(_begun, opened, checkpoint, live)
-        pipeline = Pipeline(state, Judges(live), decisions=found, outlets=(), walkers=walkers)
+        pipeline = Pipeline(
+            state,
+            Judges(live),
+            decisions=found,
+            outlets=(),
+            walkers=settings.walkers,
+            judge_batch=settings.judge_batch,
+        )
         await pipeline.run(first_bytes(logs, then.size - state.progress.bytes))
     if found.decision is None or found.decision.scoring is None:
         raise UsageError(f"event {then.seq:,} is not in the logs any more; they changed while they were being read")
@@ -100,13 +106,7 @@ def record_of(opened: Opened) -> RunHistory | None:
     Raises:
         UsageError: the history is damaged.
     """
-    directory, newest, settings = opened.settings.state.directory, opened.newest, opened.settings
-    if directory is None or newest is None:
-        return None
-    own, identity = rules_of(settings, "detector."), newest.identity
-    if (opened.D, opened.T) != (identity.D, identity.T) or not own.items() <= identity.rules.items():
-        return None
-    return read_record(Path(directory))
+    return history_of(opened.settings, opened.D, opened.T, opened.newest)
 
 
 def live_judge_of(opened: Opened, record: RunHistory | None, seq: int | None = None) -> LiveJudge:
@@ -128,7 +128,7 @@ def live_judge_of(opened: Opened, record: RunHistory | None, seq: int | None = N
             )
         return live
     complete = seq is None or seq <= record.through
-    if seq is not None and not complete and (labelled or clocked):
+    if seq is not None and not complete and (labelled or clocked or settings.detector.quarantine):
         raise UsageError(
             f"the run on {record.directory} has come to event {record.through:,}; how it will judge event {seq:,} is"
             " not known yet"
@@ -138,11 +138,11 @@ def live_judge_of(opened: Opened, record: RunHistory | None, seq: int | None = N
 
 def _begun(opened: Opened, checkpoint: Checkpoint | None, live: LiveJudge) -> State:
     """Return the state and restore the judge, as of the checkpoint or of the beginning."""
-    D, T, shards = opened.D, opened.T, opened.settings.shards
+    D, T, shards, directed = opened.D, opened.T, opened.settings.shards, opened.settings.directed
     if checkpoint is None:
-        return State.fresh(D, T, shards)
+        return State.fresh(D, T, shards, directed=directed, quarantine=opened.settings.detector.quarantine)
     live.restore(section(checkpoint.arrays, CHAMPION))
-    return State.restored(D, T, shards, [], checkpoint.arrays, checkpoint.envelope.facts)
+    return State.restored(D, T, shards, [], checkpoint.arrays, checkpoint.envelope.facts, directed=directed)
 
 
 def _check_known(opened: Opened) -> None:

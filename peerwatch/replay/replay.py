@@ -4,6 +4,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -16,13 +17,13 @@ from peerwatch.errors import UsageError
 from peerwatch.files.generation import holds
 from peerwatch.files.position import Position, place_of
 from peerwatch.files.tail import Beginning, look_at
-from peerwatch.judging.engine import apply
 from peerwatch.judging.state import State
 from peerwatch.kernels import Int64s
 from peerwatch.network.decoder import Decoder, Events, Rejected
 from peerwatch.network.events import Kind
 from peerwatch.network.history import PurchaseHistory
 from peerwatch.readable import shown
+from peerwatch.replay.quarantined import ReplayedState, depends_on_rules, history_of
 from peerwatch.runtime.preflight import NOT_SET, AnyLog, open_logs, required, take_header
 from peerwatch.settings.model import NOTHING_SET, Layer, Settings, resolve
 from peerwatch.storage.checkpoints import Checkpoint, CheckpointEnvelope, Facts, envelopes, files_in, read_checkpoint
@@ -139,7 +140,7 @@ class Past(NamedTuple):
     """The state before event `seq`, and the event's index `place` in `part`. At the end of the logs `part` is None.
 
     `state` has one shard, whose history keeps T + 1 purchases of each user. `size` counts the bytes of all logs up to
-    the end of the part.
+    the end of the part. The dense users below `users` were named by the events before the part.
     """
 
     state: State
@@ -150,6 +151,7 @@ class Past(NamedTuple):
     unseen: frozenset[int]
     """Configured users that do not exist yet."""
     size: int
+    users: int
 
     @property
     def found(self) -> Part:
@@ -166,6 +168,11 @@ class Past(NamedTuple):
     def history(self) -> PurchaseHistory:
         """The purchase history."""
         return self.state.histories[0]
+
+    def existing(self) -> set[int]:
+        """The dense users that exist: a part is decoded at once, and its ids are not in the order of its events."""
+        named = _named(self.part.events[: self.place]) if self.part is not None else ()
+        return {*range(self.users), *named} - self.unseen
 
     def name(self, user: int) -> bytes:
         """The id of a dense user."""
@@ -189,8 +196,9 @@ async def open_replay(
     """Open the logs of these settings, to read them from the newest checkpoint that `suits`, or from the beginning.
 
     A state directory is only read, because its run may be going on. `fallback` applies to settings that are set neither
-    in the layers, nor in the state, nor in the header line. If D or T differ from the state's, its checkpoints are not
-    used. A log that is followed ends when it has brought nothing new for `idle_exit` seconds, with None it never ends.
+    in the layers, nor in the state, nor in the header line. If D, T or the kind of friendships differ from the state's,
+    its checkpoints are not used. A log that is followed ends when it has brought nothing new for `idle_exit` seconds,
+    with None it never ends.
 
     Raises:
         UsageError: a setting is missing or a file cannot be read. Reading the logs raises it too if a part is missing.
@@ -207,10 +215,12 @@ async def open_replay(
         beginning = await run_sync(look_at, Path(settings.input.stream), settings.input.rotated)
     if envelope is not None:
         beginning, known = Beginning(seen=envelope.facts.seen, again=True), envelope.identity
-        built = Layer({"D": known.D, "T": known.T} | known.rules, {})
-        if settings.D not in {None, known.D} or settings.T not in {None, known.T}:
+        built = Layer({"D": known.D, "T": known.T, "friendships": known.friendships} | known.rules, {})
+        settings, _ = resolve(*layers, built)
+        others = (settings.D, settings.T, settings.friendships) != (known.D, known.T, known.friendships)
+        if others or depends_on_rules(settings, known):
             checkpoint = None
-    logs = await open_logs(resolve(*layers, built)[0], checkpoint, beginning, _refuse, stack)
+    logs = await open_logs(settings, checkpoint, beginning, _refuse, stack)
     begun = checkpoint is not None and checkpoint.envelope.facts.position is not None
     header = take_header(logs, resolve(*layers, built, fallback)[0], begun=begun)
     settings, origins = resolve(*layers, built, header, fallback)
@@ -300,24 +310,34 @@ async def past(opened: Opened, target: Target, named: Sequence[bytes] = ()) -> P
         SourceError: a log could not be read any further.
     """
     state, events = begun_state(opened, named)
+    replayed = await run_sync(_replayed, opened, state)
     lines, unseen = LineIndex(), frozenset(state.decoder.unseen)
     size = opened.checkpoint.envelope.facts.progress.bytes if opened.checkpoint is not None else 0
+    users = len(state.decoder.interner)
     async with aclosing(parts(opened.logs, state.decoder, events, opened.bookmarks)) as found:
         async for part in found:
             place = target.place(part)
             lines.add(part)
             size += len(part.block.content)
             gone = part.events if place is None else part.events[:place]
-            await run_sync(apply, state, gone, part.seq)
+            await run_sync(partial(replayed.apply, gone, part.seq, in_batch_log=not part.judged))
             if place is not None:
+                await run_sync(replayed.stop, part.seq + place)
                 unseen -= frozenset(_named(gone))
-                return Past(state, part.seq + place, lines, part, place, unseen, size)
-            unseen = frozenset(state.decoder.unseen)
+                return Past(state, part.seq + place, lines, part, place, unseen, size, users)
+            unseen, users = frozenset(state.decoder.unseen), len(state.decoder.interner)
             events = part.seq + len(part.events) - 1
     error = target.missed(events)
     if error is not None:
         raise error
-    return Past(state, events + 1, lines, None, 0, unseen, size)
+    await run_sync(replayed.stop, events + 1)
+    return Past(state, events + 1, lines, None, 0, unseen, size, users)
+
+
+def _replayed(opened: Opened, state: State) -> ReplayedState:
+    settings = opened.settings
+    history = history_of(settings, opened.D, opened.T, opened.newest) if settings.detector.quarantine else None
+    return ReplayedState(state, settings, opened.origins, opened.T, history)
 
 
 def _named(events: Events) -> list[int]:
@@ -327,11 +347,13 @@ def _named(events: Events) -> list[int]:
 
 def begun_state(opened: Opened, named: Sequence[bytes] = ()) -> tuple[State, int]:
     """Return the state that reading begins with, and the number of events before it. It keeps T + 1 purchases."""
-    D, T, checkpoint = opened.D, opened.T + 1, opened.checkpoint
+    D, T, checkpoint, directed = opened.D, opened.T + 1, opened.checkpoint, opened.settings.directed
     if checkpoint is None:
-        return State.fresh(D, T, 1, list(named)), 0
+        quarantine = opened.settings.detector.quarantine
+        return State.fresh(D, T, 1, list(named), directed=directed, quarantine=quarantine), 0
     facts = checkpoint.envelope.facts
-    return State.restored(D, T, 1, list(named), checkpoint.arrays, facts), facts.progress.events
+    state = State.restored(D, T, 1, list(named), checkpoint.arrays, facts, directed=directed)
+    return state, facts.progress.events
 
 
 async def places_of(

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Final
 
 import msgspec
 import numpy as np
@@ -12,14 +11,11 @@ from peerwatch.judging.explanation import latest_of
 from peerwatch.network.neighbourhood import members_of, path_to
 from peerwatch.network.statistics import Statistics, decimal, shown_k
 from peerwatch.readable import aligned, by_hop, listed, readable, rows, short
-from peerwatch.replay.event_selectors import BySeq, ByTime, id_of, time_of
+from peerwatch.replay.event_selectors import id_of, selector_of
 from peerwatch.replay.explain import Names, NetworkMember
-from peerwatch.replay.replay import Target, open_replay, past, places_of
+from peerwatch.replay.replay import open_replay, past, places_of
 from peerwatch.runtime.decision_log import moment
 from peerwatch.settings.model import SIGMA, Layer
-
-LONGEST_SEQ: Final = 20
-"""The most digits of a sequence number. Longer numbers are taken as timestamps."""
 
 
 class HeldPurchase(msgspec.Struct, frozen=True):
@@ -59,9 +55,7 @@ async def state_of(layers: Sequence[Layer], user: str, at: str) -> UserState:
     Raises:
         UsageError: the user did not exist then, the logs have no event `at`, or `at` is not a timestamp.
     """
-    target: Target = (
-        BySeq(int(at) + 1, end=True) if at.isascii() and at.isdigit() and len(at) < LONGEST_SEQ else ByTime(time_of(at))
-    )
+    target = selector_of(at)
     async with AsyncExitStack() as stack:
         opened = await open_replay(layers, target.suits, stack)
         then = await past(opened, target, [id_of(user)])

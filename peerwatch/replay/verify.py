@@ -12,7 +12,7 @@ from anyio.to_thread import run_sync
 from peerwatch.actors.audit import Auditing, AuditTally
 from peerwatch.actors.coordinator import Judges
 from peerwatch.actors.output import Outlet
-from peerwatch.connectors.records import FLAGGED, LEDGER, LedgerRecord, Record, encoded
+from peerwatch.connectors.records import FLAGGED, LEDGER, FlaggedPurchase, LedgerRecord, Record, encoded
 from peerwatch.connectors.store import AT_LEAST_ONCE
 from peerwatch.connectors.written import WrittenPurchases
 from peerwatch.errors import SourceError, UsageError
@@ -56,6 +56,8 @@ class ComparingSink:
         self.same = 0
         """The number of lines that agree."""
         self.differs = False
+        self.log = "stream"
+        """The log of the purchase at which it differs."""
         self.found = b""
         """The line that differs; empty if the output ends there."""
 
@@ -81,8 +83,13 @@ class ComparingSink:
 
     async def write(self, records: Sequence[Record]) -> None:
         """Compare, up to the first difference."""
-        if not self.differs:
-            await self._compare(encoded(records))
+        if self.differs:
+            return
+        before = self.same
+        await self._compare(encoded(records))
+        if self.differs:
+            record = records[self.same - before]
+            self.log = "batch" if isinstance(record, FlaggedPurchase) and record.in_batch_log else "stream"
 
     async def finish(self) -> None:
         """Check that the file ends where the output ends."""
@@ -153,13 +160,14 @@ async def verified(layers: Sequence[Layer], console: Progress) -> Verified:
         if settings.output.flagged is None:
             raise UsageError(NOT_SET.format(key="output.flagged", what="the output", option="OUTPUT"))
         opened = await open_replay(layers, lambda _: False, stack)
-        k, share = opened.settings.detector.exact_k(), _audit_share(opened)
+        share = _audit_share(opened)
         live = await run_sync(live_judge_of, opened, await run_sync(record_of, opened))
         output = ComparingSink(settings.output.flagged, _written(opened, console))
         await output.open(stack)
         ledger, tally = FlaggedPlace(output), AuditTally()
         alarm = DifferenceLogger(Logger(LogSettings(), standard_error())).write
-        state = State.fresh(opened.D, opened.T, settings.shards)
+        directed, quarantine = opened.settings.directed, opened.settings.detector.quarantine
+        state = State.fresh(opened.D, opened.T, settings.shards, directed=directed, quarantine=quarantine)
         pipeline = Pipeline(
             state,
             Judges(live),
@@ -169,7 +177,8 @@ async def verified(layers: Sequence[Layer], console: Progress) -> Verified:
                 Outlet("ledger", ledger, frozenset({LEDGER})),
             ],
             walkers=settings.walkers,
-            auditing=Auditing(BruteForce(opened.D, opened.T, k), share, alarm, tally) if share else None,
+            judge_batch=opened.settings.judge_batch,
+            auditing=Auditing(_brute_force(opened), share, alarm, tally) if share else None,
         )
         sizes = [log.size for log in opened.logs]
         with console.progress(None if None in sizes else sum(size or 0 for size in sizes)):
@@ -178,6 +187,11 @@ async def verified(layers: Sequence[Layer], console: Progress) -> Verified:
                 totals = await pipeline.run(opened.logs)
                 watchers.cancel_scope.cancel()
         return Verified(totals, output.name, _wrong(output, ledger.verdict), tally.first)
+
+
+def _brute_force(opened: Opened) -> BruteForce:
+    detector, directed = opened.settings.detector, opened.settings.directed
+    return BruteForce(opened.D, opened.T, detector.exact_k(), directed=directed, quarantine=detector.quarantine)
 
 
 def _written(opened: Opened, console: Progress) -> WrittenPurchases | None:
@@ -218,7 +232,7 @@ def _wrong(output: ComparingSink, verdict: FlaggedVerdict | None) -> str | None:
     found = output.found.rstrip(b"\n").decode(errors="backslashreplace") or "(a blank line)"
     if verdict is None:
         return f"{where} should not be there; nothing more is flagged:\n  {found}"
-    due = f"event {verdict.seq:,}, stream line {verdict.line:,}, with mean {verdict.mean} and sd {verdict.sd}"
+    due = f"event {verdict.seq:,}, {output.log} line {verdict.line:,}, with mean {verdict.mean} and sd {verdict.sd}"
     if not output.found:
         return f"{where} is missing; it should be {due}"
     return f"{where} differs; it should be {due}, and is\n  {found}"

@@ -51,6 +51,7 @@ class ExplainingFollower:
         self._news: list[FlaggedEvent] = []
         """Those that the worker has not been told of."""
         self._changed = anyio.Event()
+        self._less_waiting = anyio.Event()
         self._explained = self._failures = self._restarts = 0
         self._stopped = False
 
@@ -68,6 +69,11 @@ class ExplainingFollower:
     def statistics(self) -> FollowerStatistics:
         """Return the counts so far."""
         return FollowerStatistics(self._explained, len(self._waiting), self._restarts, self._stopped)
+
+    async def attend(self, seq: int) -> None:
+        """Wait until an event has been explained, as long as it is about to be."""
+        while seq in self._waiting:
+            await self._less_waiting.wait()
 
     async def run(self) -> None:
         """Explain, until cancelled, or until the logs end or cannot be followed."""
@@ -89,6 +95,7 @@ class ExplainingFollower:
             self._stopped = True
             self._waiting.clear()
             self._news.clear()
+            self._less_waiting.set()
 
     def _pauses(self) -> Iterator[float]:
         """Yield the seconds before each attempt."""
@@ -122,6 +129,12 @@ class ExplainingFollower:
         self._news += flagged
         while len(self._waiting) > MOST_WAITING:
             del self._waiting[next(iter(self._waiting))]
+            self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        """Wake those who attend an event."""
+        self._less_waiting.set()
+        self._less_waiting = anyio.Event()
 
     async def _follow(self, worker: WorkerProcess) -> None:
         """Have a worker explain all that waits and all that comes.
@@ -157,6 +170,7 @@ class ExplainingFollower:
                 case Explained(seq, explanation):
                     await run_sync(self._store.put, self._run, [(seq, bytes(explanation))])
                     self._waiting.pop(seq, None)
+                    self._tell_waiting()
                     self._explained += 1
                     self._failures = 0
                 case Refused(kind, message):

@@ -17,8 +17,10 @@ LabelName: TypeAlias = Literal["anomaly", "normal"]
 class PurchaseLabels:
     """The newest label of each purchase; what others append to the file is read too."""
 
-    def __init__(self, directory: Path, warn: Callable[[str], None]) -> None:
+    def __init__(self, directory: Path, warn: Callable[[str], None], batch: str | None = None) -> None:
+        """Read the labels in a state directory. Those that name a line do not refer to the log `batch`."""
         self._directory = directory
+        self._batch = batch
         self._warn = warn
         self._turn = anyio.Lock()
         self._offset = 0
@@ -40,10 +42,13 @@ class PurchaseLabels:
             await run_sync(self._read)
         return [
             msgspec.structs.replace(each, label=label)
-            if (label := self._by_seq.get(each.seq) or self._by_line.get(each.line)) is not None
+            if (label := self._by_seq.get(each.seq) or self._label_of_line(each)) is not None
             else each
             for each in decisions
         ]
+
+    def _label_of_line(self, decision: StoredDecision) -> LabelName | None:
+        return self._by_line.get(decision.line) if decision.file != self._batch else None
 
     def _read(self) -> None:
         found, self._offset = read_feedback(self._directory / FEEDBACK, self._offset, self._warn)

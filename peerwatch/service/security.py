@@ -73,14 +73,14 @@ class Security:
                 message["headers"] = [*message["headers"], *(pair for pair in HEADERS.items() if pair[0] not in there)]
             await send(message)
 
+        headers = _headers(scope)
         try:
-            self._check(scope)
-            await self._app(scope, self._limited(scope, receive), send_with_headers)
+            self._check(scope, headers)
+            await self._app(scope, self._limited(scope, headers, receive), send_with_headers)
         except Problem as problem:
             await response_of(problem)(scope, receive, send_with_headers)
 
-    def _check(self, scope: Scope) -> None:
-        headers = _headers(scope)
+    def _check(self, scope: Scope, headers: Mapping[str, str]) -> None:
         host = headers.get("host", "")
         if self._hosts is not None and host.lower() not in self._hosts:
             raise Problem(421, f"this service is not called {host[:100]!r}; add the name to serve.hosts")
@@ -118,13 +118,13 @@ class Security:
             raise Problem(429, f"more than {rate:g} requests a second", headers={"retry-after": "1"})
         self._rates[client] = (left - 1, now)
 
-    def _limited(self, scope: Scope, receive: Receive) -> Receive:
+    def _limited(self, scope: Scope, headers: Mapping[str, str], receive: Receive) -> Receive:
         taken = 0
 
         async def limited() -> Any:
             nonlocal taken
             if scope["method"] not in SAFE | {"DELETE"}:  # looked at here, so that what is not there is still a 404
-                kind = _headers(scope).get("content-type", "").partition(";")[0].strip().lower()
+                kind = headers.get("content-type", "").partition(";")[0].strip().lower()
                 if kind not in JSON_TYPES:
                     raise Problem(415, "the body must be application/json or application/x-ndjson, and be called so")
             message = await receive()

@@ -14,6 +14,7 @@ from peerwatch.connectors.buffered import BufferedSink
 from peerwatch.connectors.records import DECISION, NOTICE, DecisionRow, Kind, NoticeRecord, Record
 from peerwatch.connectors.sink import ResumableSink
 from peerwatch.errors import UsageError
+from peerwatch.readable import shown
 from peerwatch.replay.follow_flagged import FlaggedEvent
 from peerwatch.runtime.companion import LiveRun
 from peerwatch.runtime.sinks import store_sink
@@ -41,6 +42,8 @@ RETENTION_SECONDS: Final = 60.0
 STATUS_SECONDS: Final = 1.0
 SETTLE_SECONDS: Final = 1.0
 """How often a query that waits for what has just been judged looks whether the store is still there."""
+EXPLAIN_SECONDS: Final = 2.0
+"""How long to wait for an explanation that is about to be made, before the logs are read again for it."""
 STORE: Final = "the service's decisions"
 
 
@@ -78,7 +81,8 @@ class Service:
         self._wall_clock = wall_clock
         self._run: LiveRun | None = None
         self._follower: ExplainingFollower | None = None
-        self._has_begun = anyio.Event()
+        self.has_begun = anyio.Event()
+        """Set once the run has found everything that it needs."""
         self._rows: Rows
         self._store_url = settings.serve.store or f"sqlite:{directory / 'decisions.db'}"
         self._retention: Retention | None = None
@@ -98,7 +102,11 @@ class Service:
             raise UsageError(f"serve.store is {url}; expected sqlite:FILE or postgresql://user@host/database")
         self._buffer: BufferedSink | None = None
         self._complained = False
-        self._labels = PurchaseLabels(directory, warn) if settings.state.directory is not None else None
+        batch = settings.input.batch
+        self._batch = shown(batch) if batch is not None else None
+        """The batch log, as decisions name it."""
+        has_labels = settings.state.directory is not None
+        self._labels = PurchaseLabels(directory, warn, self._batch) if has_labels else None
         self.submissions = Submissions(Path(settings.input.stream or "")) if self._takes_events() else None
         """Takes events; None if the log is none that is followed."""
         self.has_caught_up = False
@@ -131,7 +139,7 @@ class Service:
     def began(self, run: LiveRun) -> None:
         """The run begins, or begins again."""
         self._run = run
-        self._has_begun.set()
+        self.has_begun.set()
         self._begun = self._wall_clock()
         self._moved = self._clock()
 
@@ -140,7 +148,7 @@ class Service:
         rows = [record for record in records if isinstance(record, DecisionRow)]
         if rows:
             if self.submissions is not None:
-                self.submissions.hear(rows)
+                self.submissions.hear([row for row in rows if row.file != self._batch])
             if self._follower is not None:
                 flagged = [FlaggedEvent(row.seq, row.user) for row in rows if row.flagged]
                 self._follower.judged(rows[-1].seq, flagged)
@@ -200,6 +208,21 @@ class Service:
                 await self._buffer.settle()
                 waits = False
         return await self.labelled(await self.store.decisions(query))
+
+    async def explanation(self, seq: int) -> bytes | None:
+        """The explanation of a flagged purchase as JSON, None if it is not kept; one that is about to be is waited for.
+
+        Raises:
+            Problem: the run has not begun yet.
+            RunError: explanations cannot be read.
+        """
+        run = self.run.identity.run
+        kept = await run_sync(self.explanations.get, run, seq)
+        if kept is None and self._follower is not None:
+            with anyio.move_on_after(EXPLAIN_SECONDS):
+                await self._follower.attend(seq)
+            kept = await run_sync(self.explanations.get, run, seq)
+        return kept
 
     async def labelled(self, decisions: list[StoredDecision]) -> list[StoredDecision]:
         """Decisions with their labels."""
@@ -261,16 +284,16 @@ class Service:
 
     async def explain(self, layers: Sequence[Layer]) -> None:
         """Have every flagged purchase explained behind the run, until cancelled."""
-        await self._has_begun.wait()
+        await self.has_begun.wait()
         self._follower = ExplainingFollower(layers, self.run.identity.run, self.explanations, self._warn)
         await self._follower.run()
 
     async def _look(self, seconds: float) -> None:
         status = await self.present()
-        events, waits = status.totals["events"], status.lag_bytes or status.lag_records
-        if events != self._judged or not waits or self.ended is not None:
+        waits = status.lag_bytes or status.lag_records or status.through < status.totals["events"]
+        if status.through != self._judged or not waits or self.ended is not None:
             self._moved = self._clock()
-        self._judged = events
+        self._judged = status.through
         self.has_caught_up |= not waits and status.caught_up > self._begun
         self.status = live_status(status, self.run, self.status, seconds, self.ended)
         self.hub.publish(Item("status", msgspec.json.encode(self.status)))

@@ -60,9 +60,9 @@ async def serve(
         server, systemd = server_of(app), Notifier()
         async with task_group() as tasks:
             tasks.start_soon(server.serve, [listener])
-            await run_sync(console.urgent, f"serving at {url_of(listener)}")
             try:
                 async with task_group() as working:
+                    working.start_soon(_announce, service, console, url_of(listener))
                     working.start_soon(service.work)
                     working.start_soon(service.sweeps.work)
                     working.start_soon(service.explain, layers)
@@ -75,6 +75,12 @@ async def serve(
                 systemd.stopping()
                 _stop(service, server)
         return report
+
+
+async def _announce(service: Service, console: Progress, url: str) -> None:
+    """Print the address once nothing has been found missing."""
+    await service.has_begun.wait()
+    await run_sync(console.urgent, f"serving at {url}")
 
 
 async def _judge(

@@ -37,6 +37,7 @@ from peerwatch.service.worker_messages import (
     ProgressMade,
     Refused,
     Request,
+    ShowRadius,
     ShowUser,
     SweepSettings,
 )
@@ -123,6 +124,11 @@ async def answered(request: Request, channel: Channel) -> bytes:
             found = await explained(layers, seq=seq)
         case ShowUser(layers, user, at):
             found = await state_of(layers, user, at)
+        case ShowRadius(layers, user, friend, at):
+            from peerwatch.studies.radius import radius_of  # noqa: PLC0415 (for who asks)
+
+            edge = (user, friend) if friend is not None else None
+            found = await radius_of(layers, friendship=edge, user=user if edge is None else None, at=at)
         case SweepSettings(layers, D, T, k):
             found = await swept(layers, SettingGrid(D, T, k), progress=SweepProgress(channel))
         case DetectInRows(columns, method, parameters):

@@ -23,6 +23,15 @@ class ShowUser(msgspec.Struct, frozen=True, tag="user"):
     at: str
 
 
+class ShowRadius(msgspec.Struct, frozen=True, tag="radius"):
+    """Show what a user takes part in as of `at`, or with `friend` the friendship of the two."""
+
+    layers: list[Layer]
+    user: str
+    friend: str | None
+    at: str
+
+
 class DetectInRows(msgspec.Struct, frozen=True, tag="detect"):
     """Apply a detector to columns of the same length."""
 
@@ -68,6 +77,7 @@ class FollowFlagged(msgspec.Struct, frozen=True, tag="follow"):
 Request: TypeAlias = (
     ExplainDecision
     | ShowUser
+    | ShowRadius
     | DetectInRows
     | DetectInDataset
     | DescribeDataset

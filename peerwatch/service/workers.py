@@ -16,6 +16,7 @@ from peerwatch.service.worker_messages import (
     ProgressMade,
     Refused,
     Request,
+    ShowRadius,
     ShowUser,
     SweepSettings,
 )
@@ -78,6 +79,14 @@ class Workers:
             Busy, UsageError, RunError: as `explain`.
         """
         return await self._ask(ShowUser(self._layers, user, at))
+
+    async def radius(self, user: str, friend: str | None, at: str) -> bytes:
+        """Show what a user, or with `friend` a friendship, takes part in as of `at`: a `RadiusRecord` as JSON.
+
+        Raises:
+            Busy, UsageError, RunError: as `explain`.
+        """
+        return await self._ask(ShowRadius(self._layers, user, friend, at))
 
     async def detect(self, columns: Mapping[str, Floats], method: str, parameters: Mapping[str, Any]) -> bytes:
         """Apply a detector to columns: a `Detection` as JSON.

@@ -38,6 +38,7 @@ Workers = Annotated[int, Meta(ge=1, le=64)]
 Timeout = Annotated[float, Meta(gt=0, le=1e6)]
 Delivery = Literal["exactly-once", "at-least-once"]
 Records = Literal["flagged", "decisions", "rejects", "notices"]
+Friendships = Literal["mutual", "directed"]
 
 
 class InputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -95,6 +96,8 @@ class ServeSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 SIGMA: Final = "sigma"
 """The name of the exact detector, whose k is a key of its own."""
+QUARANTINE: Final = "detector.quarantine"
+"""The key of the setting that keeps flagged purchases out of windows."""
 
 
 class TrainingSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -127,6 +130,7 @@ class DetectorSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     training: TrainingSettings = TrainingSettings()
     adapt: AdaptSettings = AdaptSettings()
     drift: bool = False
+    quarantine: bool = False
     severity: SeveritySettings = SeveritySettings()
 
     def described(self) -> dict[str, Any]:
@@ -185,6 +189,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     D: Hops | None = None
     T: WindowSize | None = None
+    friendships: Friendships = "mutual"
+    judge_batch: bool = False
     shards: Shards = 1
     walkers: Walkers = 2
     strict: bool = False
@@ -201,6 +207,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     logs: LogSettings = LogSettings()
     state: StateSettings = StateSettings()
     serve: ServeSettings = ServeSettings()
+
+    @property
+    def directed(self) -> bool:
+        """Whether a friendship counts in one direction only."""
+        return self.friendships == "directed"
 
 
 RENAMED: Final = {"shadow": "audit", "detector.learning": "detector.training"}

@@ -25,7 +25,7 @@ from peerwatch.errors import SinkError, UsageError
 from peerwatch.files.seen import Seen
 from peerwatch.judging.state import Arrays, StateFacts
 from peerwatch.readable import shown, why_damaged
-from peerwatch.settings.model import InputSettings
+from peerwatch.settings.model import Friendships, InputSettings
 from peerwatch.urls import is_url, redacted
 
 VERSION: Final = 7
@@ -94,6 +94,12 @@ class Identity(msgspec.Struct, frozen=True):
     rules: dict[str, Any]
     stream: FilePlace
     outputs: dict[str, FilePlace]
+
+    @property
+    def friendships(self) -> Friendships:
+        """The kind of friendships. Checkpoints name it only if they are directed."""
+        kind: Friendships = self.rules.get("friendships", "mutual")
+        return kind
 
 
 class FormatVersion(msgspec.Struct, frozen=True):

@@ -45,7 +45,7 @@ class ModelEnvelope(msgspec.Struct, frozen=True):
     """SHA-256, in hexadecimal, of all else."""
 
 
-def save(detector: Detector, path: Path, **facts: Any) -> None:
+def save(detector: Detector, path: str | os.PathLike[str], **facts: Any) -> None:
     """Write what a detector has learned to a file, along with facts of your own, as a whole or not at all.
 
     Raises:
@@ -69,10 +69,10 @@ def save(detector: Detector, path: Path, **facts: Any) -> None:
     sealed = msgspec.json.encode(msgspec.structs.replace(envelope, digest=_digest(envelope, arrays)))
     held = {f"{LEARNED}{name}": array for name, array in arrays.items()}
     held["envelope"] = np.frombuffer(sealed, np.uint8)
-    replace_file(path, lambda file: np.savez(file, allow_pickle=False, **held))
+    replace_file(Path(path), lambda file: np.savez(file, allow_pickle=False, **held))
 
 
-def load(path: Path, expected: Detector | None = None) -> Detector:
+def load(path: str | os.PathLike[str], expected: Detector | None = None) -> Detector:
     """The detector that was saved, fitted; with `expected`, one of the same class and parameters as that, or none.
 
     A detector of your own is loaded only if `expected` is one.
@@ -80,6 +80,7 @@ def load(path: Path, expected: Detector | None = None) -> Detector:
     Raises:
         UsageError: there is no such model, it is damaged, not the expected one, or made by other versions of libraries.
     """
+    path = Path(path)
     envelope, arrays = _read(path)
     if expected is not None:
         _expect(envelope, expected, path)
@@ -101,13 +102,13 @@ def load(path: Path, expected: Detector | None = None) -> Detector:
         raise UsageError(f"{shown(path)}: {error}") from error
 
 
-def facts(path: Path) -> dict[str, Any]:
+def facts(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The facts that were saved with a model.
 
     Raises:
         UsageError: there is no such model, or it is damaged.
     """
-    return _read(path)[0].facts
+    return _read(Path(path))[0].facts
 
 
 def _read(path: Path) -> tuple[ModelEnvelope, Arrays]:

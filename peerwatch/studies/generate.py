@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peerwatch.errors import RunError, UsageError
+from peerwatch.settings.model import Friendships
 
 FIRST_SECOND: Final = np.datetime64("2017-06-13T11:33:01", "s")
 TAIL: Final = 2.2
@@ -30,6 +31,7 @@ class Recipe:
     stream_events: int = 20_000
     mean_degree: float = 10.0
     friend_share: float = 0.1
+    friendships: Friendships = "mutual"
     D: int = 2
     T: int = 50
     ties: float = 0.2
@@ -48,7 +50,8 @@ class Recipe:
     @property
     def befriendings(self) -> int:
         """The number of befriend events in the batch log."""
-        return round(self.users * self.mean_degree / 2)
+        friends_each = 1 if self.friendships == "directed" else 2
+        return round(self.users * self.mean_degree / friends_each)
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,8 @@ def as_logs(
     recipe: Recipe, events: DrawnEvents, labels: Iterable[tuple[int, str]]
 ) -> tuple[Iterator[str], Iterator[str], Iterator[str]]:
     """Return the lines of the batch log, the stream log and the labels. A label is a stream index and a kind."""
-    header = f'{{"D":"{recipe.D}", "T":"{recipe.T}"}}\n'
+    kind = f', "friendships":"{recipe.friendships}"' if recipe.friendships != "mutual" else ""
+    header = f'{{"D":"{recipe.D}", "T":"{recipe.T}"{kind}}}\n'
     stream = events[recipe.batch_events :]
     named = (f'{{"line": {place + 1}, "id": "{stream.a[place] + 1}", "label": "{label}"}}\n' for place, label in labels)
     return chain([header], _lines(events[: recipe.batch_events])), _lines(stream), named

@@ -20,20 +20,27 @@ from anyio.to_thread import run_sync
 from peerwatch.actors.output import flagged_line
 from peerwatch.errors import SinkError, UsageError
 from peerwatch.judging.engine import BATCH_CAP, append, apply, walked, windows_at_once
+from peerwatch.judging.judge import Mask
 from peerwatch.judging.many_settings import GridVerdicts, judge_grid
+from peerwatch.judging.quarantine import LabelHistory, Quarantine
+from peerwatch.judging.quarantine_engine import QuarantineEngine
+from peerwatch.judging.sigma import Sigma, SigmaJudge
 from peerwatch.judging.state import State
 from peerwatch.kernels import Int64s
 from peerwatch.network.decoder import Events
 from peerwatch.network.events import Kind
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import PurchaseHistory
+from peerwatch.network.networks import PARTITION_ONLY
 from peerwatch.network.statistics import Statistics
 from peerwatch.progress import Progress
 from peerwatch.readable import shown
+from peerwatch.replay.quarantined import history_of
 from peerwatch.replay.replay import Opened, Part, open_replay, parts
 from peerwatch.runtime.judges_from_settings import check_sigma
 from peerwatch.runtime.pipeline import task_group
 from peerwatch.settings.model import Count, DetectorSettings, Layer
+from peerwatch.studies.block_counts import BlockCounts
 from peerwatch.studies.sweep_table import Setting, SettingGrid, SweepRecord, compared
 
 
@@ -59,6 +66,7 @@ async def sweep(
     labels: Path | None = None,
     output: Path | None = None,
     force: bool = False,
+    blocks: BlockCounts | None = None,
 ) -> SweepRecord | Signals:
     """Like `swept`, but shows progress. A signal ends the sweep with nothing written, and is returned.
 
@@ -68,7 +76,9 @@ async def sweep(
     record: list[SweepRecord] = []
 
     async def work() -> None:
-        record.append(await swept(layers, wanted, labels=labels, output=output, force=force, progress=console))
+        record.append(
+            await swept(layers, wanted, labels=labels, output=output, force=force, blocks=blocks, progress=console)
+        )
 
     with anyio.open_signal_receiver(SIGINT, SIGTERM) as signals:
         interrupted_by = await _until_signal(work, signals)
@@ -82,11 +92,13 @@ async def swept(
     labels: Path | None = None,
     output: Path | None = None,
     force: bool = False,
+    blocks: BlockCounts | None = None,
     progress: Progress | None = None,
 ) -> SweepRecord:
     """Judge the stream log with every wanted setting. A parameter that is not varied keeps its configured value.
 
-    With `output` the flagged purchases of each setting are written to that directory.
+    With `output` the flagged purchases of each setting are written to that directory. With `blocks` they are counted
+    there, and a parameter that is not varied by `wanted` is varied as it says.
 
     Raises:
         UsageError: something is missing or cannot be used, there is no purchase, or a label names no purchase.
@@ -94,18 +106,26 @@ async def swept(
         SinkError: an output could not be written.
     """
     named = await run_sync(read_labels, labels) if labels is not None else {}
-    fallback = Layer({key: values[0] for key, values in (("D", wanted.D), ("T", wanted.T)) if values}, {})
+    more = blocks.usual if blocks is not None else SettingGrid((), (), ())
+    first = {"D": [*wanted.D, *more.D], "T": [*wanted.T, *more.T]}
+    fallback = Layer({key: values[0] for key, values in first.items() if values}, {})
     async with AsyncExitStack() as stack:
         opened = await open_replay(layers, lambda _: False, stack, fallback=fallback)
         check_sigma(opened.settings, "sweep")
         own = Setting(opened.D, opened.T, opened.settings.detector.k)
-        grid = SettingGrid(wanted.D or [own.D], wanted.T or [own.T], wanted.k or [own.k])
+        grid = SettingGrid(
+            wanted.D or sorted({own.D, *more.D}),
+            wanted.T or sorted({own.T, *more.T}),
+            wanted.k or sorted({own.k, *more.k}),
+        )
+        if blocks is not None:
+            blocks.begin(grid, own)
         settings, stream = grid.settings(), opened.logs[-1].name
         files = FlaggedFiles(output, settings) if output is not None else None
         if files is not None:
             stack.push_async_callback(_shielded, files.discard)
             await run_sync(partial(files.begin, force=force))
-        going = Sweep(opened, grid, named, files)
+        going = Sweep(opened, grid, named, files, blocks)
         if progress is None:
             await going.run(lambda *_: None)
         else:
@@ -145,11 +165,16 @@ class Sweep:
     """One pass over the logs. They are decoded once, and one history of the largest T serves every D."""
 
     def __init__(
-        self, opened: Opened, grid: SettingGrid, labels: Collection[int], files: "FlaggedFiles | None"
+        self,
+        opened: Opened,
+        grid: SettingGrid,
+        labels: Collection[int],
+        files: "FlaggedFiles | None",
+        blocks: BlockCounts | None,
     ) -> None:
-        self._opened, self._grid, self._files = opened, grid, files
-        self._state = State.fresh(grid.D[0], grid.T[-1], 1)
-        self._lanes: list[Lane] = []
+        self._opened, self._grid, self._files, self._blocks = opened, grid, files, blocks
+        self._state = State.fresh(grid.D[0], grid.T[-1], 1, directed=opened.settings.directed)
+        self._lanes: list[Lane] | list[QuarantineLane] = []
         self._limiter = anyio.CapacityLimiter(opened.settings.walkers)
         self._labels: Int64s = np.array(sorted(labels), np.int64)
         self.found: set[int] = set()
@@ -164,7 +189,7 @@ class Sweep:
         read = 0
         async with aclosing(parts(self._opened.logs, self._state.decoder, 0, self._opened.bookmarks)) as found:
             async for part in found:
-                if part.judged:
+                if part.judged or self._opened.settings.judge_batch:
                     await self._judge(part)
                 else:
                     await run_sync(apply, self._state, part.events, part.seq)
@@ -183,21 +208,28 @@ class Sweep:
             verdicts: list[list[GridVerdicts]] = [[] for _ in self._lanes]
             async with task_group() as tasks:
                 for lane in reversed(range(len(self._lanes))):  # the largest networks first: they take longest
-                    tasks.start_soon(self._ask, lane, events, seq, verdicts)
+                    tasks.start_soon(self._ask, lane, part, events, seq, verdicts)
             await run_sync(self._count, part, events[events.kind == Kind.PURCHASE], [*chain(*verdicts)])
 
-    async def _ask(self, lane: int, events: Events, seq: int, verdicts: list[list[GridVerdicts]]) -> None:
-        state, judge = self._state, self._lanes[lane].judge
+    async def _ask(self, lane: int, part: Part, events: Events, seq: int, verdicts: list[list[GridVerdicts]]) -> None:
+        state, judge = self._state, partial(self._lanes[lane].judge, in_batch_log=not part.judged)
         history, users = state.histories[0].view(), len(state.decoder.interner)
         verdicts[lane] = await run_sync(judge, history, events, seq, users, limiter=self._limiter)
 
-    def _opened_lanes(self) -> "list[Lane]":
-        graph, grid = self._state.graph, self._grid
+    def _opened_lanes(self) -> "list[Lane] | list[QuarantineLane]":
+        graph, grid, settings = self._state.graph, self._grid, self._opened.settings
+        if settings.detector.quarantine:
+            history = history_of(settings, self._opened.D, self._opened.T, self._opened.newest)
+            labels = history.labels() if history is not None else None
+            return [QuarantineLane(self._state, D, grid.T, grid.k, labels) for D in grid.D]
         graphs = [graph, *(graph.copy(D) for D in grid.D[1:])]
         return [Lane(graph, grid.T, grid.k, reasons=self._files is not None) for graph in graphs]
 
     def _count(self, part: Part, purchases: Events, verdicts: list[GridVerdicts]) -> None:
-        """Count and write the verdicts on a batch of purchases. `verdicts` has an item for each D and T."""
+        """Count and write the verdicts on a batch of purchases.
+
+        `verdicts` has an item for each D and T, or for each setting.
+        """
         labelled = np.zeros(len(purchases), np.bool_)
         if part.file == self._opened.logs[-1].name:
             labelled = np.isin(purchases.line, self._labels)
@@ -206,16 +238,24 @@ class Sweep:
         rows = flagged.astype(np.float32)  # float32 multiplies fastest and holds a batch's counts exactly
         self.shared += (rows @ rows.T).astype(np.int64)
         self.judged += len(purchases)
+        if self._blocks is not None:
+            self._blocks.add(flagged)
         if self._files is not None:
             content, start, end = part.block.content, purchases.start.tolist(), purchases.end.tolist()
-            for row, each in enumerate(verdicts):
+            number = 0
+            for each in verdicts:
                 lines = {
-                    place: flagged_line(content[start[place] : end[place]], statistics.mean(), statistics.sd())
+                    place: flagged_line(
+                        content[start[place] : end[place]],
+                        statistics.mean(),
+                        statistics.sd(),
+                        in_batch_log=not part.judged,
+                    )
                     for place, statistics in each.statistics.items()
                 }
-                for column, places in enumerate(map(np.flatnonzero, each.flagged)):
-                    number = row * len(self._grid.k) + column
+                for places in map(np.flatnonzero, each.flagged):
                     self._files.append(number, b"".join(lines[place] for place in places.tolist()))
+                    number += 1
 
 
 class Lane:
@@ -226,7 +266,15 @@ class Lane:
         self._k = [DetectorSettings(k=each).exact_k() for each in k]
         self._most = windows_at_once(T[-1])
 
-    def judge(self, history: PurchaseHistory, events: Events, seq: int, users: int) -> list[GridVerdicts]:
+    def judge(
+        self,
+        history: PurchaseHistory,
+        events: Events,
+        seq: int,
+        users: int,
+        *,
+        in_batch_log: bool,  # noqa: ARG002
+    ) -> list[GridVerdicts]:
         """Judge the purchases among events and return the verdicts of each T, ascending.
 
         The first event has number `seq`.
@@ -245,6 +293,45 @@ class Lane:
                 statistics[row] |= {answered + place: found for place, found in part.statistics.items()}
             answered = new.stop
         return [*map(GridVerdicts, flagged, statistics)][::-1]
+
+
+class QuarantineLane:
+    """Judges with one D and many T and k, each with a state of its own: what is kept out depends on all three."""
+
+    def __init__(self, state: State, D: int, T: Sequence[int], k: Sequence[float], labels: LabelHistory | None) -> None:
+        """Begin with `state`, which is copied."""
+        self._engines: list[QuarantineEngine] = []
+        for most in T:
+            for deviations in k:
+                history = PurchaseHistory.from_columns(most, state.histories[0].columns(), state.histories[0].applied)
+                own = State(
+                    D, most, state.decoder, state.graph.copy(D, PARTITION_ONLY), [history], quarantine=Quarantine()
+                )
+                judge = SigmaJudge(Sigma(DetectorSettings(k=deviations).exact_k()))
+                self._engines.append(QuarantineEngine(own, judge, most, labels))
+
+    def judge(
+        self,
+        history: PurchaseHistory,  # noqa: ARG002
+        events: Events,
+        seq: int,
+        users: int,  # noqa: ARG002
+        *,
+        in_batch_log: bool,
+    ) -> list[GridVerdicts]:
+        """Judge the purchases among events, the first of them numbered `seq`; return the verdicts of each T and k."""
+        found = []
+        for engine in self._engines:
+            flagged: list[Mask] = []
+            statistics: dict[int, Statistics] = {}
+            answered = 0
+            for _, case, verdicts in engine.decide(events, seq, in_batch_log=in_batch_log):
+                places = np.flatnonzero(verdicts.flagged).tolist()
+                statistics |= {answered + place: case.statistics(place) for place in places}
+                flagged.append(verdicts.flagged)
+                answered += len(verdicts.flagged)
+            found.append(GridVerdicts(np.concatenate([np.zeros(0, np.bool_), *flagged])[np.newaxis], statistics))
+        return found
 
 
 def read_labels(path: Path) -> dict[int, Named]:

@@ -84,7 +84,7 @@ def test_one_decision_has_three_names() -> None:
         (["--line", "8"], "stream has no line 8: it has 7"),
         (["--user", "1", "--at", "2017-06-13 11:33:06"], "name one: --seq 7 (stream:4), --seq 10 (stream:7)"),
         (["--user", "4", "--at", "2017-06-13 11:33:08"], "the nearest are --seq 9 (stream:6)"),
-        (["--user", "9", "--at", "2017-06-13 11:33:08"], "user 9 has no purchase in the stream log"),
+        (["--user", "9", "--at", "2017-06-13 11:33:08"], "user 9 has no purchase that was judged"),
         (["--user", "4", "--at", "noon"], '"timestamp" "noon" is not YYYY-MM-DD HH:MM:SS'),
         (["--seq", "7", "--plot", "why.gif"], "why.gif: a picture's name ends in .svg or .png"),
         (["--seq", "7", "--plot", "nowhere/why.svg"], "nowhere/why.svg: the directory nowhere does not exist"),

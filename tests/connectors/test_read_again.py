@@ -8,10 +8,8 @@ from typing import Final, NamedTuple
 
 import pytest
 from click.testing import CliRunner, Result
-from system_kafka import KafkaSource, KafkaSystem, put, records
-from system_nats import NatsSource, NatsSystem
-from system_postgresql import PostgresSystem
-from system_redis import RedisSource, RedisSystem
+from every_system import SINKS, SOURCES
+from system_kafka import KafkaSystem, put, records
 from systems import SinkSystem, SourceSystem, SqliteSystem
 
 from peerwatch.cli.main import cli
@@ -21,18 +19,7 @@ from peerwatch.studies.generate import Recipe, generate
 
 pytestmark = pytest.mark.slow
 
-SINKS: Final[dict[str, tuple[type[SinkSystem], str | None]]] = {
-    "sqlite": (SqliteSystem, None),
-    "kafka": (KafkaSystem, "kafka"),
-    "postgresql": (PostgresSystem, "postgres"),
-    "redis": (RedisSystem, "redis_server"),
-    "nats": (NatsSystem, "nats_server"),
-}
-SOURCES: Final[dict[str, tuple[type[SourceSystem], str]]] = {
-    "kafka": (KafkaSource, "kafka"),
-    "redis": (RedisSource, "redis_server"),
-    "nats": (NatsSource, "nats_server"),
-}
+READABLE: Final = [name for name, (kind, _) in SINKS.items() if kind.has_marks]
 TOPICS: Final = ["kafka", "nats"]
 """The systems in which records of several runs lie one behind the other."""
 
@@ -74,7 +61,7 @@ def sink_of(name: str, request: pytest.FixtureRequest, directory: Path) -> SinkS
     return system
 
 
-@pytest.fixture(params=SINKS)
+@pytest.fixture(params=READABLE)
 def sink(request: pytest.FixtureRequest, tmp_path: Path) -> SinkSystem:
     """Each system whose records can be read again."""
     return sink_of(request.param, request, tmp_path)

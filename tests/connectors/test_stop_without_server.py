@@ -12,16 +12,10 @@ from typing import Any, Final
 
 import msgspec
 import pytest
+from every_system import SINKS, SOURCES
 from servers import Server, children
 from strategies import often
 from support import running, wait_until
-from system_influxdb import InfluxSystem
-from system_kafka import KafkaSource, KafkaSystem
-from system_nats import NatsSource, NatsSystem
-from system_postgresql import PostgresSystem
-from system_redis import RedisSource, RedisSystem
-from system_webhook import WebhookSystem
-from systems import SinkSystem, SourceSystem
 
 from peerwatch.settings.model import InputSettings
 from peerwatch.storage.checkpoints import envelopes
@@ -40,19 +34,8 @@ main()
 """
 """peerwatch, with less time for a stop than it takes otherwise."""
 COMMAND: Final = [sys.executable, "-c", HASTY, "run", "--quiet"]
-SINKS: Final[dict[str, tuple[type[SinkSystem], str]]] = {
-    "kafka": (KafkaSystem, "kafka"),
-    "postgresql": (PostgresSystem, "postgres"),
-    "influxdb": (InfluxSystem, "influx"),
-    "webhook": (WebhookSystem, "receiver_server"),
-    "redis": (RedisSystem, "redis_server"),
-    "nats": (NatsSystem, "nats_server"),
-}
-SOURCES: Final[dict[str, tuple[type[SourceSystem], str]]] = {
-    "kafka": (KafkaSource, "kafka"),
-    "redis": (RedisSource, "redis_server"),
-    "nats": (NatsSource, "nats_server"),
-}
+SERVED: Final = [name for name in SINKS if name not in {"sqlite", "webhook-batch"}]
+"""A webhook is one, however many records a request has."""
 
 
 @contextmanager
@@ -128,12 +111,13 @@ def lines(logs: Path, tmp_path: Path) -> list[bytes]:
     return (logs / "whole.json").read_bytes().splitlines(keepends=True)
 
 
-@pytest.mark.parametrize(("name", "away"), ways(SINKS))
+@pytest.mark.parametrize(("name", "away"), ways(SERVED))
 def test_a_sink_whose_server_is_away(
     name: str, away: str, request: pytest.FixtureRequest, tmp_path: Path, lines: list[bytes]
 ) -> None:
     """The run does not wait for it, and ends with a sentence that names it; the next run writes what is missing."""
     kind, fixture = SINKS[name]
+    assert fixture is not None
     system = kind(tmp_path)
     server: Server = request.getfixturevalue(fixture)
     system.server = server

@@ -7,38 +7,23 @@ from typing import Any, Final
 
 import pytest
 from anyio.to_thread import run_sync
+from every_system import SINKS
 from soak_connectors import soak
 from strategies import often
-from system_influxdb import InfluxSystem
-from system_kafka import KafkaSystem
-from system_nats import NatsSystem
-from system_postgresql import PostgresSystem
-from system_redis import RedisSystem
-from system_webhook import BatchedWebhookSystem, WebhookSystem
-from systems import SinkSystem, SqliteSystem
+from systems import SinkSystem
 
 from peerwatch.connectors import checks
 from peerwatch.errors import SinkError, UsageError
 from peerwatch.studies.generate import Recipe, generate
 
-SYSTEMS: Final[dict[str, tuple[type[SinkSystem], str | None]]] = {
-    "sqlite": (SqliteSystem, None),
-    "kafka": (KafkaSystem, "kafka"),
-    "postgresql": (PostgresSystem, "postgres"),
-    "influxdb": (InfluxSystem, "influx"),
-    "webhook": (WebhookSystem, "receiver_server"),
-    "webhook-batch": (BatchedWebhookSystem, "receiver_server"),
-    "redis": (RedisSystem, "redis_server"),
-    "nats": (NatsSystem, "nats_server"),
-}
 """Each system, and the fixture that starts its server."""
-WITH_SERVER: Final = [name for name, (_, fixture) in SYSTEMS.items() if fixture is not None]
-WITH_MARKS: Final = [name for name, (kind, _) in SYSTEMS.items() if kind.has_marks]
+WITH_SERVER: Final = [name for name, (_, fixture) in SINKS.items() if fixture is not None]
+WITH_MARKS: Final = [name for name, (kind, _) in SINKS.items() if kind.has_marks]
 
 
 def made(name: str, request: pytest.FixtureRequest, directory: Path) -> SinkSystem:
     """A system, its server started."""
-    kind, fixture = SYSTEMS[name]
+    kind, fixture = SINKS[name]
     system = kind(directory)
     if fixture is not None:
         system.server = request.getfixturevalue(fixture)
@@ -46,7 +31,7 @@ def made(name: str, request: pytest.FixtureRequest, directory: Path) -> SinkSyst
     return system
 
 
-@pytest.fixture(params=SYSTEMS)
+@pytest.fixture(params=SINKS)
 def system(request: pytest.FixtureRequest, tmp_path: Path) -> SinkSystem:
     """Each system."""
     return made(request.param, request, tmp_path)

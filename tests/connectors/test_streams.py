@@ -6,21 +6,13 @@ from typing import Any, Final
 
 import pytest
 from anyio.to_thread import run_sync
+from every_system import SOURCES
 from strategies import often
-from system_kafka import KafkaSource
-from system_nats import NatsSource
-from system_redis import RedisSource
 from systems import SourceSystem
 
 from peerwatch.connectors import checks
 from peerwatch.errors import SourceError, UsageError
 
-SYSTEMS: Final[dict[str, tuple[type[SourceSystem], str]]] = {
-    "kafka": (KafkaSource, "kafka"),
-    "redis": (RedisSource, "redis_server"),
-    "nats": (NatsSource, "nats_server"),
-}
-"""Each system, and the fixture that starts its server."""
 LINES: Final = [
     *(b'{"n": %d}' % number for number in range(300)),
     '{"id": "Zo\u00eb \U0001f600"}'.encode(),
@@ -29,10 +21,10 @@ LINES: Final = [
 CONTENT: Final = b"".join(line + b"\n" for line in LINES)
 
 
-@pytest.fixture(params=SYSTEMS)
+@pytest.fixture(params=SOURCES)
 def system(request: pytest.FixtureRequest) -> SourceSystem:
     """Each system, its server started, with an empty stream."""
-    kind, fixture = SYSTEMS[request.param]
+    kind, fixture = SOURCES[request.param]
     system = kind()
     system.server = request.getfixturevalue(fixture)
     system.make()

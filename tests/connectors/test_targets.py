@@ -4,27 +4,18 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from system_kafka import KafkaSource
-from system_nats import NatsSource
-from system_redis import RedisSource
-from systems import SourceSystem
+from every_system import SOURCES
 
 from peerwatch.cli.main import cli
 
-SYSTEMS: dict[str, tuple[type[SourceSystem], str]] = {
-    "kafka": (KafkaSource, "kafka"),
-    "nats": (NatsSource, "nats_server"),
-    "redis": (RedisSource, "redis_server"),
-}
 
-
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", SOURCES)
 def test_what_is_copied_is_judged_like_the_file(
     name: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Generated into the system, judged from there, and copied back: the same bytes throughout."""
     monkeypatch.chdir(tmp_path)
-    kind, fixture = SYSTEMS[name]
+    kind, fixture = SOURCES[name]
     system = kind()
     system.server = request.getfixturevalue(fixture)
     for command in (

@@ -6,7 +6,12 @@ from typing import Any
 import pytest
 
 from peerwatch.detectors.base import Detector, Floats, Rule, Summary
-from peerwatch.detectors.checks import checks, keeps_the_contract
+from peerwatch.detectors.checks import (
+    SCIKIT_LEARN_EXCEPTIONS,
+    checks,
+    keeps_the_contract,
+    passes_scikit_learns_checks,
+)
 from peerwatch.detectors.control_charts import CHARTS
 from peerwatch.detectors.registry import DETECTORS, find, make
 from peerwatch.detectors.seasonal import METHODS
@@ -39,6 +44,29 @@ def test_every_detector_keeps_the_contract(
     check(make(name, parameters))
 
 
+LONG = {"seasonal", "isolation_forest", "half_space_trees", "autoencoder"}
+"""Detectors that take seconds for all of scikit-learn's checks."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in DETECTORS]
+)
+def test_every_detector_passes_the_checks_of_scikit_learn(name: str) -> None:
+    """But for the exceptions, which are listed with their reasons, and which all are needed."""
+    passes_scikit_learns_checks(
+        make(name, {"isolation_forest": {"trees": 10}, "autoencoder": {"epochs": 5}}.get(name, {}))
+    )
+
+
+def test_what_does_not_pass_scikit_learns_checks_is_named() -> None:
+    """Neither may a check fail that is not listed, nor may one be listed that passes."""
+    with pytest.raises(AssertionError, match="mad does not pass scikit-learn's check_outliers"):
+        passes_scikit_learns_checks(make("mad", {}), {})
+    more = {**SCIKIT_LEARN_EXCEPTIONS["mad"], "check_fit1d": "it does"}
+    with pytest.raises(AssertionError, match="mad passes scikit-learn's check_fit1d, which is listed as an exception"):
+        passes_scikit_learns_checks(make("mad", {}), more)
+
+
 class Above(Rule):
     """A user's own rule: more than the largest so far."""
 
@@ -56,7 +84,7 @@ class Above(Rule):
         """The largest."""
         return (window.max(axis=1),)
 
-    def score(self, summary: Summary, amount: Floats) -> Floats:
+    def score_amounts(self, summary: Summary, amount: Floats) -> Floats:
         """As a multiple of the largest."""
         return amount / summary[0]
 
@@ -66,7 +94,7 @@ class Forgetful(Above):
 
     name = "forgetful"
 
-    def score(self, summary: Summary, amount: Floats) -> Floats:
+    def score_amounts(self, summary: Summary, amount: Floats) -> Floats:
         """The wrong way round."""
         return 2 * summary[0] / amount
 

@@ -84,4 +84,4 @@ def test_each_western_electric_rule(last: list[float], broken: int) -> None:
     mean, sigma, _ = chart.summary_
     np.testing.assert_allclose([mean[0], sigma[0]], [0, 1], atol=1e-9)
     summary = (mean, sigma, np.array([last[:-1]]))
-    assert chart.score(summary, np.array(last[-1:])).tolist() == [broken]
+    assert chart.score_amounts(summary, np.array(last[-1:])).tolist() == [broken]

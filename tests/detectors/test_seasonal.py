@@ -1,9 +1,13 @@
 """The seasonal rule."""
 
 import numpy as np
+import pandas as pd
 import pytest
+from statsmodels.tsa.seasonal import STL
 
+from peerwatch.detectors.base import Floats
 from peerwatch.detectors.seasonal import Seasonal
+from peerwatch.errors import BadInput
 
 
 @pytest.mark.parametrize("method", ["stl", "classical"])
@@ -18,3 +22,133 @@ def test_what_goes_on_as_it_always_did_is_normal(method: str, base: list[float])
     assert not rule.look_back(series[:, None]).flagged.any()
     line = np.array([1.1 * place for place in range(35)])
     assert rule.judge(np.array([0, 35]), line, np.array([35 * 1.1])).flagged.tolist() == [False]
+
+
+def hours(days: int = 30, growth: float = 0.0) -> pd.Series:
+    """An hourly season of days with noise, which may grow by a factor from the first to the last."""
+    at = np.arange(24 * days)
+    level = 100 * np.exp(growth * at / len(at))
+    season = 1 + 0.4 * np.sin(2 * np.pi * at / 24) + 0.2 * np.cos(4 * np.pi * at / 24)
+    noise = np.random.default_rng(4).normal(0, 0.03, len(at))
+    return pd.Series(level * (season + noise), index=pd.date_range("2026-01-01", periods=len(at), freq="h"))
+
+
+@pytest.mark.parametrize("method", ["stl", "classical"])
+def test_row_i_is_forecast_i_steps_ahead(method: str) -> None:
+    """Of the hours of five days to come, all normal, hardly one is flagged; of those turned upside down most are."""
+    series = hours()
+    rule = Seasonal(method=method, period=24).fit(series[:600].to_frame())
+    assert (rule.predict(series[600:].to_frame()) == -1).mean() < 0.03
+    assert (rule.predict(series[600:].to_numpy()[:, None]) == -1).mean() < 0.03
+    assert (rule.predict(200 - series[600:].to_frame()) == -1).mean() > 0.9
+    late = rule.score_samples(series[610:].to_frame())
+    np.testing.assert_array_equal(late, rule.score_samples(series[600:].to_frame())[10:])
+
+
+def test_the_next_row_is_judged_as_in_a_window() -> None:
+    """As an estimator the first row has the score that it has as a purchase."""
+    series = hours()[:200].to_numpy()
+    rule = Seasonal(period=24)
+    judged = rule.judge(np.array([0, 199]), series[:199], series[199:])
+    np.testing.assert_array_equal(-rule.fit(series[:199, None]).score_samples(series[199:, None]), judged.score)
+
+
+def test_missing_rows_are_filled_in_where_there_are_times() -> None:
+    """The rows that are left have about the scores that they had among all; their places are those of the table."""
+    series = hours()
+    series.iloc[[250, 333, 500]] += 300
+    gone = np.random.default_rng(8).choice(np.setdiff1d(np.arange(30, 700), [250, 333, 500]), 14, replace=False)
+    left = series.drop(series.index[gone])
+    rule = Seasonal(period=24, k=4)
+    whole, gaps = rule.look_back(series.to_frame()), rule.look_back(left.to_frame())
+    assert len(gaps.score) == len(left)
+    assert (gaps.flagged != np.delete(whole.flagged, gone)).sum() <= 3
+    odd = left.index.get_indexer(series.index[[250, 333, 500]])
+    assert gaps.flagged[odd].all()
+    timeless = rule.look_back(left.to_numpy()[:, None])
+    by_times, without = (np.abs(found.score - np.delete(whole.score, gone)).mean() for found in (gaps, timeless))
+    assert 2 * by_times < without
+    np.testing.assert_array_equal(rule.fit(left.to_frame()).labels_, gaps.flagged)
+    assert rule.looking_back(left.to_frame(), np.array([5])).shape == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("places", "sentence"),
+    [
+        ([*range(50), 49], "row 51 is not later than the row before it; sort the rows by their time"),
+        ([*range(50, 100), *range(50)], "row 51 is not later"),
+        ([*range(40), 200, 201], "rows at regular times 160 are missing"),
+    ],
+)
+def test_rows_without_order_or_too_few_are_refused(places: list[int], sentence: str) -> None:
+    """With the first row that is wrong."""
+    with pytest.raises(BadInput, match=sentence):
+        Seasonal(period=12).fit(hours().iloc[places].to_frame())
+
+
+def test_irregular_times_are_refused() -> None:
+    """Months are regular, whatever their days; a row between two steps is not."""
+    months = pd.DataFrame({"x": np.arange(60.0)}, index=pd.date_range("2020-01-01", periods=60, freq="MS"))
+    assert Seasonal(period=12).fit(months).decision_scores_.shape == (60,)
+    shifted = hours()[:60].to_frame()
+    shifted.index = shifted.index.where(np.arange(60) != 30, shifted.index + pd.Timedelta("25min"))
+    with pytest.raises(BadInput, match=r"row 31 comes 1\.417 steps of 3600 s after the row before it"):
+        Seasonal(period=12).fit(shifted)
+    with pytest.raises(BadInput, match="row 1 comes 0 steps"):
+        Seasonal(period=12).fit(hours()[:60].to_frame()).predict(hours()[59:60].to_frame())
+
+
+def test_a_season_that_grows_with_its_level_is_multiplicative() -> None:
+    """Added to the trend it fits badly; amounts that have no logarithm are refused, or have no score in a window."""
+    series = hours(growth=3.0)
+    series.iloc[[200, 640]] *= 1.6
+    added, multiplied = (
+        Seasonal(period=24, model=model, k=6).look_back(series.to_frame()) for model in ("additive", "multiplicative")
+    )
+    assert multiplied.flagged[[200, 640]].all()
+    assert added.flagged.sum() > 4 * multiplied.flagged.sum()
+    growing = Seasonal(period=24, model="multiplicative", k=6).fit(series[:600].to_frame())
+    assert (growing.predict(series[600:640].to_frame()) == -1).sum() <= 2
+    with pytest.raises(BadInput, match="a multiplicative season needs values above 0, got -1"):
+        Seasonal(model="multiplicative").fit(np.linspace(-1, 5, 50)[:, None])
+    score, _, flagged = Seasonal(model="multiplicative").judge(
+        np.array([0, 20]), np.linspace(0, 5, 20), np.array([3.0])
+    )
+    assert np.isnan(score).all()
+    assert not flagged.any()
+
+
+def residual_ranks(residual: Floats) -> set[int]:
+    """The places of the two largest residuals."""
+    return {*np.argsort(-np.abs(residual))[:2].tolist()}
+
+
+def test_a_long_season_is_interpolated_between_jumps() -> None:
+    """STL smooths every few points only; what is left is what it leaves without jumps, but for a small part."""
+    at = np.arange(96 * 10)  # ten seasons, fewer than what the default smooths over
+    series = 50 + 10 * np.sin(2 * np.pi * at / 96) + np.random.default_rng(9).normal(0, 1, len(at))
+    series[[300, 700]] += 15
+    rule = Seasonal(period=96)
+    _, _, residual = rule._decomposed(series, two_sided=True)  # noqa: SLF001 (statsmodels without jumps is the reference)
+    exact = STL(series, period=96, robust=True).fit().resid
+    assert np.abs(residual - exact).max() < 0.2
+    assert residual_ranks(residual) == residual_ranks(exact) == {300, 700}
+    assert rule.look_back(series[:, None]).flagged[[300, 700]].all()
+
+
+def test_most_residuals_may_be_nothing() -> None:
+    """A season that is repeated exactly but for some rows: scores are finite, and keep the order."""
+    series = np.array([10.0, 20, 30, 40, 50, 60, 70] * 8)
+    series[[10, 30, 40]] += [5.0, 10.0, 20.0]
+    score = Seasonal().fit(series[:, None]).decision_scores_
+    assert np.isfinite(score).all()
+    assert score[10] < score[30] < score[40]
+
+
+def test_a_single_outlier_is_not_taken_for_a_change_of_season() -> None:
+    """The season is smoothed over enough seasons, wherever in the series the outlier is."""
+    series = hours().to_numpy()
+    for place in (30, 100, 110, 130, 250, 690):
+        odd = series.copy()
+        odd[place] += 300
+        assert np.argmax(Seasonal(period=24).fit(odd[:, None]).decision_scores_) == place

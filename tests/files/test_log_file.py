@@ -123,6 +123,8 @@ async def test_a_header_behind_a_hole_is_found(tmp_path: Path) -> None:
         (b'\xef\xbb\xbf{"T":50, "D":3, "note": 1}\r\n' + EVENT, {"D": 3, "T": 50}, EVENT),
         (b'\n \n{"D":3}\n\n' + EVENT, {"D": 3}, b"\n" + EVENT),
         (b'{"D":3}', {"D": 3}, b""),
+        (b'{"friendships":"directed", "T":5}\n', {"T": 5, "friendships": "directed"}, b""),
+        (b'{"friendships":"mutual"}\n' + EVENT, {"friendships": "mutual"}, EVENT),
         (EVENT, {}, EVENT),
         (b"", {}, b""),
         (b"junk\n" + EVENT, {}, b"junk\n" + EVENT),
@@ -130,8 +132,8 @@ async def test_a_header_behind_a_hole_is_found(tmp_path: Path) -> None:
         (EVENT.replace(b"}", b', "D": 3}'), {}, EVENT.replace(b"}", b', "D": 3}')),
     ],
 )
-async def test_the_header_is_the_first_line_that_sets_D_or_T(
-    content: bytes, values: dict[str, int], rest: bytes, tmp_path: Path
+async def test_the_header_is_the_first_line_that_sets_D_T_or_friendships(
+    content: bytes, values: dict[str, int | str], rest: bytes, tmp_path: Path
 ) -> None:
     """An event is an event, also in the first line; the header's line is consumed."""
     path = tmp_path / "log"
@@ -162,6 +164,12 @@ async def test_the_header_is_the_first_line_that_sets_D_or_T(
         (b'{"D":-3, "T":2}', ':1: the header\'s "D" is -3; expected an integer like "50"'),
         (b'{"D":' + b"9" * 5000 + b', "T":2}', ':1: the header\'s "D" is 9999'),
         (b'{"D":3}', ':1: the header has no "T"; add it, or give --T'),
+        (b'{"friendships":"directed"}', ':1: the header has no "D"; add it, or give --D'),
+        (
+            b'{"D":3, "T":2, "friendships":"both"}',
+            ':1: the header\'s "friendships" is "both"; expected mutual or directed',
+        ),
+        (b'{"D":3, "T":2, "friendships":1}', ':1: the header\'s "friendships" is 1; expected mutual or directed'),
         (
             gzip.compress(EVENT, mtime=0),
             " looks like a file compressed with gzip, not like a log; unpack it first, as with gunzip",

@@ -1,5 +1,7 @@
 """The friend graph against sets."""
 
+import mmap
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -11,9 +13,9 @@ from strategies import examples
 from support import FORCED
 
 from peerwatch.amounts import Amounts
-from peerwatch.errors import RunError
-from peerwatch.network import graph as graph_module
+from peerwatch.kernels import Int32s
 from peerwatch.network.events import Kind
+from peerwatch.network.friendships import BITS, USED
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.networks import Networks, Plan
 from peerwatch.network.walk import COSTS
@@ -25,6 +27,8 @@ EVENTS = st.lists(
     max_size=150,
 )
 EventTuple = tuple[Kind, int, int, int]
+NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+"""Memory that is counted only where it is written; Python has the name from 3.13 on."""
 
 
 class Answer(NamedTuple):
@@ -68,7 +72,9 @@ def answer_of(networks: Networks, i: int, stamps: dict[int, int]) -> Answer:
     return Answer(plan, size, sorted(seqs))
 
 
-def expected_of(events: list[EventTuple], D: int, T: int, seq: int = 1) -> list[tuple[list[int], list[int]]]:
+def expected_of(
+    events: list[EventTuple], D: int, T: int, seq: int = 1, *, directed: bool = False
+) -> list[tuple[list[int], list[int]]]:
     """Of each purchase the members of the network, and its T latest purchases' sequence numbers."""
     friends: dict[str, set[str]] = {}
     bought: list[tuple[int, int, int]] = []
@@ -81,17 +87,20 @@ def expected_of(events: list[EventTuple], D: int, T: int, seq: int = 1) -> list[
             bought.append((stamp, number, a))
         elif kind is Kind.BEFRIEND:
             friends.setdefault(str(a), set()).add(str(b))
-            friends.setdefault(str(b), set()).add(str(a))
+            if not directed:
+                friends.setdefault(str(b), set()).add(str(a))
         else:
             friends.get(str(a), set()).discard(str(b))
-            friends.get(str(b), set()).discard(str(a))
+            if not directed:
+                friends.get(str(b), set()).discard(str(a))
     return expected
 
 
-@settings(max_examples=examples(400))
+@settings(max_examples=examples(600))
 @given(
     events=EVENTS, D=st.integers(1, 5), T=st.integers(1, 8), most=st.integers(1, 200), members=st.integers(1, 60),
     recent=st.sampled_from((4, 16, 1024)), costs=st.sampled_from((COSTS, *FORCED.values())), sizes=st.booleans(),
+    directed=st.booleans(),
 )  # fmt: skip
 def test_answers_are_those_of_sets(
     events: list[EventTuple],
@@ -103,12 +112,13 @@ def test_answers_are_those_of_sets(
     costs: tuple[int, ...],
     *,
     sizes: bool,
+    directed: bool,
 ) -> None:
     """Each purchase sees its network at that moment, whatever the plan, however little is remembered, however cut."""
-    graph = FriendGraph(D, T, recent=recent, costs=costs)
+    graph = FriendGraph(D, T, directed=directed, recent=recent, costs=costs)
     graph.reserve(12)
     found = answers_of(graph, events, most, members, sizes=sizes) if events else []
-    expected = expected_of(events, D, T)
+    expected = expected_of(events, D, T, directed=directed)
     assert len(found) == len(expected)
     for answer, (network, latest) in zip(found, expected, strict=True):
         assert answer.places == (network if answer.plan is Plan.PARTITION else latest)
@@ -137,24 +147,26 @@ def test_the_planner_follows_its_costs(plan: Plan) -> None:
     assert [a.places for a in answers_of(graph, events[30:], 200, 1 << 20, 300)]  # it goes on from there
 
 
-@settings(max_examples=examples(100))
+@settings(max_examples=examples(150))
 @given(
-    events=EVENTS, later=EVENTS, D=st.integers(1, 3), T=st.integers(1, 8), costs=st.sampled_from(list(FORCED.values()))
-)
+    events=EVENTS, later=EVENTS, D=st.integers(1, 3), T=st.integers(1, 8),
+    costs=st.sampled_from(list(FORCED.values())), directed=st.booleans(),
+)  # fmt: skip
 def test_a_restored_graph_answers_as_before(
-    events: list[EventTuple], later: list[EventTuple], D: int, T: int, costs: tuple[int, ...]
+    events: list[EventTuple], later: list[EventTuple], D: int, T: int, costs: tuple[int, ...], *, directed: bool
 ) -> None:
     """From its columns and the purchases so far, the last of which alone it remembers, a graph goes on alike."""
-    graph = FriendGraph(D, T)
+    graph = FriendGraph(D, T, directed=directed)
     graph.reserve(12)
     answers_of(graph, events, 200, 1 << 20) if events else []
-    other = FriendGraph.from_columns(D, T, *graph.columns(), recent=8, costs=costs)
+    other = FriendGraph.from_columns(D, T, *graph.columns(), directed=directed, recent=8, costs=costs)
+    assert other.friendships == graph.friendships
     other.reserve(12)
     bought = [(number, user, stamp) for number, (kind, user, _, stamp) in enumerate(events, 1) if kind is Kind.PURCHASE]
     seq, user, stamp = (np.array([row[i] for row in bought], np.int64) for i in range(3))
     other.timeline.remember(seq, user.astype(np.int32), stamp, Amounts(10 * seq))
     found = answers_of(other, later, 200, 1 << 20, len(events) + 1) if later else []
-    expected = expected_of([*events, *later], D, T)[len(bought) :]
+    expected = expected_of([*events, *later], D, T, directed=directed)[len(bought) :]
     for answer, (network, latest) in zip(found, expected, strict=True):
         assert answer.places == (network if answer.plan is Plan.PARTITION else latest)
 
@@ -162,7 +174,7 @@ def test_a_restored_graph_answers_as_before(
 @settings(max_examples=examples(100))
 @given(
     events=EVENTS, later=EVENTS, other=EVENTS, D=st.integers(1, 3), T=st.integers(1, 8),
-    costs=st.sampled_from((COSTS, *FORCED.values())),
+    costs=st.sampled_from((COSTS, *FORCED.values())), directed=st.booleans(),
 )  # fmt: skip
 def test_a_graph_that_took_over_what_another_holds_answers_alike(
     events: list[EventTuple],
@@ -171,9 +183,11 @@ def test_a_graph_that_took_over_what_another_holds_answers_alike(
     D: int,
     T: int,
     costs: tuple[int, ...],
+    *,
+    directed: bool,
 ) -> None:
     """By the same plans; what either goes through from then on changes nothing in the other."""
-    first, second, third = (FriendGraph(D, T, recent=8, costs=costs) for _ in range(3))
+    first, second, third = (FriendGraph(D, T, directed=directed, recent=8, costs=costs) for _ in range(3))
     for graph in (first, third):
         graph.reserve(12)
         answers_of(graph, events, 200, 1 << 20) if events else []
@@ -193,9 +207,10 @@ def changed(graph: FriendGraph, kind: Kind, a: int, others: np.ndarray) -> None:
     )  # fmt: skip
 
 
-def test_the_pool_grows_and_closes_its_gaps() -> None:
+@pytest.mark.parametrize("directed", [False, True])
+def test_the_pool_grows_and_closes_its_gaps(*, directed: bool) -> None:
     """A hub with thousands of friends, made and ended twice, needs no more than a few times its friendships."""
-    graph = FriendGraph(1, 2)
+    graph = FriendGraph(1, 2, directed=directed)
     users = 5000
     graph.reserve(users)
     others = np.arange(1, users, dtype=np.int32)
@@ -203,13 +218,54 @@ def test_the_pool_grows_and_closes_its_gaps() -> None:
         for kind in (Kind.BEFRIEND, Kind.UNFRIEND, Kind.BEFRIEND):
             changed(graph, kind, 0, others)
     assert sorted(graph.friends(0).tolist()) == others.tolist()
+    assert all(graph.friends(other).tolist() == ([] if directed else [0]) for other in others.tolist())
+    assert graph.friendships == len(others)
     assert len(graph.pool) < 20 * users
 
 
-def test_a_graph_that_is_full_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond what an int32 can count the run ends with a sentence, not with wrong friends."""
-    monkeypatch.setattr(graph_module, "MOST_FRIENDS", 4000)
+@pytest.fixture(scope="module")
+def far() -> Int32s:
+    """More places than 32 bits count: address space alone, of which memory is taken only where it is written."""
+    size = 4 * (5 << BITS)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NO_RESERVE
+    return np.frombuffer(mmap.mmap(-1, size, flags=flags), np.int32)
+
+
+@settings(max_examples=examples(100))
+@given(
+    events=EVENTS,
+    later=EVENTS,
+    D=st.integers(1, 4),
+    T=st.integers(1, 8),
+    costs=st.sampled_from((COSTS, *FORCED.values())),
+    begin=st.integers((1 << BITS) - 60, 1 << BITS) | st.integers((4 << BITS) - 60, 4 << BITS),
+)
+def test_friendships_may_stand_further_out_than_32_bits_count(
+    far: Int32s, events: list[EventTuple], later: list[EventTuple], D: int, T: int, costs: tuple[int, ...], begin: int
+) -> None:
+    """Stretches that begin around and behind place 2^31 or 2^33 give the answers of a graph that begins at 0.
+
+    So do the columns that they are copied to.
+    """
+    graph, near = (FriendGraph(D, T, costs=costs) for _ in range(2))
+    graph.pool, graph.tally[USED] = far, begin
+    for each in (graph, near):
+        each.reserve(12)
+    if events:
+        assert answers_of(graph, events, 200, 1 << 20) == answers_of(near, events, 200, 1 << 20)
+    for user in range(12):
+        assert graph.friends(user).tolist() == near.friends(user).tolist()
+    for column, other in zip(graph.columns(), near.columns(), strict=True):
+        assert column.tolist() == other.tolist()
+    if later:
+        seq = len(events) + 1
+        assert answers_of(graph, later, 200, 1 << 20, seq) == answers_of(near, later, 200, 1 << 20, seq)
+
+
+def test_mutual_friendships_are_held_once() -> None:
+    """Only directed ones take a second set of columns."""
     graph = FriendGraph(1, 2)
-    graph.reserve(5000)
-    with pytest.raises(RunError, match="the friend graph holds at most 1000 friendships"):
-        changed(graph, Kind.BEFRIEND, 0, np.arange(1, 5000, dtype=np.int32))
+    graph.reserve(9)
+    changed(graph, Kind.BEFRIEND, 0, np.arange(1, 9, dtype=np.int32))
+    for each in (graph, graph.copy(), FriendGraph.from_columns(1, 2, *graph.columns())):
+        assert each.incoming is each.stretch

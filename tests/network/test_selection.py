@@ -61,9 +61,9 @@ class Run(NamedTuple):
     histories: list[PurchaseHistory]
 
 
-def begun(D: int, T: int, shards: int, recent: int, costs: tuple[int, ...]) -> Run:
+def begun(D: int, T: int, shards: int, recent: int, costs: tuple[int, ...], *, directed: bool) -> Run:
     """Nobody, nothing bought."""
-    graph = FriendGraph(D, T, recent=recent, costs=costs)
+    graph = FriendGraph(D, T, directed=directed, recent=recent, costs=costs)
     graph.reserve(USERS)
     return Run(graph, [PurchaseHistory(T, recent=recent) for _ in range(shards)])
 
@@ -71,7 +71,8 @@ def begun(D: int, T: int, shards: int, recent: int, costs: tuple[int, ...]) -> R
 def restarted(run: Run, through: int) -> Run:
     """The run as of a checkpoint behind event `through`."""
     old, T, recent = run.graph, run.graph.T, run.graph.recent
-    graph = FriendGraph.from_columns(old.D, T, *old.columns(), recent=recent, costs=old.costs.tolist())
+    costs = old.costs.tolist()
+    graph = FriendGraph.from_columns(old.D, T, *old.columns(), directed=old.directed, recent=recent, costs=costs)
     columns = [history.columns() for history in run.histories]
     user = np.concatenate([np.repeat(np.arange(USERS, dtype=np.int32), part.held) for part in columns])
     seq, stamp = (np.concatenate([getattr(part, name) for part in columns]) for name in ("seq", "timestamp"))
@@ -117,14 +118,14 @@ def judged(run: Run, events: list[Happened], seq: int, most: int, places: int) -
     events=happenings(), D=st.integers(1, 4), T=st.integers(1, 9), shards=st.integers(1, 3),
     recent=st.sampled_from([1, 2, 4, 16, 1024]), costs=st.sampled_from([COSTS, DEAR, *FORCED.values()]),
     step=st.integers(1, 60), most=st.integers(1, 40), places=st.integers(1, 80),
-    restart=st.none() | st.integers(0, 160),
+    restart=st.none() | st.integers(0, 160), directed=st.booleans(),
 )  # fmt: skip
 def test_every_window_is_that_of_sorted_lists(
     events: list[Happened], D: int, T: int, shards: int, recent: int, costs: tuple[int, ...], step: int, most: int,
-    places: int, restart: int | None,
+    places: int, restart: int | None, *, directed: bool,
 ) -> None:  # fmt: skip
     """However late purchases come, however little is remembered, whatever the plan, the shards, the batches' sizes."""
-    run = begun(D, T, shards, recent, costs)
+    run = begun(D, T, shards, recent, costs, directed=directed)
     found: list[tuple[int, Windows, int]] = []
     for begin in range(0, len(events), step):
         found += judged(run, events[begin : begin + step], begin + 1, most, places)
@@ -147,10 +148,12 @@ def test_every_window_is_that_of_sorted_lists(
             bought.append((stamp, seq, user))
         elif kind is Kind.BEFRIEND:
             friends.setdefault(a, set()).add(b)
-            friends.setdefault(b, set()).add(a)
+            if not directed:
+                friends.setdefault(b, set()).add(a)
         else:
             friends.get(a, set()).discard(b)
-            friends.get(b, set()).discard(a)
+            if not directed:
+                friends.get(b, set()).discard(a)
     assert next(answers, None) is None
 
 

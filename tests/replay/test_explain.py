@@ -39,9 +39,9 @@ def peerwatch(*arguments: str) -> Result:
     return CliRunner().invoke(cli, arguments)
 
 
-def layer(batch: Path | None, stream: Path, D: int, T: int, k: str, state: Path | None = None) -> Layer:
+def layer(batch: Path | None, stream: Path, D: int, T: int, k: str, state: Path | None = None, **more: Any) -> Layer:
     """Settings for a replay."""
-    values = {"input.stream": str(stream), "D": D, "T": T, "detector.k": float(k)}
+    values = {"input.stream": str(stream), "D": D, "T": T, "detector.k": float(k), **more}
     values |= {"input.batch": str(batch)} if batch is not None else {}
     values |= {"state.directory": str(state)} if state is not None else {}
     return Layer(values, dict.fromkeys(values, "test"))
@@ -73,28 +73,39 @@ def read(batch: Path, stream: Path) -> list[Read]:
     return [Read(seq, *event) for seq, event in enumerate(found, 1)]
 
 
-def worlds(events: Iterable[Read], stream: Path) -> Iterator[tuple[World, Bought]]:
-    """Each stream purchase with the world before it."""
-    world = World()
+def worlds(
+    events: Iterable[Read], stream: Path, *, directed: bool = False, judge_batch: bool = False
+) -> Iterator[tuple[World, Bought]]:
+    """Each judged purchase with the world before it."""
+    world = World(directed=directed)
     for seq, path, line, _, event in events:
-        if event[0] == "purchase" and path == stream:
+        if event[0] == "purchase" and (path == stream or judge_batch):
             yield world, Bought(event[1], seq, event[2], event[3], str(path), line)
         world.apply(event, seq, str(path), line)
 
 
-@settings(max_examples=examples(80))
-@given(BUSY, BUSY, st.integers(1, 3), st.integers(2, 5), st.sampled_from(["3", "0", "0.5", "1.25"]))
-def test_every_field_is_that_of_a_plain_recomputation(batch: bytes, stream: bytes, D: int, T: int, k: str) -> None:
+@settings(max_examples=examples(100))
+@given(
+    batch=BUSY, stream=BUSY, D=st.integers(1, 3), T=st.integers(2, 5), k=st.sampled_from(["3", "0", "0.5", "1.25"]),
+    directed=st.booleans(), judge_batch=st.booleans(),
+)  # fmt: skip
+def test_every_field_is_that_of_a_plain_recomputation(
+    batch: bytes, stream: bytes, D: int, T: int, k: str, *, directed: bool, judge_batch: bool
+) -> None:
     """Whatever the logs hold: late arrivals, ties, huge amounts, rejected lines, friendships that end."""
+    kind: dict[str, Any] = {"friendships": "directed" if directed else "mutual", "judge_batch": judge_batch}
     with tempfile.TemporaryDirectory() as name:
         paths = Path(name) / "batch", Path(name) / "stream"
         for path, content in zip(paths, (TIES + batch, stream), strict=True):
             path.write_bytes(content)
-        for number, (world, this) in enumerate(worlds(read(*paths), paths[1])):
+        judged = worlds(read(*paths), paths[1], directed=directed, judge_batch=judge_batch)
+        for number, (world, this) in enumerate(judged):
             if number % 4 == 1:
-                way = {"seq": this.seq} if number % 8 == 1 else {"line": this.line}
-                record = record_of(layer(*paths, D, T, k), **way)
-                assert comparable(record) == comparable(explained(world, this, D, T, Fraction(k)))
+                by_seq = number % 8 == 1 or this.file == str(paths[0])
+                way = {"seq": this.seq} if by_seq else {"line": this.line}
+                record = record_of(layer(*paths, D, T, k, **kind), **way)
+                expected = explained(world, this, D, T, Fraction(k))
+                assert comparable(record, directed=directed) == comparable(expected, directed=directed)
 
 
 @settings(max_examples=examples(40), suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])

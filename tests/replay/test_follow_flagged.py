@@ -51,11 +51,13 @@ async def followed(layers: list[Layer], messages: list[JudgedThrough], first: in
 @settings(max_examples=examples(30), suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(
     batch=BUSY, stream=BUSY, k=st.sampled_from([0.0, 0.5, 3.0]), steps=st.lists(st.integers(1, 20), min_size=1),
-    detector=st.sampled_from(["sigma", "mad"]),
+    detector=st.sampled_from(["sigma", "mad"]), friendships=st.sampled_from(["mutual", "directed"]),
+    judge_batch=st.booleans(),
 )  # fmt: skip
 def test_a_follower_explains_as_a_replay_does(
-    batch: bytes, stream: bytes, k: float, steps: list[int], detector: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    batch: bytes, stream: bytes, k: float, steps: list[int], detector: str, friendships: Any,
+    monkeypatch: pytest.MonkeyPatch, *, judge_batch: bool,
+) -> None:  # fmt: skip
     """Whatever the logs hold, in however many blocks they are read, and however far apart it hears what was judged."""
     monkeypatch.setitem(LogFile.__init__.__kwdefaults__, "chunk", 300)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as name:
@@ -63,9 +65,10 @@ def test_a_follower_explains_as_a_replay_does(
         (directory / "batch").write_bytes(TIES + batch)
         (directory / "stream").write_bytes(stream)
         rule: dict[str, Any] = {"detector.k": k} if detector == "sigma" else {"detector.name": detector}
-        layers = layers_of(directory, D=2, T=4, **rule)
+        both: dict[str, Any] = {"D": 2, "T": 4, "friendships": friendships, "judge_batch": judge_batch}
+        layers = layers_of(directory, **both, **rule)
         rule_of_api = {"k": k} if detector == "sigma" else {"detector": api.detector(detector)}
-        decisions = [*api.judge(directory / "batch", directory / "stream", D=2, T=4, **rule_of_api)]
+        decisions = [*api.judge(directory / "batch", directory / "stream", **both, **rule_of_api)]
         flagged = [FlaggedEvent(one.seq, one.user) for one in decisions if one.flagged]
         bounds = np.cumsum([0, *steps, 1000]).tolist()
         messages = [

@@ -165,6 +165,8 @@ async def test_each_flagged_purchase_is_explained_through_rotations_and_kills(
             await run_sync(live.append, 50)
             _, flagged = await live.wait_flagged(20)
             follower.judged(flagged[-1].seq, flagged)
+            await follower.attend(flagged[-1].seq)  # as who asks for an explanation that is about to be made
+            assert await run_sync(store.get, run, flagged[-1].seq) is not None
             await wait_explained(follower, store, run)
             assert follower.statistics().restarts == 1
         await check_all(live, store, run, flagged)
@@ -217,7 +219,9 @@ async def test_what_cannot_be_followed_is_said_once(
     for layers, run, restarts in ((learning, own, 0), (live.layers, "another", 1)):
         follower = ExplainingFollower(layers, run, store, warnings.append)
         follower.judged(60, [FlaggedEvent(55, "3")])
-        await follower.run()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(follower.attend, 55)  # does not wait for ever
+            await follower.run()
         follower.judged(70, [FlaggedEvent(66, "3")])
         assert follower.statistics() == (0, 0, restarts, True)
     await run_sync(store.close)

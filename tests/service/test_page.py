@@ -420,6 +420,25 @@ def test_the_slider_shows_a_user_at_any_moment(tab: Visit, stand_in: StandInServ
     expect(view.locator(".problem")).to_contain_text("does not exist as of event 1")
 
 
+def test_what_hangs_on_a_friendship_is_compared(tab: Visit, stand_in: StandInServer) -> None:
+    """Below a user's network, for one friendship and for all: what `peerwatch radius` gives; the lost get a ring."""
+    one = flagged(stand_in)[0]
+    state = stand_in.ask(f"users/{one['user']}?at={one['seq']}")
+    tab.open(f"#/user/{one['user']}/{one['seq']}")
+    view = tab.page.locator("#user")
+    compare = view.get_by_role("form", name="What hangs on it")
+    for friend in (state["friends"][0], None):
+        query = f"radius?user={one['user']}&at={one['seq']}" + (f"&friend={friend}" if friend else "")
+        found = stand_in.ask(query)
+        compare.get_by_label("What to leave out").select_option(friend or "")
+        compare.get_by_role("button", name="Compare").click()
+        answer = view.locator(".radius")
+        expect(answer.locator(".lead")).to_contain_text(f"of {found['near']:,} within reach")
+        expect(answer.locator("tbody tr")).to_have_count(min(50, len(found["users"])))
+        own = [len(each["lost"]) for each in found["users"] if each["user"] == one["user"]]
+        expect(view.locator("[data-cut]")).to_have_attribute("data-cut", str(own[0] if own else 0))
+
+
 def test_a_sweep_is_a_heat_map(tab: Visit) -> None:
     """A table for each D with a cell for each T and k, darker for more; the run's own setting is framed."""
     tab.open("#/sweep")

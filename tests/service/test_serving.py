@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from served import FLAGGED, LIVE, Listener, peerwatch, served, write_logs
-from support import ROOT, purchase
+from served import FLAGGED, LIVE, NORMAL, Listener, peerwatch, served, write_logs
+from support import ROOT, befriend, purchase
 
 from peerwatch.settings.model import ServeSettings
 
@@ -56,11 +56,19 @@ def test_a_second_copy_is_refused(logs: Path) -> None:
         assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1), refused.stderr
         assert f"cannot listen at {address}: Address already in use; name another port" in refused.stderr
         refused = peerwatch(logs, "serve", *LIVE, "--serve", "127.0.0.1:0")
-        assert refused.returncode == 2
+        assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1), refused.stderr
         assert "state" in refused.stderr
         assert "Traceback" not in refused.stderr
         assert service.submit(FLAGGED).status_code == 200
         assert service.stop() == 0
+
+
+def test_a_log_that_is_missing_is_the_only_thing_said(logs: Path) -> None:
+    """No address is announced that is gone at once."""
+    refused = peerwatch(logs, "serve", "missing.json", *LIVE[1:], "--serve", "127.0.0.1:0")
+    assert (refused.returncode, refused.stderr) == (
+        2, "peerwatch: cannot read the log missing.json: No such file or directory\n",
+    )  # fmt: skip
 
 
 def test_without_the_extra_it_says_what_to_install(logs: Path) -> None:
@@ -166,7 +174,7 @@ def test_without_arguments_it_shows_a_demo_that_grows(tmp_path: Path) -> None:
         service.until(lambda: service.http.get("/status").status_code == 200)
         judged = service.get("/status")["totals"]["judged"]
         service.until(lambda: service.get("/status")["totals"]["judged"] > max(judged, 1000))
-        assert service.get("/decisions", flagged="true")["decisions"]
+        service.until(lambda: bool(service.get("/decisions", flagged="true")["decisions"]))
         assert {address for address, _ in listening(service.process.pid)} == {"0100007F"}
         assert service.stop() == 0
         assert "Traceback" not in service.said()
@@ -228,3 +236,26 @@ def test_the_examples_of_the_docs_run(logs: Path) -> None:
             assert json.loads(done.stdout)
         assert service.stop() == 0
     assert len(lines) >= 3
+
+
+@pytest.mark.slow
+def test_the_batch_log_and_directed_friendships_are_served(tmp_path: Path) -> None:
+    """Decisions on both logs, explained; the event in the batch log's line of a submitted one is another."""
+    header = b'{"D":1, "T":5, "friendships":"directed"}\n'
+    usual = b"".join(purchase(2, str(9 + i % 3)) for i in range(6))
+    (tmp_path / "batch").write_bytes(header + befriend(1, 2) + usual + FLAGGED)
+    (tmp_path / "stream").write_bytes(purchase(2, "500") + NORMAL)
+    with served(tmp_path, *LIVE, "--judge-batch") as service:
+        service.until_ready()
+        found = [(one["file"], one["line"], one["flagged"]) for one in service.decisions()]
+        in_batch = [("batch", line, line == 9) for line in range(3, 10)]
+        assert found == [*in_batch, ("stream", 1, False), ("stream", 2, False)]
+        why = service.get("/explain/8")
+        assert (why["file"], why["verdict"], [one["user"] for one in why["network"]]) == ("batch", "flagged", ["2"])
+        assert service.get("/explain/9")["network"] == []
+        answer = service.submit(NORMAL).json()["events"][0]
+        assert (answer["line"], answer["seq"], answer["flagged"]) == (3, 11, False)
+        assert service.http.post("/feedback", json={"seq": 8, "label": "anomaly"}).status_code == 202
+        assert [one["label"] for one in service.decisions()] == [None] * 6 + ["anomaly"] + [None] * 3
+        assert service.stop() == 0
+        assert "Traceback" not in service.said()

@@ -20,6 +20,7 @@ from peerwatch.replay.explain import explained
 from peerwatch.replay.user_timeline import state_of
 from peerwatch.service.workers import Workers
 from peerwatch.settings.model import Layer
+from peerwatch.studies.radius import radius_of
 from peerwatch.studies.sweep import swept
 from peerwatch.studies.sweep_table import SettingGrid
 from peerwatch.studies.table_detection import detection
@@ -67,6 +68,10 @@ async def test_workers_answer_as_the_functions_do(layers: list[Layer]) -> None:
         assert await workers.explain(20) == msgspec.json.encode(await explained(layers, seq=20))
         (first,) = workers.pids
         assert await workers.user("2", "30") == msgspec.json.encode(await state_of(layers, "2", "30"))
+        assert await workers.radius("2", None, "30") == msgspec.json.encode(await radius_of(layers, user="2", at="30"))
+        assert await workers.radius("1", "2", "30") == msgspec.json.encode(
+            await radius_of(layers, friendship=("1", "2"), at="30")
+        )
         assert await workers.detect(COLUMNS, "iqr", {"k": 2}) == msgspec.json.encode(
             detection(COLUMNS, "iqr", {"k": 2})
         )
@@ -84,6 +89,8 @@ async def test_mistakes_are_the_errors_of_the_functions(layers: list[Layer]) -> 
     async with Workers(layers, 1) as workers:
         with pytest.raises(UsageError, match="there is no event 999"):
             await workers.explain(999)
+        with pytest.raises(UsageError, match="user 3 is not a friend of user 1 as of event 30"):
+            await workers.radius("1", "3", "30")
         with pytest.raises(UsageError, match="only purchases are judged"):
             await workers.explain(1)
         with pytest.raises(BadInput, match='iqr has no parameter "q"'):

@@ -43,7 +43,7 @@ def test_k_is_the_decimal_number_written() -> None:
         ("logs:\n  levels: info", '{path}:2: unknown key "logs.levels"; did you mean "logs.level"?'),
         (
             "T: 50\nzzzzzz: 3",
-            '{path}:2: unknown key "zzzzzz"; the known keys are D, T, shards, walkers, strict, quiet, follow, ',
+            '{path}:2: unknown key "zzzzzz"; the known keys are D, T, friendships, judge_batch, shards, walkers, ',
         ),
         ('D: "3"', "{path}:1: \"D\" is '3'; expected int"),
         ("D: 0", '{path}:1: "D" is 0; expected int >= 1'),

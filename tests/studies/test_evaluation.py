@@ -223,7 +223,7 @@ class Naive(NamedTuple):
     members: int
 
 
-def naive(batch: bytes, stream: bytes, D: int, T: int) -> Iterator[Naive]:
+def naive(batch: bytes, stream: bytes, D: int, T: int, *, directed: bool) -> Iterator[Naive]:
     """Of each stream purchase, by lists and sets."""
     friends: dict[str, set[str]] = {}
     bought: list[tuple[Any, int, str, int]] = []
@@ -247,22 +247,26 @@ def naive(batch: bytes, stream: bytes, D: int, T: int) -> Iterator[Naive]:
                 bought.append((when, len(bought), a, b))
             elif kind == "befriend":
                 friends.setdefault(a, set()).add(b)
-                friends.setdefault(b, set()).add(a)
+                if not directed:
+                    friends.setdefault(b, set()).add(a)
             else:
                 friends.get(a, set()).discard(b)
-                friends.get(b, set()).discard(a)
+                if not directed:
+                    friends.get(b, set()).discard(a)
 
 
 @settings(COMMANDS, max_examples=examples(40))
-@given(batch=logs(), stream=logs(max_size=60), D=st.integers(1, 3), T=st.integers(2, 6))
-def test_windows_and_contexts_are_what_the_reference_says(batch: bytes, stream: bytes, D: int, T: int) -> None:
+@given(batch=logs(), stream=logs(max_size=60), D=st.integers(1, 3), T=st.integers(2, 6), directed=st.booleans())
+def test_windows_and_contexts_are_what_the_reference_says(
+    batch: bytes, stream: bytes, D: int, T: int, *, directed: bool
+) -> None:
     """Messy logs: every window and context as lists and sets have it, and sigma's verdicts are the reference's."""
-    expected = [*naive(batch, stream, D, T)]
+    expected = [*naive(batch, stream, D, T, directed=directed)]
     with tempfile.TemporaryDirectory() as name:
         paths = Path(name, "batch"), Path(name, "stream")
         for path, content in zip(paths, (b'{"D":"1", "T":"2"}\n' + batch, stream), strict=True):
             path.write_bytes(content)
-        options = {"D": D, "T": T}
+        options = {"D": D, "T": T, "friendships": "directed" if directed else "mutual"}
         if not expected:
             with pytest.raises(UsageError, match="holds no purchase"):
                 work.logs("s", layers_of((str(paths[0]), str(paths[1])), None, options, output=False), None)
@@ -281,7 +285,7 @@ def test_windows_and_contexts_are_what_the_reference_says(batch: bytes, stream: 
     assert data.given.context.hour == pytest.approx([each.hour for each in expected])
     assert data.given.context.members.tolist() == [each.members for each in expected]
     verdicts = data.judging("sigma", {})(0, len(data))
-    assert verdicts.flagged.sum() == judge(batch, stream, D, T).flagged.count(b"\n")
+    assert verdicts.flagged.sum() == judge(batch, stream, D, T, directed=directed).flagged.count(b"\n")
     assert np.isnan(verdicts.excess).tolist() == [len(each.window) < 2 for each in expected]
 
 
@@ -365,7 +369,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for place in range(120)
     ]
     header = "timestamp,id,heat,noise,note"
-    for name, labels in (("t", odd.astype(int)), ("none", [0] * 120), ("all", [1] * 120), ("bad", ["yes"] * 120)):
+    for name, labels in (("t", odd.astype(int)), ("none", [0] * 120), ("all", [1] * 120), ("bad", ["maybe"] * 120)):
         lines = [f"{row},{label}\n" for row, label in zip(rows, labels, strict=True)]
         (tmp_path / f"{name}.csv").write_text(f"{header},fraud\n{''.join(lines)}")
     (tmp_path / "few.csv").write_text("a,b\n" + "1,2\n" * 23)
@@ -380,6 +384,20 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "wrong").write_text('{"line": 61}\n')
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("0.0", "1.0"), ("False", "true"), ("normal", "Anomaly"), ("no", "yes"), ("1", "-1"), ("inlier", "outlier")],
+)
+def test_labels_may_be_words(directory: Path, words: tuple[str, str]) -> None:
+    """As other tools write them; in a column with -1 that is the anomaly, as in scikit-learn's predictions."""
+    head, *rows = (directory / "t.csv").read_text().splitlines()
+    written = [f"{row.rpartition(',')[0]},{words[row.endswith(',1')]}" for row in rows]
+    (directory / "words.csv").write_text("\n".join([head, *written]))
+    arguments = "--label", "fraud", "--method", "mad", "--json"
+    expected, found = (json.loads(evaluated(name, *arguments).stdout) for name in ("t.csv", "words.csv"))
+    assert found["sections"][0]["results"] == expected["sections"][0]["results"]
 
 
 @pytest.mark.usefixtures("directory")
@@ -443,7 +461,7 @@ def test_what_cannot_judge_is_named() -> None:
         ("t.csv --column note", 't.csv:2: "note" is "x"; expected a finite number'),
         ("t.csv --column a", 't.csv:1: there is no column "a"; there are timestamp, id, heat, noise, note, fraud'),
         ("t.csv --label a", 't.csv:1: there is no column "a"; there are timestamp, id, heat, noise, note, fraud'),
-        ("bad.csv --label fraud", 'bad.csv:2: "fraud" is "yes"; a label is 0 or 1'),
+        ("bad.csv --label fraud", 'bad.csv:2: "fraud" is "maybe"; a label is 0 or 1'),
         (
             "none.csv --label fraud",
             "none.csv: of the 100 rows that are judged (those after the first 20) none is labelled",

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -51,9 +52,9 @@ def peerwatch(*arguments: str) -> Result:
     return CliRunner().invoke(cli, arguments)
 
 
-def swept(directory: Path, grid: SettingGrid, paths: tuple[str, ...], output: Path) -> SweepRecord:
+def swept(directory: Path, grid: SettingGrid, paths: tuple[str, ...], output: Path, **options: Any) -> SweepRecord:
     """Sweep the logs in a directory."""
-    layers = layers_of(tuple(str(directory / path) for path in paths), None, {}, output=False)
+    layers = layers_of(tuple(str(directory / path) for path in paths), None, options, output=False)
     record = anyio.run(partial(work.sweep, layers, grid, Console(quiet=True, bar=False), output=output))
     assert isinstance(record, SweepRecord)
     return record
@@ -68,16 +69,22 @@ def swept(directory: Path, grid: SettingGrid, paths: tuple[str, ...], output: Pa
     k=st.sets(st.sampled_from([0.0, 0.5, 2.0, 2.1, 3.0]), min_size=1, max_size=3),
     cap=st.integers(1, 9) | st.just(4096),
     bound=st.integers(1, 200) | st.just(1 << 20),
+    directed=st.booleans(),
+    judge_batch=st.booleans(),
 )
 def test_every_cell_is_what_the_reference_says(
-    batch: bytes | None, stream: bytes, D: set[int], T: set[int], k: set[float], cap: int, bound: int
-) -> None:
+    batch: bytes | None, stream: bytes, D: set[int], T: set[int], k: set[float], cap: int, bound: int,
+    *, directed: bool, judge_batch: bool,
+) -> None:  # fmt: skip
     """Messy logs, any grid, any size of slices and answers: each file's bytes, each count, each overlap."""
     grid = SettingGrid(sorted(D), sorted(T), sorted(k))
     expected = {
-        Setting(d, t, each): judge(batch, stream, d, t, Fraction(repr(each))).flagged
+        Setting(d, t, each): judge(
+            batch, stream, d, t, Fraction(repr(each)), directed=directed, judge_batch=judge_batch
+        ).flagged
         for d, t, each in itertools.product(*grid)
     }
+    options = {"friendships": "directed" if directed else "mutual", "judge_batch": judge_batch}
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         directory = Path(name)
         patch.setattr(work, "BATCH_CAP", cap)
@@ -86,7 +93,7 @@ def test_every_cell_is_what_the_reference_says(
         for log, content in (("batch", batch), ("stream", stream)):
             (directory / log).write_bytes(content or b"")
         try:
-            record = swept(directory, grid, ("batch", "stream")[batch is None :], directory / "out")
+            record = swept(directory, grid, ("batch", "stream")[batch is None :], directory / "out", **options)
         except UsageError as error:
             assert str(error).endswith("holds no purchase: there is nothing to judge")  # noqa: PT017 (it need not come)
             assert not any(expected.values())

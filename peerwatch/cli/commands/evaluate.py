@@ -12,7 +12,7 @@ DEFAULTS: Final = {"rows": 10_000, "seed": 1}
 """Defaults of the options for data sets."""
 ONLY: Final = {
     "rows": "the data sets", "seed": "the data sets", "dataset": "the data sets",
-    "label": "a table", "column": "a table", "labels": "logs", "D": "logs", "T": "logs",
+    "label": "a table", "column": "a table", "labels": "logs", "D": "logs", "T": "logs", "friendships": "logs",
 }  # fmt: skip
 """What each option applies to, for options that do not apply to everything."""
 
@@ -90,7 +90,7 @@ def evaluate(
     elif what == "logs":
         kernels.load(console.compiling, console.uncached)
         made = paths[-1].name
-        windows = {name: options[name] for name in ("D", "T")}
+        windows = {name: options[name] for name in ("D", "T", "friendships")}
         data = [work.logs(made, layers_of(tuple(map(str, paths)), None, windows, output=False), options["labels"])]
     else:
         kernels.load(console.compiling, console.uncached)

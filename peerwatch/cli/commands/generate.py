@@ -2,12 +2,13 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from peerwatch.cli.options import DIRECTORY
 from peerwatch.errors import UsageError
+from peerwatch.settings.model import Friendships
 
 
 @click.command()
@@ -24,6 +25,8 @@ from peerwatch.errors import UsageError
 )
 @click.option("--friend-share", type=click.FloatRange(0, 1), default=0.1, show_default=True,
               help="Share of stream events that make or end friendships.")  # fmt: skip
+@click.option("--friendships", type=click.Choice(get_args(Friendships)), default="mutual", show_default=True,
+              help="In the header line.")  # fmt: skip
 @click.option("--D", "D", type=click.IntRange(1), default=2, show_default=True, help="D in the header line.")
 @click.option("--T", "T", type=click.IntRange(2), default=50, show_default=True, help="T in the header line.")
 @click.option("--ties", type=click.FloatRange(0, 1), default=0.2, show_default=True,

@@ -4,6 +4,7 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -32,6 +33,7 @@ def sweep(
     plot: Path | None,
     output: Path | None,
     force: bool,
+    **options: Any,
 ) -> None:
     """Show what other choices of D, T and k would have flagged.
 
@@ -45,7 +47,7 @@ def sweep(
     """  # noqa: D301 (click wants the character \b before text that is not to be wrapped)
     if csv and as_json:
         raise UsageError("--csv and --json are two ways to print the same; choose one")
-    layers = layers_of(paths, config, {}, output=False)
+    layers = layers_of(paths, config, options, output=False)
     from peerwatch.studies import pictures as plots  # noqa: PLC0415 (--help and mistakes answer at once)
 
     if plot is not None:

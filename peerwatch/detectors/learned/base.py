@@ -1,5 +1,6 @@
 """What all learned detectors share: scaling, the threshold, and how they are kept and restored."""
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
 from importlib import import_module
@@ -9,9 +10,10 @@ from typing import Any, ClassVar, Final, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from peerwatch.detectors.base import Context, Detector, Floats, Verdicts, check_finite, columns_of, positive
+from peerwatch.detectors.base import Context, Detector, Floats, Verdicts, check_finite, columns_of, positive, rows_in
 from peerwatch.detectors.features import features
-from peerwatch.errors import BadInput, TooFewRows
+from peerwatch.detectors.rows import not_fitted
+from peerwatch.errors import BadInput, TiedScores, TooFewRows
 from peerwatch.kernels import Int64s
 
 LARGEST: Final = 1e100
@@ -27,7 +29,8 @@ Arrays = dict[str, NDArray[Any]]
 class Learned(Detector):
     """A detector that flags what scores above all but a share of the rows it has learned from.
 
-    That share is `contamination`. Needs libraries of the extra `learn`.
+    That share is `contamination`; where many rows have the same score it may be far less, which a `TiedScores` warning
+    tells. Needs libraries of the extra `learn`.
     """
 
     modules: ClassVar[tuple[str, ...]]
@@ -73,7 +76,10 @@ class Learned(Detector):
             check_finite(amount)
             return Verdicts(score, score.copy(), np.zeros(len(amount), np.bool_))
         rows = features(offsets, window, amount, context)
-        self._check_columns(rows, "purchases have")
+        if rows.shape[1] != self.n_features_in_:
+            raise BadInput(
+                f"{self.name} was fitted on {self.n_features_in_} columns, purchases have {rows.shape[1]} features"
+            )
         enough = np.diff(offsets) >= self.least
         score[enough] = self._scores(rows[enough])
         return self._verdicts(score)
@@ -84,7 +90,7 @@ class Learned(Detector):
         Raises:
             BadInput: X is of another shape, has too few rows, or values that are not finite.
         """
-        self.decision_scores_ = self._fitted(X)
+        self._fitted(X)
         return self
 
     def fit_predict(self, X: ArrayLike, y: object = None) -> NDArray[np.int64]:  # noqa: ARG002 (scikit-learn's)
@@ -94,9 +100,7 @@ class Learned(Detector):
     def score_samples(self, X: ArrayLike) -> Floats:
         """How normal each row of X is: the score, negated. Shape [n]."""
         self._check_fitted()
-        rows = columns_of(X)
-        self._check_columns(rows, "got")
-        return -self._scores(rows)
+        return -self._scores(self._known_columns(X))
 
     def decision_function(self, X: ArrayLike) -> Floats:
         """How far below the threshold each row's score is; negative if it is flagged. Shape [n]."""
@@ -115,7 +119,7 @@ class Learned(Detector):
         """
         self._check_fitted()
         scaling = {"center": self.center_, "scale": self.scale_, "threshold": np.array(self.threshold_)}
-        return scaling | self._kept(self.model_)
+        return scaling | self._kept(self.model_) | (self.training_.arrays() if self.training_ is not None else {})
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """Become fitted from the `arrays` of a fitted detector. Nothing in them is run.
@@ -129,13 +133,15 @@ class Learned(Detector):
             center, scale = finite_floats(rest.pop("center"), 1), finite_floats(rest.pop("scale"), 1)
             threshold = float(finite_floats(rest.pop("threshold"), 0))
             expect(len(center) == len(scale) > 0 and bool((scale > 0).all()), "its scaling")
+            training = self._kept_training(rest)
+            expect(training is None or len(training.reference.typical) == len(center), "the rows that were kept")
             model = self._revived(rest, len(center))
             self._score(model, np.zeros((1, len(center))))
         except Exception as error:  # whatever libraries say to what they have not written
             what = f"{type(error).__name__}: {error}"
             raise BadInput(f"these are not what a {self.name} has learned ({what})") from error
         self.center_, self.scale_, self.threshold_, self.model_ = center, scale, threshold, model
-        self.n_features_in_ = len(center)
+        self.n_features_in_, self.training_ = len(center), training
         return self
 
     @abstractmethod
@@ -162,16 +168,30 @@ class Learned(Detector):
     def _fitted(self, X: ArrayLike) -> Floats:
         """Fit on X; returns the scores of its rows."""
         self.check()
-        rows = _tame(columns_of(X))
+        columns = columns_of(X)
+        rows = _tame(columns)
         if len(rows) < self.least:
-            raise TooFewRows(f"{self.name} needs at least {self.least} rows, got {len(rows)}")
+            raise TooFewRows(f"{self.name} needs at least {self.least} rows, got {rows_in(rows)}")
         with self._module("threadpoolctl").threadpool_limits(1):  # sums in parallel come out differently
             scaling = self._scaling(rows)
             model, score = self._learn(_scaled(rows, *scaling))
         self.center_, self.scale_ = scaling
-        self.model_, self.n_features_in_ = model, rows.shape[1]
+        self.model_ = model
+        self.remember(X, columns, score)
         self.threshold_ = exceeded_by(self.contamination, score)
+        self._tell_ties(score)
         return score
+
+    def _tell_ties(self, score: Floats) -> None:
+        """Warn where ties at the threshold make fewer than half of the rows flagged that were asked for."""
+        flagged, wanted = int((score > self.threshold_).sum()), int(self.contamination * len(score))
+        if 2 * flagged < wanted:
+            tied = int((score == self.threshold_).sum())
+            message = (
+                f"{self.name}: {tied:,} of {len(score):,} rows share one score at the threshold, so {flagged:,} are"
+                f" flagged where a contamination of {self.contamination} asks for {wanted:,}"
+            )
+            warnings.warn(message, TiedScores, stacklevel=4)
 
     def _scores(self, rows: Floats) -> Floats:
         if not len(rows):
@@ -187,11 +207,11 @@ class Learned(Detector):
 
     def _check_fitted(self) -> None:
         if not self._is_fitted:
-            raise BadInput(f"{self.name} has not been fitted; call fit first")
+            raise not_fitted(self.name)
 
-    def _check_columns(self, rows: Floats, got: str) -> None:
-        if rows.shape[1] != self.n_features_in_:
-            raise BadInput(f"{self.name} was fitted on {self.n_features_in_} columns, {got} {rows.shape[1]}")
+    def __sklearn_is_fitted__(self) -> bool:
+        """What scikit-learn asks."""
+        return self._is_fitted
 
     def _module(self, name: str) -> Any:
         """Import a module of an extra; it is imported late because it is slow to import."""

@@ -28,8 +28,11 @@ class IsolationForest(SavedEstimator):
         check_whole(self.name, 0, seed=self.seed)
 
     def _scaling(self, rows: Floats) -> tuple[Floats, Floats]:
-        """No scaling: to trees only the order matters."""
-        return np.zeros(rows.shape[1]), np.ones(rows.shape[1])
+        """No scaling, as to trees only the order matters; but centred, as 32-bit floats are blind to small differences.
+
+        A column of times in seconds has one distinct value otherwise.
+        """
+        return np.median(rows, axis=0), np.ones(rows.shape[1])
 
     def _made(self) -> Any:
         return self._module("sklearn.ensemble").IsolationForest(n_estimators=self.trees, random_state=self.seed)

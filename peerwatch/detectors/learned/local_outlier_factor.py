@@ -2,6 +2,8 @@
 
 from typing import Any, ClassVar
 
+import numpy as np
+
 from peerwatch.detectors.base import Floats
 from peerwatch.detectors.learned.base import check_whole
 from peerwatch.detectors.learned.saved_rows import SavedRows
@@ -10,7 +12,9 @@ from peerwatch.detectors.learned.saved_rows import SavedRows
 class LocalOutlierFactor(SavedRows):
     """Flags rows in thinner places than their neighbours (Breunig et al., 2000): scikit-learn's `LocalOutlierFactor`.
 
-    `neighbours` at most are looked at. The rows it learns from are scored without themselves.
+    `neighbours` at most are looked at. The rows it learns from are scored without themselves. Of equal rows at most
+    half as many count as there are neighbours: if all neighbours of a row were equal to it, its density would be
+    infinite, and whatever lies beside it would stand out more than any true outlier.
     """
 
     name: ClassVar[str] = "lof"
@@ -27,9 +31,14 @@ class LocalOutlierFactor(SavedRows):
 
     def _learn(self, rows: Floats) -> tuple[Any, Floats]:
         kind = self._module("sklearn.neighbors").LocalOutlierFactor
-        neighbours = min(self.neighbours, len(rows) - 1)
+        distinct, place, count = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
+        count = np.minimum(count, max(1, self.neighbours // 2))
+        if len(distinct) == 1:
+            count += 1  # a row has to have a neighbour
+        kept, first = np.repeat(distinct, count, axis=0), np.cumsum(count) - count
+        neighbours = min(self.neighbours, len(kept) - 1)
         model = kind(neighbours, algorithm="kd_tree", novelty=True)  # distances by brute force depend on the batch
-        return (model.fit(rows), rows), -model.negative_outlier_factor_
+        return (model.fit(kept), rows), -model.negative_outlier_factor_[first[place.ravel()]]
 
     def _score(self, model: Any, rows: Floats) -> Floats:
         return -model[0].score_samples(rows)  # type: ignore[no-any-return]

@@ -11,13 +11,14 @@ from peerwatch.errors import BadInput
 class OneClassSvm(SavedEstimator):
     """Flags rows outside the smooth boundary of the others (Schoelkopf et al., 2001): scikit-learn's `OneClassSVM`.
 
-    `nu` is the share of rows that may lie outside while the boundary is drawn.
+    `nu` is the share of rows that may lie outside while the boundary is drawn: with more of them it is smoother, and
+    ranks better. How many rows are flagged is up to `contamination`.
     """
 
     name: ClassVar[str] = "one_class_svm"
     modules: ClassVar[tuple[str, ...]] = ("sklearn.svm", "skops.io")
 
-    def __init__(self, *, nu: float = 0.05, contamination: float = 0.01) -> None:
+    def __init__(self, *, nu: float = 0.5, contamination: float = 0.01) -> None:
         self.nu = nu
         self.contamination = contamination
 

@@ -7,7 +7,7 @@ import { count, money } from "./format.js";
 /** The most of each kind that are shown. */
 const MOST = 200;
 
-const KINDS = { drift: "Drift", model: "Model", labels: "Labels" };
+const KINDS = { drift: "Drift", model: "Model", labels: "Labels", release: "Release" };
 
 /** A notice in a sentence. */
 export function sentence({ notice, details }) {
@@ -22,6 +22,11 @@ export function sentence({ notice, details }) {
         ? "the threshold stays"
         : `the threshold is now ${number(details.threshold)}`;
     return `${count(details.labels)} labels were read, ${count(details.unknown ?? 0)} of them on unknown purchases; ${threshold}.`;
+  }
+  if (notice === "release") {
+    const events = details.released.slice(0, 20).map(count).join(", ");
+    const released = details.released.length ? `in windows from here on: event ${events}` : "nothing is released";
+    return `${count(details.labels)} labels were read; ${released}.`;
   }
   return JSON.stringify(details);
 }

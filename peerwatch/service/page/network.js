@@ -37,6 +37,7 @@ export function networkPicture(user, members, weights, { alarm, counts, at = nul
   const resting = nodes.length > 1 ? `In colour: ${counts}.` : "Nobody is within reach.";
   readout.textContent = resting;
   let near = null;
+  let cut = new Set();
   let place = () => [0, 0];
 
   const draw = (context, width, height) => {
@@ -75,6 +76,14 @@ export function networkPicture(user, members, weights, { alarm, counts, at = nul
     for (const node of counted) {
       context.fillStyle = colour(`hop-${Math.min(node.hop, 3)}`);
       mark(context, shapeOf(node.hop), ...place(node), (0.2 + 0.11 * Math.min(4, node.weight)) * unit);
+    }
+    context.strokeStyle = colour("alarm");
+    context.lineWidth = 0.12 * unit;
+    for (const node of nodes) {
+      if (!cut.has(node.user)) continue;
+      context.beginPath();
+      context.arc(...place(node), 0.45 * unit, 0, 2 * Math.PI);
+      context.stroke();
     }
     context.fillStyle = colour(alarm ? "alarm" : "accent");
     mark(context, "diamond", width / 2, height / 2, 0.5 * unit);
@@ -155,5 +164,12 @@ export function networkPicture(user, members, weights, { alarm, counts, at = nul
     drawn.holder.dataset.layout = "rings";
     drawn.holder.dataset.settled = "true";
   }
-  return element("div", {}, drawn.holder, readout);
+  const whole = element("div", {}, drawn.holder, readout);
+  /** Ring the members with these ids, in the colour of an alarm. */
+  whole.cut = (users) => {
+    cut = users;
+    whole.dataset.cut = String(users.size);
+    drawn.redraw();
+  };
+  return whole;
 }

@@ -4,6 +4,7 @@ import { Problem, isAbort, request, withQuery } from "./api.js";
 import { card, decisionHref, element, idOf, readable, table, userHref, userLink } from "./dom.js";
 import { count, moment, money, plural } from "./format.js";
 import { byHop, networkPicture } from "./network.js";
+import { radius } from "./radius.js";
 
 /** Milliseconds for which the slider must rest before the state is asked for. */
 const REST = 200;
@@ -200,6 +201,8 @@ export class UserView {
   #cards(state, open) {
     const network = state.network.filter((member) => member.hop > 0);
     const friends = new Map(state.friends.map((friend) => [friend, 1]));
+    const picture = networkPicture(state.user, network, friends, { alarm: false, counts: "friends", at: state.seq });
+    const compares = network.length > 0 && state.k !== null; // the windows of other detectors have no limit
     return [
       card(
         "What would be flagged",
@@ -223,7 +226,8 @@ export class UserView {
             ? `${plural(network.length, "user")} within ${plural(state.D, "hop")}: ${byHop(network)}.`
             : "Nobody is within reach.",
         ),
-        networkPicture(state.user, network, friends, { alarm: false, counts: "friends", at: state.seq }),
+        picture,
+        ...(compares ? radius(state, picture) : []),
       ),
       card(`Friends: ${count(state.friends.length)}`, {}, this.#changes(state), friendList(state, open)),
       card(

@@ -2,7 +2,6 @@
 
 from typing import Annotated, Final
 
-from anyio.to_thread import run_sync
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from peerwatch.errors import UsageError
@@ -12,6 +11,7 @@ from peerwatch.service.answers import JSON, answered
 from peerwatch.service.problems import Problem
 from peerwatch.service.routes.decisions import Seq
 from peerwatch.service.service import Service
+from peerwatch.studies.radius_table import RadiusRecord
 
 router: Final = APIRouter(tags=["explain"])
 
@@ -24,7 +24,7 @@ async def explain(request: Request, seq: Seq) -> Response:
     another detector than sigma there are also its score, its threshold and its model.
     """
     service: Service = request.app.state.service
-    kept = await run_sync(service.explanations.get, service.run.identity.run, seq)
+    kept = await service.explanation(seq)
     if kept is None:
         await _judged(service, seq)
         try:
@@ -46,6 +46,28 @@ async def user_state(
         await _judged(service, int(at))
     try:
         found = await service.workers.user(user, at or str((await service.present()).through))
+    except UsageError as error:
+        raise Problem(404, str(error)) from None
+    return Response(found, media_type=JSON)
+
+
+@router.get("/radius", responses=answered(RadiusRecord, 404, 409, 422, 503))
+async def radius(
+    request: Request,
+    user: Annotated[str, Query(max_length=1000, description="The id of a user.")],
+    friend: Annotated[str | None, Query(max_length=1000, description="A friend: then the friendship alone.")] = None,
+    at: Annotated[str | None, Query(max_length=40, description="An event's number, or a time. Default: now.")] = None,
+) -> Response:
+    """Whose networks, windows and verdicts a user, or a friendship, takes part in as of a moment.
+
+    The logs are read again up to it. They are compared with what they would be without the user's friendships, or
+    without the one with `friend`.
+    """
+    service: Service = request.app.state.service
+    if at is not None and at.isascii() and at.isdigit():
+        await _judged(service, int(at))
+    try:
+        found = await service.workers.radius(user, friend, at or str((await service.present()).through))
     except UsageError as error:
         raise Problem(404, str(error)) from None
     return Response(found, media_type=JSON)

@@ -6,7 +6,7 @@ Both are in time order. Detectors are unsupervised: `fit` never gets labels.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -23,6 +23,16 @@ from peerwatch.settings.model import SIGMA
 from peerwatch.settings.model import DetectorSettings as SigmaSettings
 from peerwatch.studies.csv_table import CsvTable, number
 from peerwatch.studies.evaluation.metrics import Margins
+
+LABELS: Final = {
+    **dict.fromkeys(("0", "false", "f", "no", "n", "normal", "inlier"), False),
+    **dict.fromkeys(
+        ("1", "true", "t", "yes", "y", "anomaly", "anomalous", "abnormal", "outlier", "attack", "fraud"), True
+    ),
+}
+"""What labels say: whether a row is anomalous."""
+PAIRED: Final = {"1": False, "-1": True}
+"""What they say in a column that holds -1, as scikit-learn's predictions do."""
 
 
 class RowJudge(Protocol):
@@ -127,8 +137,7 @@ def numeric(sheet: CsvTable, but: Sequence[str | None]) -> list[str]:
     """
     if not sheet.rows:
         raise UsageError(f"{sheet.name} has no rows")
-    first = zip(sheet.header, sheet.rows[0], strict=True)
-    found = [column for column, text in first if column not in but and number(text) is not None]
+    found = sheet.numeric(but)
     if not found:
         raise UsageError(f"{sheet.name}: no column begins with a number; name those to judge with --column")
     return found
@@ -136,10 +145,20 @@ def numeric(sheet: CsvTable, but: Sequence[str | None]) -> list[str]:
 
 def _labels(sheet: CsvTable, column: str) -> Mask:
     texts = sheet.texts(column)
-    for line, text in zip(sheet.lines, texts, strict=True):
-        if text not in {"0", "1"}:
-            raise UsageError(f'{sheet.name}:{line}: "{column}" is "{text}"; a label is 0 or 1')
-    return np.array([text == "1" for text in texts])
+    words = [_word(text) for text in texts]
+    anomalous = PAIRED if "-1" in words else LABELS
+    for line, text, word in zip(sheet.lines, texts, words, strict=True):
+        if word not in anomalous:
+            raise UsageError(
+                f'{sheet.name}:{line}: "{column}" is "{text}"; a label is 0 or 1, false or true, normal or anomaly'
+            )
+    return np.array([anomalous[word] for word in words])
+
+
+def _word(text: str) -> str:
+    """A label in lower case; a whole number without decimals."""
+    value = number(text)
+    return text.strip().lower() if value is None else f"{value:g}"
 
 
 @dataclass(frozen=True)

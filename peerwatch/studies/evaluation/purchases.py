@@ -14,9 +14,7 @@ from peerwatch.judging.detector_input import detector_input
 from peerwatch.judging.engine import apply, cases
 from peerwatch.judging.judge import Case
 from peerwatch.judging.state import State
-from peerwatch.network.decoder import Decoder, Events
-from peerwatch.network.graph import FriendGraph
-from peerwatch.network.history import PurchaseHistory
+from peerwatch.network.decoder import Events
 from peerwatch.network.windows import Windows
 from peerwatch.replay.replay import open_replay, parts
 from peerwatch.settings.model import Layer
@@ -35,8 +33,7 @@ async def read_purchases(name: str, layers: Sequence[Layer], labels: Path | None
     async with AsyncExitStack() as stack:
         opened = await open_replay(layers, lambda _: False, stack)
         stream = opened.logs[-1].name
-        graph, history = FriendGraph(opened.D, opened.T), PurchaseHistory(opened.T)
-        state = State(opened.D, opened.T, Decoder(), graph, [history])
+        state = State.fresh(opened.D, opened.T, 1, directed=opened.settings.directed)
         kept: list[Case] = []
         async with aclosing(parts(opened.logs, state.decoder, 0)) as found:
             async for part in found:

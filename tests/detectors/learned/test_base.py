@@ -1,6 +1,7 @@
 """What all learned detectors share: what they have learned is theirs alone."""
 
 import sys
+import warnings
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from peerwatch.detectors.learned.isolation_forest import IsolationForest
 from peerwatch.detectors.learned.local_outlier_factor import LocalOutlierFactor
 from peerwatch.detectors.learned.one_class_svm import OneClassSvm
 from peerwatch.detectors.registry import make
-from peerwatch.errors import BadInput
+from peerwatch.errors import BadInput, TiedScores
 
 SMALL: dict[str, dict[str, Any]] = {
     "isolation_forest": {"trees": 10},
@@ -158,3 +159,18 @@ def test_a_missing_library_is_named(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(BadInput, match=rf"needs {package}, which is not installed: pip install 'peerwatch\[learn\]'"):
         detector.check()
+
+
+@pytest.mark.parametrize("name", ["isolation_forest", "one_class_svm", "half_space_trees"])
+def test_ties_at_the_threshold_are_told(name: str) -> None:
+    """Where a quarter of the rows share the highest score, a fifth of them cannot be flagged, and a warning says so."""
+    rows = np.concatenate([np.ones(37), -np.ones(13)])[:, None]
+    expected = r"\d+ of 50 rows share one score at the threshold, so 0 are flagged where a contamination of 0\.2 asks"
+    for ask in ("fit", "fit_predict", "look_back"):
+        with pytest.warns(TiedScores, match=f"{name}: {expected}"):
+            getattr(make(name, SMALL[name] | {"contamination": 0.2}), ask)(rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TiedScores)
+        make(name, SMALL[name] | {"contamination": 0.1}).fit(np.random.default_rng(1).normal(size=(200, 2)))
+        if name != "one_class_svm":  # to which all fifty are on the boundary
+            assert (make(name, SMALL[name] | {"contamination": 0.3}).fit_predict(rows) == -1).sum() == 13
