@@ -18,6 +18,14 @@ DETECTORS: Final = {
     "lof": "peerwatch.detectors.learned.local_outlier_factor:LocalOutlierFactor",
     "half_space_trees": "peerwatch.detectors.learned.half_space_trees:HalfSpaceTrees",
     "autoencoder": "peerwatch.detectors.learned.autoencoder:Autoencoder",
+    "knn": "peerwatch.detectors.learned.nearest_neighbours:NearestNeighbours",
+    "mcd": "peerwatch.detectors.learned.robust_covariance:RobustCovariance",
+    "gmm": "peerwatch.detectors.learned.gaussian_mixture:GaussianMixture",
+    "pca": "peerwatch.detectors.learned.principal_components:PrincipalComponents",
+    "hbos": "peerwatch.detectors.learned.histograms:Hbos",
+    "ecod": "peerwatch.detectors.learned.empirical_tails:Ecod",
+    "copod": "peerwatch.detectors.learned.empirical_tails:Copod",
+    "inne": "peerwatch.detectors.learned.nearest_neighbour_isolation:Inne",
     "ensemble": "peerwatch.detectors.ensemble:Ensemble",
 }
 """The import path of each; it is imported when it is first used."""

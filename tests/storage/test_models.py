@@ -22,6 +22,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "isolation_forest": {"trees": 5},
     "half_space_trees": {"trees": 3, "height": 4},
     "autoencoder": {"hidden": [4], "epochs": 5},
+    "inne": {"samples": 5},
     "ensemble": {"members": [{"name": "mad", "parameters": {"k": 4.0}}, {"name": "one_class_svm", "weight": 2}]},
 }
 ROWS = np.random.default_rng(1).normal(50, 3, (60, 2))
