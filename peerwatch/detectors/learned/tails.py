@@ -11,7 +11,7 @@ def rarities(values: Floats, learned: Floats) -> Floats:
     Above the largest of them the probability falls with the distance from their median, as 1 / distance.
     """
     as_high = np.maximum(len(learned) - np.searchsorted(learned, values), 1)
-    return np.log((len(learned) + 1) / as_high) + beyond(values, learned)  # type: ignore[no-any-return]
+    return np.log((len(learned) + 1) / as_high) + beyond(values, learned)
 
 
 def beyond(values: Floats, learned: Floats) -> Floats:
