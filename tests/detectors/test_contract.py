@@ -53,12 +53,8 @@ LONG = {"seasonal", "isolation_forest", "half_space_trees", "autoencoder", "ense
 )
 def test_every_detector_passes_the_checks_of_scikit_learn(name: str) -> None:
     """But for the exceptions, which are listed with their reasons, and which all are needed."""
-    passes_scikit_learns_checks(
-        make(
-            name,
-            {"isolation_forest": {"trees": 10}, "autoencoder": {"epochs": 5}, "inne": {"samples": 20}}.get(name, {}),
-        )
-    )
+    quick = {"isolation_forest": {"trees": 10}, "autoencoder": {"epochs": 5}, "inne": {"samples": 20}}
+    passes_scikit_learns_checks(make(name, quick.get(name, {})))
 
 
 def test_what_does_not_pass_scikit_learns_checks_is_named() -> None:
