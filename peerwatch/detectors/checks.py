@@ -24,7 +24,7 @@ ALONE: Final = "the rows fitted on are scored without themselves, new ones that 
 SCIKIT_LEARN_EXCEPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     **{
         name: {"check_outliers_fit_predict": UNFLAGGED, "check_outliers_train": UNFLAGGED}
-        for name in ("zscore", "iqr", "mad", "spc", "ensemble")
+        for name in ("zscore", "iqr", "mad", "spc")
     },
     "seasonal": {
         "check_outliers_fit_predict": FOLLOWING,
@@ -34,7 +34,7 @@ SCIKIT_LEARN_EXCEPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "check_classifier_data_not_an_array": TWO_PERIODS,
         "check_fit2d_1feature": TWO_PERIODS,
     },
-    "lof": {"check_outliers_train": ALONE},
+    **{name: {"check_outliers_train": ALONE} for name in ("lof", "knn", "ensemble")},
 }
 """The checks of scikit-learn's `check_estimator` that a detector does not pass, by its name, each with the reason."""
 SIZES = (0, 1, 2, 3, 14, 50, 50, 7, 120)

@@ -44,7 +44,7 @@ def test_every_detector_keeps_the_contract(
     check(make(name, parameters))
 
 
-LONG = {"seasonal", "isolation_forest", "half_space_trees", "autoencoder"}
+LONG = {"seasonal", "isolation_forest", "half_space_trees", "autoencoder", "ensemble"}
 """Detectors that take seconds for all of scikit-learn's checks."""
 
 
@@ -53,9 +53,8 @@ LONG = {"seasonal", "isolation_forest", "half_space_trees", "autoencoder"}
 )
 def test_every_detector_passes_the_checks_of_scikit_learn(name: str) -> None:
     """But for the exceptions, which are listed with their reasons, and which all are needed."""
-    passes_scikit_learns_checks(
-        make(name, {"isolation_forest": {"trees": 10}, "autoencoder": {"epochs": 5}}.get(name, {}))
-    )
+    quick = {"isolation_forest": {"trees": 10}, "autoencoder": {"epochs": 5}, "inne": {"samples": 20}}
+    passes_scikit_learns_checks(make(name, quick.get(name, {})))
 
 
 def test_what_does_not_pass_scikit_learns_checks_is_named() -> None:
