@@ -18,6 +18,12 @@ DETECTORS: Final = {
     "lof": "peerwatch.detectors.learned.local_outlier_factor:LocalOutlierFactor",
     "half_space_trees": "peerwatch.detectors.learned.half_space_trees:HalfSpaceTrees",
     "autoencoder": "peerwatch.detectors.learned.autoencoder:Autoencoder",
+    "random_cut_forest": "peerwatch.detectors.learned.random_cut_forest:RandomCutForest",
+    "variational_autoencoder": "peerwatch.detectors.learned.variational_autoencoder:VariationalAutoencoder",
+    "lstm_autoencoder": "peerwatch.detectors.learned.lstm_autoencoder:LstmAutoencoder",
+    "spot": "peerwatch.detectors.series.extreme_values:Spot",
+    "change_points": "peerwatch.detectors.series.change_points:ChangePoints",
+    "matrix_profile": "peerwatch.detectors.series.matrix_profile:MatrixProfile",
     "ensemble": "peerwatch.detectors.ensemble:Ensemble",
 }
 """The import path of each; it is imported when it is first used."""
