@@ -103,30 +103,26 @@ def _score(
 def _seen(value: float, hazard: float, gammas: Float64s, memory: Float64s, at: int, joint: Float64s) -> float:
     """The probability that a value begins a run; `joint` gets those that it continues a run of 1, 2, ... values."""
     count, center = memory[at], memory[at + 1]
-    for run in range(LONGEST):
-        joint[run] = 0.0
     if count == 0.0:
         return 1.0
+    runs = min(int(count), LONGEST)
     scale = max(math.sqrt(memory[at + 2] / count), LEAST_SCALE * abs(center), TINY)
-    new = math.log(hazard) + _log_density(value, 0, 0.0, 0.0, center, scale * scale, gammas)
-    largest = new
-    weights = at + OVERALL
-    for run in range(LONGEST):
-        weight = memory[weights + run]
-        if weight > LEAST_WEIGHT:
-            mean, spread = memory[weights + LONGEST + run], memory[weights + 2 * LONGEST + run]
-            joint[run] = math.log(weight * (1.0 - hazard)) + _log_density(
-                value, run + 1, mean, spread, center, scale * scale, gammas
-            )
-            largest = max(largest, joint[run])
-    total = math.exp(new - largest)
-    for run in range(LONGEST):
+    new = _log_density(value, 0, 0.0, 0.0, center, scale * scale, gammas)
+    largest, weights = new, at + OVERALL
+    for run in range(runs):
         if memory[weights + run] > LEAST_WEIGHT:
-            joint[run] = math.exp(joint[run] - largest)
-            total += joint[run]
-    for run in range(LONGEST):
+            mean, spread = memory[weights + LONGEST + run], memory[weights + 2 * LONGEST + run]
+            joint[run] = _log_density(value, run + 1, mean, spread, center, scale * scale, gammas)
+            largest = max(largest, joint[run])
+    new = hazard * math.exp(new - largest)
+    total = new
+    for run in range(runs):
+        weight = memory[weights + run]
+        joint[run] = (1.0 - hazard) * weight * math.exp(joint[run] - largest) if weight > LEAST_WEIGHT else 0.0
+        total += joint[run]
+    for run in range(runs):
         joint[run] /= total
-    return math.exp(new - largest) / total
+    return new / total
 
 
 def _log_density(
@@ -144,25 +140,24 @@ def _log_density(
 
 def _learn(value: float, memory: Float64s, at: int, joint: Float64s) -> None:
     """Take a value into the memory, with what `_seen` has found of it."""
+    runs = min(int(memory[at]), LONGEST)
     memory[at] += 1.0
     ahead = value - memory[at + 1]
     memory[at + 1] += ahead / memory[at]
     memory[at + 2] += ahead * (value - memory[at + 1])
     weights, means, spreads = at + OVERALL, at + OVERALL + LONGEST, at + OVERALL + 2 * LONGEST
-    last, new = LONGEST - 1, 1.0
-    for run in range(LONGEST):
+    new = 1.0
+    for run in range(runs):
         new -= joint[run]
-    # the longest run goes on as one of the same length; the run before it joins it
-    both = joint[last] + joint[last - 1]
-    share = joint[last] / both if both > 0.0 else 0.0
-    mean = share * memory[means + last] + (1.0 - share) * memory[means + last - 1]
-    spread = share * memory[spreads + last] * last / LONGEST + (1.0 - share) * memory[spreads + last - 1]
-    for run in range(last, 0, -1):
-        if run < last:
-            mean, spread, both = memory[means + run - 1], memory[spreads + run - 1], joint[run - 1]
-        memory[weights + run] = both
-        if both > LEAST_WEIGHT:
-            ahead = value - mean
-            memory[means + run] = mean + ahead / (run + 1)
-            memory[spreads + run] = spread + ahead * (value - memory[means + run])
+    for run in range(min(runs, LONGEST - 1), 0, -1):
+        weight, mean, spread = joint[run - 1], memory[means + run - 1], memory[spreads + run - 1]
+        if run == LONGEST - 1 and runs == LONGEST and joint[run] > 0.0:  # the longest run goes on as one of that length
+            share = joint[run] / (weight + joint[run])
+            mean += share * (memory[means + run] - mean)
+            spread += share * (memory[spreads + run] * run / LONGEST - spread)
+            weight += joint[run]
+        memory[weights + run] = weight
+        ahead = value - mean
+        memory[means + run] = mean + ahead / (run + 1)
+        memory[spreads + run] = spread + ahead * (value - memory[means + run])
     memory[weights], memory[means], memory[spreads] = max(new, 0.0), value, 0.0

@@ -29,7 +29,7 @@ class Spot(Causal):
     name: ClassVar[str] = "spot"
     least: ClassVar[int] = 2 * FEWEST
 
-    def __init__(self, *, risk: float = 1e-4, tail: float = 0.02) -> None:
+    def __init__(self, *, risk: float = 1e-3, tail: float = 0.02) -> None:
         self.risk = risk
         self.tail = tail
 
