@@ -6,7 +6,8 @@
 #               fresh ones every time; LOGS=DIR for logs of your own
 # make bench    how fast everything is; ARGS='--cases load,stream --runs 3' for some of it
 # make scale    what more machines would bring: measures, simulates, writes docs/scale.md; about ten minutes
-# make evaluate  how well each detector finds the anomalies of each data set: writes docs/evaluation.md
+# make evaluate  how well each detector finds the anomalies of each data set: writes docs/evaluation.md;
+#               BENCHMARKS=DIR for the public series that lie there, too: writes docs/nab.md
 # make notebook  run notebooks/tour.ipynb and store its outputs in it
 # make servers  install Kafka, PostgreSQL, Redis, NATS, InfluxDB, VictoriaMetrics, Prometheus and Alertmanager and run
 #               them, on the standard ports and with empty data, until Ctrl-C; make servers-install only installs them,
@@ -45,6 +46,7 @@ scale: $(VENV)/.dev
 
 evaluate: $(VENV)/.dev
 	$(VENV)/bin/peerwatch evaluate --write docs --force
+	$(if $(BENCHMARKS),$(VENV)/bin/peerwatch evaluate --benchmarks $(BENCHMARKS) --write docs --force)
 
 notebook: $(VENV)/.dev
 	$(VENV)/bin/python tests/run_notebook.py

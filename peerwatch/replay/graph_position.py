@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
 
+from peerwatch.errors import UsageError
 from peerwatch.network.communities import communities
 from peerwatch.network.decoder import Decoder, Events
 from peerwatch.network.egonets import egonets
@@ -56,8 +57,11 @@ async def graph_position(layers: Sequence[Layer], then: Past) -> GraphPosition:
 
     Raises:
         BadInput: igraph is not installed.
-        UsageError, SourceError: a log could not be read again.
+        UsageError: friendships are directed, or a log cannot be read again.
+        SourceError: a log could not be read any further.
     """
+    if then.state.graph.directed:
+        raise UsageError("--graph compares circles of mutual friends; these friendships are directed")
     events, place = then.found.events, then.place
     user, timestamp = int(events.user[place]), int(events.timestamp[place])
     new = await _new_friends(layers, then.name(user), then.seq, timestamp)

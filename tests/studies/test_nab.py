@@ -5,7 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from peerwatch.cli.console import Console
+from peerwatch.cli.main import cli
 from peerwatch.detectors.base import Floats
 from peerwatch.detectors.registry import make
 from peerwatch.detectors.series.causal import WINDOW
@@ -15,8 +18,8 @@ from peerwatch.studies.evaluation.nab import (
     PROFILES,
     LabelledSeries,
     Profile,
-    benchmark,
     best,
+    evaluate_series,
     online,
     probation,
     read_series,
@@ -27,6 +30,7 @@ from peerwatch.studies.evaluation.nab import (
 )
 
 STANDARD = PROFILES["standard"]
+SILENT = Console(quiet=True, bar=False)
 
 
 def raw(rows: int, windows: list[tuple[int, int]], detected: list[int], profile: Profile = STANDARD) -> float:
@@ -129,19 +133,18 @@ WHOLE = [["2014-04-01 06:00:00.000000", "2014-04-01 06:30:00.000000"]]
 
 
 def test_detectors_are_scored_on_a_folder(tmp_path: Path) -> None:
-    """A jump within the window: a rule and a rule with a memory find it; one that cannot judge is left out."""
+    """A jump within the window: rules find it, and so does what learns; slow ones are left out."""
     values = np.random.default_rng(2).normal(50, 2, 600)
     values[361] = 500
     written(tmp_path, values, WHOLE)
     (tmp_path / "published_scores.json").write_text('{"null": {"standard": 0.0}}')
-    methods = {"zscore": {}, "change_points": {}, "lof": {"neighbours": 0}, "isolation_forest": {"trees": 5}}
-    record = benchmark(tmp_path, methods, lambda _: None)
+    methods = ["zscore", "change_points", "half_space_trees", "autoencoder"]
+    record = evaluate_series(tmp_path, methods, {}, SILENT)
     assert (record.series, record.values, record.windows) == (1, 600, 1)
     assert record.published == {"null": {"standard": 0.0}}
     found = {result.method: result for result in record.results}
-    assert found["lof"].skipped is not None
-    assert '"neighbours" is 0' in found["lof"].skipped
-    for name in ("zscore", "change_points", "isolation_forest"):
+    assert found["seasonal"].skipped is not None
+    for name in ("zscore", "zscore, told once", "change_points", "half_space_trees", "autoencoder"):
         assert found[name].scores["standard"].score > 80, name
         assert found[name].scores.keys() == PROFILES.keys()
 
@@ -183,3 +186,27 @@ def test_a_folder_that_is_no_copy_of_nab_is_refused(
         (tmp_path / "windows.json").write_text(windows)
     with pytest.raises(UsageError, match=sentence):
         read_series(tmp_path)
+
+
+def test_the_command_writes_a_page_beside_the_published_scores(tmp_path: Path) -> None:
+    """Of a folder with series alone, or in its folder nab; the best detector comes first."""
+    (tmp_path / "all" / "nab").mkdir(parents=True)
+    values = np.random.default_rng(2).normal(50, 2, 600)
+    values[361] = 500
+    written(tmp_path / "all" / "nab", values, WHOLE)
+    published = {"windowedGaussian": {"standard": 39.6, "reward_low_FP_rate": 20.9, "reward_low_FN_rate": 47.4}}
+    (tmp_path / "all" / "nab" / "published_scores.json").write_text(json.dumps(published))
+    command = ["evaluate", "--benchmarks", str(tmp_path / "all"), "--method", "zscore", "--method", "iqr"]
+    result = CliRunner().invoke(cli, [*command, "--write", str(tmp_path / "report")])
+    assert result.exit_code == 0, result.output
+    assert "NAB: 1 series of 600 values, 1 labelled windows" in result.stdout
+    page = (tmp_path / "report" / "nab.md").read_text()
+    assert "| published: windowedGaussian | 39.6 | 20.9 | 47.4 |" in page
+    assert page.index("| zscore |") < page.index("| published: windowedGaussian |")
+    record = json.loads((tmp_path / "report" / "evaluation" / "nab.json").read_bytes())
+    assert [each["method"] for each in record["results"]][:2] == ["zscore", "zscore, told once"]
+    found = json.loads(CliRunner().invoke(cli, [*command, "--json"]).stdout)
+    assert found == record
+    again = CliRunner().invoke(cli, [*command, "--write", str(tmp_path / "report")])
+    assert again.exit_code == 2
+    assert "nab.md" in again.output

@@ -19,6 +19,7 @@ ONLY: Final = {
 
 @click.command()
 @click.argument("paths", nargs=-1, type=FILE, metavar="[FILE.csv | BATCH STREAM]")
+@click.option("--benchmarks", type=DIRECTORY, metavar="FOLDER", help="Instead, the public series that lie in FOLDER.")
 @click.option("--dataset", multiple=True, metavar="NAME", help="Only this data set; repeatable.")
 @click.option("--rows", type=click.IntRange(500), help="Rows of each data set. Default: 10000.")
 @click.option("--seed", type=click.IntRange(0), help="Seed of the data sets. Default: 1.")
@@ -34,6 +35,7 @@ ONLY: Final = {
 def evaluate(
     paths: tuple[Path, ...],
     *,
+    benchmarks: Path | None,
     method: tuple[str, ...],
     settings: tuple[str, ...],
     as_json: bool,
@@ -48,16 +50,21 @@ def evaluate(
     order of time: a detector is fitted on some rows and judges those that come next. Without labels the figures say how
     far apart flagged and normal rows are.
 
+    With --benchmarks series, as those of NAB, are scored by NAB's rules, beside the published scores.
+
     \b
     peerwatch evaluate
     peerwatch evaluate --dataset cards --method mad --set k=5
     peerwatch evaluate sensors.csv --label label --column pressure
     peerwatch evaluate batch_log.json stream_log.json --labels labels.json --write report/
+    peerwatch evaluate --benchmarks folder --method spot
     """  # noqa: D301 (click wants the character \b before text that is not to be wrapped)
-    what = _what(paths, options)
+    what = "the benchmarks" if benchmarks is not None else _what(paths, options)
+    _check_options(what, paths, options)
     parameters = parameters_of(settings)
     if parameters and len(method) != 1:
         raise UsageError("--set is for one detector; name it with --method, and no other")
+    methods = list(dict.fromkeys(method))
     import msgspec  # noqa: PLC0415 (--help and mistakes answer at once)
 
     from peerwatch import kernels  # noqa: PLC0415
@@ -71,6 +78,9 @@ def evaluate(
 
     check_learn()
     console = Console(quiet=False, bar=True)
+    if benchmarks is not None:
+        _evaluate_benchmarks(benchmarks, methods, parameters, console, directory, as_json=as_json, force=force)
+        return
     data: list[Data]
     if what == "a table":
         made = paths[0].name
@@ -89,7 +99,7 @@ def evaluate(
         data = [work.data_set(name, order) for name in dict.fromkeys(options["dataset"] or DATASETS)]
     if directory is not None:
         places(directory, [each.name for each in data], force=force)
-    crossed = work.evaluate(data, list(dict.fromkeys(method)), parameters, console)
+    crossed = work.evaluate(data, methods, parameters, console)
     if parameters:
         made += f"; {method[0]} with {', '.join(f'{name}={value}' for name, value in parameters.items())}"
     record = EvaluationRecord(made=made, folds=FOLDS, sections=[each.section for each in crossed])
@@ -98,16 +108,50 @@ def evaluate(
         click.echo(path, err=True)
 
 
+def _evaluate_benchmarks(
+    folder: Path,
+    methods: list[str],
+    parameters: dict[str, Any],
+    console: Any,
+    directory: Path | None,
+    *,
+    as_json: bool,
+    force: bool,
+) -> None:
+    """Measure on the series that lie in the folder."""
+    import msgspec  # noqa: PLC0415
+
+    from peerwatch.studies.evaluation.nab import evaluate_series, series_in  # noqa: PLC0415
+    from peerwatch.studies.evaluation.nab_page import check_nab_vacant, nab_as_text, write_nab  # noqa: PLC0415
+
+    series = series_in(folder)
+    if series is None:
+        raise UsageError(f"{folder} holds no benchmark: expected NAB's windows.json beside its groups of series")
+    if directory is not None:
+        check_nab_vacant(directory, force=force)
+    record = evaluate_series(series, methods, parameters, console)
+    click.echo(msgspec.json.encode(record) if as_json else nab_as_text(record))
+    for path in write_nab(directory, record) if directory is not None else ():
+        click.echo(path, err=True)
+
+
 def _what(paths: tuple[Path, ...], options: dict[str, Any]) -> str:
-    """Return what is to be evaluated: data sets, a table or logs.
+    """Return what is to be evaluated: data sets, a table or logs."""
+    if not paths:
+        return "the data sets"
+    return "a table" if len(paths) == 1 and options["labels"] is None else "logs"
+
+
+def _check_options(what: str, paths: tuple[Path, ...], options: dict[str, Any]) -> None:
+    """Check that there are not too many paths, and that the options apply.
 
     Raises:
-        UsageError: there are too many paths, or an option does not apply.
+        UsageError: there are, or one does not.
     """
     if len(paths) > 2:
         raise UsageError(f"name FILE.csv, or BATCH STREAM, or nothing for the data sets; got {len(paths)}")
-    what = "the data sets" if not paths else "a table" if len(paths) == 1 and options["labels"] is None else "logs"
+    if paths and what == "the benchmarks":
+        raise UsageError(f"--benchmarks names the folder of the tables; leave {paths[0]} out")
     for name, value in options.items():
         if value not in {None, ()} and ONLY[name] != what:
             raise UsageError(f"--{name} is for {ONLY[name]}; this is about {what}")
-    return what

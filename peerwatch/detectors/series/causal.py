@@ -33,7 +33,7 @@ class Sequential(Causal):
         self._go(window, memory)
         return (memory,)
 
-    def score(self, summary: Summary, amount: Floats) -> Floats:
+    def score_amounts(self, summary: Summary, amount: Floats) -> Floats:
         """How unusual the next amount is for each memory, or for one memory of all.
 
         Raises:
@@ -67,11 +67,13 @@ def by_latest(rule: Rule, series: Floats) -> Floats:
     scores = np.full(len(series), np.nan)
     with np.errstate(over="ignore", invalid="ignore"):  # what floats cannot square has no score
         for place in range(rule.least, min(WINDOW, len(series))):
-            scores[place : place + 1] = rule.score(rule.summarise(series[None, :place]), series[place : place + 1])
+            scores[place : place + 1] = rule.score_amounts(
+                rule.summarise(series[None, :place]), series[place : place + 1]
+            )
         if len(series) > WINDOW:
             windows = np.lib.stride_tricks.sliding_window_view(series, WINDOW)[:-1]
             for begin in range(0, len(windows), AT_ONCE):
                 some = np.ascontiguousarray(windows[begin : begin + AT_ONCE])
                 places = slice(WINDOW + begin, WINDOW + begin + len(some))
-                scores[places] = rule.score(rule.summarise(some), series[places])
+                scores[places] = rule.score_amounts(rule.summarise(some), series[places])
     return scores

@@ -54,7 +54,7 @@ class Spot(Causal):
         """For each tail, the low one mirrored: where it begins, its scale and shape, and its share of the window."""
         return *self._tail(-window), *self._tail(window)
 
-    def score(self, summary: Summary, amount: Floats) -> Floats:
+    def score_amounts(self, summary: Summary, amount: Floats) -> Floats:
         """The score of each amount."""
         return np.maximum(_rarity(-amount, *summary[:4]), _rarity(amount, *summary[4:]))
 

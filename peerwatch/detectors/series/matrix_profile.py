@@ -60,7 +60,7 @@ class MatrixProfile(Causal):
         usual = np.median(self._profile(window)[:, self.least - 1 :], axis=1)
         return distance, stretches[:, :, -1].copy(), usual
 
-    def score(self, summary: Summary, amount: Floats) -> Floats:
+    def score_amounts(self, summary: Summary, amount: Floats) -> Floats:
         """The distance of the latest stretch to the nearest before it, as a multiple of the usual distance."""
         distance, last, usual = summary
         nearest = np.min(distance + np.square(last - amount[:, None]), axis=1)

@@ -8,7 +8,7 @@ and nothing else.
 """
 
 import csv
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -17,10 +17,11 @@ import msgspec
 import numpy as np
 
 from peerwatch.detectors.base import Detector, Floats, Rule
-from peerwatch.detectors.registry import make
+from peerwatch.detectors.registry import DETECTORS, make
 from peerwatch.detectors.series.causal import Causal, by_latest
-from peerwatch.errors import BadInput, UsageError
+from peerwatch.errors import BadInput, RunError, UsageError
 from peerwatch.kernels import Int64s
+from peerwatch.progress import Progress
 
 PROBATION: Final = 0.15
 """The share of a series that is not judged, so that detectors can learn from it; of at most LONGEST rows."""
@@ -29,10 +30,12 @@ BEHIND: Final = 3.0
 """A detection that many windows behind the latest window costs as much as one before any."""
 LAGS: Final = 8
 """A learned detector judges the latest LAGS values as a row."""
-ROWS: Final = 2000
+ROWS: Final = 1000
 """The most rows that a learned detector is fitted on: the latest."""
-EVERY: Final = 500
+EVERY: Final = 1000
 """A learned detector is fitted again after that many values."""
+SLOW: Final = {"seasonal": "a decomposition of each window takes hours; name it to have it all the same"}
+"""Detectors that are left out unless they are named, and why."""
 QUIET: Final = 0.2
 """An alarm is told once within this share of the probation, as KNN-CAD does it (Burnaev and Ishimtsev, 2016)."""
 DECIMALS: Final = 4
@@ -97,6 +100,11 @@ class Weighed(NamedTuple):
     window: Int64s
     weight: Floats
     windows: int
+
+
+def series_in(folder: Path) -> Path | None:
+    """Return where a copy of NAB's data lies: in a folder, or in its folder `nab`; None if there is none."""
+    return next((path for path in (folder, folder / "nab") if (path / "windows.json").is_file()), None)
 
 
 def read_series(directory: Path) -> list[LabelledSeries]:
@@ -214,7 +222,8 @@ def online(detector: Detector, values: Floats) -> Floats:
     """Score each value of a series by those before it, as if they came one by one. Shape [n]; NaN without a score.
 
     A rule that looks along a series in this way does so, another rule sees the latest values. A learned detector judges
-    rows of LAGS values by a model of the latest ROWS rows, which is fitted again every EVERY values.
+    rows of LAGS values by a model of the latest ROWS rows, which is fitted again every EVERY values. The score is by
+    how much a row exceeds the threshold of its model.
     """
     if isinstance(detector, Causal):
         return detector.along(values)
@@ -230,7 +239,7 @@ def _by_models(detector: Detector, values: Floats) -> Floats:
         if known < 2:
             continue
         detector.fit(rows[max(0, known - ROWS) : known])
-        scores[begin:end] = -detector.score_samples(rows[known : end - LAGS + 1])
+        scores[begin:end] = -detector.decision_function(rows[known : end - LAGS + 1])
     return scores
 
 
@@ -246,34 +255,45 @@ def told_once(scores: Floats, threshold: float) -> Floats:
     return found
 
 
-def benchmark(
-    directory: Path, methods: Mapping[str, Mapping[str, Any]], progressed: Callable[[str], None]
+def evaluate_series(
+    directory: Path, methods: Sequence[str], parameters: Mapping[str, Any], console: Progress
 ) -> NabRecord:
-    """Score detectors, by name and with these parameters, on the series in a directory.
+    """Score detectors on the series in a directory; without `methods` all but the slow ones.
 
-    `progressed` is called before each detector. One that cannot judge a series is skipped, and the reason recorded.
+    Each is also scored with an alarm told once. A detector that cannot judge a series is skipped, and the reason
+    recorded.
 
     Raises:
-        UsageError: the directory holds no copy of NAB's data.
+        UsageError: the directory holds no copy of NAB's data, or a detector cannot be made.
+        RunError: a detector failed.
     """
-    all_series = read_series(directory)
-    weighed, results = weigh(all_series), []
-    for name, parameters in methods.items():
-        progressed(f"NAB, {name}")
-        try:
-            detector = make(name, parameters)
-            scores = [online(detector, each.values) for each in all_series]
-        except BadInput as error:
-            results.append(NabResult(name, {}, str(error)))
-            continue
-        results.append(_scored(name, weighed, scores))
-        if isinstance(detector, Rule):
-            once = [told_once(each, detector.threshold) for each in scores]
-            results.append(_scored(f"{name}, told once", weighed, once))
+    all_series, names = read_series(directory), methods or [name for name in DETECTORS if name not in SLOW]
+    try:
+        detectors = [make(name, parameters) for name in names]
+    except BadInput as error:
+        raise UsageError(str(error)) from None
+    weighed, results = weigh(all_series), list[NabResult]()
+    with console.progress(len(names)):
+        for place, (name, detector) in enumerate(zip(names, detectors, strict=True)):
+            console.moved(place, f"NAB, {name}")
+            results += _results(name, detector, all_series, weighed)
+    results += [NabResult(name, {}, why) for name, why in SLOW.items() if name not in names]
     return NabRecord(
         series=len(all_series), values=sum(len(each.values) for each in all_series), windows=weighed.windows,
         results=results, published=read_published(directory),
     )  # fmt: skip
+
+
+def _results(name: str, detector: Detector, all_series: Sequence[LabelledSeries], weighed: Weighed) -> list[NabResult]:
+    try:
+        scores = [online(detector, each.values) for each in all_series]
+    except BadInput as error:
+        return [NabResult(name, {}, str(error))]
+    except Exception as error:  # a user's own code
+        raise RunError(f"the detector {name} failed: {type(error).__name__}: {error}") from error
+    threshold = detector.threshold if isinstance(detector, Rule) else 0.0
+    once = [told_once(each, threshold) for each in scores]
+    return [_scored(name, weighed, scores), _scored(f"{name}, told once", weighed, once)]
 
 
 def _scored(name: str, weighed: Weighed, scores: Sequence[Floats]) -> NabResult:

@@ -30,7 +30,7 @@ class FigureTable(NamedTuple):
 
 def as_text(record: EvaluationRecord) -> str:
     """Format all sections as text for a terminal."""
-    return "\n\n".join("\n".join((*_about(section), "", _as_text(_figures(section)))) for section in record.sections)
+    return "\n\n".join("\n".join((*_about(section), "", as_plain(_figures(section)))) for section in record.sections)
 
 
 def _about(section: Section) -> list[str]:
@@ -55,24 +55,25 @@ def _figures(section: Section) -> FigureTable:
 
 def _apart(result: Result, found: UnlabelledFigures) -> list[str]:
     indices = (found.silhouette, found.calinski_harabasz, found.davies_bouldin)
-    return [result.method, f"{result.flagged:,}", f"{result.no_score:,}", *map(_shown, indices)]
+    return [result.method, f"{result.flagged:,}", f"{result.no_score:,}", *map(figure, indices)]
 
 
 def _met(result: Result, found: LabelledFigures) -> list[str]:
     shares = (found.precision, found.recall, found.f1, found.accuracy, found.roc_auc, found.pr_auc)
     counts = (found.true_positives, found.false_positives, found.false_negatives, found.true_negatives, result.no_score)
     folds = (_spread(found.f1_mean, found.f1_sd), _spread(found.roc_auc_mean, found.roc_auc_sd))
-    return [result.method, *map(_shown, shares), *folds, *(f"{each:,}" for each in counts)]
+    return [result.method, *map(figure, shares), *folds, *(f"{each:,}" for each in counts)]
 
 
-def _shown(value: float | None) -> str:
+def figure(value: float | None) -> str:
+    """Format a metric; a dash if it is undefined."""
     if value is None:
         return "-"
     return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3f}"
 
 
 def _spread(mean: float | None, sd: float | None) -> str:
-    return f"{_shown(mean)} ± {_shown(sd)}" if mean is not None else "-"
+    return f"{figure(mean)} ± {figure(sd)}" if mean is not None else "-"
 
 
 def _kinds(section: Section) -> FigureTable:
@@ -97,7 +98,7 @@ def _overview(record: EvaluationRecord) -> FigureTable:
     for section in sections:
         for result in section.results:
             if result.labelled is not None:
-                cell = f"{_shown(result.labelled.f1)}, {_shown(result.labelled.pr_auc)}"
+                cell = f"{figure(result.labelled.f1)}, {figure(result.labelled.pr_auc)}"
                 rows.setdefault(result.method, {})[section.data] = cell
     names = [section.data for section in sections]
     return FigureTable(
@@ -105,7 +106,8 @@ def _overview(record: EvaluationRecord) -> FigureTable:
     )
 
 
-def _as_text(grid: FigureTable) -> str:
+def as_plain(grid: FigureTable) -> str:
+    """Format a table for a terminal."""
     from rich.console import Console as RichConsole  # noqa: PLC0415 (slow to import)
     from rich.table import Table  # noqa: PLC0415
 
@@ -119,7 +121,8 @@ def _as_text(grid: FigureTable) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
-def _as_markdown(grid: FigureTable) -> str:
+def as_markdown(grid: FigureTable) -> str:
+    """Format a table as Markdown."""
     lines = [grid.header, ["---", *["--:"] * (len(grid.header) - 1)], *grid.rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -130,14 +133,14 @@ def as_page(record: EvaluationRecord) -> str:
     for section in record.sections:
         about, *skipped = _about(section)
         parts = [f"## {section.data}", about.partition(": ")[2].capitalize() + ".", *skipped]
-        parts.append(_as_markdown(_figures(section)))
+        parts.append(as_markdown(_figures(section)))
         kinds = _kinds(section)
         if kinds.rows:
-            parts += ["Flagged rows of each kind:", _as_markdown(kinds)]
+            parts += ["Flagged rows of each kind:", as_markdown(kinds)]
         sections.append("\n\n".join([*parts, f"![{section.data}]({_picture(section)})"]))
     overview = _overview(record)
     if len(overview.header) > 2:
-        sections.insert(0, f"## All together\n\nF1 and PR-AUC of each detector:\n\n{_as_markdown(overview)}")
+        sections.insert(0, f"## All together\n\nF1 and PR-AUC of each detector:\n\n{as_markdown(overview)}")
     text = Template(TEMPLATE.read_text(encoding="utf-8"))
     return text.substitute(made=record.made, folds=record.folds, parts=record.folds + 1, sections="\n\n".join(sections))
 

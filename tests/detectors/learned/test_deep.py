@@ -35,13 +35,14 @@ def cell(model: dict[str, Floats], name: str) -> Any:
     return equinox.tree_at(lambda cell: (cell.weight_ih, cell.weight_hh, cell.bias), made, parts)
 
 
+@pytest.mark.slow
 def test_a_variational_autoencoder_scores_as_equinox_does() -> None:
     """At the mean of the distribution, with the same weights: numpy's score is the bound that JAX lowers."""
     train, test = tables()
     detector = VariationalAutoencoder(hidden=6, latent=3, **SHORT).fit(train)
     layers = {name: linear(detector.model_, name) for name in LAYERS}
-    scaled = ((test - detector.center_) / detector.scale_)[:50]
-    for row, score in zip(scaled, -detector.score_samples(test)[:50], strict=True):
+    scaled = ((test - detector.center_) / detector.scale_)[:5]
+    for row, score in zip(scaled, -detector.score_samples(test)[:5], strict=True):
         inside = jax.nn.relu(layers["encoder"](row))
         mean, spread = layers["mean"](inside), np.clip(layers["spread"](inside), -10, 10)
         back = layers["output"](jax.nn.relu(layers["decoder"](mean)))
@@ -49,17 +50,19 @@ def test_a_variational_autoencoder_scores_as_equinox_does() -> None:
         assert score == pytest.approx(float(bound), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_an_lstm_autoencoder_scores_as_equinox_does() -> None:
     """With the same weights: numpy's score is the error that JAX lowers."""
     train, test = tables()
     detector = LstmAutoencoder(hidden=5, **SHORT).fit(train)
     model = {name: cell(detector.model_, name) for name in ("encoder", "decoder")}
     model["output"] = linear(detector.model_, "output")
-    scaled = ((test - detector.center_) / detector.scale_)[:50]
+    scaled = ((test - detector.center_) / detector.scale_)[:5]
     expected = [float(lstm_autoencoder._error(model, row)) for row in scaled.astype(np.float32)]  # noqa: SLF001
-    assert -detector.score_samples(test)[:50] == pytest.approx(expected, rel=1e-3)
+    assert -detector.score_samples(test)[:5] == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [VariationalAutoencoder, LstmAutoencoder])
 def test_training_lowers_the_error(kind: type[Deep]) -> None:
     """Rows whose columns depend on each other are repeated better after more epochs; rows that break it stand out."""
@@ -87,6 +90,7 @@ def test_jax_is_imported_only_where_it_is_named() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_weights_of_another_shape_are_refused() -> None:
     """Whatever they come from."""
     arrays = VariationalAutoencoder(**SHORT).fit(tables()[0]).arrays()
