@@ -60,3 +60,13 @@ def test_it_stands_beside_the_verdict_where_it_is_asked_for(logs: list[str]) -> 
     assert "community" in text
     assert "community" not in explained(*logs, "--line", "18")
     assert "graph" not in json.loads(explained(*logs, "--line", "18", "--json"))
+
+
+def test_directed_friendships_have_no_circles(tmp_path: Path) -> None:
+    """They are refused with the reason."""
+    log = tmp_path / "stream.json"
+    log.write_bytes(befriend(1, 2) + purchase(1, "5.00"))
+    windows = ["--D", "2", "--T", "3", "--friendships", "directed"]
+    result = CliRunner().invoke(cli, ["explain", str(log), *windows, "--line", "2", "--graph"])
+    assert result.exit_code == 2
+    assert "--graph compares circles of mutual friends; these friendships are directed" in result.output
