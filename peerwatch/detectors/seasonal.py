@@ -175,10 +175,7 @@ class Seasonal(Rule):
         if np.ptp(series) == 0:
             return (float(values[0]), 0.0, 0.0, 0.0, 0.0, 0.0), season
         trend, seasons, residual = self._decomposed(values, two_sided=False)
-        known = trend[~np.isnan(trend)]
-        at = np.arange(len(known)) - (len(known) - 1) / 2
-        slope = float(at @ (known - known.mean()) / (at @ at))  # the last one alone is noise, many steps ahead
-        return (float(2 * trend[-1] - trend[-2]), slope, *_fences(values, residual)), seasons[-self.period :]
+        return (float(2 * trend[-1] - trend[-2]), _slope(trend), *_fences(values, residual)), seasons[-self.period :]
 
     def _decomposed(self, series: Floats, *, two_sided: bool) -> tuple[Floats, Floats, Floats]:
         from statsmodels.tsa.seasonal import STL, seasonal_decompose  # noqa: PLC0415
@@ -191,6 +188,17 @@ class Seasonal(Rule):
         else:
             found = seasonal_decompose(series, period=self.period, two_sided=two_sided)
         return found.trend, found.seasonal, found.resid
+
+
+def _slope(trend: Floats) -> float:
+    """The slope of the line through a trend, less the share of the trend that the line does not explain.
+
+    The last slope alone would be noise, many steps ahead, and so would be a line through a trend that only wanders.
+    """
+    known = trend[~np.isnan(trend)]
+    away, at = known - known.mean(), np.arange(len(known)) - (len(known) - 1) / 2
+    along, total = float(at @ away), float(away @ away)
+    return along / float(at @ at) * (along**2 / float(at @ at) / total) if total > 0 else 0.0
 
 
 def _fences(values: Floats, residual: Floats) -> tuple[float, float, float, float]:

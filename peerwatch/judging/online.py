@@ -162,11 +162,12 @@ class Online:
             return Verdicts(nothing, nothing.copy(), np.zeros(len(rows), np.bool_)), [[] for _ in rows]
         skipped = self._since if self.model.in_order else 0
         following = np.concatenate([self._held[len(self._held) - skipped :], rows])
-        score, excess = (
-            -self.model.score_samples(following)[skipped:],
-            -self.model.decision_function(following)[skipped:],
-        )
-        verdicts = Verdicts(score, score - excess, excess > 0)
+        score = -self.model.score_samples(following)[skipped:]
+        if hasattr(self.model, "training_"):
+            threshold = np.full(len(score), self.model.threshold_)
+        else:  # of a user's own, which need not keep its threshold
+            threshold = score + self.model.decision_function(following)[skipped:]
+        verdicts = Verdicts(score, threshold, score > threshold)
         why: list[list[Reason]] = [[] for _ in rows]
         places = np.flatnonzero(verdicts.flagged)
         if told and len(places):

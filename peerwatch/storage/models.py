@@ -163,7 +163,7 @@ def is_known(member: Any) -> bool:
     parameters = member.get("parameters", {}) if isinstance(member, dict) else None
     if not isinstance(parameters, dict) or member.get("name") not in DETECTORS:
         return False
-    members = parameters.get("members", [])
+    members = parameters.get("members") or []
     return isinstance(members, list) and all(is_known(each) for each in members)
 
 

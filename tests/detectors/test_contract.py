@@ -18,7 +18,12 @@ from peerwatch.detectors.registry import DETECTORS, find, make
 from peerwatch.detectors.seasonal import METHODS
 from peerwatch.errors import BadInput
 
-SMALLER = {"isolation_forest": {"trees": 20}, "autoencoder": {"epochs": 60}}
+SMALLER: dict[str, dict[str, Any]] = {
+    "isolation_forest": {"trees": 20},
+    "autoencoder": {"epochs": 60},
+    "inne": {"samples": 50},
+    "ensemble": {"members": [{"name": "knn"}, {"name": "hbos"}], "combine": "tail"},
+}
 """What a promise takes as well, in less time; the defaults are evaluated."""
 CASES = [
     *((name, SMALLER.get(name, {})) for name in DETECTORS if name not in DEEP),
@@ -27,6 +32,8 @@ CASES = [
     *(("seasonal", {"method": method, "period": 5}) for method in METHODS),
     ("ensemble", {"members": [{"name": "mad"}, {"name": "iqr", "parameters": {"k": 3.0}, "weight": 2}]}),
     ("ensemble", {"members": [{"name": "one_class_svm"}, {"name": "lof"}]}),
+    ("ensemble", {"members": [{"name": "ecod"}, {"name": "gmm"}], "combine": "mean"}),
+    ("ensemble", {"members": [{"name": "ecod"}, {"name": "gmm"}], "combine": "max"}),
 ]
 
 
@@ -130,6 +137,14 @@ def test_a_users_own_detector_is_found_by_its_import_path() -> None:
         ("isolation_forest", {"contamination": 0.6}, '"contamination" is 0.6; expected at most 0.5'),
         ("one_class_svm", {"nu": 1.1}, '"nu" is 1.1; expected at most 1'),
         ("lof", {"neighbours": 2.5}, '"neighbours" is 2.5; expected a whole number from 1'),
+        ("knn", {"neighbours": 0}, 'knn: "neighbours" is 0; expected a whole number from 1'),
+        ("gmm", {"components": 1.5}, '"components" is 1.5; expected a whole number from 1'),
+        ("mcd", {"seed": -1}, '"seed" is -1; expected a whole number from 0'),
+        ("mcd", {"ridge": 0}, '"ridge" is 0; expected a number above 0'),
+        ("pca", {"whitening": 1.5}, '"whitening" is 1.5; expected a number from 0 to 1'),
+        ("hbos", {"bins": 0}, '"bins" is 0; expected a whole number from 1'),
+        ("ecod", {"contamination": 0}, '"contamination" is 0; expected a number above 0'),
+        ("inne", {"size": 1}, '"size" is 1; expected a whole number from 2'),
         ("half_space_trees", {"height": True}, '"height" is True; expected a whole number from 1'),
         ("random_cut_forest", {"sample": 0}, '"sample" is 0; expected a whole number from 1'),
         ("autoencoder", {"hidden": 3}, '"hidden" is 3; expected the sizes of layers'),

@@ -1,14 +1,17 @@
-"""An ensemble counts votes."""
+"""An ensemble counts votes, or combines scores."""
 
 from typing import Any
 
 import numpy as np
 import pytest
+from learned_tables import tables
 from sklearn.base import clone
 
 from peerwatch.detectors.base import Floats
 from peerwatch.detectors.checks import context, keeps_the_contract, ready, windows
-from peerwatch.detectors.ensemble import Ensemble
+from peerwatch.detectors.ensemble import MEMBERS, Ensemble
+from peerwatch.detectors.learned.histograms import Hbos
+from peerwatch.detectors.learned.tails import rarities
 from peerwatch.detectors.registry import make
 from peerwatch.errors import BadInput
 from peerwatch.kernels import Int64s
@@ -18,6 +21,8 @@ THREE: list[dict[str, Any]] = [
     {"name": "mad", "weight": 2},
     {"name": "spc"},
 ]
+
+LEARNED: list[dict[str, Any]] = [{"name": "knn"}, {"name": "hbos", "weight": 3}, {"name": "ecod"}]
 
 
 def judged() -> tuple[Int64s, Floats, Floats]:
@@ -101,6 +106,12 @@ def test_parameters_are_kept_as_given() -> None:
         ({"members": [{"name": "mad", "weight": 0}]}, 'member 1: "weight" is 0; expected a number above 0'),
         ({"members": [{"name": "mad", "parameters": {"k": 0}}]}, 'mad: "k" is 0'),
         ({"members": [{"name": "sigma"}]}, "sigma judges the windows of a run only"),
+        ({"members": LEARNED, "combine": "sum"}, "\"combine\" is 'sum'; expected one of vote, mean, max, tail"),
+        (
+            {"members": [*LEARNED, {"name": "mad"}], "combine": "tail"},
+            'member 4, mad, does not learn from rows, so its scores cannot be combined with others: set "combine" to',
+        ),
+        ({"members": LEARNED, "contamination": 0.7}, 'ensemble: "contamination" is 0.7; expected at most 0.5'),
         ({"members": THREE, "threshold": 1}, '"threshold" is 1; expected a number that is at least 0 and below 1'),
     ],
 )
@@ -131,3 +142,79 @@ def test_what_is_restored_must_be_what_was_kept() -> None:
     ):
         with pytest.raises(BadInput, match="has learned"):
             Ensemble(members=THREE).restore(wrong)
+
+
+def test_the_probability_of_a_score_is_counted() -> None:
+    """The share of the learned scores that are as high; above all of them it falls with the distance."""
+    learned = np.array([1.0, 2, 2, 5, 9])
+    found = np.exp(-rarities(np.array([0.0, 2, 3, 9, 16, 23, np.nan]), learned))
+    np.testing.assert_allclose(found, [5 / 6, 4 / 6, 2 / 6, 1 / 6, 1 / 12, 1 / 18, np.nan])
+    many = rarities(np.linspace(-3, 99, 500), learned)
+    assert (np.diff(many) >= 0).all()
+    assert np.isfinite(rarities(np.array([4.0, 4.1]), np.full(3, 4.0))).all()
+
+
+@pytest.mark.parametrize("combine", ["mean", "max", "tail"])
+def test_scores_are_combined_as_probabilities(combine: str) -> None:
+    """Of members that each score in units of their own; a row is flagged above all but the contamination."""
+    train, test = tables()
+    found = Ensemble(members=LEARNED, combine=combine, contamination=0.05).fit(train)
+    rarity = []
+    for each in LEARNED:
+        member = make(each["name"], {}).fit(train)
+        rarity.append(rarities(-member.score_samples(test), np.sort(member.decision_scores_)))
+    expected = {
+        "mean": np.average(-np.expm1(-np.array(rarity)), axis=0, weights=[1, 3, 1]),
+        "max": np.max(rarity, axis=0),
+        "tail": np.average(rarity, axis=0, weights=[1, 3, 1]),
+    }[combine]
+    np.testing.assert_allclose(-found.score_samples(test), expected)
+    np.testing.assert_array_equal(found.predict(test) == -1, found.decision_function(test) < 0)
+    flagged = Ensemble(members=LEARNED, combine=combine, contamination=0.05).fit_predict(train) == -1
+    assert 20 < flagged.sum() <= 30  # scores may be tied
+    np.testing.assert_array_equal(found.look_back(train).flagged, flagged)
+
+
+def test_a_member_without_an_answer_is_left_out() -> None:
+    """The others are combined; without any there is no score."""
+    mixed = Ensemble(members=[*LEARNED[:2], {"name": f"{__name__}:Silent"}], combine="tail").fit(tables()[0])
+    without = Ensemble(members=LEARNED[:2], combine="tail").fit(tables()[0])
+    np.testing.assert_array_equal(mixed.score_samples(tables()[1]), without.score_samples(tables()[1]))
+    silent = Ensemble(members=[{"name": f"{__name__}:Silent"}], combine="max").fit(tables()[0])
+    assert np.isnan(silent.score_samples(tables()[1])).all()
+
+
+class Silent(Hbos):
+    """A user's own that has learned and says nothing of new rows."""
+
+    name = "silent"
+
+    def _score(self, model: Any, rows: Floats) -> Floats:
+        return super()._score(model, rows) if len(rows) == len(tables()[0]) else np.full(len(rows), np.nan)
+
+
+def test_by_default_it_learns_and_combines_tails() -> None:
+    """Members that are named vote, as long as nothing else is said."""
+    assert Ensemble().trains
+    train, test = tables()
+    found, same = Ensemble().fit(train), Ensemble(members=MEMBERS, combine="tail").fit(train)
+    np.testing.assert_array_equal(found.score_samples(test), same.score_samples(test))
+    assert np.isin(-Ensemble(members=LEARNED).fit(train).score_samples(test), [0, 0.2, 0.4, 0.6, 0.8, 1]).all()
+    assert np.isnan(Ensemble().judge(*windows()).score).all()
+
+
+def test_the_calibration_must_be_what_was_kept() -> None:
+    """A row a member, sorted."""
+    kept = Ensemble(members=LEARNED, combine="tail").fit(tables()[0]).arrays()
+    calibration = kept["calibration"]
+    for wrong in (
+        calibration[:2],
+        calibration[:, ::-1],
+        calibration[:, :0],
+        calibration.astype(np.float32),
+        calibration * np.nan,
+    ):
+        with pytest.raises(BadInput, match="these are not what an ensemble of 3 has learned"):
+            Ensemble(members=LEARNED, combine="tail").restore(kept | {"calibration": wrong})
+    with pytest.raises(BadInput, match="these are not what an ensemble of 3 has learned"):
+        Ensemble(members=LEARNED, combine="tail").restore({name: kept[name] for name in kept if name != "threshold"})

@@ -51,7 +51,7 @@ DETECTORS = {
     "mad": "name: mad\n  parameters: {k: 4}\n  severity: {critical: 6, emergency: 10}",
     "zscore": "name: zscore",
     "spc": "name: spc\n  parameters: {chart: ewma}",
-    "ensemble": "name: ensemble",
+    "ensemble": "name: ensemble\n  parameters: {members: [{name: zscore}, {name: iqr}, {name: mad}]}",
     "flag rate": "name: iqr\n  adapt: {flag_rate: 0.05}",
     "typical": LEARNING,
     "typical, flag rate, drift": f"{LEARNING}\n  adapt: {{flag_rate: 0.05}}\n  drift: true",

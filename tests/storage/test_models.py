@@ -23,6 +23,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "isolation_forest": {"trees": 5},
     "half_space_trees": {"trees": 3, "height": 4},
     "autoencoder": {"hidden": [4], "epochs": 5},
+    "inne": {"samples": 5},
     "random_cut_forest": {"trees": 3},
     **{name: {"epochs": 2} for name in DEEP},
     "ensemble": {"members": [{"name": "mad", "parameters": {"k": 4.0}}, {"name": "one_class_svm", "weight": 2}]},

@@ -1,5 +1,6 @@
 """`peerwatch evaluate`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ ONLY: Final = {
 
 @click.command()
 @click.argument("paths", nargs=-1, type=FILE, metavar="[FILE.csv | BATCH STREAM]")
-@click.option("--benchmarks", type=DIRECTORY, metavar="FOLDER", help="Instead, the public series that lie in FOLDER.")
+@click.option("--benchmarks", type=DIRECTORY, metavar="FOLDER", help="Instead, the public benchmarks in FOLDER.")
 @click.option("--dataset", multiple=True, metavar="NAME", help="Only this data set; repeatable.")
 @click.option("--rows", type=click.IntRange(500), help="Rows of each data set. Default: 10000.")
 @click.option("--seed", type=click.IntRange(0), help="Seed of the data sets. Default: 1.")
@@ -50,14 +51,15 @@ def evaluate(
     order of time: a detector is fitted on some rows and judges those that come next. Without labels the figures say how
     far apart flagged and normal rows are.
 
-    With --benchmarks series, as those of NAB, are scored by NAB's rules, beside the published scores.
+    With --benchmarks each detector is fitted on whole labelled tables, as those of ADBench, and stands beside PyOD's;
+    series, as those of NAB, are scored by NAB's rules, beside the published scores.
 
     \b
     peerwatch evaluate
     peerwatch evaluate --dataset cards --method mad --set k=5
     peerwatch evaluate sensors.csv --label label --column pressure
     peerwatch evaluate batch_log.json stream_log.json --labels labels.json --write report/
-    peerwatch evaluate --benchmarks folder --method spot
+    peerwatch evaluate --benchmarks folder --method knn
     """  # noqa: D301 (click wants the character \b before text that is not to be wrapped)
     what = "the benchmarks" if benchmarks is not None else _what(paths, options)
     _check_options(what, paths, options)
@@ -118,21 +120,28 @@ def _evaluate_benchmarks(
     as_json: bool,
     force: bool,
 ) -> None:
-    """Measure on the series that lie in the folder."""
+    """Measure on the series and the tables that lie in the folder, whichever are there."""
     import msgspec  # noqa: PLC0415
 
+    from peerwatch.studies.evaluation import benchmark_page as of_tables  # noqa: PLC0415
+    from peerwatch.studies.evaluation import nab_page as of_series  # noqa: PLC0415
+    from peerwatch.studies.evaluation.benchmarks import evaluate_tables  # noqa: PLC0415
     from peerwatch.studies.evaluation.nab import evaluate_series, series_in  # noqa: PLC0415
-    from peerwatch.studies.evaluation.nab_page import check_nab_vacant, nab_as_text, write_nab  # noqa: PLC0415
 
-    series = series_in(folder)
-    if series is None:
-        raise UsageError(f"{folder} holds no benchmark: expected NAB's windows.json beside its groups of series")
-    if directory is not None:
-        check_nab_vacant(directory, force=force)
-    record = evaluate_series(series, methods, parameters, console)
-    click.echo(msgspec.json.encode(record) if as_json else nab_as_text(record))
-    for path in write_nab(directory, record) if directory is not None else ():
-        click.echo(path, err=True)
+    series, parts = series_in(folder), list[tuple[Any, ...]]()
+    if series is not None:
+        score = partial(evaluate_series, series)
+        parts.append((of_series.check_nab_vacant, score, of_series.nab_as_text, of_series.write_nab))
+    if series is None or any(folder.rglob("*.npz")):
+        measure = partial(evaluate_tables, folder)
+        parts.append((of_tables.check_vacant, measure, of_tables.benchmarks_as_text, of_tables.write_benchmarks))
+    for check, *_ in parts if directory is not None else ():
+        check(directory, force=force)
+    for _, evaluated, as_text, write in parts:
+        record = evaluated(methods, parameters, console)
+        click.echo(msgspec.json.encode(record) if as_json else as_text(record))
+        for path in write(directory, record) if directory is not None else ():
+            click.echo(path, err=True)
 
 
 def _what(paths: tuple[Path, ...], options: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from peerwatch.detectors.base import Floats
 from peerwatch.detectors.learned.base import Arrays, Learned, check_whole, expect, finite_floats
+from peerwatch.detectors.learned.linear import affine
 from peerwatch.errors import BadInput
 
 RATE: Final = 0.01
@@ -54,10 +55,7 @@ class Autoencoder(Learned):
         values = rows
         with np.errstate(over="ignore", invalid="ignore"):  # restored weights may be anything
             for place, (weights, biases) in enumerate(model):
-                inputs = np.maximum(values, 0.0) if place else values
-                values = np.tile(biases, (len(rows), 1))
-                for column, weight in zip(inputs.T, weights, strict=True):  # BLAS would sum as the batch suggests
-                    values += column[:, None] * weight
+                values = affine(np.maximum(values, 0.0) if place else values, weights, biases)
             return np.square(values - rows).mean(axis=1)  # type: ignore[no-any-return]
 
     def _kept(self, model: Any) -> Arrays:

@@ -60,9 +60,7 @@ class Learned(Detector):
         Raises:
             BadInput: one of them is not so.
         """
-        positive(self.name, contamination=self.contamination)
-        if self.contamination > 0.5:
-            raise BadInput(f'{self.name}: "contamination" is {self.contamination!r}; expected at most 0.5')
+        check_contamination(self.name, self.contamination)
         for module in self.modules:
             self._module(module)
 
@@ -180,7 +178,7 @@ class Learned(Detector):
         self.center_, self.scale_ = scaling
         self.model_ = model
         self.remember(X, columns, score)
-        self.threshold_ = -float(np.percentile(-score, 100 * self.contamination))  # as scikit-learn rounds it
+        self.threshold_ = exceeded_by(self.contamination, score)
         self._tell_ties(score)
         return score
 
@@ -253,6 +251,18 @@ def expect(right: bool, what: str) -> None:  # noqa: FBT001
     """
     if not right:
         raise ValueError(f"there is something wrong with {what}")
+
+
+def exceeded_by(contamination: float, score: Floats) -> float:
+    """The threshold that this share of the scores exceeds, rounded as scikit-learn does."""
+    return -float(np.percentile(-score, 100 * contamination))
+
+
+def check_contamination(name: str, contamination: float) -> None:
+    """Check that it is a share of at most a half."""
+    positive(name, contamination=contamination)
+    if contamination > 0.5:
+        raise BadInput(f'{name}: "contamination" is {contamination!r}; expected at most 0.5')
 
 
 def check_whole(name: str, least: int, **parameters: int) -> None:

@@ -28,6 +28,14 @@ SMALL: dict[str, dict[str, Any]] = {
     "lof": {},
     "half_space_trees": {"trees": 5, "height": 5},
     "autoencoder": {"hidden": [4], "epochs": 20},
+    "knn": {},
+    "mcd": {},
+    "gmm": {"components": 2},
+    "pca": {},
+    "hbos": {},
+    "ecod": {},
+    "copod": {},
+    "inne": {"samples": 20},
 }
 """Every learned detector, quick to fit."""
 
