@@ -48,9 +48,12 @@ def test_every_detector_keeps_the_contract(
 
 LONG = {"seasonal", "isolation_forest", "half_space_trees", "autoencoder", "ensemble", "random_cut_forest", *DEEP}
 """Detectors that take seconds for all of scikit-learn's checks."""
-QUICK = {"isolation_forest": {"trees": 10}, "random_cut_forest": {"trees": 10}, "autoencoder": {"epochs": 5}, "inne": {"samples": 20}} | {
-    name: {"epochs": 5} for name in DEEP
-}
+QUICK = {
+    "isolation_forest": {"trees": 10},
+    "random_cut_forest": {"trees": 10},
+    "autoencoder": {"epochs": 5},
+    "inne": {"samples": 20},
+} | {name: {"epochs": 5} for name in DEEP}
 
 
 @pytest.mark.parametrize(
