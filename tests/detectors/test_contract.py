@@ -37,7 +37,7 @@ def test_every_detector_keeps_the_contract(
     check(make(name, parameters))
 
 
-LONG = {"seasonal", "isolation_forest", "half_space_trees", "autoencoder"}
+LONG = {"seasonal", "isolation_forest", "one_class_svm", "lof", "half_space_trees", "autoencoder"}
 """Detectors that take seconds for all of scikit-learn's checks."""
 
 
