@@ -46,7 +46,10 @@ def test_every_detector_keeps_the_contract(
     check(make(name, parameters))
 
 
-LONG = {"seasonal", "isolation_forest", "half_space_trees", "autoencoder", "ensemble", "random_cut_forest", *DEEP}
+LONG = {
+    "seasonal", "isolation_forest", "one_class_svm", "lof", "half_space_trees", "autoencoder", "ensemble",
+    "random_cut_forest", *DEEP,
+}  # fmt: skip
 """Detectors that take seconds for all of scikit-learn's checks."""
 QUICK = {
     "isolation_forest": {"trees": 10},
