@@ -7,7 +7,7 @@
 # make bench    how fast everything is; ARGS='--cases load,stream --runs 3' for some of it
 # make scale    what more machines would bring: measures, simulates, writes docs/scale.md; about ten minutes
 # make evaluate  how well each detector finds the anomalies of each data set: writes docs/evaluation.md;
-#               BENCHMARKS=DIR for the public tables that lie there, too: writes docs/benchmarks.md
+#               BENCHMARKS=DIR for the public tables and series that lie there, too: writes docs/benchmarks.md, nab.md
 # make notebook  run notebooks/tour.ipynb and store its outputs in it
 # make servers  install Kafka, PostgreSQL, Redis, NATS, InfluxDB, VictoriaMetrics, Prometheus and Alertmanager and run
 #               them, on the standard ports and with empty data, until Ctrl-C; make servers-install only installs them,

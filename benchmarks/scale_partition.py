@@ -17,8 +17,8 @@ from peerwatch.judging.engine import BATCH_CAP, MOST_PLACES
 from peerwatch.kernels import Int32s, Int64s
 from peerwatch.network.events import Kind
 from peerwatch.network.graph import FriendGraph
-from peerwatch.network.networks import PARTITION_ONLY
 from peerwatch.network.history import PurchaseHistory
+from peerwatch.network.networks import PARTITION_ONLY
 from peerwatch.network.windows import Windows, merged
 
 D: Final = 2

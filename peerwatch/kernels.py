@@ -30,6 +30,7 @@ Int8s = NDArray[np.int8]
 Int32s = NDArray[np.int32]
 Int64s = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
+Float64s = NDArray[np.float64]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,6 +39,7 @@ _ARRAYS: Final[dict[Any, tuple[str, Any]]] = {
     Int32s: ("int32[::1]", np.dtype(np.int32)),
     Int64s: ("int64[::1]", np.dtype(np.int64)),
     Bytes: ("uint8[::1]", np.dtype(np.uint8)),
+    Float64s: ("float64[::1]", np.dtype(np.float64)),
 }
 _NUMBERS: Final[dict[Any, str]] = {int: "int64", bool: "boolean", float: "float64"}
 _NO_BYTES: Final = ctypes.c_char * 0

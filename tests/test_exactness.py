@@ -2,17 +2,20 @@
 
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from reference import judge, own_part
-from strategies import examples, logs
-from support import befriend, judge_files, purchase
+from strategies import COMMANDS, examples, logs
+from support import FORCED, befriend, judge_files, purchase
 
 from peerwatch.actors import mailbox
+from peerwatch.network.graph import FriendGraph
+from peerwatch.network.walk import COSTS
 
 
-@settings(max_examples=examples(400))
+@settings(max_examples=examples(300))
 @given(
     batch=st.one_of(st.none(), logs()),
     stream=logs(max_size=120),
@@ -24,7 +27,7 @@ from peerwatch.actors import mailbox
     chunk=st.one_of(st.integers(1, 200), st.just(1 << 18)),
     k=st.sampled_from([Fraction(3), Fraction(3), Fraction(1, 2), Fraction(0)]),
     inline=st.booleans(),
-    directed=st.booleans(),
+    directed=st.sampled_from([False, False, True]),
     judge_batch=st.sampled_from([False, False, True]),
 )
 def test_any_log_gives_the_reference_bytes(
@@ -50,6 +53,43 @@ def test_any_log_gives_the_reference_bytes(
         log = content[bad.file.rpartition("/")[2]]
         assert log[bad.offset : bad.offset + len(bad.raw)] == bad.raw
         assert own_part(log.split(b"\n")[bad.line - 1]) == bad.raw
+
+
+def busy_lines(seed: int, count: int = 200) -> list[bytes]:
+    """Events of twelve users who have much to do with each other; a tenth of them come late."""
+    rng = np.random.default_rng(seed)
+    lines = []
+    for place in range(count):
+        second = place // 2 - 5 * (place > 20 and rng.random() < 0.1)
+        stamp = f"2017-06-13 11:{second // 60:02}:{second % 60:02}"
+        a, b = rng.choice(12, 2, replace=False).tolist()
+        kind = rng.choice(["purchase", "befriend", "unfriend"], p=[0.6, 0.25, 0.15])
+        amount = 500 if rng.random() < 0.1 else rng.integers(1, 20)
+        lines.append(purchase(a, str(amount), stamp) if kind == "purchase" else befriend(a, b, kind, stamp))
+    return lines
+
+
+@settings(COMMANDS, max_examples=examples(100))
+@given(
+    seed=st.integers(0, 2**32 - 1), D=st.integers(1, 4), T=st.integers(2, 9), shards=st.integers(1, 7),
+    walkers=st.integers(1, 3), batch_cap=st.integers(1, 200), costs=st.sampled_from([COSTS, *FORCED.values()]),
+    directed=st.booleans(), judge_batch=st.booleans(),
+)  # fmt: skip
+def test_busy_networks_give_the_reference_bytes_by_every_plan(
+    seed: int, D: int, T: int, shards: int, walkers: int, batch_cap: int, costs: tuple[int, ...], *, directed: bool,
+    judge_batch: bool,
+) -> None:  # fmt: skip
+    """Random logs make few networks of any size; these have some, and planners that prefer one plan."""
+    lines = busy_lines(seed)
+    batch, stream = b"".join(lines[:80]), b"".join(lines[80:])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FriendGraph.__init__.__kwdefaults__, "costs", costs)  # type: ignore[arg-type]
+        result = judge_files(
+            batch, stream, D, T, shards=shards, walkers=walkers, batch_cap=batch_cap, k=Fraction(1), directed=directed,
+            judge_batch=judge_batch,
+        )  # fmt: skip
+    expected = judge(batch, stream, D, T, Fraction(1), directed=directed, judge_batch=judge_batch)
+    assert result.flagged == expected.flagged
 
 
 @given(

@@ -20,11 +20,12 @@ from peerwatch.kernels import Int64s
 UNFLAGGED: Final = "three blobs hold nothing beyond the limit, and a rule flags no share of the rows"
 FOLLOWING: Final = "rows follow on those fitted on, so the same row has another score in another place"
 TWO_PERIODS: Final = "its ten or twelve rows are not two periods"
+TOO_FEW: Final = "its ten to fifteen rows are fewer than it needs"
 ALONE: Final = "the rows fitted on are scored without themselves, new ones that equal them are not"
 SCIKIT_LEARN_EXCEPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     **{
         name: {"check_outliers_fit_predict": UNFLAGGED, "check_outliers_train": UNFLAGGED}
-        for name in ("zscore", "iqr", "mad", "spc")
+        for name in ("zscore", "iqr", "mad", "spc", "change_points")
     },
     "seasonal": {
         "check_outliers_fit_predict": FOLLOWING,
@@ -35,6 +36,20 @@ SCIKIT_LEARN_EXCEPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "check_fit2d_1feature": TWO_PERIODS,
     },
     **{name: {"check_outliers_train": ALONE} for name in ("lof", "knn", "ensemble")},
+    **{
+        name: {
+            "check_n_features_in_after_fitting": TOO_FEW,
+            "check_estimators_nan_inf": TOO_FEW,
+            "check_classifier_data_not_an_array": TOO_FEW,
+            "check_fit2d_1feature": TOO_FEW,
+        }
+        | more
+        for name, more in (
+            ("spot", {}),
+            ("matrix_profile", {"check_outliers_fit_predict": UNFLAGGED, "check_outliers_train": UNFLAGGED}),
+        )
+    },
+    "random_cut_forest": {"check_outliers_fit_predict": ALONE, "check_outliers_train": ALONE},
 }
 """The checks of scikit-learn's `check_estimator` that a detector does not pass, by its name, each with the reason."""
 SIZES = (0, 1, 2, 3, 14, 50, 50, 7, 120)

@@ -26,6 +26,12 @@ DETECTORS: Final = {
     "ecod": "peerwatch.detectors.learned.empirical_tails:Ecod",
     "copod": "peerwatch.detectors.learned.empirical_tails:Copod",
     "inne": "peerwatch.detectors.learned.nearest_neighbour_isolation:Inne",
+    "random_cut_forest": "peerwatch.detectors.learned.random_cut_forest:RandomCutForest",
+    "variational_autoencoder": "peerwatch.detectors.learned.variational_autoencoder:VariationalAutoencoder",
+    "lstm_autoencoder": "peerwatch.detectors.learned.lstm_autoencoder:LstmAutoencoder",
+    "spot": "peerwatch.detectors.series.extreme_values:Spot",
+    "change_points": "peerwatch.detectors.series.change_points:ChangePoints",
+    "matrix_profile": "peerwatch.detectors.series.matrix_profile:MatrixProfile",
     "ensemble": "peerwatch.detectors.ensemble:Ensemble",
 }
 """The import path of each; it is imported when it is first used."""

@@ -29,6 +29,7 @@ from peerwatch.network.neighbourhood import members_of, path_to
 from peerwatch.network.statistics import CENT, decimal, shown_k
 from peerwatch.readable import aligned, by_hop, listed, readable, rows, short, shown
 from peerwatch.replay.event_selectors import ByLine, BySeq, ByUserAndTime, id_of, time_of
+from peerwatch.replay.graph_position import GraphPosition, graph_lines, graph_position
 from peerwatch.replay.judge_again import JudgedAgain, judged_again
 from peerwatch.replay.replay import LineIndex, Opened, Past, Where, open_replay, parts, past, places_of
 from peerwatch.runtime.decision_log import moment
@@ -66,10 +67,11 @@ class Alternative(msgspec.Struct, frozen=True):
     verdict: str
 
 
-class ExplanationRecord(msgspec.Struct, frozen=True, kw_only=True):
+class ExplanationRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One explained decision. Integers that may not fit into 64 bits are written as strings.
 
-    `k`, `threshold` (an amount) and the fields from `d` to `without` are None for detectors other than sigma.
+    `k`, `threshold` (an amount) and the fields from `d` to `without` are None for detectors other than sigma. `graph`
+    is left out unless it was asked for.
 
     `S` is the sum of the window's amounts in millionths, `Q` the sum of their squares. With k = p / q the purchase is
     flagged if d > 0 and `left` = (q d)^2 > `right` = p^2 (n Q - S^2), where d = n x - S. `flips_at` is the nearest
@@ -101,6 +103,7 @@ class ExplanationRecord(msgspec.Struct, frozen=True, kw_only=True):
     without: list[Alternative] | None
     network: list[NetworkMember]
     window: list[WindowPurchase]
+    graph: GraphPosition | None = None
 
 
 class ScoredExplanation(ExplanationRecord, frozen=True, kw_only=True):
@@ -127,8 +130,11 @@ async def explained(
     line: int | None = None,
     user: str | None = None,
     at: str | None = None,
+    graph: bool = False,
 ) -> ExplanationRecord:
     """Explain the decision on one purchase, named by `seq`, by `line` of the stream log, or by `user` and `at`.
+
+    With `graph` the record also says whether the buyer's place in the friend graph is unusual.
 
     Raises:
         UsageError: the purchase is not named in exactly one of these ways, or there is no such decision.
@@ -145,7 +151,8 @@ async def explained(
         then = await past(opened, target)
         check_judged(opened, then)
         again = await judged_again(opened, then) if opened.settings.detector.name != SIGMA else None
-    return await explained_from(opened, then, again)
+    record = await explained_from(opened, then, again)
+    return msgspec.structs.replace(record, graph=await graph_position(layers, then)) if graph else record
 
 
 Again: TypeAlias = JudgedAgain | Callable[[Case], JudgedAgain] | None
@@ -336,6 +343,7 @@ def _head(record: ExplanationRecord) -> list[tuple[str, str]]:
         ("", f"{record.file}:{record.line}, event {record.seq:,}"),
         ("verdict", f"{record.verdict.upper()} by {record.detector} with {by}"),
         ("network", f"{len(record.network):,} users{hops}"),
+        *(graph_lines(record.graph) if record.graph is not None else []),
     ]
     if record.n:
         head += [

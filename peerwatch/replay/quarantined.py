@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from peerwatch.judging.engine import apply
-from peerwatch.judging.quarantine_engine import QuarantineEngine
 from peerwatch.judging.state import State
 from peerwatch.network.decoder import Events
 from peerwatch.runtime.judges_from_settings import champion_of
@@ -12,6 +12,9 @@ from peerwatch.runtime.preflight import rules_of
 from peerwatch.settings.model import QUARANTINE, Settings
 from peerwatch.storage.checkpoints import CheckpointEnvelope, Identity
 from peerwatch.storage.run_history import RunHistory, read_record
+
+if TYPE_CHECKING:
+    from peerwatch.judging.quarantine_engine import QuarantineEngine
 
 
 def history_of(settings: Settings, D: int, T: int, newest: CheckpointEnvelope | None) -> RunHistory | None:
@@ -47,10 +50,7 @@ class ReplayedState:
     ) -> None:
         """Windows of T purchases; the state may keep more. `history` has the labels that released purchases."""
         self._state, self._judge_batch = state, settings.judge_batch
-        self._engine: QuarantineEngine | None = None
-        if settings.detector.quarantine:
-            labels = history.labels() if history is not None else None
-            self._engine = QuarantineEngine(state, champion_of(settings.detector, origins), T, labels)
+        self._engine = _engine_of(state, settings, origins, T, history) if settings.detector.quarantine else None
 
     def apply(self, events: Events, seq: int, *, in_batch_log: bool) -> None:
         """Apply events of one of the logs, the first of them numbered `seq`."""
@@ -64,3 +64,12 @@ class ReplayedState:
         """Come to the state in which event `seq` is judged: labels may have been read just before it."""
         if self._engine is not None:
             self._engine.hear(seq)
+
+
+def _engine_of(
+    state: State, settings: Settings, origins: Mapping[str, str], T: int, history: RunHistory | None
+) -> "QuarantineEngine":
+    from peerwatch.judging.quarantine_engine import QuarantineEngine  # noqa: PLC0415 (its kernels take time to load)
+
+    labels = history.labels() if history is not None else None
+    return QuarantineEngine(state, champion_of(settings.detector, origins), T, labels)

@@ -26,12 +26,11 @@ from peerwatch.network.networks import PARTITION_ONLY, Networks
 from peerwatch.network.statistics import decimal, shown_k
 from peerwatch.network.windows import Windows, shortened
 from peerwatch.readable import readable
-from peerwatch.replay.event_selectors import BySeq, ByTime, id_of, time_of
+from peerwatch.replay.event_selectors import id_of, selector_of
 from peerwatch.replay.explain import Names
-from peerwatch.replay.replay import Opened, Part, Past, Target, open_replay, past
+from peerwatch.replay.replay import Opened, Past, open_replay, past
 from peerwatch.runtime.judges_from_settings import check_sigma
 from peerwatch.settings.model import Layer
-from peerwatch.storage.checkpoints import Facts
 from peerwatch.studies.radius_table import Bridge, BridgesRecord, ConcernedUser, RadiusRecord
 
 MOST_MEMBERS: Final = 1 << 22
@@ -44,22 +43,6 @@ NOW: Final = 2**62
 """A time behind all others."""
 Edge: TypeAlias = tuple[int, int]
 """A friendship of two dense users: the smaller number first, or the one whose friend the other is if it is directed."""
-LONGEST_SEQ: Final = 20
-"""The most digits of a sequence number. Longer numbers are taken as timestamps."""
-
-
-class AtEnd:
-    """Selects the end of the logs."""
-
-    def suits(self, facts: Facts) -> bool:  # noqa: ARG002
-        """Any checkpoint was taken before it."""
-        return True
-
-    def place(self, part: Part) -> None:
-        """No part has an event behind the last one."""
-
-    def missed(self, events: int) -> None:
-        """The end is what was asked for."""
 
 
 async def radius_of(
@@ -109,10 +92,7 @@ async def moment_of(layers: Sequence[Layer], at: str | None, named: Sequence[byt
     Raises:
         UsageError: `at` is neither an event's number nor a time, or the detector is not sigma.
     """
-    target: Target = AtEnd()
-    if at is not None:
-        is_seq = at.isascii() and at.isdigit() and len(at) < LONGEST_SEQ
-        target = BySeq(int(at) + 1, end=True) if is_seq else ByTime(time_of(at))
+    target = selector_of(at)
     async with AsyncExitStack() as stack:
         opened = await open_replay(layers, target.suits, stack)
         check_sigma(opened.settings, "radius")

@@ -17,8 +17,7 @@ from peerwatch.network.decoder import Decoder
 from peerwatch.network.events import Kind
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.interner import ids_of
-from peerwatch.network.networks import PARTITION_ONLY
-from peerwatch.network.networks import Networks
+from peerwatch.network.networks import PARTITION_ONLY, Networks
 from peerwatch.network.statistics import CENT, Statistics
 from peerwatch.network.windows import shortened
 from peerwatch.readable import readable, short

@@ -1,8 +1,13 @@
-"""Tables that learned detectors are fitted on."""
+"""Tables that learned detectors are fitted on, and which of them take long."""
+
+from typing import Final
 
 import numpy as np
 
 from peerwatch.detectors.base import Floats
+
+DEEP: Final = ("variational_autoencoder", "lstm_autoencoder")
+"""Detectors that take seconds to compile what trains them."""
 
 
 def tables(seed: int = 1) -> tuple[Floats, Floats]:

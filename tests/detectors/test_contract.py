@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from learned_tables import DEEP
 
 from peerwatch.detectors.base import Detector, Floats, Rule, Summary
 from peerwatch.detectors.checks import (
@@ -25,7 +26,8 @@ SMALLER: dict[str, dict[str, Any]] = {
 }
 """What a promise takes as well, in less time; the defaults are evaluated."""
 CASES = [
-    *((name, SMALLER.get(name, {})) for name in DETECTORS),
+    *((name, SMALLER.get(name, {})) for name in DETECTORS if name not in DEEP),
+    *(pytest.param(name, {"epochs": 20}, marks=pytest.mark.slow) for name in DEEP),
     *(("spc", {"chart": chart}) for chart in CHARTS[1:]),
     *(("seasonal", {"method": method, "period": 5}) for method in METHODS),
     ("ensemble", {"members": [{"name": "mad"}, {"name": "iqr", "parameters": {"k": 3.0}, "weight": 2}]}),
@@ -44,8 +46,17 @@ def test_every_detector_keeps_the_contract(
     check(make(name, parameters))
 
 
-LONG = {"seasonal", "isolation_forest", "half_space_trees", "autoencoder", "ensemble"}
+LONG = {
+    "seasonal", "isolation_forest", "one_class_svm", "lof", "half_space_trees", "autoencoder", "ensemble",
+    "random_cut_forest", *DEEP,
+}  # fmt: skip
 """Detectors that take seconds for all of scikit-learn's checks."""
+QUICK = {
+    "isolation_forest": {"trees": 10},
+    "random_cut_forest": {"trees": 10},
+    "autoencoder": {"epochs": 5},
+    "inne": {"samples": 20},
+} | {name: {"epochs": 5} for name in DEEP}
 
 
 @pytest.mark.parametrize(
@@ -53,8 +64,7 @@ LONG = {"seasonal", "isolation_forest", "half_space_trees", "autoencoder", "ense
 )
 def test_every_detector_passes_the_checks_of_scikit_learn(name: str) -> None:
     """But for the exceptions, which are listed with their reasons, and which all are needed."""
-    quick = {"isolation_forest": {"trees": 10}, "autoencoder": {"epochs": 5}, "inne": {"samples": 20}}
-    passes_scikit_learns_checks(make(name, quick.get(name, {})))
+    passes_scikit_learns_checks(make(name, QUICK.get(name, {})))
 
 
 def test_what_does_not_pass_scikit_learns_checks_is_named() -> None:
@@ -142,6 +152,7 @@ def test_a_users_own_detector_is_found_by_its_import_path() -> None:
         ("ecod", {"contamination": 0}, '"contamination" is 0; expected a number above 0'),
         ("inne", {"size": 1}, '"size" is 1; expected a whole number from 2'),
         ("half_space_trees", {"height": True}, '"height" is True; expected a whole number from 1'),
+        ("random_cut_forest", {"sample": 0}, '"sample" is 0; expected a whole number from 1'),
         ("autoencoder", {"hidden": 3}, '"hidden" is 3; expected the sizes of layers'),
         ("autoencoder", {"hidden": [3, 0]}, '"hidden" is 0; expected a whole number from 1'),
     ],

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from learned_tables import DEEP
 
 from peerwatch.detectors.base import Detector, Floats
 from peerwatch.detectors.ensemble import Ensemble
@@ -23,6 +24,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "half_space_trees": {"trees": 3, "height": 4},
     "autoencoder": {"hidden": [4], "epochs": 5},
     "inne": {"samples": 5},
+    "random_cut_forest": {"trees": 3},
+    **{name: {"epochs": 2} for name in DEEP},
     "ensemble": {"members": [{"name": "mad", "parameters": {"k": 4.0}}, {"name": "one_class_svm", "weight": 2}]},
 }
 ROWS = np.random.default_rng(1).normal(50, 3, (60, 2))
@@ -50,7 +53,9 @@ def seal(path: Path, arrays: dict[str, Any], **fields: Any) -> None:
     np.savez(path, envelope=np.frombuffer(raw, np.uint8), **held)
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name for name in DETECTORS]
+)
 def test_every_detector_comes_back(name: str, tmp_path: Path) -> None:
     """With its parameters and the same scores, bit by bit; also where it is the one that was expected."""
     path = tmp_path / "model.npz"

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from learned_tables import DEEP
 from numpy.typing import ArrayLike
 from reference import event_of, judge, network_of, own_part
 from sklearn import metrics as sk
@@ -289,9 +290,12 @@ def test_windows_and_contexts_are_what_the_reference_says(
     assert np.isnan(verdicts.excess).tolist() == [len(each.window) < 2 for each in expected]
 
 
+@pytest.mark.parametrize("deep", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["social", "sensors"])
-def test_every_detector_takes_part(name: str) -> None:
+def test_every_detector_takes_part(name: str, deep: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the registry has, in tables and in windows; none is left out."""
+    for each in DEEP if not deep else ():
+        monkeypatch.delitem(DETECTORS, each)
     (crossed,) = work.evaluate([work.data_set(name, DatasetOrder(rows=240))], [], {}, SILENT)
     methods = [result.method for result in crossed.section.results]
     assert methods == [*(["sigma"] if name == "social" else []), *DETECTORS]

@@ -257,6 +257,21 @@ def test_a_state_gives_what_the_logs_give(directory: Path) -> None:
         assert files[0].count(b"\n") == 4
 
 
+def test_what_quarantine_keeps_out_is_not_there(directory: Path) -> None:
+    """The users are as the run has them, from its checkpoint as from the logs: without the flagged purchase."""
+    (directory / "c.yaml").write_text("detector: {quarantine: true}\n")
+    config = ("--config", "c.yaml")
+    assert peerwatch("run", "batch", "stream", "out", "--state", "state", "--quiet", *config).exit_code == 0
+    assert (directory / "out").read_bytes().count(b"\n") == 1
+    for state in ((), ("--state", "state")):
+        result = peerwatch("report", "users", "batch", "stream", "--force", "--output", "a.csv", *config, *state)
+        assert result.exit_code == 0, result.output
+        with (directory / "a.csv").open(newline="", encoding="utf-8") as file:
+            rows = {row["user"]: row for row in csv.DictReader(file)}
+        assert [each["amount"] for each in json.loads(rows["1"]["purchases"])] == ["11.00"]
+        assert rows["2"]["window_size"] == "3"
+
+
 @pytest.mark.usefixtures("directory")
 def test_a_person_reads_the_first_rows() -> None:
     """Numbers are grouped, lists are shortened, and what is left out is counted."""

@@ -213,7 +213,7 @@ def test_the_current_setting_is_compared(logs: Path) -> None:
     text = peerwatch(*arguments, "--k", "3,5,1000", "--config", "c.yaml").stdout
     assert "The current setting, D=1 T=50 k=1000, has an F1 of 0.000: worse by" in text
     assert [line.split()[-1] for line in text.splitlines() if line.startswith("1 ")].count("current") == 1
-    edge = peerwatch(*arguments, "--k", "3,5").stdout
+    edge = peerwatch(*arguments, "--k", "3,5", "--friendships", "directed").stdout
     assert "The current setting" not in edge.partition("\n- ")[0]
     assert "k=5 is the largest tried; try larger ones." in edge
 

@@ -1,5 +1,6 @@
 """`peerwatch evaluate`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,9 +20,7 @@ ONLY: Final = {
 
 @click.command()
 @click.argument("paths", nargs=-1, type=FILE, metavar="[FILE.csv | BATCH STREAM]")
-@click.option(
-    "--benchmarks", type=DIRECTORY, metavar="FOLDER", help="Instead, the public benchmark tables that lie in FOLDER."
-)
+@click.option("--benchmarks", type=DIRECTORY, metavar="FOLDER", help="Instead, the public benchmarks in FOLDER.")
 @click.option("--dataset", multiple=True, metavar="NAME", help="Only this data set; repeatable.")
 @click.option("--rows", type=click.IntRange(500), help="Rows of each data set. Default: 10000.")
 @click.option("--seed", type=click.IntRange(0), help="Seed of the data sets. Default: 1.")
@@ -52,7 +51,8 @@ def evaluate(
     order of time: a detector is fitted on some rows and judges those that come next. Without labels the figures say how
     far apart flagged and normal rows are.
 
-    With --benchmarks each detector is fitted on whole labelled tables, as those of ADBench, and stands beside PyOD's.
+    With --benchmarks each detector is fitted on whole labelled tables, as those of ADBench, and stands beside PyOD's;
+    series, as those of NAB, are scored by NAB's rules, beside the published scores.
 
     \b
     peerwatch evaluate
@@ -120,21 +120,28 @@ def _evaluate_benchmarks(
     as_json: bool,
     force: bool,
 ) -> None:
+    """Measure on the series and the tables that lie in the folder, whichever are there."""
     import msgspec  # noqa: PLC0415
 
-    from peerwatch.studies.evaluation.benchmark_page import (  # noqa: PLC0415
-        benchmarks_as_text,
-        check_vacant,
-        write_benchmarks,
-    )
+    from peerwatch.studies.evaluation import benchmark_page as of_tables  # noqa: PLC0415
+    from peerwatch.studies.evaluation import nab_page as of_series  # noqa: PLC0415
     from peerwatch.studies.evaluation.benchmarks import evaluate_tables  # noqa: PLC0415
+    from peerwatch.studies.evaluation.nab import evaluate_series, series_in  # noqa: PLC0415
 
-    if directory is not None:
-        check_vacant(directory, force=force)
-    record = evaluate_tables(folder, methods, parameters, console)
-    click.echo(msgspec.json.encode(record) if as_json else benchmarks_as_text(record))
-    for path in write_benchmarks(directory, record) if directory is not None else ():
-        click.echo(path, err=True)
+    series, parts = series_in(folder), list[tuple[Any, ...]]()
+    if series is not None:
+        score = partial(evaluate_series, series)
+        parts.append((of_series.check_nab_vacant, score, of_series.nab_as_text, of_series.write_nab))
+    if series is None or any(folder.rglob("*.npz")):
+        measure = partial(evaluate_tables, folder)
+        parts.append((of_tables.check_vacant, measure, of_tables.benchmarks_as_text, of_tables.write_benchmarks))
+    for check, *_ in parts if directory is not None else ():
+        check(directory, force=force)
+    for _, evaluated, as_text, write in parts:
+        record = evaluated(methods, parameters, console)
+        click.echo(msgspec.json.encode(record) if as_json else as_text(record))
+        for path in write(directory, record) if directory is not None else ():
+            click.echo(path, err=True)
 
 
 def _what(paths: tuple[Path, ...], options: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from peerwatch.cli.options import FILE, layers_of, replay_options
 @click.option("--line", type=click.IntRange(1), help="The decision on this line of STREAM.")
 @click.option("--user", metavar="ID", help="The decision on this user's purchase...")
 @click.option("--at", metavar="TIME", help="...at this time, as the log writes it.")
+@click.option("--graph", is_flag=True, help="Also say whether the buyer's place in the friend graph is unusual.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the whole network.")
 @click.option("--plot", type=FILE, metavar="FILE", help="Also draw the network and the window: FILE.svg or FILE.png.")
 def explain(
@@ -25,6 +26,7 @@ def explain(
     line: int | None,
     user: str | None,
     at: str | None,
+    graph: bool,
     as_json: bool,
     plot: Path | None,
     **options: Any,
@@ -55,7 +57,7 @@ def explain(
 
     console = Console(quiet=False, bar=False)
     kernels.load(console.compiling, console.uncached)
-    record = anyio.run(partial(explained, layers, seq=seq, line=line, user=user, at=at))
+    record = anyio.run(partial(explained, layers, seq=seq, line=line, user=user, at=at, graph=graph))
     click.echo(msgspec.json.encode(record).decode() if as_json else as_text(record))
     if plot is not None:
         plots.draw_explanation(record, plot)

@@ -4,6 +4,7 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -30,6 +31,7 @@ def tune(
     false_alarm: float | None,
     as_json: bool,
     plot: Path | None,
+    **options: Any,
 ) -> None:
     """Recommend one D, T and k, and say why.
 
@@ -42,7 +44,7 @@ def tune(
     peerwatch tune batch_log.json stream_log.json --labels labels.json --miss 100 --false-alarm 2
     peerwatch tune batch_log.json stream_log.json --D 1,2 --plot tune.svg
     """  # noqa: D301 (click wants the character \b before text that is not to be wrapped)
-    layers = layers_of(paths, config, {}, output=False)
+    layers = layers_of(paths, config, options, output=False)
     from peerwatch.studies import pictures  # noqa: PLC0415 (--help and mistakes answer at once)
 
     if plot is not None:

@@ -1,0 +1,1 @@
+"""Detectors for series: each value is judged by those before it."""
