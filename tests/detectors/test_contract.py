@@ -56,7 +56,7 @@ QUICK = {
     "random_cut_forest": {"trees": 10},
     "autoencoder": {"epochs": 5},
     "inne": {"samples": 20},
-} | {name: {"epochs": 5} for name in DEEP}
+} | {name: {"epochs": 1} for name in DEEP}
 
 
 @pytest.mark.parametrize(
