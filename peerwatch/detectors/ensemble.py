@@ -118,7 +118,7 @@ class Ensemble(Detector):
         check_finite(amount)
         if not (self._votes or self._is_fitted):
             unknown = np.full(len(amount), np.nan)
-            return Verdicts(unknown, unknown, np.zeros(len(amount), np.bool_))
+            return Verdicts(unknown, unknown.copy(), np.zeros(len(amount), np.bool_))
         answers = [member.judge(offsets, window, amount, context)[::2] for member in self._all()]
         return self._counted(answers) if self._votes else self._verdicts(self._score([score for score, _ in answers]))
 
