@@ -25,7 +25,7 @@ ALONE: Final = "the rows fitted on are scored without themselves, new ones that 
 SCIKIT_LEARN_EXCEPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     **{
         name: {"check_outliers_fit_predict": UNFLAGGED, "check_outliers_train": UNFLAGGED}
-        for name in ("zscore", "iqr", "mad", "spc", "change_points", "ensemble")
+        for name in ("zscore", "iqr", "mad", "spc", "change_points")
     },
     "seasonal": {
         "check_outliers_fit_predict": FOLLOWING,
@@ -35,6 +35,7 @@ SCIKIT_LEARN_EXCEPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "check_classifier_data_not_an_array": TWO_PERIODS,
         "check_fit2d_1feature": TWO_PERIODS,
     },
+    **{name: {"check_outliers_train": ALONE} for name in ("lof", "knn", "ensemble")},
     **{
         name: {
             "check_n_features_in_after_fitting": TOO_FEW,
@@ -48,7 +49,6 @@ SCIKIT_LEARN_EXCEPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
             ("matrix_profile", {"check_outliers_fit_predict": UNFLAGGED, "check_outliers_train": UNFLAGGED}),
         )
     },
-    "lof": {"check_outliers_train": ALONE},
     "random_cut_forest": {"check_outliers_fit_predict": ALONE, "check_outliers_train": ALONE},
 }
 """The checks of scikit-learn's `check_estimator` that a detector does not pass, by its name, each with the reason."""

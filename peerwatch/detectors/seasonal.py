@@ -103,12 +103,12 @@ class Seasonal(Rule):
         """What the next values are expected to be, and the residuals' quartiles and spread.
 
         The arrays are: the next value of the trend and its slope, the last season, low and high quartile, the range
-        between them (or what takes its place), and the size below which a residual is rounding.
+        between them (or what takes its place), the size below which a residual is rounding, and the season's strength.
         """
         found = [self._forecast(series) for series in window]
-        level, slope, low, high, spread, noise = np.array([part for part, _ in found], np.float64).reshape(-1, 6).T
+        level, slope, *rest = np.array([part for part, _ in found], np.float64).reshape(-1, 7).T
         season = np.array([season for _, season in found], np.float64).reshape(-1, self.period)
-        return level, slope, season, low, high, spread, noise
+        return level, slope, season, *rest
 
     def score_amounts(self, summary: Summary, amount: Floats) -> Floats:
         """How far the amount's residual is outside the residuals' quartiles, in interquartile ranges."""
@@ -130,7 +130,7 @@ class Seasonal(Rule):
     def _column_scores(self, X: ArrayLike) -> Floats:
         times = times_of(X)
         self._check_fitted()
-        last, step = self.summary_[7][0].tolist() if len(self.summary_) > 7 else (np.nan, np.nan)
+        last, step = self.summary_[8][0].tolist() if len(self.summary_) > 8 else (np.nan, np.nan)
         if times is None or np.isnan(last):
             return super()._column_scores(X)
         columns = self._known_columns(X)
@@ -142,8 +142,8 @@ class Seasonal(Rule):
         return np.column_stack(scores)
 
     def _stepwise(self, summary: Summary, series: Floats, steps: Int64s) -> Floats:
-        level, slope, season, *fences = summary[:7]
-        expected = level + slope * steps + season[0, steps % self.period]
+        level, slope, season, *fences, strength = summary[:8]
+        expected = level + slope * steps + np.where(steps > 0, strength, 1.0) * season[0, steps % self.period]
         return _outside(self._value(series) - expected, *fences)
 
     def _regular(self, X: ArrayLike) -> tuple[Floats, TimeGrid | None]:
@@ -168,14 +168,15 @@ class Seasonal(Rule):
             return np.log(amount)
 
     def _forecast(self, series: Floats) -> tuple[tuple[float, ...], Floats]:
-        """The next value of the trend, its slope, and the fences; and the last season."""
+        """The next value of the trend, its slope, the fences, and the season's strength; and the last season."""
         values, season = self._value(series), np.zeros(self.period)
         if not np.isfinite(values).all():
-            return (np.nan,) * 6, season
+            return (np.nan,) * 7, season
         if np.ptp(series) == 0:
-            return (float(values[0]), 0.0, 0.0, 0.0, 0.0, 0.0), season
+            return (float(values[0]), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0), season
         trend, seasons, residual = self._decomposed(values, two_sided=False)
-        return (float(2 * trend[-1] - trend[-2]), _slope(trend), *_fences(values, residual)), seasons[-self.period :]
+        level, strength = float(2 * trend[-1] - trend[-2]), _strength(seasons, residual)
+        return (level, _slope(trend), *_fences(values, residual), strength), seasons[-self.period :]
 
     def _decomposed(self, series: Floats, *, two_sided: bool) -> tuple[Floats, Floats, Floats]:
         from statsmodels.tsa.seasonal import STL, seasonal_decompose  # noqa: PLC0415
@@ -199,6 +200,15 @@ def _slope(trend: Floats) -> float:
     away, at = known - known.mean(), np.arange(len(known)) - (len(known) - 1) / 2
     along, total = float(at @ away), float(away @ away)
     return along / float(at @ at) * (along**2 / float(at @ at) / total) if total > 0 else 0.0
+
+
+def _strength(season: Floats, residual: Floats) -> float:
+    """The share of what varies beside the trend that the season explains (Hyndman and Athanasopoulos, 2021).
+
+    Many steps ahead a season counts that much: rows without one would be held against chance.
+    """
+    total = float(np.nanvar(season + residual))
+    return max(0.0, 1 - float(np.nanvar(residual)) / total) if total > 0 else 0.0
 
 
 def _fences(values: Floats, residual: Floats) -> tuple[float, float, float, float]:

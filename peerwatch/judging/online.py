@@ -207,16 +207,21 @@ class Online:
     def _learn(self, rows: Floats) -> None:
         """Add rows to those seen, and train a model if it is time."""
         held = np.concatenate([self._held, rows]) if len(self._held) else rows.copy()
-        self._held = held if self.window is None else held[-self.window :]
         self.count += len(rows)
-        self._since += len(rows)
+        self._since = 0 if isinstance(self.detector, Rule) else self._since + len(rows)
+        self._held = held if self.window is None else held[-max(self.window, self._since) :]
         if not isinstance(self.detector, Rule) and self.count >= self._next:
             self._next = min(2 * self.count, self.count + self.every)
             try:
-                self.model = type(self.detector)(**self.detector.get_params()).fit(self._held)
+                self.model = type(self.detector)(**self.detector.get_params()).fit(self._latest)
                 self._since = 0
             except TooFewRows:
                 pass
+
+    @property
+    def _latest(self) -> Floats:
+        """The rows of the window."""
+        return self._held if self.window is None else self._held[-self.window :]
 
     def _checked(self, X: ArrayLike) -> Floats:
         """The rows of X, whose columns must be those of the rows before."""

@@ -46,11 +46,17 @@ def test_every_detector_keeps_the_contract(
     check(make(name, parameters))
 
 
-LONG = {"seasonal", "isolation_forest", "half_space_trees", "autoencoder", "random_cut_forest", *DEEP}
+LONG = {
+    "seasonal", "isolation_forest", "one_class_svm", "lof", "half_space_trees", "autoencoder", "ensemble",
+    "random_cut_forest", *DEEP,
+}  # fmt: skip
 """Detectors that take seconds for all of scikit-learn's checks."""
-QUICK = {"isolation_forest": {"trees": 10}, "random_cut_forest": {"trees": 10}, "autoencoder": {"epochs": 5}} | {
-    name: {"epochs": 1} for name in DEEP
-}
+QUICK = {
+    "isolation_forest": {"trees": 10},
+    "random_cut_forest": {"trees": 10},
+    "autoencoder": {"epochs": 5},
+    "inne": {"samples": 20},
+} | {name: {"epochs": 1} for name in DEEP}
 
 
 @pytest.mark.parametrize(

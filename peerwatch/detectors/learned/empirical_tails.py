@@ -7,7 +7,7 @@ import numpy as np
 
 from peerwatch.detectors.base import Floats
 from peerwatch.detectors.learned.base import Arrays, Learned, expect, finite_floats
-from peerwatch.detectors.learned.tails import beyond
+from peerwatch.detectors.learned.tails import rarities
 
 
 class Tails(NamedTuple):
@@ -20,8 +20,7 @@ class Tails(NamedTuple):
 class EmpiricalTails(Learned):
     """A detector that sums, over the columns, -log of the shares of rows to the left and to the right.
 
-    A new row is counted among the others, as if it were one more training row; outside their range its share falls
-    further, with the distance from their median.
+    Outside the range of the training rows the share falls with the distance from their median.
     """
 
     modules: ClassVar[tuple[str, ...]] = ("sklearn.preprocessing",)
@@ -36,21 +35,12 @@ class EmpiricalTails(Learned):
     def _learn(self, rows: Floats) -> tuple[Any, Floats]:
         centered = rows - rows.mean(axis=0)
         model = Tails(np.sort(rows.T), np.sign(np.power(centered, 3).mean(axis=0)))
-        return model, self._summed(model, rows, more=0)
+        return model, self._score(model, rows)
 
     def _score(self, model: Any, rows: Floats) -> Floats:
-        return self._summed(model, rows, more=1)
-
-    def _summed(self, model: Tails, rows: Floats, more: int) -> Floats:
-        """The scores; `more` is 1 if the rows are not among those it has learned from."""
         total = np.zeros(len(rows))
         for column, values, skew in zip(rows.T, model.values, model.skew.tolist(), strict=True):
-            count = len(values)
-            below = np.searchsorted(values, column, "right") + more
-            above = count - np.searchsorted(values, column) + more
-            left, right = -np.log(np.array([below, above]) / (count + more))
-            left, right = left + beyond(-column, -values[::-1]), right + beyond(column, values)
-            total += self._unusual(left, right, skew)
+            total += self._unusual(rarities(-column, -values[::-1]), rarities(column, values), skew)
         return total
 
     def _kept(self, model: Any) -> Arrays:

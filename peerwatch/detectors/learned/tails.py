@@ -10,12 +10,8 @@ def rarities(values: Floats, learned: Floats) -> Floats:
 
     Above the largest of them the probability falls with the distance from their median, as 1 / distance.
     """
-    as_high = np.maximum(len(learned) - np.searchsorted(learned, values), 1)
-    return np.log((len(learned) + 1) / as_high) + beyond(values, learned)  # type: ignore[no-any-return]
-
-
-def beyond(values: Floats, learned: Floats) -> Floats:
-    """How much rarer than the largest of the `learned` values, which are sorted, each value above it is. Shape [q]."""
-    median, largest = learned[len(learned) // 2], learned[-1]
+    count, median, largest = len(learned), learned[len(learned) // 2], learned[-1]
+    as_high = np.maximum(count - np.searchsorted(learned, values), 1)
     with np.errstate(over="ignore"):
-        return np.log1p(np.maximum(values - largest, 0) / ((largest - median) or 1.0))  # type: ignore[no-any-return]
+        beyond = np.maximum(values - largest, 0) / ((largest - median) or 1.0)
+    return np.log(count / as_high) + np.log1p(beyond)  # type: ignore[no-any-return]

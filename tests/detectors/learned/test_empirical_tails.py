@@ -22,13 +22,11 @@ def defined(rows: Floats, kind: type[EmpiricalTails]) -> Floats:
 
 @pytest.mark.parametrize("kind", [Ecod, Copod])
 def test_scores_are_those_of_the_definition(kind: type[EmpiricalTails]) -> None:
-    """Of the rows it learns from, and of a new one as if it were among them."""
-    train, test = tables()
+    """Of the rows it learns from, which score the same when they come again."""
+    train, _ = tables()
     detector = kind().fit(train)
     np.testing.assert_allclose(detector.decision_scores_, defined(train, kind))
-    for row in np.clip(test[:20], train.min(axis=0), train.max(axis=0)):
-        among = defined(np.vstack([train, row]), kind)
-        np.testing.assert_allclose(-detector.score_samples(row[None]), among[-1:])
+    np.testing.assert_array_equal(-detector.score_samples(train), detector.decision_scores_)
 
 
 @pytest.mark.parametrize("kind", [Ecod, Copod])
