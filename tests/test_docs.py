@@ -112,6 +112,8 @@ def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
+    Path("folder").mkdir()
+    np.savez("folder/table.npz", X=rng.normal(size=(120, 2)), y=np.arange(120) < 6)
     typed("peerwatch datasets make sensors . --rows 300")
     for day in ("monday", "tuesday"):
         typed(f"peerwatch run batch_log.json stream_log.json flagged.json --verdicts {day}.ledger --quiet --force")
