@@ -18,6 +18,7 @@ from peerwatch.judging.audit import BruteForce
 from peerwatch.judging.state import State
 from peerwatch.progress import Progress
 from peerwatch.runtime.checkpointer import Checkpointer
+from peerwatch.runtime.cluster import Cluster
 from peerwatch.runtime.companion import Companion
 from peerwatch.runtime.decision_log import DecisionLogger, DifferenceLogger
 from peerwatch.runtime.pipeline import Pipeline
@@ -48,6 +49,7 @@ class RunSetup(NamedTuple):
     audit_from: AuditFrom
     force: bool
     companion: Companion | None = None
+    cluster: Cluster | None = None
 
 
 class Assembled(NamedTuple):
@@ -112,6 +114,7 @@ async def assemble(
         complain=setup.console.urgent,
         rejects=tallies.rejects,
         heard=setup.companion.heard if setup.companion is not None else None,
+        cluster=setup.cluster,
     )
     return Assembled(pipeline, judges, checkpointer, logs)
 
@@ -119,7 +122,9 @@ async def assemble(
 def _state_of(setup: RunSetup, checkpoint: Checkpoint | None) -> State:
     shards, named = setup.settings.shards, [str(user).encode() for user in setup.settings.logs.users]
     if checkpoint is None:
-        return State.fresh(setup.D, setup.T, shards, named)
+        return State.fresh(setup.D, setup.T, shards if setup.cluster is None else 1, named)
+    if setup.cluster is not None:
+        return State.without_network(setup.D, setup.T, named, checkpoint.arrays, checkpoint.envelope.facts)
     return State.restored(setup.D, setup.T, shards, named, checkpoint.arrays, checkpoint.envelope.facts)
 
 

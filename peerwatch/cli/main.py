@@ -17,8 +17,8 @@ from peerwatch.readable import shown
 from peerwatch.runtime.room import SHORT, check_room, shortage
 
 COMMANDS: Final = (
-    "bisect", "config", "copy", "datasets", "demo", "detect", "evaluate", "explain", "feedback", "generate", "rejects",
-    "run", "serve", "sessions", "state", "status", "sweep", "verify",
+    "bisect", "cluster", "config", "copy", "datasets", "demo", "detect", "evaluate", "explain", "feedback", "generate",
+    "rejects", "run", "serve", "sessions", "state", "status", "sweep", "verify",
 )  # fmt: skip
 EXIT_STOPPED: Final = 1
 EXIT_USAGE: Final = 2

@@ -16,7 +16,8 @@ from peerwatch.network.history import PurchaseColumns, PurchaseHistory
 from peerwatch.network.interner import Interner
 
 Arrays = Mapping[str, NDArray[Any]]
-COLUMNS: Final = ("held", "seq", "timestamp", "amount")
+AMOUNT: Final = "amount"
+COLUMNS: Final = ("held", "seq", "timestamp", AMOUNT)
 """The names of a history's columns in a snapshot. Each is followed by the shard's number."""
 LARGE: Final = "large"
 """The name of a shard's large amounts in a snapshot: in the order of their names, one a line, in ASCII."""
@@ -90,17 +91,43 @@ class State:
     @classmethod
     def restored(cls, D: int, T: int, shards: int, named: list[bytes], arrays: Arrays, facts: StateFacts) -> "State":
         """Restore the state from a snapshot, with any number of shards."""
-        parts = [columns_from(arrays, number) for number in range(facts.shards)]
-        large = max(-int(part.amount.held.min(initial=0)) for part in parts)
-        decoder = Decoder(named, Interner.from_columns(arrays["arena"], arrays["ends"]), large, facts.unseen)
-        graph = FriendGraph.from_columns(D, T, arrays["degree"], arrays["friends"])
-        parts = parts if len(parts) == shards else _dealt(parts, len(decoder.interner), shards)
-        histories = [PurchaseHistory.from_columns(T, part, facts.progress.events) for part in parts]
-        user = np.concatenate([np.repeat(np.arange(len(part.held), dtype=np.int32), part.held) for part in parts])
-        seq, timestamp = (np.concatenate([getattr(part, name) for part in parts]) for name in ("seq", "timestamp"))
-        graph.timeline.remember(seq, user, timestamp, Amounts.joined([part.amount for part in parts]))
+        decoder = _decoder_from(named, arrays, facts)
+        parts = dealt(arrays, facts.shards, shards)
+        graph, histories = network_from(D, T, arrays, parts, facts.progress.events)
         verdicts, disagreed = facts.verdicts.copy(), arrays[DISAGREED].tolist()
         return cls(D, T, decoder, graph, histories, facts.progress, facts.flagged, verdicts, disagreed)
+
+    @classmethod
+    def without_network(cls, D: int, T: int, named: list[bytes], arrays: Arrays, facts: StateFacts) -> "State":
+        """Restore all but the friend graph and the purchases, which somebody else holds: those here are empty."""
+        graph, history = FriendGraph(D, T), PurchaseHistory(T)
+        verdicts, disagreed = facts.verdicts.copy(), arrays[DISAGREED].tolist()
+        decoder = _decoder_from(named, arrays, facts)
+        return cls(D, T, decoder, graph, [history], facts.progress, facts.flagged, verdicts, disagreed)
+
+
+def _decoder_from(named: list[bytes], arrays: Arrays, facts: StateFacts) -> Decoder:
+    amounts = [arrays[f"{AMOUNT}{number}"] for number in range(facts.shards)]
+    large = max(-int(amount.min(initial=0)) for amount in amounts)
+    return Decoder(named, Interner.from_columns(arrays["arena"], arrays["ends"]), large, facts.unseen)
+
+
+def network_from(
+    D: int, T: int, arrays: Arrays, parts: Sequence[PurchaseColumns], through: int
+) -> tuple[FriendGraph, list[PurchaseHistory]]:
+    """Restore the friend graph and the histories as of event `through` from a snapshot and its shards' purchases."""
+    graph = FriendGraph.from_columns(D, T, arrays["degree"], arrays["friends"])
+    histories = [PurchaseHistory.from_columns(T, part, through) for part in parts]
+    user = np.concatenate([np.repeat(np.arange(len(part.held), dtype=np.int32), part.held) for part in parts])
+    seq, timestamp = (np.concatenate([getattr(part, name) for part in parts]) for name in ("seq", "timestamp"))
+    graph.timeline.remember(seq, user, timestamp, Amounts.joined([part.amount for part in parts]))
+    return graph, histories
+
+
+def dealt(arrays: Arrays, stored: int, shards: int) -> list[PurchaseColumns]:
+    """The purchases of a snapshot with `stored` shards, for so many `shards`."""
+    parts = [columns_from(arrays, number) for number in range(stored)]
+    return parts if stored == shards else _dealt(parts, len(arrays["ends"]), shards)
 
 
 def _dealt(parts: list[PurchaseColumns], users: int, shards: int) -> list[PurchaseColumns]:

@@ -1,0 +1,169 @@
+"""Workers as Ray actors. The only file that imports Ray.
+
+Ray's own restarts are switched off: it would lose the state of an actor, and may carry out a call twice. A lost worker
+is replaced by `peerwatch.cluster.transport`.
+
+As a script (`python -m peerwatch.cluster.ray start ...`) it is Ray's own command line, except that 127.0.0.1 stays
+127.0.0.1: Ray replaces it by the address of the network card, where anybody could run code.
+"""
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+import anyio
+from anyio.to_thread import run_sync
+
+from peerwatch.cluster.environment import ENVIRONMENT
+from peerwatch.cluster.worker import ReplicaWorker
+from peerwatch.errors import RunError, UsageError
+
+for _name, _value in ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402 (it reads the environment)
+from ray.exceptions import RayError  # noqa: E402
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
+
+from peerwatch.cluster.engine import WorkerLost  # noqa: E402
+
+SUSPECTED: Final = 30.0
+"""Seconds in which no worker is started on a node where one was lost, if there is another."""
+NODES_SECONDS: Final = 5.0
+"""How long the head of the cluster may take to list the nodes."""
+
+
+class RayCall:
+    """A method call of an actor."""
+
+    def __init__(self, reference: Any) -> None:
+        self._reference = reference
+
+    async def reply(self) -> bytes:
+        """Wait for the reply."""
+        try:
+            content: bytes = await self._reference
+        except RayError as error:
+            raise WorkerLost(str(error).strip().partition("\n")[0]) from None
+        return content
+
+
+class RayWorker:
+    """An actor of Ray with a replica in it."""
+
+    def __init__(self, actor: Any, node_id: str, node: str) -> None:
+        self._actor = actor
+        self.node_id = node_id
+        self.node = node
+        self.ended = False
+
+    def call(self, command: bytes) -> RayCall:
+        """Send a command."""
+        return RayCall(self._actor.call.remote(command))
+
+    def end(self) -> None:
+        """Kill the actor."""
+        self.ended = True
+        with suppress(RayError):
+            ray.kill(self._actor)
+
+
+class RayEngine:
+    """Spreads workers over the nodes that are alive."""
+
+    def __init__(self) -> None:
+        self._workers: list[RayWorker] = []
+        self._suspected: dict[str, float] = {}
+
+    async def start(self) -> RayWorker:
+        """Start a worker on the node with the fewest, if possible on one where none was lost of late.
+
+        Raises:
+            RunError: no node is left.
+        """
+        nodes: dict[str, str] = {}
+        with anyio.move_on_after(NODES_SECONDS):
+            nodes = await run_sync(nodes_alive, abandon_on_cancel=True)
+        if not nodes:
+            raise RunError(
+                "no node of the cluster is left, or its head does not answer; start it and run again: the run goes on"
+                " from its last checkpoint"
+            )
+        self._workers = [worker for worker in self._workers if not worker.ended]
+        busy, now = Counter(worker.node_id for worker in self._workers), time.monotonic()
+
+        def burden(node: str) -> tuple[float, int]:
+            since = now - self._suspected.get(node, -SUSPECTED)
+            return max(0.0, SUSPECTED - since), busy[node]
+
+        chosen = min(nodes, key=burden)
+        where = NodeAffinitySchedulingStrategy(chosen, soft=False)
+        worker = RayWorker(_Actor.options(scheduling_strategy=where).remote(), chosen, nodes[chosen])
+        self._workers.append(worker)
+        return worker
+
+    def suspect(self, worker: Any) -> None:
+        """Start no worker on its node for a while, if there is another."""
+        self._suspected[worker.node_id] = time.monotonic()
+
+
+@ray.remote(max_restarts=0, max_task_retries=0, num_cpus=0)
+class _Actor:
+    """A replica in an actor whose calls run one after the other, in order."""
+
+    def __init__(self) -> None:
+        self._worker = ReplicaWorker()
+
+    def call(self, command: bytes) -> bytes:
+        return self._worker.call(command)
+
+
+def nodes_alive() -> dict[str, str]:
+    """The nodes that Ray takes to be alive: their ids, and addresses for people."""
+    return {
+        node["NodeID"]: f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
+        for node in ray.nodes()
+        if node["Alive"]
+    }
+
+
+@contextmanager
+def connected_to(address: str) -> Iterator[RayEngine]:
+    """Connect to a cluster at HOST:PORT.
+
+    Raises:
+        UsageError: none answers there.
+    """
+    _keep_loopback()
+    try:
+        ray.init(
+            address=address, namespace=f"peerwatch-{os.getpid()}", log_to_driver=False, configure_logging=False,
+            include_dashboard=False,
+        )  # fmt: skip
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        why = str(error).strip().partition("\n")[0]
+        raise UsageError(
+            f"no Ray cluster answers at {address} ({why}); start one: peerwatch cluster start, or ray start --head"
+        ) from None
+    try:
+        yield RayEngine()
+    finally:
+        ray.shutdown()
+
+
+def _keep_loopback() -> None:
+    """Leave 127.0.0.1 as it is, which Ray takes for the address of the network card."""
+    from ray._private import services  # noqa: PLC0415, PLC2701 (there is no public way)
+
+    services.resolve_ip_for_localhost = lambda address: address
+
+
+if __name__ == "__main__":
+    _keep_loopback()
+    from ray.scripts.scripts import main
+
+    sys.exit(main())

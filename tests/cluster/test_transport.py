@@ -1,0 +1,145 @@
+"""Whatever happens to workers, a run on a cluster writes the bytes of a run in one process."""
+
+import shutil
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from memory_cluster import DriverKilled, Fault, MemoryEngine, run_on, run_with
+from strategies import examples, often
+from support import befriend, purchase
+
+from peerwatch.cluster.transport import ATTEMPTS
+from peerwatch.errors import RunError
+from peerwatch.runtime.pipeline import Totals
+from peerwatch.settings.model import Layer
+
+USERS = 12
+
+
+def made(seed: int, count: int) -> bytes:
+    """Lines of a log: purchases, some of them high, late or huge, friendships that change, what is no event."""
+    random, lines = Random(seed), []
+    for i in range(count):
+        minute = max(0, i - 40 * (random.random() < 0.05))
+        stamp = f"2017-06-14 {minute // 60 % 24:02}:{minute % 60:02}:00"
+        a, b = random.sample(range(USERS), 2)
+        kind = random.random()
+        if kind < 0.08:
+            lines.append(befriend(a, b, random.choice(["befriend", "unfriend"]), stamp))
+        elif kind < 0.1:
+            lines.append(b"not an event\n")
+        else:
+            amount = 10**14 if kind > 0.99 else random.lognormvariate(5 if random.random() < 0.06 else 2, 0.4)
+            lines.append(purchase(a, f"{amount:.2f}", stamp))
+    return b"".join(lines)
+
+
+BATCH = b"".join(befriend(a, (a + step) % USERS) for a in range(USERS) for step in (1, 3)) + made(1, 60)
+STREAM = made(2, 400)
+
+
+def layer(directory: Path, name: str, **values: Any) -> Layer:
+    """The settings of a run that writes `name`, with a checkpoint as often as one can be taken."""
+    for log, content in (("batch", BATCH), ("stream", STREAM)):
+        if not (directory / log).exists():
+            (directory / log).write_bytes(content)
+    settings = {
+        "D": 2, "T": 5, "input.batch": str(directory / "batch"), "input.stream": str(directory / "stream"),
+        "output.flagged": str(directory / name), "output.verdicts": str(directory / f"{name}.ledger"),
+        "state.directory": str(directory / f"{name}.state"), "state.events": 50, "quiet": True,
+        "cluster.batch": 40, "cluster.workers": 2,
+    }  # fmt: skip
+    settings |= {key.replace("__", "."): value for key, value in values.items()}
+    return Layer(settings, dict.fromkeys(settings, "the test"))
+
+
+def written(directory: Path, name: str) -> list[bytes]:
+    """All that a run has written."""
+    return [(directory / each).read_bytes() for each in (name, f"{name}.rejects.json", f"{name}.ledger")]
+
+
+class Alone(NamedTuple):
+    """A folder with the logs, and what a run in one process has written there and counted."""
+
+    directory: Path
+    written: list[bytes]
+    totals: Totals
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    """A run in one process."""
+    directory = tmp_path_factory.mktemp("cluster")
+    totals = run_with(layer(directory, "alone")).totals
+    assert totals.flagged >= 10
+    return Alone(directory, written(directory, "alone"), totals)
+
+
+def run_through(alone: Alone, faults: Mapping[int, Fault], **values: Any) -> MemoryEngine:
+    """Run on a cluster, again after each death of the run itself; all that is written and counted must be the same."""
+    engine = MemoryEngine(faults)
+    for old in alone.directory.glob("there*"):
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    while True:
+        try:
+            totals = run_on(engine, layer(alone.directory, "there", **values)).totals
+        except DriverKilled:
+            continue
+        break
+    assert written(alone.directory, "there") == alone.written
+    assert totals == alone.totals
+    return engine
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_the_same_bytes_with_any_number_of_workers(alone: Alone, workers: int) -> None:
+    """Output, rejected lines, ledger and totals are those of one process."""
+    assert run_through(alone, {}, cluster__workers=workers).started == workers
+
+
+def test_a_fault_at_each_call_in_turn(alone: Alone) -> None:
+    """Wherever a worker is lost, frozen or late, or the run itself dies, what is written and counted is the same.
+
+    The profile says at how many of the calls; in the profile `full` at each of them.
+    """
+    calls = run_through(alone, {}).calls
+    walked = [(call, fault) for fault in Fault for call in range(calls)]
+    for call, fault in walked[:: often(len(walked) // 20, 1)]:
+        engine = run_through(alone, {call: fault})
+        assert engine.calls >= call  # a late reply may save a command
+
+
+@settings(max_examples=examples(100))
+@given(st.dictionaries(st.integers(0, 80), st.sampled_from(Fault), max_size=12))
+def test_several_faults(alone: Alone, faults: dict[int, Fault]) -> None:
+    """Faults may come in a row, in both slots, while batches are replayed, and while a checkpoint is taken."""
+    run_through(alone, faults)
+
+
+def test_workers_that_are_lost_again_and_again_end_the_run(alone: Alone) -> None:
+    """After so many in a row that answered nothing it ends with one sentence, and a later run goes on."""
+    first = run_through(alone, {}).calls // 2
+    faults = dict.fromkeys(range(first, first + 20 * ATTEMPTS), Fault.LOST_BEFORE)
+    with pytest.raises(RunError, match=f"lost {ATTEMPTS} times in a row.*run again"):
+        run_through(alone, faults)
+    run_on(MemoryEngine(), layer(alone.directory, "there"))
+    assert written(alone.directory, "there") == alone.written
+
+
+def test_a_cluster_and_one_process_go_on_from_each_other(alone: Alone) -> None:
+    """A checkpoint of a run on a cluster is one like any other, of however many shards."""
+    for old in alone.directory.glob("there*"):
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    for place, part in enumerate(range(100, 500, 50)):
+        values = {"input.stream": str(alone.directory / "growing"), "shards": 1 + place % 3}
+        lines = STREAM.splitlines(keepends=True)[:part]
+        (alone.directory / "growing").write_bytes(b"".join(lines))
+        run = run_with if place % 2 else partial(run_on, MemoryEngine())
+        run(layer(alone.directory, "there", **values))
+    assert written(alone.directory, "there")[0] == alone.written[0]

@@ -1,0 +1,133 @@
+"""A cluster in this process, whose workers are lost, freeze and answer late where a test wants it."""
+
+from collections.abc import Mapping
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+
+from peerwatch.cli.console import Console
+from peerwatch.cluster.connecting import ReplicaCluster
+from peerwatch.cluster.engine import Call, WorkerLost
+from peerwatch.cluster.transport import Patience
+from peerwatch.cluster.worker import ReplicaWorker
+from peerwatch.replay.audit import audit_from
+from peerwatch.runtime import runner
+from peerwatch.runtime.deadline import Deadline
+from peerwatch.settings.model import Layer, resolve
+
+
+class Fault(Enum):
+    """What happens at a call."""
+
+    LOST_BEFORE = "the worker is lost before it carries out the command"
+    LOST_AFTER = "the worker is lost behind the command, and what it has not handed over is lost with it"
+    FROZEN = "the worker neither replies to this command nor to a later one"
+    LATE = "the reply comes after others have come"
+    DRIVER_KILLED = "the run itself ends"
+
+
+class DriverKilled(BaseException):
+    """Ends a run on the spot, without anything being put in order that only a failure would be."""
+
+
+class MemoryCall:
+    """A call, whose command has been carried out unless its worker was lost or frozen."""
+
+    def __init__(self, worker: "MemoryWorker", content: bytes | None, rounds: int = 0) -> None:
+        self.worker = worker
+        self.content = content
+        """The reply; None if there will be none."""
+        self._rounds = rounds
+
+    async def reply(self) -> bytes:
+        """Wait for the reply, for some rounds of the loop."""
+        for _ in range(1 + self._rounds):
+            await anyio.lowlevel.checkpoint()
+        if self.worker.lost:
+            raise WorkerLost("it was killed")
+        assert self.content is not None
+        return self.content
+
+
+class MemoryWorker:
+    """A worker's object, called at once."""
+
+    node = "memory"
+
+    def __init__(self, engine: "MemoryEngine") -> None:
+        self._engine = engine
+        self._worker = ReplicaWorker()
+        self.lost = False
+        self.frozen = False
+
+    def call(self, command: bytes) -> MemoryCall:
+        """Carry out a command, unless something happens."""
+        if self.lost or self.frozen:
+            return MemoryCall(self, None)
+        fault = self._engine.next_fault()
+        if fault is Fault.DRIVER_KILLED:
+            raise DriverKilled
+        self.lost = fault is Fault.LOST_BEFORE
+        self.frozen = fault is Fault.FROZEN
+        if self.lost or self.frozen:
+            return MemoryCall(self, None)
+        content = self._worker.call(command)
+        self.lost = fault is Fault.LOST_AFTER
+        return MemoryCall(self, content, 50 if fault is Fault.LATE else 0)
+
+    def end(self) -> None:
+        """It does not matter when it ends."""
+
+
+class MemoryEngine:
+    """Starts workers; `faults` are by the number of the call, counted over all of them."""
+
+    def __init__(self, faults: Mapping[int, Fault] | None = None) -> None:
+        self._faults = faults or {}
+        self.calls = 0
+        self.started = 0
+
+    def next_fault(self) -> Fault | None:
+        """What happens at the call that begins."""
+        self.calls += 1
+        return self._faults.get(self.calls - 1)
+
+    async def start(self) -> MemoryWorker:
+        """Start a worker."""
+        self.started += 1
+        return MemoryWorker(self)
+
+    def suspect(self, worker: Any) -> None:
+        """All workers are on the same node."""
+
+
+class KnowingPatience(Patience):
+    """Knows at once that a frozen worker will not reply, and waits for all others however long they take."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+
+    async def reply(self, call: Call, factor: float = 1.0) -> bytes:  # noqa: ARG002
+        """The reply."""
+        assert isinstance(call, MemoryCall)
+        if call.worker.frozen and call.content is None:
+            raise WorkerLost("it is frozen")
+        return await call.reply()
+
+
+def run_on(engine: MemoryEngine, layer: Layer) -> runner.Report:
+    """A whole run on a cluster in memory: real files, a real state directory."""
+    settings, _ = resolve(layer)
+    cluster = ReplicaCluster(engine, settings, Path(settings.state.directory or ""), KnowingPatience())
+    return run_with(layer, cluster)
+
+
+def run_with(layer: Layer, cluster: ReplicaCluster | None = None) -> runner.Report:
+    """A whole run."""
+    console = Console(quiet=True, bar=False)
+    with Deadline(console) as deadline:
+        return anyio.run(partial(runner.run, [layer], console, deadline, audit_from, cluster=cluster))
