@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import anyio.lowlevel
@@ -14,10 +14,26 @@ from peerwatch.cluster.connecting import ReplicaCluster
 from peerwatch.cluster.engine import Call, WorkerLost
 from peerwatch.cluster.transport import Patience
 from peerwatch.cluster.worker import ReplicaWorker
+from peerwatch.detectors.base import Floats, Rule, Summary
 from peerwatch.replay.audit import audit_from
 from peerwatch.runtime import runner
 from peerwatch.runtime.deadline import Deadline
 from peerwatch.settings.model import Layer, resolve
+
+
+class Failing(Rule):
+    """A detector of somebody's own that does not work."""
+
+    name: ClassVar[str] = "failing"
+    threshold = 0.0
+
+    def summarise(self, window: Floats) -> Summary:
+        """Nothing."""
+        return (window[:, 0],)
+
+    def score(self, summary: Summary, amount: Floats) -> Floats:
+        """Fail."""
+        raise ValueError(len(amount), len(summary))
 
 
 class Fault(Enum):

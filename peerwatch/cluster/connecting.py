@@ -10,7 +10,7 @@ from anyio.to_thread import run_sync
 from peerwatch.cluster.actor import ReplicaActor
 from peerwatch.cluster.engine import ClusterEngine
 from peerwatch.cluster.transport import Patience, StartingState
-from peerwatch.cluster.wire import Begin, pack_arrays
+from peerwatch.cluster.wire import Begin, hello, pack_arrays
 from peerwatch.errors import RunError, UsageError
 from peerwatch.actors.coordinator import Judges
 from peerwatch.judging.engine import windows_at_once
@@ -29,6 +29,7 @@ class ReplicaCluster:
         self._settings = settings
         self._directory = directory
         self._patience = patience
+        hello()  # reads files, which is not for the event loop
 
     def batch_cap(self, judges: Judges, T: int) -> int:
         """The most events in a batch; fewer where all windows are sent, so that an answer is bounded."""
@@ -111,5 +112,5 @@ def connected(settings: Settings) -> Iterator[ReplicaCluster]:
         from peerwatch.cluster.ray import connected_to  # noqa: PLC0415 (Ray takes a second to import)
     except ImportError as error:
         raise UsageError(f"a cluster needs {error.name}; install it: pip install 'peerwatch[ray]'") from None
-    with connected_to(cluster.address) as engine:
+    with connected_to(cluster.address, cluster.workers) as engine:
         yield ReplicaCluster(engine, settings, Path(state), Patience(cluster.deadline))

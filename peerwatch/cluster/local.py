@@ -44,7 +44,10 @@ class Listener(msgspec.Struct, frozen=True):
     @property
     def is_local(self) -> bool:
         """Whether only this machine can connect."""
-        return ipaddress.ip_address(self.address.partition("%")[0]).is_loopback
+        address = ipaddress.ip_address(self.address.partition("%")[0])
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            return address.ipv4_mapped.is_loopback
+        return address.is_loopback
 
 
 def folder() -> Path:

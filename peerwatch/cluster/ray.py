@@ -11,14 +11,18 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import cycle, islice
 from typing import Any, Final
 
 import anyio
 from anyio.to_thread import run_sync
 
+from peerwatch.cluster.engine import WorkerLost
 from peerwatch.cluster.environment import ENVIRONMENT
+from peerwatch.cluster.transport import check_version
+from peerwatch.cluster.wire import Begin, encoded, reply_from
 from peerwatch.cluster.worker import ReplicaWorker
 from peerwatch.errors import RunError, UsageError
 
@@ -29,10 +33,11 @@ import ray  # noqa: E402 (it reads the environment)
 from ray.exceptions import RayError  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
-from peerwatch.cluster.engine import WorkerLost  # noqa: E402
 
 SUSPECTED: Final = 30.0
 """Seconds in which no worker is started on a node where one was lost, if there is another."""
+PREPARING_SECONDS: Final = 120.0
+"""How long nodes may take to compile the kernels."""
 NODES_SECONDS: Final = 5.0
 """How long the head of the cluster may take to list the nodes."""
 
@@ -61,6 +66,10 @@ class RayWorker:
         self.node = node
         self.ended = False
 
+    def begin(self) -> Any:
+        """Send a first command, which loads the kernels; returns Ray's reference to the reply."""
+        return self._actor.call.remote(encoded(Begin(1, 2, None, sizes=False, context=False)))
+
     def call(self, command: bytes) -> RayCall:
         """Send a command."""
         return RayCall(self._actor.call.remote(command))
@@ -77,6 +86,8 @@ class RayEngine:
 
     def __init__(self) -> None:
         self._workers: list[RayWorker] = []
+        self._ready: list[RayWorker] = []
+        """Workers that were started ahead and hold no state yet."""
         self._suspected: dict[str, float] = {}
 
     async def start(self) -> RayWorker:
@@ -101,14 +112,43 @@ class RayEngine:
             return max(0.0, SUSPECTED - since), busy[node]
 
         chosen = min(nodes, key=burden)
-        where = NodeAffinitySchedulingStrategy(chosen, soft=False)
-        worker = RayWorker(_Actor.options(scheduling_strategy=where).remote(), chosen, nodes[chosen])
+        ready = next((worker for worker in self._ready if worker.node_id == chosen), None)
+        if ready is not None:
+            self._ready.remove(ready)
+        worker = ready or _started(chosen, nodes[chosen])
         self._workers.append(worker)
         return worker
+
+    def prepare(self, workers: int) -> None:
+        """Start so many workers, and one on each node at least, without anybody waiting for their replies yet.
+
+        The first one on a node compiles the kernels, if need be, which many at once would do each for itself.
+
+        Raises:
+            UsageError: a node runs another version.
+        """
+        nodes = nodes_alive()
+        self._start_ahead(nodes, [*nodes])
+        self._start_ahead(nodes, [*islice(cycle(nodes), max(0, workers - len(nodes)))] if nodes else [])
+
+    def _start_ahead(self, nodes: Mapping[str, str], where: Sequence[str]) -> None:
+        calls = {worker.begin(): worker for worker in (_started(node, nodes[node]) for node in where)}
+        if not calls:
+            return
+        answered, _ = ray.wait([*calls], num_returns=len(calls), timeout=PREPARING_SECONDS)
+        for reference in answered:
+            with suppress(RayError):  # it will be lost again, and told of, when it is used
+                check_version(reply_from(ray.get(reference)), calls[reference].node, UsageError)
+                self._ready.append(calls[reference])
 
     def suspect(self, worker: Any) -> None:
         """Start no worker on its node for a while, if there is another."""
         self._suspected[worker.node_id] = time.monotonic()
+
+
+def _started(node_id: str, node: str) -> RayWorker:
+    where = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    return RayWorker(_Actor.options(scheduling_strategy=where).remote(), node_id, node)
 
 
 @ray.remote(max_restarts=0, max_task_retries=0, num_cpus=0)
@@ -132,8 +172,8 @@ def nodes_alive() -> dict[str, str]:
 
 
 @contextmanager
-def connected_to(address: str) -> Iterator[RayEngine]:
-    """Connect to a cluster at HOST:PORT.
+def connected_to(address: str, workers: int = 0) -> Iterator[RayEngine]:
+    """Connect to a cluster at HOST:PORT, and start `workers` there if there are to be any.
 
     Raises:
         UsageError: none answers there.
@@ -150,7 +190,10 @@ def connected_to(address: str) -> Iterator[RayEngine]:
             f"no Ray cluster answers at {address} ({why}); start one: peerwatch cluster start, or ray start --head"
         ) from None
     try:
-        yield RayEngine()
+        engine = RayEngine()
+        if workers:
+            engine.prepare(workers)
+        yield engine
     finally:
         ray.shutdown()
 

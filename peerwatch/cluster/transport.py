@@ -30,7 +30,7 @@ from peerwatch.cluster.wire import (
     hello,
     reply_from,
 )
-from peerwatch.errors import RunError
+from peerwatch.errors import PeerwatchError, RunError
 from peerwatch.storage.status import WorkerState, WorkerStatus
 
 IN_FLIGHT: Final = 3
@@ -163,6 +163,21 @@ def _error_of(failure: Failure, worker: EngineWorker) -> Exception:
     return RunError(failure.text) if failure.is_final else ReplicaFailed(f"on {worker.node}: {failure.text.strip()}")
 
 
+def check_version(reply: Reply, node: str, kind: type[PeerwatchError]) -> None:
+    """Check that a worker runs what this process runs.
+
+    Raises:
+        kind: it does not.
+    """
+    own = hello()
+    if reply != own:
+        known = reply if isinstance(reply, Hello) else Hello("unknown", "unknown")
+        raise kind(
+            f"the worker on {node} runs peerwatch {known.version} with kernels {known.kernels}, this process"
+            f" {own.version} with {own.kernels}; install the same version there, and the same Python and numpy"
+        )
+
+
 class _InFlight(NamedTuple):
     """A call, and the request that it completes, None for one that only prepares a request."""
 
@@ -283,14 +298,7 @@ class WorkerSlot:
 
     async def _build(self, worker: EngineWorker) -> None:
         """Bring a new worker to where the replay log begins."""
-        reply = await self._called(worker, self._begin)
-        own = hello()
-        if reply != own:
-            known = reply if isinstance(reply, Hello) else Hello("unknown", "unknown")
-            raise RunError(
-                f"the worker on {worker.node} runs peerwatch {known.version} with kernels {known.kernels}, this process"
-                f" {own.version} with {own.kernels}; install the same version there, and the same Python and numpy"
-            )
+        check_version(await self._called(worker, self._begin), worker.node, RunError)
         state = await self._starting_state()
         begins = range(0, len(state.columns), PIECE)
         for begin in begins:
