@@ -111,7 +111,8 @@ def main() -> None:
     parser.add_argument("--cases", help="names with commas; only these, and nothing is kept")
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
-    wanted = arguments.cases.split(",") if arguments.cases else [*(case.name for case in CASES), late.NAME, kafka.NAME, cluster.NAME]
+    everything = [*(case.name for case in CASES), late.NAME, kafka.NAME, cluster.NAME]
+    wanted = arguments.cases.split(",") if arguments.cases else everything
     results: dict[str, Any] = {
         "date": datetime.now(tz=UTC).date().isoformat(), "machine": machine(), "runs": arguments.runs, "cases": [],
         "missing": [], "latency": {}, "live": [],

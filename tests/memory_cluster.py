@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from enum import Enum
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any, ClassVar
 
 import anyio
 import anyio.lowlevel
+from support import befriend, purchase
 
 from peerwatch.cli.console import Console
 from peerwatch.cluster.connecting import ReplicaCluster
@@ -19,6 +21,50 @@ from peerwatch.replay.audit import audit_from
 from peerwatch.runtime import runner
 from peerwatch.runtime.deadline import Deadline
 from peerwatch.settings.model import Layer, resolve
+
+USERS = 12
+
+
+def made(seed: int, count: int) -> bytes:
+    """Lines of a log: purchases, some of them high, late or huge, friendships that change, what is no event."""
+    random, lines = Random(seed), []
+    for i in range(count):
+        minute = max(0, i - 40 * (random.random() < 0.05))
+        stamp = f"2017-06-14 {minute // 60 % 24:02}:{minute % 60:02}:00"
+        a, b = random.sample(range(USERS), 2)
+        kind = random.random()
+        if kind < 0.08:
+            lines.append(befriend(a, b, random.choice(["befriend", "unfriend"]), stamp))
+        elif kind < 0.1:
+            lines.append(b"not an event\n")
+        else:
+            amount = 10**14 if kind > 0.99 else random.lognormvariate(5 if random.random() < 0.06 else 2, 0.4)
+            lines.append(purchase(a, f"{amount:.2f}", stamp))
+    return b"".join(lines)
+
+
+BATCH = b"".join(befriend(a, (a + step) % USERS) for a in range(USERS) for step in (1, 3)) + made(1, 60)
+STREAM = made(2, 400)
+
+
+def layer(directory: Path, name: str, **values: Any) -> Layer:
+    """The settings of a run that writes `name`, with a checkpoint as often as one can be taken."""
+    for log, content in (("batch", BATCH), ("stream", STREAM)):
+        if not (directory / log).exists():
+            (directory / log).write_bytes(content)
+    settings = {
+        "D": 2, "T": 5, "input.batch": str(directory / "batch"), "input.stream": str(directory / "stream"),
+        "output.flagged": str(directory / name), "output.verdicts": str(directory / f"{name}.ledger"),
+        "state.directory": str(directory / f"{name}.state"), "state.events": 50, "quiet": True,
+        "cluster.batch": 40, "cluster.workers": 2,
+    }  # fmt: skip
+    settings |= {key.replace("__", "."): value for key, value in values.items()}
+    return Layer(settings, dict.fromkeys(settings, "the test"))
+
+
+def written(directory: Path, name: str) -> list[bytes]:
+    """All that a run has written."""
+    return [(directory / each).read_bytes() for each in (name, f"{name}.rejects.json", f"{name}.ledger")]
 
 
 class Failing(Rule):

@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import cycle
 from typing import Final, NamedTuple
 
-import anyio
 import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
@@ -42,7 +41,7 @@ PACK_WORK: Final = 8
 
 
 class Asked(NamedTuple):
-    """A batch and the request about it, None if there is nothing to ask; or a snapshot's request and that of columns."""
+    """A batch and the request about it, None if nothing is asked; or a snapshot's request and that of columns."""
 
     message: WindowQueries | SnapshotRequest
     request: Request | None

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from anyio.to_thread import run_sync
 
+from peerwatch.actors.coordinator import Judges
 from peerwatch.cluster.actor import ReplicaActor
 from peerwatch.cluster.engine import ClusterEngine
 from peerwatch.cluster.transport import Patience, StartingState
 from peerwatch.cluster.wire import Begin, hello, pack_arrays
 from peerwatch.errors import RunError, UsageError
-from peerwatch.actors.coordinator import Judges
 from peerwatch.judging.engine import windows_at_once
 from peerwatch.judging.state import arrays_of, dealt
 from peerwatch.runtime.cluster import ReplicaWiring

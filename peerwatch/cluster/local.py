@@ -60,7 +60,7 @@ def start(nodes: int, port: int) -> LocalCluster:
 
     Raises:
         UsageError: one is running, or this one cannot be started.
-        RunError: it listens where others can connect; it has been stopped again.
+        RunError: others could connect to it, so it has been stopped again.
     """
     if known() is not None and processes():
         raise UsageError(f"a local cluster is running at {LOOPBACK}:{port}; stop it: peerwatch cluster stop")
@@ -71,13 +71,22 @@ def start(nodes: int, port: int) -> LocalCluster:
     try:
         for number in range(nodes):
             start_node(cluster, is_head=number == 0)
-        if open_ports := [each for each in listeners() if not each.is_local]:
-            where = ", ".join(f"{each.address}:{each.port} ({each.process})" for each in open_ports)
-            raise RunError(f"Ray listens at {where}, where others can connect and run code; the cluster was stopped")
+        check_local()
     except BaseException:
         stop()
         raise
     return cluster
+
+
+def check_local() -> None:
+    """Check that only this machine can connect to the cluster.
+
+    Raises:
+        RunError: others can.
+    """
+    if public := [each for each in listeners() if not each.is_local]:
+        where = ", ".join(f"{each.address}:{each.port} ({each.process})" for each in public)
+        raise RunError(f"Ray listens at {where}, where others can connect and run code")
 
 
 def start_node(cluster: LocalCluster, *, is_head: bool) -> None:

@@ -10,7 +10,6 @@ As a script (`python -m peerwatch.cluster.ray start ...`) it is Ray's own comman
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import cycle, islice
@@ -33,11 +32,12 @@ import ray  # noqa: E402 (it reads the environment)
 from ray.exceptions import RayError  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
-
 SUSPECTED: Final = 30.0
 """Seconds in which no worker is started on a node where one was lost, if there is another."""
 PREPARING_SECONDS: Final = 120.0
 """How long nodes may take to compile the kernels."""
+SPARES: Final = 1
+"""Workers that stand ready to take the place of a lost one."""
 NODES_SECONDS: Final = 5.0
 """How long the head of the cluster may take to list the nodes."""
 
@@ -87,7 +87,7 @@ class RayEngine:
     def __init__(self) -> None:
         self._workers: list[RayWorker] = []
         self._ready: list[RayWorker] = []
-        """Workers that were started ahead and hold no state yet."""
+        """Workers that were started ahead and hold no state yet: a process takes longer to start than to take over."""
         self._suspected: dict[str, float] = {}
 
     async def start(self) -> RayWorker:
@@ -105,19 +105,28 @@ class RayEngine:
                 " from its last checkpoint"
             )
         self._workers = [worker for worker in self._workers if not worker.ended]
-        busy, now = Counter(worker.node_id for worker in self._workers), time.monotonic()
-
-        def burden(node: str) -> tuple[float, int]:
-            since = now - self._suspected.get(node, -SUSPECTED)
-            return max(0.0, SUSPECTED - since), busy[node]
-
-        chosen = min(nodes, key=burden)
-        ready = next((worker for worker in self._ready if worker.node_id == chosen), None)
-        if ready is not None:
+        self._ready = [worker for worker in self._ready if worker.node_id in nodes]
+        ready = min(self._ready, key=lambda worker: self._burden(worker.node_id), default=None)
+        chosen = min(nodes, key=self._burden)
+        if ready is not None and self._suspicion(ready.node_id) <= self._suspicion(chosen):
             self._ready.remove(ready)
-        worker = ready or _started(chosen, nodes[chosen])
+            worker = ready
+        else:
+            worker = _started(chosen, nodes[chosen])
         self._workers.append(worker)
+        if len(self._ready) < SPARES:
+            chosen = min(nodes, key=self._burden)
+            self._ready.append(_started(chosen, nodes[chosen]))
+            self._ready[-1].begin()
         return worker
+
+    def _suspicion(self, node: str) -> float:
+        """For how many seconds a node is not to be used if there is another."""
+        return max(0.0, self._suspected.get(node, -SUSPECTED) + SUSPECTED - time.monotonic())
+
+    def _burden(self, node: str) -> tuple[float, int]:
+        """By how much a node is less suitable than others for another worker."""
+        return self._suspicion(node), sum(worker.node_id == node for worker in (*self._workers, *self._ready))
 
     def prepare(self, workers: int) -> None:
         """Start so many workers, and one on each node at least, without anybody waiting for their replies yet.
@@ -148,10 +157,9 @@ class RayEngine:
 
 def _started(node_id: str, node: str) -> RayWorker:
     where = NodeAffinitySchedulingStrategy(node_id, soft=False)
-    return RayWorker(_Actor.options(scheduling_strategy=where).remote(), node_id, node)
+    return RayWorker(_actors.options(scheduling_strategy=where).remote(), node_id, node)
 
 
-@ray.remote(max_restarts=0, max_task_retries=0, num_cpus=0)
 class _Actor:
     """A replica in an actor whose calls run one after the other, in order."""
 
@@ -162,11 +170,14 @@ class _Actor:
         return self._worker.call(command)
 
 
+_actors: Any = ray.remote(max_restarts=0, max_task_retries=0, num_cpus=0)(_Actor)
+
+
 def nodes_alive() -> dict[str, str]:
     """The nodes that Ray takes to be alive: their ids, and addresses for people."""
     return {
         node["NodeID"]: f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
-        for node in ray.nodes()
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
         if node["Alive"]
     }
 
@@ -179,6 +190,7 @@ def connected_to(address: str, workers: int = 0) -> Iterator[RayEngine]:
         UsageError: none answers there.
     """
     _keep_loopback()
+    _keep_quiet()
     try:
         ray.init(
             address=address, namespace=f"peerwatch-{os.getpid()}", log_to_driver=False, configure_logging=False,
@@ -200,13 +212,20 @@ def connected_to(address: str, workers: int = 0) -> Iterator[RayEngine]:
 
 def _keep_loopback() -> None:
     """Leave 127.0.0.1 as it is, which Ray takes for the address of the network card."""
-    from ray._private import services  # noqa: PLC0415, PLC2701 (there is no public way)
+    from ray._private import services  # noqa: PLC0415 (there is no public way)
 
-    services.resolve_ip_for_localhost = lambda address: address
+    services.resolve_ip_for_localhost = lambda host: host
+
+
+def _keep_quiet() -> None:
+    """Keep what nodes have to say off standard output, where Ray would print it whatever it is told."""
+    from ray._private import worker  # noqa: PLC0415 (there is no public way)
+
+    worker.print_to_stdstream = lambda *_, **__: None
 
 
 if __name__ == "__main__":
     _keep_loopback()
     from ray.scripts.scripts import main
 
-    sys.exit(main())
+    sys.exit(main())  # type: ignore[no-untyped-call]

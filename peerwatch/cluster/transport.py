@@ -1,8 +1,8 @@
 """Ordered requests to workers that may be lost at any moment, and are then built anew.
 
-The driver keeps all batches since the last checkpoint (`ReplayLog`). Each worker has a slot. A worker that ends, or does
-not reply in time, is replaced: the new one loads the checkpoint, follows the batches since, and answers again what has
-not been answered. A request is answered exactly once, and always by the state before its batch.
+The driver keeps all batches since the last checkpoint (`ReplayLog`). Each worker has a slot. A worker that ends, or
+does not reply in time, is replaced: the new one loads the checkpoint, follows the batches since, and answers again what
+has not been answered. A request is answered exactly once, and always by the state before its batch.
 """
 
 from collections import deque
@@ -131,7 +131,9 @@ class Request:
 
     def command(self, batches: list[msgspec.Raw]) -> Follow | Judgement | GiveColumns:
         """The command that asks it, with the batches before it that the worker has not got yet."""
-        return Judgement(batches, self.wanted) if self.kind is Judgement else self.kind(batches)
+        if issubclass(self.kind, Judgement):
+            return self.kind(batches, self.wanted)
+        return self.kind(batches)
 
 
 class Patience:

@@ -87,9 +87,7 @@ class ReplicaWorker:
 
     def _answer(self, batch: ReplicaBatch, wanted: bytes) -> Judged | WindowParts:
         if self._judge is None:
-            parts = [
-                pack_part(case.windows, case.own, networks) for _, networks, case in self._replica.answer(batch)
-            ]
+            parts = [pack_part(case.windows, case.own, networks) for _, networks, case in self._replica.answer(batch)]
             return WindowParts(parts, self._replica.friendships)
         mask = mask_of(wanted, int((batch.events.kind == Kind.PURCHASE).sum()))
         reasons = [one for part in self._replica.judge(batch, self._judge, mask) for one in pack_reasons(part)]

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memory_cluster import Fault, MemoryEngine, run_on, run_with
-from test_transport import BATCH, STREAM, layer, written
+from memory_cluster import BATCH, STREAM, Fault, MemoryEngine, layer, run_on, run_with, written
 
 from peerwatch.cluster import wire
 from peerwatch.cluster.connecting import judges_on_workers
@@ -38,7 +37,7 @@ def test_the_same_bytes(name: str, tmp_path: Path) -> None:
     """Each detector, and each of what depends on earlier purchases, with a worker lost on the way."""
     rule = {**ON_WORKERS, **IN_THE_DRIVER}[name]
     alone = run_with(layer(tmp_path, "alone", **rule)).totals
-    assert alone.flagged
+    assert alone.decisions >= 300
     there = run_on(MemoryEngine({9: Fault.LOST_AFTER}), layer(tmp_path, "there", **rule)).totals
     assert written(tmp_path, "there") == written(tmp_path, "alone")
     assert there == alone
@@ -95,7 +94,7 @@ def test_a_worker_of_another_version_is_refused(tmp_path: Path, monkeypatch: pyt
 def test_a_detector_that_fails_ends_the_run_with_its_own_words(tmp_path: Path) -> None:
     """As in one process: it is not taken for a lost worker."""
     engine = MemoryEngine()
-    with pytest.raises(RunError, match="the detector .* failed: ValueError"):
+    with pytest.raises(RunError, match=r"the detector .* failed: ValueError"):
         run_on(engine, layer(tmp_path, "there", detector__name="memory_cluster:Failing"))
     assert engine.started == 2
 
@@ -111,4 +110,3 @@ def test_without_a_cluster_nothing_of_it_is_imported(tmp_path: Path) -> None:
         "assert not [name for name in sys.modules if name.startswith(('ray', 'psutil', 'peerwatch.cluster'))]\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
-

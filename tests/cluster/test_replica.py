@@ -11,6 +11,7 @@ from strategies import logs
 
 from peerwatch.cluster.replica import Replica, ReplicaBatch
 from peerwatch.cluster.wire import (
+    Judgement,
     command_from,
     encoded,
     mask_of,
@@ -23,7 +24,6 @@ from peerwatch.cluster.wire import (
     unpack_arrays,
     unpack_part,
     unpack_reasons,
-    Judgement,
 )
 from peerwatch.judging.engine import JudgingEngine
 from peerwatch.judging.judge import Reasons

@@ -15,9 +15,7 @@ from test_docs import PAGES, Fence, fences
 
 CLUSTER = "cluster.md"
 """The page whose examples start their server themselves: tests/cluster runs them."""
-EXAMPLES = [
-    fence for page in PAGES if page.name != CLUSTER for fence in fences(page) if fence.not_run is not None
-]
+EXAMPLES = [fence for page in PAGES if page.name != CLUSTER for fence in fences(page) if fence.not_run is not None]
 ALL: list[type[Server]] = [*SERVERS, Receiver]
 KINDS = {kind.name: kind for kind in ALL}
 SMALL = "--users 300 --batch-events 3000 --stream-events 3000"

@@ -35,7 +35,10 @@ STATUS = Status(
     sinks=[SinkStatus("flagged", 7, 2, 1, WriteTimes(0.75, [3, 1, *[0] * (len(WRITE_BOUNDS) - 2), 1]))],
     checkpoints=CheckpointTally(written=9, failures=1, seconds=0.5, bytes=4096),
     lag_records=6,
-    workers=[WorkerStatus(0, "10.0.0.5:1234", "working", 40, 1, "it was killed"), WorkerStatus(1, "", "starting", 90, 0)],
+    workers=[
+        WorkerStatus(0, "10.0.0.5:1234", "working", 40, 1, "it was killed"),
+        WorkerStatus(1, "", "starting", 90, 0),
+    ],
 )
 """A run with something of everything."""
 NAMES = [
