@@ -98,7 +98,8 @@ def _cost(case: Case, directory: Path, workers: int, scratch: Path) -> ClusterCo
         time.sleep(0.05)
     status = msgspec.json.decode((state / "status.json").read_bytes(), type=Status)
     moved = sum(worker.bytes_sent + worker.bytes_received for worker in status.workers)
-    return ClusterCost(cost.wall, cost.cpu + (_cluster_seconds() - before if workers else 0.0), moved)
+    cpu = cost.cpu + sum(worker.cpu_seconds for worker in status.workers)
+    return ClusterCost(cost.wall, cpu + (_cluster_seconds() - before if workers else 0.0), moved)
 
 
 def _is_worker(process: psutil.Process) -> bool:
@@ -108,12 +109,12 @@ def _is_worker(process: psutil.Process) -> bool:
 
 
 def _cluster_seconds() -> float:
-    """The processor seconds of all processes of the cluster, those that have ended included."""
+    """The processor seconds of Ray's own processes; those of a worker are in the status of its run."""
     total = 0.0
     for process in local.processes():
         with suppress(psutil.Error):
             times = process.cpu_times()
-            total += times.user + times.system + times.children_user + times.children_system
+            total += times.user + times.system
     return total
 
 

@@ -1,28 +1,38 @@
 """A cluster in this process, whose workers are lost, freeze and answer late where a test wants it."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from enum import Enum
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
+from unittest.mock import patch
 
 import anyio
 import anyio.lowlevel
 from support import befriend, purchase
 
+from peerwatch.actors.snapshot import SnapshotRequest
 from peerwatch.cli.console import Console
 from peerwatch.cluster.connecting import ReplicaCluster
 from peerwatch.cluster.engine import Call, WorkerLost
 from peerwatch.cluster.transport import Patience
 from peerwatch.cluster.worker import ReplicaWorker
+from peerwatch.connectors.source import Block
 from peerwatch.detectors.base import Floats, Rule, Summary
+from peerwatch.files.log_file import LogFile
 from peerwatch.replay.audit import audit_from
 from peerwatch.runtime import runner
+from peerwatch.runtime.checkpointer import Checkpointer
 from peerwatch.runtime.deadline import Deadline
 from peerwatch.settings.model import Layer, resolve
 
 USERS = 12
+BLOCK = 4000
+"""Bytes in a block of a log: about 40 lines."""
+AHEAD = 2
+"""Blocks that may be read while a checkpoint is on its way."""
 
 
 def made(seed: int, count: int) -> bytes:
@@ -163,7 +173,10 @@ class MemoryEngine:
         self.started += 1
         return MemoryWorker(self)
 
-    def suspect(self, worker: Any) -> None:
+    async def replenish(self) -> None:
+        """None stands ready."""
+
+    def suspect(self, worker: Any, *, silent: bool) -> None:
         """All workers are on the same node."""
 
 
@@ -188,8 +201,39 @@ def run_on(engine: MemoryEngine, layer: Layer) -> runner.Report:
     return run_with(layer, cluster)
 
 
+@contextmanager
+def paced() -> Iterator[None]:
+    """Logs are read in small blocks, and no more than AHEAD of them before a checkpoint that is due is written.
+
+    So there are many checkpoints, however slow the disk is, and batches on their way beside them.
+    """
+    newest: list[Checkpointer] = []
+    due, blocks = Checkpointer.due, LogFile.blocks
+
+    def noted(writer: Checkpointer, events: int, position: Any, last: bool) -> SnapshotRequest | None:
+        newest[:] = [writer]
+        return due(writer, events, position, last)
+
+    async def waiting(log: LogFile) -> AsyncGenerator[Block, None]:
+        ahead = 0
+        async with aclosing(blocks(log)) as found:
+            async for block in found:
+                yield block
+                ahead = ahead + 1 if newest and newest[0]._pending else 0  # noqa: SLF001
+                while ahead > AHEAD and newest[0]._pending:  # noqa: ASYNC110, SLF001 (there is no event for it)
+                    await anyio.sleep(0.001)
+
+    small = {**(LogFile.__init__.__kwdefaults__ or {}), "chunk": BLOCK}
+    with (
+        patch.object(LogFile.__init__, "__kwdefaults__", small),
+        patch.object(LogFile, "blocks", waiting),
+        patch.object(Checkpointer, "due", noted),
+    ):
+        yield
+
+
 def run_with(layer: Layer, cluster: ReplicaCluster | None = None) -> runner.Report:
     """A whole run."""
     console = Console(quiet=True, bar=False)
-    with Deadline(console) as deadline:
+    with Deadline(console) as deadline, paced():
         return anyio.run(partial(runner.run, [layer], console, deadline, audit_from, cluster=cluster))

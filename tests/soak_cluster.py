@@ -20,6 +20,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -43,6 +44,7 @@ logs: {{file: run.log}}
 """
 NODES = 3
 LOOK_SECONDS = 0.01
+DRIVER = "driver killed"
 
 
 class Writer(threading.Thread):
@@ -94,7 +96,7 @@ class Watcher(threading.Thread):
     def silence(self, since: float) -> float:
         """The longest time without growth that began after, or lasted at, this moment."""
         moments = [since, *(moment for moment in self.grown if moment > since), time.monotonic()]
-        return max(later - earlier for earlier, later in zip(moments, moments[1:], strict=False))
+        return max(later - earlier for earlier, later in pairwise(moments))
 
 
 class Nodes:
@@ -116,28 +118,26 @@ class Nodes:
     def _raylets() -> list[psutil.Process]:
         return [process for process in local.processes() if process.name() == "raylet"]
 
-    def workers(self) -> list[psutil.Process]:
-        """The processes with a replica."""
+    def replicas(self) -> list[int]:
+        """The processes that are workers, or stand ready to take the place of one."""
+        children = [each for raylet in self.raylets for each in raylet.children()]
         found = []
-        for raylet in self.raylets:
-            for process in raylet.children():
-                with suppress(psutil.Error):
-                    if process.status() != psutil.STATUS_STOPPED and "_Actor" in " ".join(process.cmdline()):
-                        found.append(process)
+        for process in children:
+            with suppress(psutil.Error):
+                found += [process.pid] * ("_Actor" in " ".join(process.cmdline()))
         return found
 
-    def with_worker(self) -> psutil.Process | None:
-        """The raylet of a node other than the head on which there is a worker."""
-        workers = {worker.pid for worker in self.workers()}
+    def with_one_of(self, workers: set[int]) -> psutil.Process | None:
+        """The raylet of a node other than the head on which there is one of these workers."""
         others = [raylet for raylet in self.raylets[1:] if any(each.pid in workers for each in raylet.children())]
         return random.choice(others) if others else None
 
 
-def send(number: int, processes: list[psutil.Process]) -> None:
+def send(number: int, processes: list[int]) -> None:
     """Send a signal to processes that may be gone."""
     for process in processes:
-        with suppress(psutil.NoSuchProcess, ProcessLookupError):
-            os.kill(process.pid, number)
+        with suppress(ProcessLookupError):
+            os.kill(process, number)
 
 
 class Soak:
@@ -155,82 +155,88 @@ class Soak:
         for name, idle_exit in (("live.yaml", "1.0e+6"), ("last.yaml", "1.0")):
             content = CONFIG.format(idle_exit=idle_exit, address=self.nodes.cluster.address, workers=workers)
             (directory / name).write_text(content)
-        self.kinds: dict[str, Callable[[], None]] = {
-            "worker killed": self.kill_worker,
-            "worker frozen": self.freeze_worker,
-            "two workers killed in a row": self.kill_two,
-            "worker killed during a replay": self.kill_twice,
-            "node killed": self.kill_node,
-            "node frozen": self.freeze_node,
-        }
+        self.kinds: list[Callable[[], str]] = [
+            self.kill_worker, self.freeze_worker, self.kill_two, self.kill_twice, self.kill_node, self.freeze_node,
+            self.kill_driver,
+        ]  # fmt: skip
 
     def start_driver(self) -> None:
         """Start the run."""
         self.driver = subprocess.Popen([*COMMAND, "--config", "live.yaml"], cwd=self.directory)
 
-    def wait_settled(self) -> None:
-        """Wait until all workers follow, and the output grows again."""
-        path = self.directory / "state" / "status.json"
+    def workers(self) -> list[int]:
+        """The processes with a replica, as the newest status has them; waits until there is one of each."""
+        path, begun = self.directory / "state" / "status.json", time.time()
         while True:
             assert self.driver.poll() is None, f"the run ended by itself with {self.driver.returncode}"
-            begun = time.time()
             with suppress(FileNotFoundError, msgspec.DecodeError):
                 status = msgspec.json.decode(path.read_bytes(), type=Status)
-                is_ours = status.pid == self.driver.pid and status.updated > begun - 1.5
-                if is_ours and status.workers and all(each.state == "working" for each in status.workers):
-                    return
+                found = [each.pid for each in status.workers if each.state == "working" and each.pid]
+                is_new = status.pid == self.driver.pid and status.updated > begun
+                if is_new and found and len(found) == len(status.workers):
+                    return found
             time.sleep(0.05)
 
-    def kill_worker(self) -> None:
-        """One process of a replica is killed."""
-        send(signal.SIGKILL, [self.rng.choice(self.nodes.workers())])
+    def kill_driver(self) -> str:
+        """The run itself is killed, and started again."""
+        self.driver.kill()
+        self.driver.wait()
+        self.start_driver()
+        return DRIVER
 
-    def freeze_worker(self) -> None:
+    def kill_worker(self) -> str:
+        """One process of a replica is killed."""
+        send(signal.SIGKILL, [self.rng.choice(self.workers())])
+        return "worker killed"
+
+    def freeze_worker(self) -> str:
         """One process of a replica is stopped, and goes on when another has taken its place."""
-        worker = self.rng.choice(self.nodes.workers())
+        worker = self.rng.choice(self.workers())
         send(signal.SIGSTOP, [worker])
         self.later.append(lambda: send(signal.SIGCONT, [worker]))
+        return "worker frozen"
 
-    def kill_two(self) -> None:
+    def kill_two(self) -> str:
         """Two workers are killed, one right after the other."""
-        send(signal.SIGKILL, self.rng.sample(self.nodes.workers(), 2))
+        send(signal.SIGKILL, self.rng.sample(self.workers(), 2))
+        return "two workers killed in a row"
 
-    def kill_twice(self) -> None:
-        """A worker is killed, and then the one that takes its place while it begins."""
-        known = {worker.pid for worker in self.nodes.workers()}
-        self.kill_worker()
-        while not (new := [worker for worker in self.nodes.workers() if worker.pid not in known]):
-            time.sleep(LOOK_SECONDS)
+    def kill_twice(self) -> str:
+        """A worker is killed, and then all that might take its place, while one of them begins."""
+        known = set(self.workers())
+        spares = [pid for pid in self.nodes.replicas() if pid not in known]
+        send(signal.SIGKILL, [self.rng.choice(sorted(known))])
         time.sleep(self.rng.uniform(0, 0.3))
-        send(signal.SIGKILL, new)
+        send(signal.SIGKILL, spares)
+        return "worker killed during a replay"
 
-    def kill_node(self) -> None:
+    def kill_node(self) -> str:
         """All processes of a node are killed; another node is started later."""
-        raylet = self.nodes.with_worker()
+        raylet = self.nodes.with_one_of(set(self.workers()))
         if raylet is None:
-            self.kill_worker()
-            return
+            return self.kill_worker()
         self.nodes.raylets.remove(raylet)
-        send(signal.SIGKILL, [raylet, *raylet.children(recursive=True)])
+        send(signal.SIGKILL, [raylet.pid, *(each.pid for each in raylet.children(recursive=True))])
         self.later.append(self.nodes.add)
+        return "node killed"
 
-    def freeze_node(self) -> None:
+    def freeze_node(self) -> str:
         """All processes of a node are stopped, and go on when others have taken their place."""
-        raylet = self.nodes.with_worker()
+        raylet = self.nodes.with_one_of(set(self.workers()))
         if raylet is None:
-            self.freeze_worker()
-            return
-        processes = [raylet, *raylet.children(recursive=True)]
+            return self.freeze_worker()
+        processes = [raylet.pid, *(each.pid for each in raylet.children(recursive=True))]
         send(signal.SIGSTOP, processes)
 
         def thaw() -> None:
             send(signal.SIGCONT, processes)
             self.nodes.raylets.remove(raylet)  # Ray has given it up
             time.sleep(1.0)
-            send(signal.SIGKILL, [raylet, *processes])
+            send(signal.SIGKILL, processes)
             self.nodes.add()
 
         self.later.append(thaw)
+        return "node frozen"
 
 
 def soak(directory: Path, *, kills: int, driver_kills: int, rate: float, workers: int, seed: int) -> list[str]:
@@ -241,7 +247,7 @@ def soak(directory: Path, *, kills: int, driver_kills: int, rate: float, workers
     """
     recipe = Recipe(users=2000, batch_events=40_000, stream_events=200_000, seed=seed)
     batch, stream = ("".join(part).encode() for part in generate(recipe)[:2])
-    stream *= max(1, round(8 * (kills + driver_kills) * rate / stream.count(b"\n")))
+    stream *= max(1, round(25 * (kills + driver_kills) * rate / stream.count(b"\n")))
     (directory / "batch_log.json").write_bytes(batch)
     (directory / "live.json").write_bytes(b"")
     writer = Writer(directory / "live.json", stream.splitlines(keepends=True), rate)
@@ -250,25 +256,22 @@ def soak(directory: Path, *, kills: int, driver_kills: int, rate: float, workers
     it = Soak(directory, workers=workers, seed=seed)
     try:
         it.start_driver()
-        it.wait_settled()
+        it.workers()
         writer.start()
         watcher.start()
         time.sleep(2.0)
-        order = [list(it.kinds)[number % len(it.kinds)] for number in range(kills)] + ["driver killed"] * driver_kills
+        *others, last = it.kinds
+        order = [others[number % len(others)] for number in range(kills)] + [last] * driver_kills
         it.rng.shuffle(order)
-        for kind in order:
+        for strike in order:
             assert writer.is_early, "the log is too short for so many kills"
-            it.wait_settled()
+            it.workers()
             quiet = max(watcher.silence(time.monotonic() - 1.0), 0.0)
             began = time.monotonic()
-            if kind == "driver killed":
-                it.driver.kill()
-                it.driver.wait()
-                it.start_driver()
-            else:
-                it.kinds[kind]()
-            time.sleep(6.0 if kind == "driver killed" else 5.5)
-            it.wait_settled()
+            kind = strike()
+            time.sleep(3.0)
+            it.workers()
+            time.sleep(0.7)
             silences[kind].append(watcher.silence(began))
             print(f"{kind}: {silences[kind][-1]:.2f} s (before it {quiet:.2f} s)", flush=True)
             while it.later:

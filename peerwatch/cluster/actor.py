@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import cycle
 from typing import Final, NamedTuple
 
+import anyio
 import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
@@ -36,6 +37,7 @@ from peerwatch.network.networks import alone
 from peerwatch.runtime.pipeline import task_group
 from peerwatch.storage.status import WorkerStatus
 
+REPLENISH_SECONDS: Final = 2.0
 PACK_WORK: Final = 8
 """Estimated nanoseconds to pack an event."""
 
@@ -72,6 +74,7 @@ class ReplicaActor:
 
         `wanted` says for which purchases a worker that judges gives reasons whatever its verdict.
         """
+        self._engine = engine
         self._log = ReplayLog(through)
         self._slots = [
             WorkerSlot(number, engine, self._log, begin, starting_state, patience, lost) for number in range(workers)
@@ -87,7 +90,7 @@ class ReplicaActor:
     @property
     def friendships(self) -> int:
         """The number of friendships in force, as of the last reply of the worker that is farthest."""
-        return max(self._slots, key=lambda slot: slot.confirmed).friendships
+        return max(self._slots, key=lambda slot: slot.confirmed).figures.friendships
 
     def status(self) -> list[WorkerStatus]:
         """How the workers are doing."""
@@ -105,11 +108,19 @@ class ReplicaActor:
             RunError: there are no workers any more, or a detector failed.
         """
         with self._coordinator, waiting():
-            async with task_group() as tasks:
-                for slot in self._slots:
-                    tasks.start_soon(slot.run)
-                tasks.start_soon(working, self._hand_on)
-                tasks.start_soon(working, self._ask)
+            async with task_group() as beside:
+                beside.start_soon(self._replenish)
+                async with task_group() as tasks:
+                    for slot in self._slots:
+                        tasks.start_soon(slot.run)
+                    tasks.start_soon(working, self._hand_on)
+                    tasks.start_soon(working, self._ask)
+                beside.cancel_scope.cancel()
+
+    async def _replenish(self) -> None:
+        while True:
+            await anyio.sleep(REPLENISH_SECONDS)
+            await self._engine.replenish()
 
     async def _ask(self) -> None:
         with self._inbox, self._asked.sender as asked:

@@ -7,6 +7,10 @@ class WorkerLost(Exception):  # noqa: N818 (it is what has happened, and another
     """A worker does not answer any more. The text says why."""
 
 
+class WorkerSilent(WorkerLost):
+    """It does not answer in time, and perhaps nothing else on its node does."""
+
+
 class Call(Protocol):
     """A command that is on its way to a worker, or has been carried out."""
 
@@ -42,5 +46,8 @@ class ClusterEngine(Protocol):
             RunError: no node is left.
         """
 
-    def suspect(self, worker: EngineWorker) -> None:
-        """Note that a worker did not answer in time: others are started elsewhere if possible."""
+    async def replenish(self) -> None:
+        """Have some workers ready that can take the place of lost ones. Called every few seconds."""
+
+    def suspect(self, worker: EngineWorker, *, silent: bool) -> None:
+        """Note that a worker was lost, perhaps because it was `silent`: others are started elsewhere if possible."""

@@ -24,7 +24,7 @@ MARK: Final = "PEERWATCH_CLUSTER"
 """The environment variable by which the processes of a cluster are recognised."""
 STORE_BYTES: Final = 80 << 20
 """Shared memory of each node, which a run hardly uses; /dev/shm is small in many containers."""
-STOP_SECONDS: Final = 5.0
+STOP_SECONDS: Final = 2.0
 
 
 class LocalCluster(msgspec.Struct, frozen=True):

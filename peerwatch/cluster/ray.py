@@ -29,15 +29,21 @@ for _name, _value in ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402 (it reads the environment)
-from ray.exceptions import RayError  # noqa: E402
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 SUSPECTED: Final = 30.0
-"""Seconds in which no worker is started on a node where one was lost, if there is another."""
+"""Seconds in which no worker is started on a node where one was silent, if there is another."""
+PERHAPS_GONE: Final = 3.0
+"""Likewise where one has ended: if the node has, Ray knows it by then."""
+READY_SECONDS: Final = 0.5
+"""How long a worker that stands ready may take to answer."""
 PREPARING_SECONDS: Final = 120.0
 """How long nodes may take to compile the kernels."""
-SPARES: Final = 1
-"""Workers that stand ready to take the place of a lost one."""
+FIRST: Final = encoded(Begin(1, 2, None, sizes=False, context=False))
+"""A command that changes nothing: any other that begins a replica may follow."""
+SPARES: Final = 2
+"""Workers that stand ready to take the place of a lost one: on two nodes, if there are as many."""
 NODES_SECONDS: Final = 5.0
 """How long the head of the cluster may take to list the nodes."""
 
@@ -52,6 +58,10 @@ class RayCall:
         """Wait for the reply."""
         try:
             content: bytes = await self._reference
+        except ActorDiedError:
+            raise WorkerLost("its process has ended") from None
+        except ActorUnavailableError:
+            raise WorkerLost("its process cannot be reached") from None
         except RayError as error:
             raise WorkerLost(str(error).strip().partition("\n")[0]) from None
         return content
@@ -64,11 +74,18 @@ class RayWorker:
         self._actor = actor
         self.node_id = node_id
         self.node = node
+        self.begun = actor.call.remote(FIRST)
+        """Ray's reference to the reply to the first command."""
         self.ended = False
 
-    def begin(self) -> Any:
-        """Send a first command, which loads the kernels; returns Ray's reference to the reply."""
-        return self._actor.call.remote(encoded(Begin(1, 2, None, sizes=False, context=False)))
+    async def answers(self) -> bool:
+        """Whether it would take a command. One whose process is only starting is taken to."""
+        if not ray.wait([self.begun], timeout=0)[0]:
+            return True
+        with anyio.move_on_after(READY_SECONDS), suppress(WorkerLost):
+            await self.call(FIRST).reply()
+            return True
+        return False
 
     def call(self, command: bytes) -> RayCall:
         """Send a command."""
@@ -96,33 +113,50 @@ class RayEngine:
         Raises:
             RunError: no node is left.
         """
-        nodes: dict[str, str] = {}
-        with anyio.move_on_after(NODES_SECONDS):
-            nodes = await run_sync(nodes_alive, abandon_on_cancel=True)
+        nodes = await _nodes()
         if not nodes:
             raise RunError(
                 "no node of the cluster is left, or its head does not answer; start it and run again: the run goes on"
                 " from its last checkpoint"
             )
         self._workers = [worker for worker in self._workers if not worker.ended]
-        self._ready = [worker for worker in self._ready if worker.node_id in nodes]
-        ready = min(self._ready, key=lambda worker: self._burden(worker.node_id), default=None)
-        chosen = min(nodes, key=self._burden)
-        if ready is not None and self._suspicion(ready.node_id) <= self._suspicion(chosen):
-            self._ready.remove(ready)
-            worker = ready
-        else:
+        worker = await self._one_ready(nodes)
+        if worker is None:
+            chosen = min(nodes, key=self._burden)
             worker = _started(chosen, nodes[chosen])
         self._workers.append(worker)
-        if len(self._ready) < SPARES:
-            chosen = min(nodes, key=self._burden)
-            self._ready.append(_started(chosen, nodes[chosen]))
-            self._ready[-1].begin()
         return worker
+
+    async def replenish(self) -> None:
+        """Have workers that stand ready, on several nodes if possible."""
+        nodes = await _nodes()
+        for worker in [*self._ready]:
+            if (worker.node_id not in nodes or not await worker.answers()) and worker in self._ready:
+                self._ready.remove(worker)
+                worker.end()
+        while nodes and len(self._ready) < SPARES:
+            stand_by = {worker.node_id for worker in self._ready}
+            chosen = min(nodes, key=lambda node: (node in stand_by, self._burden(node)))
+            self._ready.append(_started(chosen, nodes[chosen]))
+
+    async def _one_ready(self, nodes: Mapping[str, str]) -> RayWorker | None:
+        """A worker that stands ready and answers, on a node that is no worse than any other."""
+        ready = [worker for worker in self._ready if worker.node_id in nodes]
+        ready.sort(key=lambda worker: self._burden(worker.node_id))
+        for worker in ready:
+            if self._suspicion(worker.node_id) > min(map(self._suspicion, nodes)):
+                break
+            if worker not in self._ready:
+                continue  # another slot has taken it meanwhile
+            self._ready.remove(worker)
+            if await worker.answers():
+                return worker
+            worker.end()
+        return None
 
     def _suspicion(self, node: str) -> float:
         """For how many seconds a node is not to be used if there is another."""
-        return max(0.0, self._suspected.get(node, -SUSPECTED) + SUSPECTED - time.monotonic())
+        return max(0.0, self._suspected.get(node, 0.0) - time.monotonic())
 
     def _burden(self, node: str) -> tuple[float, int]:
         """By how much a node is less suitable than others for another worker."""
@@ -141,7 +175,7 @@ class RayEngine:
         self._start_ahead(nodes, [*islice(cycle(nodes), max(0, workers - len(nodes)))] if nodes else [])
 
     def _start_ahead(self, nodes: Mapping[str, str], where: Sequence[str]) -> None:
-        calls = {worker.begin(): worker for worker in (_started(node, nodes[node]) for node in where)}
+        calls = {worker.begun: worker for worker in (_started(node, nodes[node]) for node in where)}
         if not calls:
             return
         answered, _ = ray.wait([*calls], num_returns=len(calls), timeout=PREPARING_SECONDS)
@@ -150,9 +184,17 @@ class RayEngine:
                 check_version(reply_from(ray.get(reference)), calls[reference].node, UsageError)
                 self._ready.append(calls[reference])
 
-    def suspect(self, worker: Any) -> None:
+    def suspect(self, worker: Any, *, silent: bool) -> None:
         """Start no worker on its node for a while, if there is another."""
-        self._suspected[worker.node_id] = time.monotonic()
+        until = time.monotonic() + (SUSPECTED if silent else PERHAPS_GONE)
+        self._suspected[worker.node_id] = max(until, self._suspected.get(worker.node_id, 0.0))
+
+
+async def _nodes() -> dict[str, str]:
+    """The nodes that are alive; none if the head does not answer."""
+    with anyio.move_on_after(NODES_SECONDS):
+        return await run_sync(nodes_alive, abandon_on_cancel=True)
+    return {}
 
 
 def _started(node_id: str, node: str) -> RayWorker:

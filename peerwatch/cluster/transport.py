@@ -12,12 +12,13 @@ from typing import Final, NamedTuple
 import anyio
 import msgspec
 
-from peerwatch.cluster.engine import Call, ClusterEngine, EngineWorker, WorkerLost
+from peerwatch.cluster.engine import Call, ClusterEngine, EngineWorker, WorkerLost, WorkerSilent
 from peerwatch.cluster.wire import (
     Begin,
     Command,
     Done,
     Failure,
+    Figures,
     Follow,
     GiveColumns,
     Hello,
@@ -149,12 +150,13 @@ class Patience:
         came meanwhile.
 
         Raises:
-            WorkerLost: it has not come.
+            WorkerSilent: it has not come.
+            WorkerLost: it will not come.
         """
         for _ in range(2):
             with anyio.move_on_after(self._seconds * factor / 2):
                 return await call.reply()
-        raise WorkerLost(f"no reply within {self._seconds * factor:g} s")
+        raise WorkerSilent(f"no reply within {self._seconds * factor:g} s")
 
 
 class ReplicaFailed(Exception):  # noqa: N818 (named for what has happened)
@@ -229,8 +231,9 @@ class WorkerSlot:
         that it might need."""
         self.confirmed = log.first
         """The number of the first batch that no reply has covered yet."""
-        self.friendships = 0
-        """The number of friendships in force, as of the last reply."""
+        self.figures = Figures()
+        """What the present worker has said of itself with its last reply."""
+        self._cpu_before = 0.0
 
     async def ask(self, request: Request) -> None:
         """Add a request behind all others. Waits while too many are not answered."""
@@ -245,9 +248,11 @@ class WorkerSlot:
 
     def status(self) -> WorkerStatus:
         """How the worker is doing."""
-        lag = sum(batch.events for batch in self._log.between(max(self.confirmed, self._log.first), self._log.end))
-        traffic = self._bytes_sent, self._bytes_received
-        return WorkerStatus(self._number, self._node, self._state, lag, self._restarts, self._why, *traffic)
+        end = self._requests[-1].end if self._requests else self._log.first
+        lag = sum(batch.events for batch in self._log.between(max(self.confirmed, self._log.first), end))
+        traffic = self._bytes_sent, self._bytes_received, self._cpu_before + self.figures.cpu_seconds
+        where = self._node, self.figures.pid
+        return WorkerStatus(self._number, *where, self._state, lag, self._restarts, self._why, *traffic)
 
     async def run(self) -> None:
         """Keep a worker, and have it answer the requests, until closed.
@@ -261,6 +266,8 @@ class WorkerSlot:
             except WorkerLost as error:
                 self._attempts += 1
                 self._restarts += 1
+                self._cpu_before += self.figures.cpu_seconds
+                self.figures = Figures(self.figures.friendships)
                 self._state, self._why = "starting", str(error)
                 await self._lost(self._number, str(error))
                 if self._attempts >= ATTEMPTS:
@@ -294,8 +301,8 @@ class WorkerSlot:
             await self._build(worker)
             self._state = "working"
             await self._exchange(worker)
-        except WorkerLost:
-            self._engine.suspect(worker)
+        except WorkerLost as error:
+            self._engine.suspect(worker, silent=isinstance(error, WorkerSilent))
             raise
 
     async def _build(self, worker: EngineWorker) -> None:
@@ -373,7 +380,7 @@ class WorkerSlot:
                 reply = await self._replied(call, worker)
                 self._in_flight.popleft()
                 if isinstance(reply, Done | Judged | WindowParts):
-                    self.friendships = reply.friendships
+                    self.figures = reply.figures
                 if request is not None:
                     self._requests.popleft()
                     self._sent -= 1

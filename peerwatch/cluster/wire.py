@@ -8,7 +8,7 @@ import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -94,10 +94,18 @@ class Hello(msgspec.Struct, frozen=True, tag=True, array_like=True):
     kernels: str
 
 
-class Done(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The reply to `Load` and `Follow`: the number of friendships in force."""
+class Figures(NamedTuple):
+    """The number of friendships in force in a replica; its process, and the processor seconds of that."""
 
-    friendships: int
+    friendships: int = 0
+    pid: int = 0
+    cpu_seconds: float = 0.0
+
+
+class Done(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The reply to `Load` and `Follow`."""
+
+    figures: Figures
 
 
 class PackedReasons(msgspec.Struct, frozen=True, array_like=True):
@@ -122,7 +130,7 @@ class Judged(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """The reply to `Judgement` of a worker that judges: of the flagged purchases, and those that were wanted."""
 
     reasons: list[PackedReasons]
-    friendships: int
+    figures: Figures
 
 
 class PackedWindows(msgspec.Struct, frozen=True, array_like=True):
@@ -149,7 +157,7 @@ class WindowParts(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """The reply to `Judgement` of a worker that does not judge: all windows of the batch, in order."""
 
     parts: list[PackedPart]
-    friendships: int
+    figures: Figures
 
 
 class ColumnsReply(msgspec.Struct, frozen=True, tag=True, array_like=True):

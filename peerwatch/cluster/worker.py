@@ -1,5 +1,7 @@
 """What a worker does with the bytes that it is sent: one reply to each command, in order."""
 
+import os
+import time
 import traceback
 from collections import defaultdict
 
@@ -13,6 +15,7 @@ from peerwatch.cluster.wire import (
     Command,
     Done,
     Failure,
+    Figures,
     Follow,
     GiveColumns,
     Judged,
@@ -63,10 +66,10 @@ class ReplicaWorker:
                 return hello()
             case Load():
                 self._load(command)
-                return Done(self._replica.friendships)
+                return Done(self._figures())
             case Follow():
                 self._follow(command.batches)
-                return Done(self._replica.friendships)
+                return Done(self._figures())
             case GiveColumns():
                 self._follow(command.batches)
                 return ColumnsReply(pack_arrays(self._replica.columns()))
@@ -74,6 +77,9 @@ class ReplicaWorker:
                 *before, last = command.batches
                 self._follow(before)
                 return self._answer(unpack(last), command.wanted)
+
+    def _figures(self) -> Figures:
+        return Figures(self._replica.friendships, os.getpid(), time.process_time())
 
     def _load(self, command: Load) -> None:
         self._loaded += command.piece
@@ -88,7 +94,7 @@ class ReplicaWorker:
     def _answer(self, batch: ReplicaBatch, wanted: bytes) -> Judged | WindowParts:
         if self._judge is None:
             parts = [pack_part(case.windows, case.own, networks) for _, networks, case in self._replica.answer(batch)]
-            return WindowParts(parts, self._replica.friendships)
+            return WindowParts(parts, self._figures())
         mask = mask_of(wanted, int((batch.events.kind == Kind.PURCHASE).sum()))
         reasons = [one for part in self._replica.judge(batch, self._judge, mask) for one in pack_reasons(part)]
-        return Judged(reasons, self._replica.friendships)
+        return Judged(reasons, self._figures())

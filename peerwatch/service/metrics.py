@@ -127,7 +127,7 @@ def _actors(status: Status) -> Iterator[Metric]:
 def _workers(workers: list[WorkerStatus]) -> Iterator[Metric]:
     if not workers:  # the run is not on a cluster
         return
-    text = "Events that a worker of the cluster has not confirmed."
+    text = "Events that a worker of the cluster has still to confirm."
     lag = GaugeMetricFamily("peerwatch_worker_lag_events", text, labels=["worker"])
     yield _by_name(lag, {str(worker.number): worker.lag_events for worker in workers})
     text = "Whether a worker of the cluster follows: 0 while another takes its place."

@@ -56,20 +56,22 @@ class CheckpointTally(msgspec.Struct):
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
-    """A worker of a cluster: its node, how many events it has not confirmed, and how often it was replaced.
+    """A worker of a cluster: its node and process, how often it was replaced, how many events it has still to confirm.
 
-    `why` says why the one before it was lost; it is empty if none was. The bytes are those that it and those before it
-    were sent, and have sent.
+    The process is 0 while the worker begins. `why` says why the one before it was lost; it is empty if none was. Bytes and processor seconds are those of it and
+    those before it.
     """
 
     number: int
     node: str
+    pid: int
     state: WorkerState
     lag_events: int
     restarts: int
     why: str = ""
     bytes_sent: int = 0
     bytes_received: int = 0
+    cpu_seconds: float = 0.0
 
 
 class Progressed(NamedTuple):
@@ -289,7 +291,7 @@ def as_text(seen: RunView) -> str:
 def _worker(worker: WorkerStatus) -> str:
     times = "once" if worker.restarts == 1 else f"{worker.restarts:,} times"
     lost = [f"replaced {times}, the last time because of: {worker.why}"] * bool(worker.restarts)
-    where = f"{worker.number} on {worker.node}" if worker.node else f"{worker.number}"
+    where = f"{worker.number}" + f" on {worker.node}" * bool(worker.node) + f", process {worker.pid}," * bool(worker.pid)
     return "; ".join([f"{where} is {worker.state}", f"{worker.lag_events:,} events behind", *lost])
 
 

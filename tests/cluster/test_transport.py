@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from strategies import examples, often
 from peerwatch.cluster.transport import ATTEMPTS
 from peerwatch.errors import RunError
 from peerwatch.runtime.pipeline import Totals
+from peerwatch.storage.status import Status
 
 
 class Alone(NamedTuple):
@@ -54,6 +56,10 @@ def run_through(alone: Alone, faults: Mapping[int, Fault], **values: Any) -> Mem
 def test_the_same_bytes_with_any_number_of_workers(alone: Alone, workers: int) -> None:
     """Output, rejected lines, ledger and totals are those of one process."""
     assert run_through(alone, {}, cluster__workers=workers).started == workers
+    status = msgspec.json.decode((alone.directory / "there.state" / "status.json").read_bytes(), type=Status)
+    assert status.checkpoints is not None
+    assert status.checkpoints.written >= 4
+    assert [worker.lag_events for worker in status.workers] == [0] * workers
 
 
 def test_a_fault_at_each_call_in_turn(alone: Alone) -> None:

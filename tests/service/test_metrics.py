@@ -36,8 +36,8 @@ STATUS = Status(
     checkpoints=CheckpointTally(written=9, failures=1, seconds=0.5, bytes=4096),
     lag_records=6,
     workers=[
-        WorkerStatus(0, "10.0.0.5:1234", "working", 40, 1, "it was killed"),
-        WorkerStatus(1, "", "starting", 90, 0),
+        WorkerStatus(0, "10.0.0.5:1234", 77, "working", 40, 1, "it was killed"),
+        WorkerStatus(1, "", 0, "starting", 90, 0),
     ],
 )
 """A run with something of everything."""
