@@ -15,6 +15,7 @@ from cases import Case
 from throughput import cost_of, run_of
 
 from peerwatch.cluster import local
+from peerwatch.cluster.environment import LOOPBACK
 from peerwatch.storage.status import Status
 
 NAME: Final = "cluster"
@@ -56,9 +57,9 @@ def _rows(case: Case, directory: Path, runs: int, scratch: Path) -> list[dict[st
     nothing = _cut(directory, scratch / "nothing")
     for workers in (0, *WORKERS):
         started = [_cost(case, nothing, workers, scratch) for _ in range(3)]
-        start = ClusterCost(*(statistics.median(column) for column in zip(*started, strict=True)))  # type: ignore[arg-type]
+        start = ClusterCost(*(statistics.median(column) for column in zip(*started, strict=True)))
         found = [_cost(case, directory, workers, scratch) for _ in range(runs)]
-        whole = ClusterCost(*(statistics.median(column) for column in zip(*found, strict=True)))  # type: ignore[arg-type]
+        whole = ClusterCost(*(statistics.median(column) for column in zip(*found, strict=True)))
         rows.append(
             {
                 "case": case.name,
@@ -91,7 +92,7 @@ def _cost(case: Case, directory: Path, workers: int, scratch: Path) -> ClusterCo
     state, output = scratch / "cluster-state", scratch / "ours"
     options = ["--state", str(state), "--reset"]
     if workers:
-        options += ["--cluster", f"ray:{local.LOOPBACK}:{PORT}", "--workers", str(workers)]
+        options += ["--cluster", f"ray:{LOOPBACK}:{PORT}", "--workers", str(workers)]
     before = _cluster_seconds()
     cost = cost_of(run_of(case, directory, output, *options))
     while any(_is_worker(process) for process in local.processes()):

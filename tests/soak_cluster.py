@@ -1,8 +1,8 @@
 """The soak of a run on a cluster: workers, nodes and the driver are killed and frozen while a log is followed.
 
-Run it as `python tests/soak_cluster.py`. It starts a Ray cluster of three nodes on this machine, on loopback. At the end
-the output must be that of one uninterrupted run in one process. Prints the longest silence of the output for each kind
-of failure.
+Run it as `python tests/soak_cluster.py`. It starts a Ray cluster of three nodes on this machine, on loopback. At the
+end the output must be that of one uninterrupted run in one process. Prints the longest silence of the output for each
+kind of failure.
 """
 
 import argparse

@@ -62,8 +62,9 @@ def start(nodes: int, port: int) -> LocalCluster:
         UsageError: one is running, or this one cannot be started.
         RunError: others could connect to it, so it has been stopped again.
     """
-    if known() is not None and processes():
-        raise UsageError(f"a local cluster is running at {LOOPBACK}:{port}; stop it: peerwatch cluster stop")
+    running = known()
+    if running is not None and processes():
+        raise UsageError(f"a local cluster is running at {running.address}; stop it: peerwatch cluster stop")
     directory = folder()
     directory.mkdir(mode=0o700, exist_ok=True)
     cluster = LocalCluster(f"{LOOPBACK}:{port}", nodes)

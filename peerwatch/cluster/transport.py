@@ -250,9 +250,18 @@ class WorkerSlot:
         """How the worker is doing."""
         end = self._requests[-1].end if self._requests else self._log.first
         lag = sum(batch.events for batch in self._log.between(max(self.confirmed, self._log.first), end))
-        traffic = self._bytes_sent, self._bytes_received, self._cpu_before + self.figures.cpu_seconds
-        where = self._node, self.figures.pid
-        return WorkerStatus(self._number, *where, self._state, lag, self._restarts, self._why, *traffic)
+        return WorkerStatus(
+            number=self._number,
+            node=self._node,
+            pid=self.figures.pid,
+            state=self._state,
+            lag_events=lag,
+            restarts=self._restarts,
+            why=self._why,
+            bytes_sent=self._bytes_sent,
+            bytes_received=self._bytes_received,
+            cpu_seconds=self._cpu_before + self.figures.cpu_seconds,
+        )
 
     async def run(self) -> None:
         """Keep a worker, and have it answer the requests, until closed.

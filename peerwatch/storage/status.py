@@ -58,8 +58,8 @@ class CheckpointTally(msgspec.Struct):
 class WorkerStatus(msgspec.Struct, frozen=True):
     """A worker of a cluster: its node and process, how often it was replaced, how many events it has still to confirm.
 
-    The process is 0 while the worker begins. `why` says why the one before it was lost; it is empty if none was. Bytes and processor seconds are those of it and
-    those before it.
+    The process is 0 while the worker begins. `why` says why the one before it was lost; it is empty if none was. Bytes
+    and processor seconds are those of it and those before it.
     """
 
     number: int
@@ -291,7 +291,8 @@ def as_text(seen: RunView) -> str:
 def _worker(worker: WorkerStatus) -> str:
     times = "once" if worker.restarts == 1 else f"{worker.restarts:,} times"
     lost = [f"replaced {times}, the last time because of: {worker.why}"] * bool(worker.restarts)
-    where = f"{worker.number}" + f" on {worker.node}" * bool(worker.node) + f", process {worker.pid}," * bool(worker.pid)
+    where = f"{worker.number}" + f" on {worker.node}" * bool(worker.node)
+    where += f", process {worker.pid}," * bool(worker.pid)
     return "; ".join([f"{where} is {worker.state}", f"{worker.lag_events:,} events behind", *lost])
 
 

@@ -118,7 +118,10 @@ def test_each_figure_has_its_name() -> None:
 
 
 def test_what_there_is_none_of_has_no_metric() -> None:
-    """No checkpoint without a state directory; no lag in records where nobody knows; no workers; age from the start at first."""
+    """No checkpoint without a state directory, no lag in records where nobody knows, no workers without a cluster.
+
+    The age of a checkpoint counts from the start at first.
+    """
     bare = msgspec.structs.replace(STATUS, checkpoints=None, lag_records=None, workers=[])
     words = ("checkpoint", "records", "worker")
     assert not [name for name, _ in samples(bare) if any(word in name for word in words)]

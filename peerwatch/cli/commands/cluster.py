@@ -15,9 +15,7 @@ def cluster() -> None:
 
 @cluster.command()
 @click.option("--nodes", type=click.IntRange(1, 64), default=1, show_default=True, help="Nodes, all on this machine.")
-@click.option(
-    "--port", type=click.IntRange(1024, 65535), default=PORT, show_default=True, help="Where it listens."
-)
+@click.option("--port", type=click.IntRange(1024, 65535), default=PORT, show_default=True, help="Where it listens.")
 def start(nodes: int, port: int) -> None:
     """Start a cluster that only this machine can connect to.
 
