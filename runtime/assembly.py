@@ -109,7 +109,7 @@ async def assemble(
         checkpointer=checkpointer,
         recovery=recovery,
         bookmarks=facts.bookmarks if facts is not None else (),
-        auditing=await _auditing(setup, state, facts, tallies.audit) if settings.audit else None,
+        auditing=await _auditing(setup, state, checkpoint, tallies.audit) if settings.audit else None,
         warn=setup.logger.warning,
         complain=setup.console.urgent,
         rejects=tallies.rejects,
@@ -128,7 +128,10 @@ def _state_of(setup: RunSetup, checkpoint: Checkpoint | None) -> State:
     return State.restored(setup.D, setup.T, shards, named, checkpoint.arrays, checkpoint.envelope.facts)
 
 
-async def _auditing(setup: RunSetup, state: State, facts: Facts | None, tally: AuditTally) -> Auditing:
+async def _auditing(setup: RunSetup, state: State, checkpoint: Checkpoint | None, tally: AuditTally) -> Auditing:
+    facts = checkpoint.envelope.facts if checkpoint is not None else None
+    if checkpoint is not None and setup.cluster is not None:  # the audit may have to begin with graph and purchases
+        state = await run_sync(State.restored, setup.D, setup.T, 1, [], checkpoint.arrays, checkpoint.envelope.facts)
     k, alarm = setup.settings.detector.exact_k(), DifferenceLogger(setup.logger).write
     audit = await setup.audit_from(state, facts, setup.layers, k, setup.logger.warning)
     return Auditing(audit, setup.settings.audit, alarm, tally)

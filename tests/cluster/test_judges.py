@@ -60,6 +60,19 @@ def test_every_decision_is_logged_and_audited(tmp_path: Path) -> None:
     assert len(found["there"][2]) > 300
 
 
+def test_an_audit_goes_on_although_the_logs_are_gone(tmp_path: Path) -> None:
+    """Then it begins with the checkpoint, which holds graph and purchases although this process does not."""
+    lines = STREAM.splitlines(keepends=True)
+    values = {"input.stream": str(tmp_path / "growing"), "audit": 1.0}
+    (tmp_path / "growing").write_bytes(b"".join(lines[:200]))
+    run_on(MemoryEngine(), layer(tmp_path, "there", **values))
+    (tmp_path / "batch").unlink()
+    (tmp_path / "growing").write_bytes(STREAM)
+    totals = run_on(MemoryEngine(), layer(tmp_path, "there", **values, **{"input.batch": None})).totals
+    assert totals.recomputed > 100
+    assert totals.differences == 0
+
+
 def read_table(path: Path) -> Any:
     """The rows of the decisions."""
     import pyarrow.parquet as pq
