@@ -39,7 +39,7 @@ quiet: true
 input: {{batch: batch_log.json, stream: live.json}}
 output: {{flagged: flagged.json}}
 state: {{directory: state, seconds: 2, events: 100000}}
-cluster: {{engine: ray, address: "{address}", workers: {workers}}}
+cluster: {{engine: ray, address: "{address}", workers: {workers}, deadline: 2}}
 logs: {{file: run.log}}
 """
 NODES = 3

@@ -129,7 +129,7 @@ class ClusterSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     engine: ClusterKind = "none"
     address: str | None = None
     workers: Workers = 2
-    deadline: Timeout = 2.0
+    deadline: Timeout = 3.0
     batch: ClusterBatch = 16_384
 
 

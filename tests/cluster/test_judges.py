@@ -32,7 +32,13 @@ IN_THE_DRIVER: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", [*ON_WORKERS, *IN_THE_DRIVER])
+SLOW = {"drift"}
+"""What imports a large library for the first time."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in (*ON_WORKERS, *IN_THE_DRIVER)]
+)
 def test_the_same_bytes(name: str, tmp_path: Path) -> None:
     """Each detector, and each of what depends on earlier purchases, with a worker lost on the way."""
     rule = {**ON_WORKERS, **IN_THE_DRIVER}[name]

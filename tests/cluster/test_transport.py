@@ -69,12 +69,12 @@ def test_a_fault_at_each_call_in_turn(alone: Alone) -> None:
     """
     calls = run_through(alone, {}).calls
     walked = [(call, fault) for fault in Fault for call in range(calls)]
-    for call, fault in walked[:: often(len(walked) // 20, 1)]:
+    for call, fault in walked[:: often(len(walked) // 10, 1)]:
         engine = run_through(alone, {call: fault})
         assert engine.calls >= call  # a late reply may save a command
 
 
-@settings(max_examples=examples(100))
+@settings(max_examples=examples(50))
 @given(st.dictionaries(st.integers(0, 80), st.sampled_from(Fault), max_size=12))
 def test_several_faults(alone: Alone, faults: dict[int, Fault]) -> None:
     """Faults may come in a row, in both slots, while batches are replayed, and while a checkpoint is taken."""
