@@ -71,11 +71,6 @@ class ReplayLog:
         """The number of the next batch."""
         return self.first + len(self._batches)
 
-    @property
-    def events(self) -> int:
-        """How many events its batches have."""
-        return sum(batch.events for batch in self._batches)
-
     def add(self, batch: LoggedBatch) -> int:
         """Append a batch; returns its number."""
         self._batches.append(batch)

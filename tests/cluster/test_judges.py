@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from memory_cluster import BATCH, STREAM, Fault, MemoryEngine, layer, run_on, run_with, written
 
+from peerwatch.cli.main import cli
 from peerwatch.cluster import wire
 from peerwatch.cluster.connecting import judges_on_workers
 from peerwatch.cluster.wire import Hello
@@ -116,6 +118,30 @@ def test_a_detector_that_fails_ends_the_run_with_its_own_words(tmp_path: Path) -
     with pytest.raises(RunError, match=r"the detector .* failed: ValueError"):
         run_on(engine, layer(tmp_path, "there", detector__name="memory_cluster:Failing"))
     assert engine.started == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--cluster", "dask:127.0.0.1:1"], "expected ray:HOST:PORT"),
+        (["--cluster", "ray:127.0.0.1"], "expected ray:HOST:PORT"),
+        (["--cluster", "ray:127.0.0.1:1"], "a run on a cluster needs a state directory"),
+        (["--config", "c.yaml", "--state", "s"], '"cluster.address" is not set'),
+        (["--cluster", "ray:127.0.0.1:1", "--workers", "65"], '"cluster.workers" is 65; expected'),
+    ],
+)
+def test_a_cluster_that_cannot_be_used_is_a_mistake(
+    options: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sentence and exit code 2; nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_text("cluster: {engine: ray}\n")
+    Path("stream").write_bytes(STREAM)
+    before = sorted(tmp_path.iterdir())
+    result = CliRunner().invoke(cli, ["run", "--D", "1", "--T", "5", "stream", "out", *options])
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_without_a_cluster_nothing_of_it_is_imported(tmp_path: Path) -> None:

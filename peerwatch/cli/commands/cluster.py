@@ -1,11 +1,13 @@
 """`peerwatch cluster`."""
 
+from importlib import import_module
+from typing import Any, Final
+
 import click
 
 from peerwatch.errors import UsageError
 
-PORT = 6379
-MISSING = "a cluster needs {}; install it: pip install 'peerwatch[ray]'"
+PORT: Final = 6379
 
 
 @click.group()
@@ -22,10 +24,7 @@ def start(nodes: int, port: int) -> None:
     It is for trying things out: nodes on one machine share its cores, and fail with it. docs/cluster.md says how to set
     up nodes on several machines.
     """
-    try:
-        from peerwatch.cluster import local  # noqa: PLC0415
-    except ImportError as error:
-        raise UsageError(MISSING.format(error.name)) from None
+    local = _imported("local")
     started = local.start(nodes, port)
     click.echo(f"a cluster of {nodes} node{'s' * (nodes > 1)} runs: peerwatch run --cluster ray:{started.address}")
 
@@ -33,10 +32,7 @@ def start(nodes: int, port: int) -> None:
 @cluster.command()
 def stop() -> None:
     """Stop the cluster that `peerwatch cluster start` has started; another Ray cluster is left alone."""
-    try:
-        from peerwatch.cluster import local  # noqa: PLC0415
-    except ImportError as error:
-        raise UsageError(MISSING.format(error.name)) from None
+    local = _imported("local")
     count = local.stop()
     click.echo(f"stopped {count} processes" if count else "no cluster is running")
 
@@ -45,15 +41,23 @@ def stop() -> None:
 @click.argument("address", required=False, metavar="[HOST:PORT]")
 def status(address: str | None) -> None:
     """List the nodes of a cluster, by default of the local one."""
-    try:
-        from peerwatch.cluster import local  # noqa: PLC0415
-        from peerwatch.cluster.ray import connected_to, nodes_alive  # noqa: PLC0415
-    except ImportError as error:
-        raise UsageError(MISSING.format(error.name)) from None
+    local, nodes_of = _imported("local"), _imported("ray")
     known = local.known()
     address = address or (known.address if known is not None else None)
     if address is None:
         raise UsageError("no local cluster is running; start one: peerwatch cluster start, or name another: HOST:PORT")
-    with connected_to(address):
-        nodes = nodes_alive()
+    with nodes_of.connected_to(address):
+        nodes = nodes_of.nodes_alive()
     click.echo("\n".join([f"{len(nodes)} node{'s' * (len(nodes) != 1)} at {address}", *sorted(nodes.values())]))
+
+
+def _imported(name: str) -> Any:
+    """A module of the room, which needs libraries that other commands do without.
+
+    Raises:
+        UsageError: they are not installed.
+    """
+    try:
+        return import_module(f"peerwatch.cluster.{name}")
+    except ImportError as error:
+        raise UsageError(f"a cluster needs {error.name}; install it: pip install 'peerwatch[ray]'") from None
