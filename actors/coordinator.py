@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from itertools import count, cycle
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import anyio
 import msgspec
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from peerwatch.actors.judges import LiveJudge, ModelActivated
 from peerwatch.actors.mailbox import INLINE_WORK, Mailbox, Receive, Send, run_kernel, waiting, working
 from peerwatch.actors.messages import (
+    AnsweredQueries,
     AuditDecisions,
     AuditMessage,
     CoordinatorMessage,
@@ -193,7 +194,7 @@ class Coordinator:
 
     async def run(self) -> None:
         """Serve until the inboxes are closed and every reply has been judged."""
-        asked = Mailbox[PendingQueries | SnapshotRequest]("asked")
+        asked = Mailbox[AskedMessage]("asked")
         with waiting():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(working, self._ask, asked.sender)
@@ -202,7 +203,14 @@ class Coordinator:
                 if self._trainer is not None:
                     tasks.start_soon(working, self._take_models, self._trainer.trained)
 
-    async def _ask(self, asked: Send[PendingQueries | SnapshotRequest]) -> None:
+    def reasons_wanted(self, queries: WindowQueries) -> Mask:
+        """The purchases whose reasons are needed whatever the verdict, as a mask of shape [q]."""
+        wanted = self._log.wanted(queries)
+        if self._checking is not None:
+            wanted |= sampled(queries.seq, self._checking.share)
+        return wanted | self._every_decision
+
+    async def _ask(self, asked: Send["AskedMessage"]) -> None:
         with ExitStack() as stack:
             stack.enter_context(asked)
             for inbox in self._inboxes:
@@ -218,11 +226,14 @@ class Coordinator:
         for shard in self._shards:
             shard.close()
 
-    async def _ask_one(self, message: CoordinatorMessage, asked: Send[PendingQueries | SnapshotRequest]) -> bool:
+    async def _ask_one(self, message: CoordinatorMessage, asked: Send["AskedMessage"]) -> bool:
         """Request the windows for one message. Returns whether the next message comes from the next graph actor."""
         if isinstance(message, SnapshotRequest):
             await asked.send(message)
             return False
+        if isinstance(message, AnsweredQueries):
+            await asked.send(message)
+            return message.queries.next
         windows, own = None, None
         if len(message.seq):
             windows = await self._request(message.seq, message.networks)
@@ -254,7 +265,7 @@ class Coordinator:
             async for model in trained:
                 live_judges[model.who].take(model)
 
-    async def _judge_all(self, asked: Receive[PendingQueries | SnapshotRequest]) -> None:
+    async def _judge_all(self, asked: Receive["AskedMessage"]) -> None:
         requests = self._trainer.requests if self._trainer is not None else None
         with ExitStack() as stack:
             for end in (asked, self._output, self._checking and self._checking.audit, requests):
@@ -272,8 +283,13 @@ class Coordinator:
                     Results(queries.seq, judged.flagged, queries.rejected, queries.through, judged.rows, judged.notices)
                 )
 
-    async def _decided(self, pending: PendingQueries) -> JudgedQueries:
-        """Judge the purchases of one message."""
+    async def _decided(self, pending: PendingQueries | AnsweredQueries) -> JudgedQueries:
+        """Judge the purchases of one message, unless a cluster has."""
+        if isinstance(pending, AnsweredQueries):
+            if pending.reasons is not None:
+                return await self._sent_on(pending.queries, pending.reasons)
+            found = pending.windows
+            return await self._judged(pending.queries, found, pending.own) if found else NOTHING_JUDGED
         windows = [] if pending.windows is None else await self._table.take(pending.windows)
         own = [] if pending.own is None else await self._table.take(pending.own)
         return await self._judged(pending.queries, windows, own) if windows else NOTHING_JUDGED
@@ -300,6 +316,13 @@ class Coordinator:
             await live.verdicts(case, who, requests, new=queries.new) for who, live in self._judges.live_judges()
         ]
         return await run_sync(self._report, queries, case, verdicts, wanted, checked)
+
+    async def _sent_on(self, queries: WindowQueries, reasons: list[Reasons]) -> JudgedQueries:
+        """Log and collect what has been judged already."""
+        wanted = self._log.wanted(queries)
+        checked = None if self._checking is None else sampled(queries.seq, self._checking.share)
+        work = INLINE_WORK if self._log.flagged or wanted.any() or self._every_decision else 0
+        return await run_kernel(work + len(reasons), self._collected, queries, reasons, wanted, checked, [])
 
     def _decide(
         self, queries: WindowQueries, windows: list[Windows], own: list[Windows], wanted: Mask, checked: Mask | None
@@ -328,16 +351,29 @@ class Coordinator:
         if self._judges.challenger is not None:
             which |= judged[1].flagged
         decisions = self._judges.champion.judge.decisions(case, champion, which)
-        told: list[tuple[str, Notice | ModelActivated | Disagreement]] = []
+        told: list[Told] = []
         for who, live in self._judges.live_judges():
             if notices := live.notices():
                 self._log.tell(who, notices)
                 told += [(who, notice) for notice in notices]
+        collected = self._collected(queries, decisions, wanted, checked, told)
+        if self._judges.challenger is None:
+            return collected
+        told += self._compare(queries, case, decisions, self._judges.challenger, judged[1])
+        return collected._replace(notices=_notices(queries, told))
+
+    def _collected(
+        self,
+        queries: WindowQueries,
+        decisions: list[Reasons],
+        wanted: Mask,
+        checked: Mask | None,
+        told: Sequence["Told"],
+    ) -> JudgedQueries:
+        """Log the decisions that are `wanted`, and collect what is sent on."""
         logged = [one for one in decisions if wanted[one.place] or (one.flagged and self._log.flagged)]
         if logged:
             self._log.write(queries, logged)
-        if self._judges.challenger is not None:
-            told += self._compare(queries, case, decisions, self._judges.challenger, judged[1])
         return JudgedQueries(
             [_flagged(queries, decision) for decision in decisions if decision.flagged],
             [_row(queries, decision) for decision in decisions] if self._every_decision else [],
@@ -383,9 +419,12 @@ def _opinion(decision: Reasons) -> dict[str, Any]:
     return {"flagged": decision.flagged, **score}
 
 
-def _notices(
-    queries: WindowQueries, told: Sequence[tuple[str, Notice | ModelActivated | Disagreement]]
-) -> list[NoticeRecord]:
+AskedMessage: TypeAlias = PendingQueries | AnsweredQueries | SnapshotRequest
+Told: TypeAlias = tuple[str, Notice | ModelActivated | Disagreement]
+"""A notice, and the judge that it is about."""
+
+
+def _notices(queries: WindowQueries, told: Sequence[Told]) -> list[NoticeRecord]:
     """Records of the notices of one message, in the order of their events, numbered like no others."""
     records: list[NoticeRecord] = []
     same: Counter[int] = Counter()

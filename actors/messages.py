@@ -10,7 +10,7 @@ from peerwatch.amounts import Amounts
 from peerwatch.connectors.records import DecisionRow, NoticeRecord
 from peerwatch.detectors.base import Detector
 from peerwatch.judging.audit import AuditedDecision
-from peerwatch.judging.judge import Scoring
+from peerwatch.judging.judge import Reasons, Scoring
 from peerwatch.judging.severity import Level
 from peerwatch.judging.training import TrainingSet
 from peerwatch.kernels import Bytes, Int32s, Int64s
@@ -91,6 +91,18 @@ class WindowQueries(msgspec.Struct, frozen=True):
     users: int = 0
 
 
+class AnsweredQueries(msgspec.Struct, frozen=True):
+    """A cluster to coordinator: queries with their windows, or judged, with the reasons of what may be sent on.
+
+    `own` are the windows of the buyers' own purchases, empty if no judge wants them. Their owner is the receiver.
+    """
+
+    queries: WindowQueries
+    windows: list[Windows] = []
+    own: list[Windows] = []
+    reasons: list[Reasons] | None = None
+
+
 class WindowRequest(msgspec.Struct, frozen=True):
     """Coordinator to a shard: the T latest purchases of its users in these networks, before each event in `seq`.
 
@@ -130,7 +142,7 @@ class GraphCopy(msgspec.Struct, frozen=True):
 
 GraphMessage: TypeAlias = Batch | Share | SnapshotRequest
 ShardMessage: TypeAlias = PurchaseBatch | PurchaseRelease | WindowRequest | SnapshotRequest
-CoordinatorMessage: TypeAlias = WindowQueries | SnapshotRequest
+CoordinatorMessage: TypeAlias = WindowQueries | AnsweredQueries | SnapshotRequest
 
 
 class Flagged(msgspec.Struct, frozen=True):

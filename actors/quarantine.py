@@ -10,9 +10,17 @@ from anyio.to_thread import run_sync
 from numpy.typing import NDArray
 
 from peerwatch.actors.audit import AuditActor, Auditing
-from peerwatch.actors.coordinator import NOTHING_JUDGED, Coordinator, JudgedQueries, Judges, PendingQueries
+from peerwatch.actors.coordinator import (
+    NOTHING_JUDGED,
+    AskedMessage,
+    Coordinator,
+    JudgedQueries,
+    Judges,
+    PendingQueries,
+)
 from peerwatch.actors.mailbox import Receive, Send
 from peerwatch.actors.messages import (
+    AnsweredQueries,
     AuditBatch,
     AuditDecisions,
     CoordinatorMessage,
@@ -45,9 +53,9 @@ class QuarantineCoordinator(Coordinator):
         self._through = through
         self._turns = TurnJudge(judges.champion.judge, T)
 
-    async def _ask_one(self, message: CoordinatorMessage, asked: Send[PendingQueries | SnapshotRequest]) -> bool:
+    async def _ask_one(self, message: CoordinatorMessage, asked: Send[AskedMessage]) -> bool:
         """Pass the message on: its windows can be requested when all before it has been judged."""
-        if isinstance(message, SnapshotRequest):
+        if not isinstance(message, WindowQueries):
             await asked.send(message)
             return False
         await asked.send(PendingQueries(message, None, None))
@@ -56,7 +64,7 @@ class QuarantineCoordinator(Coordinator):
     def _all_asked(self) -> None:
         """Keep the shards' mailboxes open: what has been passed on is still to be judged."""
 
-    async def _judge_all(self, asked: Receive[PendingQueries | SnapshotRequest]) -> None:
+    async def _judge_all(self, asked: Receive[AskedMessage]) -> None:
         await super()._judge_all(asked)
         super()._all_asked()
 
@@ -69,7 +77,7 @@ class QuarantineCoordinator(Coordinator):
     def _memory(self) -> dict[str, NDArray[Any]]:
         return super()._memory() | self._quarantine.arrays()
 
-    async def _decided(self, pending: PendingQueries) -> JudgedQueries:
+    async def _decided(self, pending: PendingQueries | AnsweredQueries) -> JudgedQueries:
         queries = pending.queries
         is_judged = queries.next or len(queries.seq) > 0
         if not is_judged:

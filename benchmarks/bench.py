@@ -1,7 +1,7 @@
 """The proof of speed: `make bench` builds the cases, measures, prints the tables, and keeps them beside this file.
 
-`make bench ARGS='--cases load,stream --runs 3'` measures some cases only, and keeps nothing; `late` and `kafka`
-are cases, too.
+`make bench ARGS='--cases load,stream --runs 3'` measures some cases only, and keeps nothing; `late`, `kafka` and
+`cluster` are cases, too; `cluster` measures `stream`, `deep` and `huge` if they are named as well.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cluster
 import judges
 import kafka
 import late
@@ -87,6 +88,7 @@ def report(results: dict[str, Any]) -> str:
     parts += judges.lines(results.get("judges", {}))
     parts += late.lines(results.get("late", {}))
     parts += kafka.lines(results.get("kafka", {}))
+    parts += cluster.lines(results.get("cluster", {}))
     return "\n\n".join(parts) + "\n"
 
 
@@ -109,7 +111,8 @@ def main() -> None:
     parser.add_argument("--cases", help="names with commas; only these, and nothing is kept")
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
-    wanted = arguments.cases.split(",") if arguments.cases else [*(case.name for case in CASES), late.NAME, kafka.NAME]
+    everything = [*(case.name for case in CASES), late.NAME, kafka.NAME, cluster.NAME]
+    wanted = arguments.cases.split(",") if arguments.cases else everything
     results: dict[str, Any] = {
         "date": datetime.now(tz=UTC).date().isoformat(), "machine": machine(), "runs": arguments.runs, "cases": [],
         "missing": [], "latency": {}, "live": [],
@@ -139,6 +142,8 @@ def main() -> None:
         if kafka.NAME in wanted:
             _, real = built.get("real D=2", (None, None))
             results["kafka"] = kafka.measure(root, real, arguments.runs)
+        if cluster.NAME in wanted:
+            results["cluster"] = cluster.measure(built, arguments.runs, root)
         if not arguments.cases:
             results["huge"] = {
                 case.name: judging_cost(case, directory, root) for case, directory in built.values()

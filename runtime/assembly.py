@@ -18,6 +18,7 @@ from peerwatch.judging.audit import BruteForce
 from peerwatch.judging.state import State
 from peerwatch.progress import Progress
 from peerwatch.runtime.checkpointer import Checkpointer
+from peerwatch.runtime.cluster import Cluster
 from peerwatch.runtime.companion import Companion
 from peerwatch.runtime.decision_log import DecisionLogger, DifferenceLogger
 from peerwatch.runtime.pipeline import Pipeline
@@ -48,6 +49,7 @@ class RunSetup(NamedTuple):
     audit_from: AuditFrom
     force: bool
     companion: Companion | None = None
+    cluster: Cluster | None = None
 
 
 class Assembled(NamedTuple):
@@ -108,11 +110,12 @@ async def assemble(
         checkpointer=checkpointer,
         recovery=recovery,
         bookmarks=facts.bookmarks if facts is not None else (),
-        auditing=await _auditing(setup, state, facts, tallies.audit) if settings.audit else None,
+        auditing=await _auditing(setup, state, checkpoint, tallies.audit) if settings.audit else None,
         warn=setup.logger.warning,
         complain=setup.console.urgent,
         rejects=tallies.rejects,
         heard=setup.companion.heard if setup.companion is not None else None,
+        cluster=setup.cluster,
     )
     return Assembled(pipeline, judges, checkpointer, logs)
 
@@ -122,13 +125,24 @@ def _state_of(setup: RunSetup, checkpoint: Checkpoint | None) -> State:
     D, T, shards, directed = setup.D, setup.T, settings.shards, settings.directed
     named = [str(user).encode() for user in settings.logs.users]
     if checkpoint is None:
-        quarantine = settings.detector.quarantine
-        return State.fresh(D, T, shards, named, directed=directed, quarantine=quarantine)
+        if setup.cluster is not None:
+            return State.fresh(D, T, 1, named, directed=directed)
+        return State.fresh(D, T, shards, named, directed=directed, quarantine=settings.detector.quarantine)
     facts = checkpoint.envelope.facts
+    if setup.cluster is not None:
+        return State.without_network(D, T, named, checkpoint.arrays, facts, directed=directed)
     return State.restored(D, T, shards, named, checkpoint.arrays, facts, directed=directed)
 
 
-async def _auditing(setup: RunSetup, state: State, facts: Facts | None, tally: AuditTally) -> Auditing:
+async def _auditing(setup: RunSetup, state: State, checkpoint: Checkpoint | None, tally: AuditTally) -> Auditing:
+    facts = checkpoint.envelope.facts if checkpoint is not None else None
+    if checkpoint is not None and setup.cluster is not None:  # the audit may have to begin with graph and purchases
+        directed = setup.settings.directed
+        state = await run_sync(
+            partial(
+                State.restored, setup.D, setup.T, 1, [], checkpoint.arrays, checkpoint.envelope.facts, directed=directed
+            )
+        )
     k, alarm = setup.settings.detector.exact_k(), DifferenceLogger(setup.logger).write
     audit = await setup.audit_from(state, facts, setup.layers, k, setup.logger.warning)
     return Auditing(audit, setup.settings.audit, alarm, tally)

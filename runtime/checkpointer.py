@@ -60,6 +60,7 @@ class Checkpointer:
         self._last_time = clock()
         self._last_events = state.progress.events
         self._last_position: Any = None
+        self._told: Callable[[int], None] = lambda _: None
         self.written = 0.0
         """When the newest checkpoint was written, in seconds since 1970; 0 if none has been."""
 
@@ -78,6 +79,10 @@ class Checkpointer:
         self._requests += 1
         self._pending[self._requests] = now, self._seen()  # as of the position
         return SnapshotRequest(self._requests)
+
+    def tell(self, told: Callable[[int], None]) -> None:
+        """Call `told` with the last event of each checkpoint that has been written, once it is durable."""
+        self._told = told
 
     async def run(self, parts: Receive[SnapshotPart], expected: Collection[str]) -> None:
         """Write each snapshot once all its `expected` parts are there, until the mailbox ends."""
@@ -112,6 +117,7 @@ class Checkpointer:
         self._tally.seconds = self._clock() - requested
         self._tally.written += 1
         self.written = envelope.taken
+        self._told(complete.progress.events)
 
 
 def _assembled(parts: Collection[SnapshotPart]) -> tuple[Arrays, dict[str, Any]]:

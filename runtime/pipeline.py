@@ -38,6 +38,8 @@ from peerwatch.judging.state import Counts, State
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.rejects import RejectTally
 from peerwatch.runtime.checkpointer import Checkpointer
+from peerwatch.runtime.cluster import Cluster, Replicas, ReplicaWiring
+from peerwatch.storage.status import WorkerStatus
 
 SETTLE_SECONDS: Final = 0.001
 """How often a cautious run looks whether its one event is through."""
@@ -88,8 +90,12 @@ class Pipeline:
         complain: Callable[[str], None] = lambda _: None,
         rejects: RejectTally | None = None,
         heard: Callable[[Sequence[Record]], None] | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
-        """`judge_batch`, `warn`, `complain` and `rejects` are the dispatcher's, `heard` is the output's."""
+        """`judge_batch`, `warn`, `complain` and `rejects` are the dispatcher's, `heard` is the output's.
+
+        With a `cluster`, which needs a checkpointer, graph and purchases are there and not in `state`.
+        """
         coordinator_of: Callable[..., Coordinator] = Coordinator
         audit_of: Callable[..., AuditActor] = AuditActor
         if state.quarantine is not None:
@@ -98,14 +104,19 @@ class Pipeline:
             kept_out, events = state.quarantine, state.progress.events
             coordinator_of = partial(quarantine.QuarantineCoordinator, quarantine=kept_out, through=events)
             audit_of = quarantine.QuarantineAudit
+        histories = state.histories
+        if cluster is not None:
+            histories, walkers, batch_cap = [], 1, cluster.batch_cap(judges, state.T)
         graphs = [Mailbox[GraphMessage](f"graph {number}") for number in range(walkers)]
         copies = [Mailbox[GraphCopy](f"graph copy {number}", 1) for number in range(1, walkers)]
         answers = [Mailbox[CoordinatorMessage](f"coordinator {number}") for number in range(walkers)]
         to_output = Mailbox[OutputMessage]("output")
-        shards = [Mailbox[ShardMessage](f"shard {number}") for number in range(len(state.histories))]
+        shards = [Mailbox[ShardMessage](f"shard {number}") for number in range(len(histories))]
         replies = Mailbox[WindowReply]("replies")
         asking = [box.sender.clone() for box in shards]
         replying = [replies.sender, *(replies.sender.clone() for _ in shards[1:])]
+        if not shards:
+            replies.sender.close()
         audited = Mailbox[AuditMessage]("audit") if auditing is not None else None
         takes_notices = any(NOTICE in outlet.records for outlet in outlets)
         differences = Mailbox[AuditNotices]("differences") if audited is not None and takes_notices else None
@@ -122,6 +133,7 @@ class Pipeline:
         counted = every_decision or decisions.flagged
         sizes = counted or any(live.wants_context for live in live_judges)
         self._state = state
+        self._histories = histories
         self._parts = Mailbox[SnapshotPart]("checkpointer") if checkpointer is not None else None
         parts = self._parts.sender if self._parts is not None else None
         optional = [box for box in (audited, differences, training, trained, self._parts) if box is not None]
@@ -164,7 +176,7 @@ class Pipeline:
             heard=heard,
             audited=differences.receiver if differences is not None else None,
         )
-        most = windows_at_once(state.T, len(shards))
+        most = windows_at_once(state.T, max(1, len(shards)))
         self._coordinator = coordinator_of(
             judges,
             state.T,
@@ -179,6 +191,11 @@ class Pipeline:
             link,
             every_decision=every_decision,
         )
+        self._replicas: Replicas | None = None
+        if cluster is not None and parts is not None:
+            wanted, box, answer = self._coordinator.reasons_wanted, graphs.pop(), answers[0]
+            wiring = ReplicaWiring(state, judges, box.receiver, answer.sender, parts, wanted, sizes, warn)
+            self._replicas = cluster.replicas(wiring)
         directed, costs = state.graph.directed, state.graph.costs.tolist()
         in_snapshots: dict[str, GraphActor | Coordinator | OutputActor | PurchaseShard] = {
             box.sender.name: GraphActor(
@@ -193,17 +210,22 @@ class Pipeline:
                 copies=[copy.sender for copy in copies] if number == 0 else (),
                 copy=copies[number - 1].receiver if number else None,
             )
-            for number, (box, answer) in enumerate(zip(graphs, answers, strict=True))
+            for number, (box, answer) in enumerate(zip(graphs, answers, strict=cluster is None))
         }
         in_snapshots |= {self._coordinator.part: self._coordinator, self._output.part: self._output}
         in_snapshots |= {
             box.sender.name: PurchaseShard(number, history, box.receiver, reply, parts)
-            for number, (history, box, reply) in enumerate(zip(state.histories, shards, replying, strict=True))
+            for number, (history, box, reply) in enumerate(zip(histories, shards, replying, strict=cluster is None))
         }
         self._checkpointer = checkpointer
         self._expected = {self._dispatcher.part, *(actor.part for actor in in_snapshots.values())}
         """What the parts of a snapshot are called."""
-        self._actors: dict[str, GraphActor | Coordinator | OutputActor | PurchaseShard | AuditActor | Trainer] = {
+        if self._replicas is not None:
+            self._expected |= {*self._replicas.parts_of_snapshots}
+        self._actors: dict[
+            str, GraphActor | Coordinator | OutputActor | PurchaseShard | AuditActor | Trainer | Replicas
+        ] = {
+            **({"replicas": self._replicas} if self._replicas is not None else {}),
             **in_snapshots,
             **({"audit": self._audit} if self._audit is not None else {}),
             **({"trainer": trainer} if trainer is not None else {}),
@@ -220,7 +242,7 @@ class Pipeline:
     def through(self) -> int:
         """All events up to this sequence number are in every actor's state, and what they gave is written."""
         audit = [self._audit.through] if self._audit is not None else []
-        return min(self._output.through, *(history.applied for history in self._state.histories), *audit)
+        return min([self._output.through, *(history.applied for history in self._histories), *audit])
 
     def mailboxes(self) -> dict[str, Depth]:
         """How full each mailbox is, and how full it has been."""
@@ -229,6 +251,10 @@ class Pipeline:
     def busy_seconds(self) -> dict[str, float]:
         """The seconds that each actor has worked."""
         return {name: busy.seconds for name, busy in self._busy.items()}
+
+    def workers(self) -> list[WorkerStatus]:
+        """How the workers of a cluster are doing."""
+        return self._replicas.status() if self._replicas is not None else []
 
     async def _wait_settled(self, seq: int) -> None:
         while self.through < seq:  # noqa: ASYNC110 (only after a failure; an event would burden every batch)
@@ -241,7 +267,7 @@ class Pipeline:
         return Totals(
             self._dispatcher.statistics(),
             self._output.written,
-            self._state.graph.friendships,
+            self._state.graph.friendships if self._replicas is None else self._replicas.friendships,
             verdicts.decisions,
             verdicts.digest(),
             tally.recomputed,
@@ -262,6 +288,8 @@ class Pipeline:
         try:
             async with task_group() as collecting:
                 if self._checkpointer is not None and self._parts is not None:
+                    if self._replicas is not None:
+                        self._checkpointer.tell(self._replicas.checkpointed)
                     busy = self._busy["checkpointer"]
                     collecting.start_soon(measured, busy, self._checkpointer.run, self._parts.receiver, self._expected)
                 async with task_group() as tasks:

@@ -119,6 +119,7 @@ class Reporter:
             sinks=[outlet.status() for outlet in self._setup.sinks.outlets],
             checkpoints=self._tallies.checkpoints if checkpointer is not None else None,
             lag_records=sum(waiting) if waiting else None,
+            workers=pipeline.workers(),
         )
 
     def silent_servers(self) -> list[str]:

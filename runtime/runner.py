@@ -15,6 +15,7 @@ from peerwatch.files.tail import Beginning, look_at
 from peerwatch.judging.audit import Difference
 from peerwatch.progress import Progress
 from peerwatch.runtime.assembly import AuditFrom, RunSetup
+from peerwatch.runtime.cluster import Cluster
 from peerwatch.runtime.companion import Companion
 from peerwatch.runtime.deadline import Deadline
 from peerwatch.runtime.decision_log import Logger
@@ -70,11 +71,12 @@ async def run(
     reset: bool = False,
     force: bool = False,
     companion: Companion | None = None,
+    cluster: Cluster | None = None,
 ) -> Report:
     """Judge the logs that the settings name; `config` is the file they come from.
 
     An output that somebody else wrote is overwritten only with `force`; `reset` forgets the checkpoints. A `companion`
-    gets all records.
+    gets all records. With a `cluster` its workers hold the friend graph and the purchases.
 
     Raises:
         UsageError: something is missing or cannot be used; nothing has been written.
@@ -130,6 +132,7 @@ async def run(
             audit_from,
             force,
             companion,
+            cluster,
         )  # fmt: skip
         supervisor = Supervisor(setup, deadline)
         detector = settings.detector.described()

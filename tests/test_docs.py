@@ -155,10 +155,10 @@ def test_every_command_in_the_docs_runs(logs: Path) -> None:
 
 
 def test_what_is_not_run_is_counted() -> None:
-    """A block that needs servers is run beside them (tests/connectors); all others are run here."""
+    """A block that needs servers is run beside them (tests/connectors, tests/cluster); all others are run here."""
     marked = [fence for page in PAGES for fence in fences(page) if fence.not_run is not None]
     assert sum(page.read_text().count("<!-- servers: ") for page in PAGES) == len(marked)
-    assert {fence.page.name for fence in marked if fence.page.parent == DOCS} == {"connectors.md"}
+    assert {fence.page.name for fence in marked if fence.page.parent == DOCS} == {"cluster.md", "connectors.md"}
 
 
 def test_every_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

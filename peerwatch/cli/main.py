@@ -18,8 +18,8 @@ from peerwatch.readable import shown
 from peerwatch.runtime.room import SHORT, check_room, shortage
 
 COMMANDS: Final = (
-    "bisect", "config", "copy", "datasets", "demo", "detect", "evaluate", "explain", "feedback", "generate", "poison",
-    "radius", "rejects", "report", "run", "serve", "sessions", "state", "status", "sweep", "tune", "verify",
+    "bisect", "cluster", "config", "copy", "datasets", "demo", "detect", "evaluate", "explain", "feedback", "generate",
+    "poison", "radius", "rejects", "report", "run", "serve", "sessions", "state", "status", "sweep", "tune", "verify",
 )  # fmt: skip
 EXIT_STOPPED: Final = 1
 EXIT_USAGE: Final = 2

@@ -29,7 +29,7 @@ OPTION_KEYS: Final = {
     "log_format": "logs.format", "log_level": "logs.level", "log_file": "logs.file",
     "decisions": "logs.decisions", "log_user": "logs.users", "log_sample": "logs.sample",
     "follow": "follow", "idle_exit": "idle_exit", "state": "state.directory",
-    "audit": "audit", "serve": "serve.listen",
+    "audit": "audit", "serve": "serve.listen", "cluster": "cluster.address", "workers": "cluster.workers",
 }  # fmt: skip
 """The setting that each option sets."""
 
@@ -107,6 +107,21 @@ def renamed(old: str, new: str) -> Callable[[Callable[..., None]], Callable[...,
     return click.option(old, hidden=True, expose_value=False, callback=refuse)
 
 
+def split_cluster(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Return the address in `ray:HOST:PORT`.
+
+    Raises:
+        click.BadParameter: it is anything else.
+    """
+    if value is None:
+        return None
+    engine, _, address = value.partition(":")
+    host, _, port = address.rpartition(":")
+    if engine != "ray" or not host or not port.isdecimal():
+        raise click.BadParameter(f"{value!r}: expected ray:HOST:PORT, such as ray:127.0.0.1:6379", ctx, param)
+    return address
+
+
 AUDIT: Final = click.option(
     "--audit", type=click.FloatRange(0, 1), metavar="SHARE", help="Recompute this share of decisions by brute force."
 )
@@ -129,6 +144,9 @@ RUNNING: Final = (
     click.option("--verdicts", metavar="FILE", help="Write a ledger that `peerwatch bisect` compares."),
     click.option("--decisions-file", metavar="FILE", help="Write every decision as Parquet; a folder with --state."),
     click.option("--serve", metavar="HOST:PORT", help="Serve an HTTP API and a page beside the run."),
+    click.option("--cluster", metavar="ray:HOST:PORT", callback=split_cluster,
+                 help="Have the workers of this Ray cluster judge; needs --state."),
+    click.option("--workers", type=click.IntRange(1), help="Workers in the cluster. Default: 2."),
     AUDIT,
     renamed("--shadow", "--audit"),
     click.option("--strict", is_flag=True, default=None, help="Stop at the first rejected line with exit code 1."),
@@ -234,6 +252,8 @@ def layers_of(
             key = OPTION_KEYS[name]
             values[key] = list(value) if isinstance(value, tuple) else value
             origins[key] = f"--{name.replace('_', '-')}"
+            if name == "cluster":
+                values["cluster.engine"], origins["cluster.engine"] = "ray", origins[key]
     layers = [Layer(values, origins)]
     if config is not None:
         from peerwatch.settings.yaml_file import read_config  # noqa: PLC0415 (YAML is slow to import)

@@ -45,6 +45,14 @@ class JudgedBatch(NamedTuple):
     verdicts: BatchVerdicts
 
 
+class AnsweredPurchases(NamedTuple):
+    """Purchases in order: their events, their buyers' networks, and the case to judge."""
+
+    events: Events
+    networks: Networks
+    case: Case
+
+
 def windows_at_once(T: int, shards: int = 1) -> int:
     """Return how many windows of T purchases to request at once."""
     return max(1, WINDOW_PURCHASES // (T * shards))
@@ -81,16 +89,45 @@ def append(history: PurchaseHistory, events: Events, seq: int, users: int) -> No
     history.append(seq + bought, events.user[bought], events.timestamp[bought], events.amount[bought], through)
 
 
-def apply(state: State, events: Events, seq: int) -> None:
-    """Apply events to a state with one shard, without judging. The first event has number `seq`."""
-    graph, history = state.graph, state.histories[0]
-    users = len(state.decoder.interner)
+def followed(graph: FriendGraph, history: PurchaseHistory, events: Events, seq: int, users: int) -> None:
+    """Apply events without judging them, to a graph and the one history of all `users`. The first has number `seq`."""
     graph.reserve(users)
     for _ in walked(graph, events, seq, 0, judged=False):
         pass
     append(history, events, seq, users)
     history.raise_low(seq + len(events))
     history.settle()
+
+
+def answered(
+    graph: FriendGraph,
+    history: PurchaseHistory,
+    events: Events,
+    seq: int,
+    users: int,
+    *,
+    context: bool = False,
+    sizes: bool = False,
+) -> Iterator[AnsweredPurchases]:
+    """Apply events to a graph and the one history of all `users`, and yield the purchases with networks and cases.
+
+    The first event has number `seq`. With `context` a case also holds the buyers' own latest purchases, with `sizes`
+    the sizes of the networks.
+    """
+    graph.reserve(users)
+    history.raise_low(seq)
+    append(history, events, seq, users)
+    for places, networks, _ in walked(graph, events, seq, windows_at_once(history.T), sizes=sizes):
+        purchases, numbers = events[places], seq + places
+        windows = history.windows(numbers, networks)
+        own = history.windows(numbers, alone(purchases.user)) if context else None
+        case = Case(windows, numbers, purchases.line, purchases.amount, purchases.timestamp, networks.size, own)
+        yield AnsweredPurchases(purchases, networks, case)
+
+
+def apply(state: State, events: Events, seq: int) -> None:
+    """Apply events to a state with one shard, without judging. The first event has number `seq`."""
+    followed(state.graph, state.histories[0], events, seq, len(state.decoder.interner))
 
 
 def cases(
@@ -100,21 +137,11 @@ def cases(
 
     With `context` a case also holds the buyers' own latest purchases, with `sizes` the sizes of the networks.
     """
-    graph, history = state.graph, state.histories[0]
-    users, most = len(state.decoder.interner), windows_at_once(state.T)
-    graph.reserve(users)
+    graph, history, users = state.graph, state.histories[0], len(state.decoder.interner)
     for begin in range(0, len(events), BATCH_CAP):
         batch, first = events[begin : begin + BATCH_CAP], seq + begin
-        history.raise_low(first)
-        append(history, batch, first, users)
-        for places, networks, _ in walked(graph, batch, first, most, sizes=sizes):
-            purchases, numbers = batch[places], first + places
-            windows = history.windows(numbers, networks)
-            own = history.windows(numbers, alone(purchases.user)) if context else None
-            yield (
-                purchases,
-                Case(windows, numbers, purchases.line, purchases.amount, purchases.timestamp, networks.size, own),
-            )
+        for purchases, _, case in answered(graph, history, batch, first, users, context=context, sizes=sizes):
+            yield purchases, case
 
 
 def verdicts_of(judge: Judge, case: Case) -> BatchVerdicts:

@@ -19,7 +19,8 @@ from peerwatch.network.networks import PARTITION_ONLY
 from peerwatch.network.walk import COSTS
 
 Arrays = Mapping[str, NDArray[Any]]
-COLUMNS: Final = ("held", "seq", "timestamp", "amount")
+AMOUNT: Final = "amount"
+COLUMNS: Final = ("held", "seq", "timestamp", AMOUNT)
 """The names of a history's columns in a snapshot. Each is followed by the shard's number."""
 LARGE: Final = "large"
 """The name of a shard's large amounts in a snapshot: in the order of their names, one a line, in ASCII."""
@@ -118,21 +119,56 @@ class State:
         directed: bool = False,
     ) -> "State":
         """Restore the state from a snapshot, with any number of shards."""
-        parts = [columns_from(arrays, number) for number in range(facts.shards)]
-        quarantine = Quarantine.restored(arrays)
-        amounts = [part.amount for part in parts] + ([quarantine.held.amount] if quarantine is not None else [])
-        large = max(-int(amount.held.min(initial=0)) for amount in amounts)
-        decoder = Decoder(named, Interner.from_columns(arrays["arena"], arrays["ends"]), large, facts.unseen)
+        decoder = _decoder_from(named, arrays, facts)
+        quarantine, parts = Quarantine.restored(arrays), dealt(arrays, facts.shards, shards)
         costs = PARTITION_ONLY if quarantine is not None else COSTS
-        columns = arrays["degree"], arrays["friends"]
-        graph = FriendGraph.from_columns(D, T, *columns, costs=costs, directed=directed)
-        parts = parts if len(parts) == shards else _dealt(parts, len(decoder.interner), shards)
-        histories = [PurchaseHistory.from_columns(T, part, facts.progress.events) for part in parts]
-        user = np.concatenate([np.repeat(np.arange(len(part.held), dtype=np.int32), part.held) for part in parts])
-        seq, timestamp = (np.concatenate([getattr(part, name) for part in parts]) for name in ("seq", "timestamp"))
-        graph.timeline.remember(seq, user, timestamp, Amounts.joined([part.amount for part in parts]))
+        graph, histories = network_from(D, T, arrays, parts, facts.progress.events, directed=directed, costs=costs)
         verdicts, disagreed = facts.verdicts.copy(), arrays[DISAGREED].tolist()
         return cls(D, T, decoder, graph, histories, facts.progress, facts.flagged, verdicts, disagreed, quarantine)
+
+    @classmethod
+    def without_network(
+        cls, D: int, T: int, named: list[bytes], arrays: Arrays, facts: StateFacts, *, directed: bool = False
+    ) -> "State":
+        """Restore all but the friend graph and the purchases, which somebody else holds: those here are empty."""
+        graph, history = FriendGraph(D, T, directed=directed), PurchaseHistory(T)
+        verdicts, disagreed = facts.verdicts.copy(), arrays[DISAGREED].tolist()
+        decoder = _decoder_from(named, arrays, facts)
+        return cls(D, T, decoder, graph, [history], facts.progress, facts.flagged, verdicts, disagreed)
+
+
+def _decoder_from(named: list[bytes], arrays: Arrays, facts: StateFacts) -> Decoder:
+    amounts = [arrays[f"{AMOUNT}{number}"] for number in range(facts.shards)]
+    quarantine = Quarantine.restored(arrays)
+    if quarantine is not None:
+        amounts.append(quarantine.held.amount.held)
+    large = max(-int(amount.min(initial=0)) for amount in amounts)
+    return Decoder(named, Interner.from_columns(arrays["arena"], arrays["ends"]), large, facts.unseen)
+
+
+def network_from(
+    D: int,
+    T: int,
+    arrays: Arrays,
+    parts: Sequence[PurchaseColumns],
+    through: int,
+    *,
+    directed: bool = False,
+    costs: Sequence[int] = COSTS,
+) -> tuple[FriendGraph, list[PurchaseHistory]]:
+    """Restore the friend graph and the histories as of event `through` from a snapshot and its shards' purchases."""
+    graph = FriendGraph.from_columns(D, T, arrays["degree"], arrays["friends"], costs=costs, directed=directed)
+    histories = [PurchaseHistory.from_columns(T, part, through) for part in parts]
+    user = np.concatenate([np.repeat(np.arange(len(part.held), dtype=np.int32), part.held) for part in parts])
+    seq, timestamp = (np.concatenate([getattr(part, name) for part in parts]) for name in ("seq", "timestamp"))
+    graph.timeline.remember(seq, user, timestamp, Amounts.joined([part.amount for part in parts]))
+    return graph, histories
+
+
+def dealt(arrays: Arrays, stored: int, shards: int) -> list[PurchaseColumns]:
+    """The purchases of a snapshot with `stored` shards, for so many `shards`."""
+    parts = [columns_from(arrays, number) for number in range(stored)]
+    return parts if stored == shards else _dealt(parts, len(arrays["ends"]), shards)
 
 
 def _dealt(parts: list[PurchaseColumns], users: int, shards: int) -> list[PurchaseColumns]:

@@ -13,7 +13,7 @@ from prometheus_client.utils import floatToGoString
 import peerwatch
 from peerwatch.connectors.server import WRITE_BOUNDS, SinkStatus
 from peerwatch.network.rejects import REASON_CLASSES
-from peerwatch.storage.status import Status, seconds_behind
+from peerwatch.storage.status import Status, WorkerStatus, seconds_behind
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """What `exposition` returns."""
@@ -45,6 +45,7 @@ class RunCollector(Collector):
         yield from _progress(status)
         yield from _lag(status)
         yield from _actors(status)
+        yield from _workers(status.workers)
         yield from _sinks(status.sinks)
         yield from self._checkpoints(status)
         yield CounterMetricFamily("peerwatch_restarts", "Restarts of the pipeline after a failure.", status.restarts)
@@ -121,6 +122,20 @@ def _actors(status: Status) -> Iterator[Metric]:
     text = "Seconds in which an actor has worked since the pipeline began."
     seconds = CounterMetricFamily("peerwatch_busy_seconds", text, labels=["actor"])
     yield _by_name(seconds, {name: actor.busy_seconds for name, actor in status.actors.items()})
+
+
+def _workers(workers: list[WorkerStatus]) -> Iterator[Metric]:
+    if not workers:  # the run is not on a cluster
+        return
+    text = "Events that a worker of the cluster has still to confirm."
+    lag = GaugeMetricFamily("peerwatch_worker_lag_events", text, labels=["worker"])
+    yield _by_name(lag, {str(worker.number): worker.lag_events for worker in workers})
+    text = "Whether a worker of the cluster follows: 0 while another takes its place."
+    working = GaugeMetricFamily("peerwatch_worker_up", text, labels=["worker"])
+    yield _by_name(working, {str(worker.number): worker.state == "working" for worker in workers})
+    text = "How often a worker of the cluster was lost and replaced."
+    restarts = CounterMetricFamily("peerwatch_worker_restarts", text, labels=["worker"])
+    yield _by_name(restarts, {str(worker.number): worker.restarts for worker in workers})
 
 
 def _sinks(sinks: list[SinkStatus]) -> Iterator[Metric]:

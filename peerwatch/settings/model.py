@@ -37,6 +37,8 @@ Days = Annotated[float, Meta(gt=0, le=1e5)]
 Workers = Annotated[int, Meta(ge=1, le=64)]
 Timeout = Annotated[float, Meta(gt=0, le=1e6)]
 Delivery = Literal["exactly-once", "at-least-once"]
+ClusterKind = Literal["none", "ray"]
+ClusterBatch = Annotated[int, Meta(ge=1, le=1_000_000)]
 Records = Literal["flagged", "decisions", "rejects", "notices"]
 Friendships = Literal["mutual", "directed"]
 
@@ -119,6 +121,19 @@ class SeveritySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     critical: Score | None = None
     emergency: Score | None = None
+
+
+class ClusterSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The cluster whose workers hold the friend graph and the purchases; none if the run does it all itself.
+
+    A worker that does not reply within `deadline` seconds is replaced. A `batch` is the most events in one.
+    """
+
+    engine: ClusterKind = "none"
+    address: str | None = None
+    workers: Workers = 2
+    deadline: Timeout = 3.0
+    batch: ClusterBatch = 16_384
 
 
 class DetectorSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -207,6 +222,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     logs: LogSettings = LogSettings()
     state: StateSettings = StateSettings()
     serve: ServeSettings = ServeSettings()
+    cluster: ClusterSettings = ClusterSettings()
 
     @property
     def directed(self) -> bool:

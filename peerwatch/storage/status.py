@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -18,6 +18,7 @@ from peerwatch.readable import shown
 STATUS_SECONDS: Final = 1.0
 HANGS_SECONDS: Final = 3 * STATUS_SECONDS
 """Age in seconds above which the status shows that the run hangs."""
+WorkerState = Literal["starting", "working"]
 SHOWN: Final = {
     "judged", "flagged", "rejected", "decisions", "verdicts", "recomputed", "differences", "users", "friendships",
 }  # fmt: skip
@@ -54,6 +55,25 @@ class CheckpointTally(msgspec.Struct):
     bytes: int = 0
 
 
+class WorkerStatus(msgspec.Struct, frozen=True):
+    """A worker of a cluster: its node and process, how often it was replaced, how many events it has still to confirm.
+
+    The process is 0 while the worker begins. `why` says why the one before it was lost; it is empty if none was. Bytes
+    and processor seconds are those of it and those before it.
+    """
+
+    number: int
+    node: str
+    pid: int
+    state: WorkerState
+    lag_events: int
+    restarts: int
+    why: str = ""
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    cpu_seconds: float = 0.0
+
+
 class Progressed(NamedTuple):
     """What one process has done: what is judged again after a restart counts once."""
 
@@ -71,7 +91,8 @@ class Status(msgspec.Struct, frozen=True):
 
     The `totals` are of the run, with all processes before this one, which has `begun` at some time. Of this process are
     what it has `progressed`, the `rejects` by class of reason, the `sinks` and the `checkpoints` (None without a state
-    directory). `lag_records` are entries of a stream that wait to be read, None if nobody knows.
+    directory). `lag_records` are entries of a stream that wait to be read, None if nobody knows. `workers` are those of
+    a cluster.
     """
 
     pid: int
@@ -96,6 +117,7 @@ class Status(msgspec.Struct, frozen=True):
     sinks: list[SinkStatus] = []
     checkpoints: CheckpointTally | None = None
     lag_records: int | None = None
+    workers: list[WorkerStatus] = []
 
 
 def seconds_behind(status: Status, lag_bytes: int) -> float:
@@ -259,10 +281,19 @@ def as_text(seen: RunView) -> str:
         f"mailboxes    {boxes}: messages now (and at most)",
         *([f"busy         {busy} of the last ten seconds"] if busy else []),
         *(f"server       {_server(server)}" for server in status.servers),
+        *(f"worker       {_worker(worker)}" for worker in status.workers),
         *(f"sink         {_sink(sink)}" for sink in status.sinks if sink.sent or sink.errors),
         *([f"log          {status.unlogged:,} records could not be written"] if status.unlogged else []),
         *([f"lost         {status.lost}"] if status.lost.pieces else []),
     ))  # fmt: skip
+
+
+def _worker(worker: WorkerStatus) -> str:
+    times = "once" if worker.restarts == 1 else f"{worker.restarts:,} times"
+    lost = [f"replaced {times}, the last time because of: {worker.why}"] * bool(worker.restarts)
+    where = f"{worker.number}" + f" on {worker.node}" * bool(worker.node)
+    where += f", process {worker.pid}," * bool(worker.pid)
+    return "; ".join([f"{where} is {worker.state}", f"{worker.lag_events:,} events behind", *lost])
 
 
 def _server(server: ServerStatus) -> str:

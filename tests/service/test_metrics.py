@@ -14,7 +14,7 @@ from servers import Prometheus, installed, require_server
 from peerwatch.connectors.server import WRITE_BOUNDS, SinkStatus, WriteTimes
 from peerwatch.network.rejects import REASON_CLASSES
 from peerwatch.service.metrics import CONTENT_TYPE, RunCollector, exposition
-from peerwatch.storage.status import ActorStatus, CheckpointTally, Progressed, Status
+from peerwatch.storage.status import ActorStatus, CheckpointTally, Progressed, Status, WorkerStatus
 
 TOTALS = {"recomputed": 50, "differences": 2}
 STATUS = Status(
@@ -35,6 +35,10 @@ STATUS = Status(
     sinks=[SinkStatus("flagged", 7, 2, 1, WriteTimes(0.75, [3, 1, *[0] * (len(WRITE_BOUNDS) - 2), 1]))],
     checkpoints=CheckpointTally(written=9, failures=1, seconds=0.5, bytes=4096),
     lag_records=6,
+    workers=[
+        WorkerStatus(0, "10.0.0.5:1234", 77, "working", 40, 1, "it was killed"),
+        WorkerStatus(1, "", 0, "starting", 90, 0),
+    ],
 )
 """A run with something of everything."""
 NAMES = [
@@ -101,6 +105,10 @@ def test_each_figure_has_its_name() -> None:
         ("peerwatch_checkpoints_total", ""): 9,
         ("peerwatch_audit_recomputed_total", ""): 50,
         ("peerwatch_audit_differences_total", ""): 2,
+        ("peerwatch_worker_up", "0"): 1,
+        ("peerwatch_worker_up", "1"): 0,
+        ("peerwatch_worker_lag_events", "1"): 90,
+        ("peerwatch_worker_restarts_total", "0"): 1,
         ("peerwatch_restarts_total", ""): 3,
     }
     assert {key: found[key] for key in expected} == expected
@@ -110,9 +118,13 @@ def test_each_figure_has_its_name() -> None:
 
 
 def test_what_there_is_none_of_has_no_metric() -> None:
-    """No checkpoint without a state directory; no lag in records where nobody knows; age from the start at first."""
-    bare = msgspec.structs.replace(STATUS, checkpoints=None, lag_records=None)
-    assert not [name for name, _ in samples(bare) if "checkpoint" in name or "records" in name]
+    """No checkpoint without a state directory, no lag in records where nobody knows, no workers without a cluster.
+
+    The age of a checkpoint counts from the start at first.
+    """
+    bare = msgspec.structs.replace(STATUS, checkpoints=None, lag_records=None, workers=[])
+    words = ("checkpoint", "records", "worker")
+    assert not [name for name, _ in samples(bare) if any(word in name for word in words)]
     first = msgspec.structs.replace(STATUS, checkpoint=0.0)
     assert samples(first)["peerwatch_checkpoint_age_seconds", ""] == 900
 

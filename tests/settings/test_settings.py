@@ -133,7 +133,9 @@ def test_every_option_is_named_beside_its_key() -> None:
     }
     assert set(OPTION_KEYS) == set(options)
     for name, key in OPTION_KEYS.items():
-        above = text[: re.search(rf"^ *{key.rpartition('.')[2]}:", text, re.MULTILINE).start()].splitlines()  # type: ignore[union-attr]
+        section, _, own = key.rpartition(".")
+        begin = text.index(f"\n{section}:") if section else 0
+        above = text[: re.compile(rf"^ *{own}:", re.MULTILINE).search(text, begin).end()].splitlines()[:-1]  # type: ignore[union-attr]
         assert options[name].opts[-1] in "".join(above[-2:]), name
 
 

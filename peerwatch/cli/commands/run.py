@@ -4,6 +4,7 @@ import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,10 @@ import click
 from peerwatch.cli.options import layers_of, settings_options
 from peerwatch.errors import RunError, UsageError
 from peerwatch.files.descriptors import check_open
-from peerwatch.settings.model import Layer, resolve
+from peerwatch.settings.model import Layer, Settings, resolve
 
 if TYPE_CHECKING:
+    from peerwatch.runtime.cluster import Cluster
     from peerwatch.runtime.runner import Report
 
 
@@ -73,9 +75,11 @@ def judge(layers: Sequence[Layer], config: Path | None, *, reset: bool, force: b
     gc.freeze()
     gc.enable()
     begin = _with_service(lingers=lingers) if settings.serve.listen is not None else _alone()
-    with Deadline(console) as deadline:
+    # before signals are handled: Ray sets handlers of its own
+    with _cluster_of(settings) as cluster, Deadline(console) as deadline:
+        options: dict[str, Any] = {"config": config, "reset": reset, "force": force, "cluster": cluster}
         report = anyio.run(
-            partial(begin, layers, console, deadline, audit_from, config=config, reset=reset, force=force),
+            partial(begin, layers, console, deadline, audit_from, **options),
             backend_options={"use_uvloop": sys.platform != "win32"},  # which has no uvloop
         )
         console.report(report)
@@ -83,6 +87,19 @@ def judge(layers: Sequence[Layer], config: Path | None, *, reset: bool, force: b
         raise RunError(different(report.totals, report.first_difference))
     if report.interrupted_by is not None and not report.resumable:
         sys.exit(128 + report.interrupted_by)
+
+
+def _cluster_of(settings: Settings) -> AbstractContextManager["Cluster | None"]:
+    """The cluster that the settings name, until the context ends.
+
+    Raises:
+        UsageError: it cannot be used.
+    """
+    if settings.cluster.engine == "none":
+        return nullcontext()
+    from peerwatch.cluster.connecting import connected  # noqa: PLC0415 (a run without a cluster imports nothing of it)
+
+    return connected(settings)
 
 
 def _alone() -> Callable[..., Awaitable["Report"]]:

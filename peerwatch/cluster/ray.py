@@ -1,0 +1,273 @@
+"""Workers as Ray actors. The only file that imports Ray.
+
+Ray's own restarts are switched off: it would lose the state of an actor, and may carry out a call twice. A lost worker
+is replaced by `peerwatch.cluster.transport`.
+
+As a script (`python -m peerwatch.cluster.ray start ...`) it is Ray's own command line, except that 127.0.0.1 stays
+127.0.0.1: Ray replaces it by the address of the network card, where anybody could run code.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import cycle, islice
+from typing import Any, Final
+
+import anyio
+from anyio.to_thread import run_sync
+
+from peerwatch.cluster.engine import WorkerLost
+from peerwatch.cluster.environment import ENVIRONMENT
+from peerwatch.cluster.transport import check_version
+from peerwatch.cluster.wire import Begin, encoded, reply_from
+from peerwatch.cluster.worker import ReplicaWorker
+from peerwatch.errors import RunError, UsageError
+
+for _name, _value in ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402 (it reads the environment)
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError  # noqa: E402
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
+
+SUSPECTED: Final = 30.0
+"""Seconds in which no worker is started on a node where one was silent, if there is another."""
+PERHAPS_GONE: Final = 3.0
+"""Likewise where one has ended: if the node has, Ray knows it by then."""
+READY_SECONDS: Final = 0.5
+"""How long a worker that stands ready may take to answer."""
+PREPARING_SECONDS: Final = 120.0
+"""How long nodes may take to compile the kernels."""
+FIRST: Final = encoded(Begin(1, 2, None, sizes=False, context=False))
+"""A command that changes nothing: any other that begins a replica may follow."""
+SPARES: Final = 2
+"""Workers that stand ready to take the place of a lost one: on two nodes, if there are as many."""
+NODES_SECONDS: Final = 5.0
+"""How long the head of the cluster may take to list the nodes."""
+
+
+class RayCall:
+    """A method call of an actor."""
+
+    def __init__(self, reference: Any) -> None:
+        self._reference = reference
+
+    async def reply(self) -> bytes:
+        """Wait for the reply."""
+        try:
+            content: bytes = await self._reference
+        except ActorDiedError:
+            raise WorkerLost("its process has ended") from None
+        except ActorUnavailableError:
+            raise WorkerLost("its process cannot be reached") from None
+        except RayError as error:
+            raise WorkerLost(str(error).strip().partition("\n")[0]) from None
+        return content
+
+
+class RayWorker:
+    """An actor of Ray with a replica in it."""
+
+    def __init__(self, actor: Any, node_id: str, node: str) -> None:
+        self._actor = actor
+        self.node_id = node_id
+        self.node = node
+        self.begun = actor.call.remote(FIRST)
+        """Ray's reference to the reply to the first command."""
+        self.ended = False
+
+    async def answers(self) -> bool:
+        """Whether it would take a command. One whose process is only starting is taken to."""
+        if not ray.wait([self.begun], timeout=0)[0]:
+            return True
+        with anyio.move_on_after(READY_SECONDS), suppress(WorkerLost):
+            await self.call(FIRST).reply()
+            return True
+        return False
+
+    def call(self, command: bytes) -> RayCall:
+        """Send a command."""
+        return RayCall(self._actor.call.remote(command))
+
+    def end(self) -> None:
+        """Kill the actor."""
+        self.ended = True
+        with suppress(RayError):
+            ray.kill(self._actor)
+
+
+class RayEngine:
+    """Spreads workers over the nodes that are alive."""
+
+    def __init__(self) -> None:
+        self._workers: list[RayWorker] = []
+        self._ready: list[RayWorker] = []
+        """Workers that were started ahead and hold no state yet: a process takes longer to start than to take over."""
+        self._suspected: dict[str, float] = {}
+
+    async def start(self) -> RayWorker:
+        """Start a worker on the node with the fewest, if possible on one where none was lost of late.
+
+        Raises:
+            RunError: no node is left.
+        """
+        nodes = await _nodes()
+        if not nodes:
+            raise RunError(
+                "no node of the cluster is left, or its head does not answer; start it and run again: the run goes on"
+                " from its last checkpoint"
+            )
+        self._workers = [worker for worker in self._workers if not worker.ended]
+        worker = await self._one_ready(nodes)
+        if worker is None:
+            chosen = min(nodes, key=self._burden)
+            worker = _started(chosen, nodes[chosen])
+        self._workers.append(worker)
+        return worker
+
+    async def replenish(self) -> None:
+        """Have workers that stand ready, on several nodes if possible."""
+        nodes = await _nodes()
+        for worker in [*self._ready]:
+            if (worker.node_id not in nodes or not await worker.answers()) and worker in self._ready:
+                self._ready.remove(worker)
+                worker.end()
+        while nodes and len(self._ready) < SPARES:
+            stand_by = {worker.node_id for worker in self._ready}
+            chosen = min(nodes, key=lambda node: (node in stand_by, self._burden(node)))
+            self._ready.append(_started(chosen, nodes[chosen]))
+
+    async def _one_ready(self, nodes: Mapping[str, str]) -> RayWorker | None:
+        """A worker that stands ready and answers, on a node that is no worse than any other."""
+        ready = [worker for worker in self._ready if worker.node_id in nodes]
+        ready.sort(key=lambda worker: self._burden(worker.node_id))
+        for worker in ready:
+            if self._suspicion(worker.node_id) > min(map(self._suspicion, nodes)):
+                break
+            if worker not in self._ready:
+                continue  # another slot has taken it meanwhile
+            self._ready.remove(worker)
+            if await worker.answers():
+                return worker
+            worker.end()
+        return None
+
+    def _suspicion(self, node: str) -> float:
+        """For how many seconds a node is not to be used if there is another."""
+        return max(0.0, self._suspected.get(node, 0.0) - time.monotonic())
+
+    def _burden(self, node: str) -> tuple[float, int]:
+        """By how much a node is less suitable than others for another worker."""
+        return self._suspicion(node), sum(worker.node_id == node for worker in (*self._workers, *self._ready))
+
+    def prepare(self, workers: int) -> None:
+        """Start so many workers, and one on each node at least, without anybody waiting for their replies yet.
+
+        The first one on a node compiles the kernels, if need be, which many at once would do each for itself.
+
+        Raises:
+            UsageError: a node runs another version.
+        """
+        nodes = nodes_alive()
+        self._start_ahead(nodes, [*nodes])
+        self._start_ahead(nodes, [*islice(cycle(nodes), max(0, workers - len(nodes)))] if nodes else [])
+
+    def _start_ahead(self, nodes: Mapping[str, str], where: Sequence[str]) -> None:
+        calls = {worker.begun: worker for worker in (_started(node, nodes[node]) for node in where)}
+        if not calls:
+            return
+        answered, _ = ray.wait([*calls], num_returns=len(calls), timeout=PREPARING_SECONDS)
+        for reference in answered:
+            with suppress(RayError):  # it will be lost again, and told of, when it is used
+                check_version(reply_from(ray.get(reference)), calls[reference].node, UsageError)
+                self._ready.append(calls[reference])
+
+    def suspect(self, worker: Any, *, silent: bool) -> None:
+        """Start no worker on its node for a while, if there is another."""
+        until = time.monotonic() + (SUSPECTED if silent else PERHAPS_GONE)
+        self._suspected[worker.node_id] = max(until, self._suspected.get(worker.node_id, 0.0))
+
+
+async def _nodes() -> dict[str, str]:
+    """The nodes that are alive; none if the head does not answer."""
+    with anyio.move_on_after(NODES_SECONDS):
+        return await run_sync(nodes_alive, abandon_on_cancel=True)
+    return {}
+
+
+def _started(node_id: str, node: str) -> RayWorker:
+    where = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    return RayWorker(_actors.options(scheduling_strategy=where).remote(), node_id, node)
+
+
+class _Actor:
+    """A replica in an actor whose calls run one after the other, in order."""
+
+    def __init__(self) -> None:
+        self._worker = ReplicaWorker()
+
+    def call(self, command: bytes) -> bytes:
+        return self._worker.call(command)
+
+
+_actors: Any = ray.remote(max_restarts=0, max_task_retries=0, num_cpus=0)(_Actor)
+
+
+def nodes_alive() -> dict[str, str]:
+    """The nodes that Ray takes to be alive: their ids, and addresses for people."""
+    return {
+        node["NodeID"]: f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"]
+    }
+
+
+@contextmanager
+def connected_to(address: str, workers: int = 0) -> Iterator[RayEngine]:
+    """Connect to a cluster at HOST:PORT, and start `workers` there if there are to be any.
+
+    Raises:
+        UsageError: none answers there.
+    """
+    _keep_loopback()
+    _keep_quiet()
+    try:
+        ray.init(
+            address=address, namespace=f"peerwatch-{os.getpid()}", log_to_driver=False, configure_logging=False,
+            include_dashboard=False,
+        )  # fmt: skip
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        why = str(error).strip().partition("\n")[0]
+        raise UsageError(
+            f"no Ray cluster answers at {address} ({why}); start one: peerwatch cluster start, or ray start --head"
+        ) from None
+    try:
+        engine = RayEngine()
+        if workers:
+            engine.prepare(workers)
+        yield engine
+    finally:
+        ray.shutdown()
+
+
+def _keep_loopback() -> None:
+    """Leave 127.0.0.1 as it is, which Ray takes for the address of the network card."""
+    from ray._private import services  # noqa: PLC0415 (there is no public way)
+
+    services.resolve_ip_for_localhost = lambda host: host
+
+
+def _keep_quiet() -> None:
+    """Keep what nodes have to say off standard output, where Ray would print it whatever it is told."""
+    from ray._private import worker  # noqa: PLC0415 (there is no public way)
+
+    worker.print_to_stdstream = lambda *_, **__: None
+
+
+if __name__ == "__main__":
+    _keep_loopback()
+    from ray.scripts.scripts import main
+
+    sys.exit(main())  # type: ignore[no-untyped-call]

@@ -1,0 +1,397 @@
+"""Ordered requests to workers that may be lost at any moment, and are then built anew.
+
+The driver keeps all batches since the last checkpoint (`ReplayLog`). Each worker has a slot. A worker that ends, or
+does not reply in time, is replaced: the new one loads the checkpoint, follows the batches since, and answers again what
+has not been answered. A request is answered exactly once, and always by the state before its batch.
+"""
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final, NamedTuple
+
+import anyio
+import msgspec
+
+from peerwatch.cluster.engine import Call, ClusterEngine, EngineWorker, WorkerLost, WorkerSilent
+from peerwatch.cluster.wire import (
+    Begin,
+    Command,
+    Done,
+    Failure,
+    Figures,
+    Follow,
+    GiveColumns,
+    Hello,
+    Judged,
+    Judgement,
+    Load,
+    Reply,
+    WindowParts,
+    encoded,
+    hello,
+    reply_from,
+)
+from peerwatch.errors import PeerwatchError, RunError
+from peerwatch.storage.status import WorkerState, WorkerStatus
+
+IN_FLIGHT: Final = 3
+"""Requests to one worker that may be unanswered: enough to keep it busy, few enough to bound memory."""
+PORTION: Final = 1 << 17
+"""The most events in one command while batches are replayed, so that each command is soon carried out."""
+PIECE: Final = 16 << 20
+"""The most bytes of columns in one command."""
+STARTING: Final = 2.5
+"""How many times as long as for a reply a new worker is waited for."""
+ATTEMPTS: Final = 8
+"""Workers in a row that may be lost in one slot without an answer."""
+LONGEST: Final = 16.0
+"""How many times as long as usual a worker is waited for at most, because those before it were lost."""
+
+
+class LoggedBatch(NamedTuple):
+    """A batch in the replay log: its last event, how many events it has, and itself, packed."""
+
+    through: int
+    events: int
+    content: msgspec.Raw
+
+
+class ReplayLog:
+    """The batches since the last checkpoint, by their number: 0 is the first one of the run."""
+
+    def __init__(self, through: int) -> None:
+        """Begin behind event `through`."""
+        self._batches: deque[LoggedBatch] = deque()
+        self.first = 0
+        """The number of the first batch that is still there."""
+        self._through = through
+
+    @property
+    def end(self) -> int:
+        """The number of the next batch."""
+        return self.first + len(self._batches)
+
+    def add(self, batch: LoggedBatch) -> int:
+        """Append a batch; returns its number."""
+        self._batches.append(batch)
+        return self.end - 1
+
+    def number_behind(self, through: int) -> int:
+        """The number of the first batch behind event `through`, with which one of the batches ends.
+
+        Raises:
+            LookupError: it is not there any more.
+        """
+        if through < self._through:
+            raise LookupError(through)
+        behind = sum(batch.through <= through for batch in self._batches)
+        return self.first + behind
+
+    def between(self, begin: int, end: int) -> Iterator[LoggedBatch]:
+        """The batches from number `begin` on, before `end`."""
+        return (self._batches[number - self.first] for number in range(begin, end))
+
+    def forget(self, number: int) -> None:
+        """Drop the batches before this number."""
+        while self.first < number and self._batches:
+            self._through = self._batches.popleft().through
+            self.first += 1
+
+
+class StartingState(NamedTuple):
+    """What a new worker begins with: the columns of a replica behind event `through`, packed."""
+
+    columns: bytes
+    through: int
+
+
+class Request:
+    """Something asked of one worker behind the batches up to, not including, number `end`."""
+
+    def __init__(self, kind: type[Follow | Judgement | GiveColumns], end: int, wanted: bytes = b"") -> None:
+        self.kind = kind
+        self.end = end
+        self.wanted = wanted
+        self._answered = anyio.Event()
+        self._reply: Reply
+
+    def put(self, reply: Reply) -> None:
+        """Take the reply."""
+        self._reply = reply
+        self._answered.set()
+
+    async def reply(self) -> Reply:
+        """Wait for the reply."""
+        await self._answered.wait()
+        return self._reply
+
+    def command(self, batches: list[msgspec.Raw]) -> Follow | Judgement | GiveColumns:
+        """The command that asks it, with the batches before it that the worker has not got yet."""
+        if issubclass(self.kind, Judgement):
+            return self.kind(batches, self.wanted)
+        return self.kind(batches)
+
+
+class Patience:
+    """Waits for replies, but not for ever."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    async def reply(self, call: Call, factor: float = 1.0) -> bytes:
+        """The reply to a call, if it comes within `factor` times as many seconds as usual.
+
+        The time passes in two halves, so that a driver that was itself stopped for a while still finds the replies that
+        came meanwhile.
+
+        Raises:
+            WorkerSilent: it has not come.
+            WorkerLost: it will not come.
+        """
+        for _ in range(2):
+            with anyio.move_on_after(self._seconds * factor / 2):
+                return await call.reply()
+        raise WorkerSilent(f"no reply within {self._seconds * factor:g} s")
+
+
+class ReplicaFailed(Exception):  # noqa: N818 (named for what has happened)
+    """A worker could not carry out a command, which may be the fault of a line. The text has the worker's traceback."""
+
+
+def _error_of(failure: Failure, worker: EngineWorker) -> Exception:
+    return RunError(failure.text) if failure.is_final else ReplicaFailed(f"on {worker.node}: {failure.text.strip()}")
+
+
+def check_version(reply: Reply, node: str, kind: type[PeerwatchError]) -> None:
+    """Check that a worker runs what this process runs.
+
+    Raises:
+        kind: it does not.
+    """
+    own = hello()
+    if reply != own:
+        known = reply if isinstance(reply, Hello) else Hello("unknown", "unknown")
+        raise kind(
+            f"the worker on {node} runs peerwatch {known.version} with kernels {known.kernels}, this process"
+            f" {own.version} with {own.kernels}; install the same version there, and the same Python and numpy"
+        )
+
+
+class _InFlight(NamedTuple):
+    """A call, and the request that it completes, None for one that only prepares a request."""
+
+    call: Call
+    request: Request | None
+
+
+class WorkerSlot:
+    """One worker, or the one that takes its place, with the requests to it that are not answered yet."""
+
+    def __init__(
+        self,
+        number: int,
+        engine: ClusterEngine,
+        log: ReplayLog,
+        begin: Begin,
+        starting_state: Callable[[], Awaitable[StartingState]],
+        patience: Patience,
+        lost: Callable[[int, str], Awaitable[None]],
+    ) -> None:
+        """`lost` is called with the number and why whenever a worker is lost."""
+        self._number = number
+        self._engine = engine
+        self._log = log
+        self._begin = begin
+        self._starting_state = starting_state
+        self._patience = patience
+        self._lost = lost
+        self._requests: deque[Request] = deque()
+        self._room = anyio.Semaphore(IN_FLIGHT)
+        self._closed = False
+        self._worker: EngineWorker | None = None
+        self._in_flight: deque[_InFlight] = deque()
+        self._sent = 0
+        """How many of the requests have been sent to the present worker."""
+        self._change = anyio.Event()
+        self._attempts = 0
+        """Workers lost since the last answer."""
+        self._node = ""
+        self._restarts = 0
+        self._state: WorkerState = "starting"
+        self._why = ""
+        self._bytes_sent = 0
+        self._bytes_received = 0
+        self.position = log.first
+        """The number of the first batch that the present worker has not been sent; before it has begun, of the first
+        that it might need."""
+        self.confirmed = log.first
+        """The number of the first batch that no reply has covered yet."""
+        self.figures = Figures()
+        """What the present worker has said of itself with its last reply."""
+        self._cpu_before = 0.0
+
+    async def ask(self, request: Request) -> None:
+        """Add a request behind all others. Waits while too many are not answered."""
+        await self._room.acquire()
+        self._requests.append(request)
+        self._changed()
+
+    def close(self) -> None:
+        """End once all requests are answered."""
+        self._closed = True
+        self._changed()
+
+    def status(self) -> WorkerStatus:
+        """How the worker is doing."""
+        end = self._requests[-1].end if self._requests else self._log.first
+        lag = sum(batch.events for batch in self._log.between(max(self.confirmed, self._log.first), end))
+        return WorkerStatus(
+            number=self._number,
+            node=self._node,
+            pid=self.figures.pid,
+            state=self._state,
+            lag_events=lag,
+            restarts=self._restarts,
+            why=self._why,
+            bytes_sent=self._bytes_sent,
+            bytes_received=self._bytes_received,
+            cpu_seconds=self._cpu_before + self.figures.cpu_seconds,
+        )
+
+    async def run(self) -> None:
+        """Keep a worker, and have it answer the requests, until closed.
+
+        Raises:
+            RunError: no worker can be started, or one after the other is lost.
+        """
+        while True:
+            try:
+                await self._serve()
+            except WorkerLost as error:
+                self._attempts += 1
+                self._restarts += 1
+                self._cpu_before += self.figures.cpu_seconds
+                self.figures = Figures(self.figures.friendships)
+                self._state, self._why = "starting", str(error)
+                await self._lost(self._number, str(error))
+                if self._attempts >= ATTEMPTS:
+                    raise RunError(
+                        f"worker {self._number} was lost {ATTEMPTS} times in a row, the last time because of: {error};"
+                        " run again to go on from the last checkpoint"
+                    ) from None
+            else:
+                return
+            finally:
+                if self._worker is not None:
+                    self._worker.end()
+                    self._worker = None
+
+    def _changed(self) -> None:
+        self._change.set()
+        self._change = anyio.Event()
+
+    @property
+    def _factor(self) -> float:
+        """A worker that is lost again and again may be slow, so that each is given longer than the one before."""
+        return min(LONGEST, 2.0**self._attempts)
+
+    async def _serve(self) -> None:
+        self._in_flight.clear()
+        self._sent = 0
+        self.position = self._log.first  # keeps the log from forgetting what the new worker may need
+        self._worker = worker = await self._engine.start()
+        self._node = worker.node
+        try:
+            await self._build(worker)
+            self._state = "working"
+            await self._exchange(worker)
+        except WorkerLost as error:
+            self._engine.suspect(worker, silent=isinstance(error, WorkerSilent))
+            raise
+
+    async def _build(self, worker: EngineWorker) -> None:
+        """Bring a new worker to where the replay log begins."""
+        check_version(await self._called(worker, self._begin), worker.node, RunError)
+        state = await self._starting_state()
+        begins = range(0, len(state.columns), PIECE)
+        for begin in begins:
+            piece = state.columns[begin : begin + PIECE]
+            await self._called(worker, Load(piece, state.through, begin == begins[-1]))
+        self.position = self._log.number_behind(state.through)
+
+    async def _called(self, worker: EngineWorker, command: Command) -> Reply:
+        return await self._replied(self._call(worker, command), worker, STARTING)
+
+    def _call(self, worker: EngineWorker, command: Command) -> Call:
+        content = encoded(command)
+        self._bytes_sent += len(content)
+        return worker.call(content)
+
+    async def _replied(self, call: Call, worker: EngineWorker, factor: float = 1.0) -> Reply:
+        content = await self._patience.reply(call, factor * self._factor)
+        self._bytes_received += len(content)
+        reply = reply_from(content)
+        if isinstance(reply, Failure):
+            raise _error_of(reply, worker)
+        return reply
+
+    async def _exchange(self, worker: EngineWorker) -> None:
+        """Send the requests, and receive the replies."""
+        lost: list[WorkerLost] = []
+
+        async def receive() -> None:
+            try:
+                await self._receive(worker)
+            except WorkerLost as error:  # not out of the group, which would wrap it
+                lost.append(error)
+            tasks.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(receive)
+            await self._send(worker)
+        if lost:
+            raise lost[0]
+
+    async def _send(self, worker: EngineWorker) -> None:
+        while not (self._closed and self._sent == len(self._requests)):
+            change = self._change
+            while self._sent < len(self._requests):
+                request = self._requests[self._sent]
+                for command, completes in self._commands(request):
+                    self._in_flight.append(_InFlight(self._call(worker, command), request if completes else None))
+                self._sent += 1
+                self._changed()
+            await change.wait()
+
+    def _commands(self, request: Request) -> Iterator[tuple[Command, bool]]:
+        """The commands that bring the worker to where the request is, and the one that asks it."""
+        batches: list[msgspec.Raw] = []
+        events = 0
+        for batch in self._log.between(self.position, request.end):
+            if batches and events + batch.events > PORTION:
+                yield Follow(batches), False
+                batches, events = [], 0
+            batches.append(batch.content)
+            events += batch.events
+        self.position = max(self.position, request.end)
+        yield request.command(batches), True
+
+    async def _receive(self, worker: EngineWorker) -> None:
+        while True:
+            change = self._change
+            while self._in_flight:
+                call, request = self._in_flight[0]
+                reply = await self._replied(call, worker)
+                self._in_flight.popleft()
+                if isinstance(reply, Done | Judged | WindowParts):
+                    self.figures = reply.figures
+                if request is not None:
+                    self._requests.popleft()
+                    self._sent -= 1
+                    self._attempts = 0
+                    self.confirmed = max(self.confirmed, request.end)
+                    request.put(reply)
+                    self._room.release()
+            if self._closed and not self._requests:
+                return
+            await change.wait()

@@ -1,0 +1,340 @@
+"""What a driver and its workers send each other, as bytes: commands to a worker, and one reply to each.
+
+Messages are data, in msgpack: columns as the bytes of their arrays, amounts of any size as decimal text. Both ends run
+the same version, which the first reply tells (`Hello`).
+"""
+
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+import peerwatch
+from peerwatch import kernels
+from peerwatch.amounts import Amounts
+from peerwatch.cluster.replica import ReasonsOfPart, ReplicaBatch
+from peerwatch.judging.judge import Mask, Reasons, Scoring
+from peerwatch.judging.severity import Level
+from peerwatch.judging.state import Arrays
+from peerwatch.network.decoder import Events
+from peerwatch.network.events import Kind
+from peerwatch.network.networks import COMPARED, Networks, Plan
+from peerwatch.network.statistics import Statistics
+from peerwatch.network.windows import Windows
+from peerwatch.settings.model import DetectorSettings
+
+LargeByName: TypeAlias = dict[int, str]
+"""Amounts that are too large for a column: each by its name, as decimal text."""
+ROOMS: Final = ("peerwatch.network.", "peerwatch.judging.sigma.")
+"""Where the kernels are that a replica may run."""
+
+
+class Packed(msgspec.Struct, frozen=True, array_like=True):
+    """A batch of events. `friend` has a place for each friendship, `timestamp` and `amount` one for each purchase."""
+
+    seq: int
+    users: int
+    kind: bytes
+    user: bytes
+    friend: bytes
+    timestamp: bytes
+    amount: bytes
+    large: LargeByName
+
+
+class Begin(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Be a replica for this D and T. Without a `detector` the windows are sent back; with `context` the buyers' too."""
+
+    D: int
+    T: int
+    detector: DetectorSettings | None
+    sizes: bool
+    context: bool
+    directed: bool = False
+
+
+class Load(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """A piece of the columns to begin with, in order; the state is that behind event `through` once all are there."""
+
+    piece: bytes
+    through: int
+    is_last: bool
+
+
+class Follow(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Apply these batches."""
+
+    batches: list[msgspec.Raw]
+
+
+class Judgement(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Apply these batches, and answer the last one; give reasons of the purchases at the places `wanted`, too."""
+
+    batches: list[msgspec.Raw]
+    wanted: bytes
+
+
+class GiveColumns(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Apply these batches, and send the columns of graph and purchases."""
+
+    batches: list[msgspec.Raw]
+
+
+Command: TypeAlias = Begin | Load | Follow | Judgement | GiveColumns
+
+
+class Hello(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The reply to `Begin`: the version of peerwatch, and the digest of its kernels."""
+
+    version: str
+    kernels: str
+
+
+class Figures(NamedTuple):
+    """The number of friendships in force in a replica; its process, and the processor seconds of that."""
+
+    friendships: int = 0
+    pid: int = 0
+    cpu_seconds: float = 0.0
+
+
+class Done(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The reply to `Load` and `Follow`."""
+
+    figures: Figures
+
+
+class PackedReasons(msgspec.Struct, frozen=True, array_like=True):
+    """One verdict with its reasons, and what the friend graph tells of the network."""
+
+    place: int
+    flagged: bool
+    amount: str
+    n: int
+    S: str
+    Q: str
+    oldest: int | None
+    newest: int | None
+    scoring: tuple[str, float, float, int | None] | None
+    severity: Level | None
+    plan: int
+    size: int
+    expected: tuple[int, ...]
+
+
+class Judged(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The reply to `Judgement` of a worker that judges: of the flagged purchases, and those that were wanted."""
+
+    reasons: list[PackedReasons]
+    figures: Figures
+
+
+class PackedWindows(msgspec.Struct, frozen=True, array_like=True):
+    """Windows as columns."""
+
+    offsets: bytes
+    seq: bytes
+    timestamp: bytes
+    amount: bytes
+    large: LargeByName
+
+
+class PackedPart(msgspec.Struct, frozen=True, array_like=True):
+    """The windows of consecutive purchases, and what the friend graph tells of their networks."""
+
+    windows: PackedWindows
+    own: PackedWindows | None
+    plan: bytes
+    size: bytes
+    expected: bytes
+
+
+class WindowParts(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The reply to `Judgement` of a worker that does not judge: all windows of the batch, in order."""
+
+    parts: list[PackedPart]
+    figures: Figures
+
+
+class ColumnsReply(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The reply to `GiveColumns`: arrays by name, each with its type."""
+
+    columns: bytes
+
+
+class Failure(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The command failed. `is_final` says that it would fail again; else `text` has the traceback."""
+
+    text: str
+    is_final: bool
+
+
+Reply: TypeAlias = Hello | Done | Judged | WindowParts | ColumnsReply | Failure
+_encoder: Final = msgspec.msgpack.Encoder()
+_commands: Final[msgspec.msgpack.Decoder[Command]] = msgspec.msgpack.Decoder(Command)
+_replies: Final[msgspec.msgpack.Decoder[Reply]] = msgspec.msgpack.Decoder(Reply)
+_packed: Final = msgspec.msgpack.Decoder(Packed)
+_arrays: Final[msgspec.msgpack.Decoder[dict[str, tuple[str, bytes]]]] = msgspec.msgpack.Decoder(
+    dict[str, tuple[str, bytes]]
+)
+
+
+def encoded(message: Command | Reply) -> bytes:
+    """A message as bytes."""
+    return _encoder.encode(message)
+
+
+def command_from(content: bytes) -> Command:
+    """The inverse of `encoded`."""
+    return _commands.decode(content)
+
+
+def reply_from(content: bytes) -> Reply:
+    """The inverse of `encoded`."""
+    return _replies.decode(content)
+
+
+@cache
+def hello() -> Hello:
+    """What this process is. Call it with all modules of a replica imported."""
+    digests = sorted(kernels.key(each, "") for each in kernels.registered if each.name.startswith(ROOMS))
+    text = " ".join([np.__version__, sys.implementation.cache_tag or "", *digests])
+    return Hello(peerwatch.__version__, hashlib.sha256(text.encode()).hexdigest()[:16])
+
+
+def pack(batch: ReplicaBatch) -> bytes:
+    """A batch as bytes, about 21 an event."""
+    events = batch.events
+    purchases = events.kind == Kind.PURCHASE
+    amount = events.amount[purchases]
+    return _encoder.encode(
+        Packed(
+            batch.seq,
+            batch.users,
+            events.kind.tobytes(),
+            events.user.tobytes(),
+            events.friend[~purchases].tobytes(),
+            events.timestamp[purchases].tobytes(),
+            amount.held.tobytes(),
+            _large_of(amount),
+        )
+    )
+
+
+def unpack(content: msgspec.Raw) -> ReplicaBatch:
+    """The inverse of `pack`; the events have no lines."""
+    packed = _packed.decode(content)
+    kind = np.frombuffer(packed.kind, np.int8)
+    purchases = kind == Kind.PURCHASE
+    n = len(kind)
+    friend, timestamp, amount, no_line = np.zeros(n, np.int32), *np.zeros((3, n), np.int64)
+    friend[~purchases] = np.frombuffer(packed.friend, np.int32)
+    timestamp[purchases] = np.frombuffer(packed.timestamp, np.int64)
+    amount[purchases] = np.frombuffer(packed.amount, np.int64)
+    amounts = Amounts(amount, _by_name(packed.large))
+    user = np.frombuffer(packed.user, np.int32)
+    return ReplicaBatch(packed.seq, packed.users, Events(kind, user, friend, amounts, timestamp, *3 * [no_line]))
+
+
+def pack_places(mask: Mask) -> bytes:
+    """The places of a mask that are set."""
+    return np.flatnonzero(mask).tobytes()
+
+
+def mask_of(places: bytes, size: int) -> Mask:
+    """The inverse of `pack_places`, for a mask of shape [size]."""
+    mask = np.zeros(size, np.bool_)
+    mask[np.frombuffer(places, np.int64)] = True
+    return mask
+
+
+def pack_reasons(part: ReasonsOfPart) -> list[PackedReasons]:
+    """The reasons of one part."""
+    networks, packed = part.networks, []
+    for place, one in zip(part.places.tolist(), part.reasons, strict=True):
+        n, S, Q = one.statistics
+        graph = int(networks.plan[place]), int(networks.size[place]), tuple(networks.expected[place].tolist())
+        packed.append(
+            PackedReasons(
+                one.place, one.flagged, str(one.amount), n, str(S), str(Q), one.oldest, one.newest, one.scoring,
+                one.severity, *graph,
+            )
+        )  # fmt: skip
+    return packed
+
+
+def unpack_reasons(packed: Sequence[PackedReasons], q: int) -> tuple[list[Reasons], Networks]:
+    """The inverse of `pack_reasons`, of all parts of a batch with `q` purchases.
+
+    The networks are known only where there are reasons.
+    """
+    networks = _networks(np.full(q, Plan.PARTITION, np.int8), np.full(q, -1, np.int64), np.full((q, COMPARED), -1))
+    reasons = []
+    for one in packed:
+        networks.plan[one.place], networks.size[one.place] = one.plan, one.size
+        networks.expected[one.place] = one.expected
+        statistics = Statistics(one.n, int(one.S), int(one.Q))
+        scoring = Scoring(*one.scoring) if one.scoring is not None else None
+        reasons.append(
+            Reasons(one.place, one.flagged, int(one.amount), statistics, one.oldest, one.newest, scoring, one.severity)
+        )
+    return reasons, networks
+
+
+def pack_part(windows: Windows, own: Windows | None, networks: Networks) -> PackedPart:
+    """The windows of one part."""
+    packed = _pack_windows(own) if own is not None else None
+    graph = networks.plan.tobytes(), networks.size.tobytes(), networks.expected.tobytes()
+    return PackedPart(_pack_windows(windows), packed, *graph)
+
+
+def unpack_part(part: PackedPart) -> tuple[Windows, Windows | None, Networks]:
+    """The inverse of `pack_part`. The windows can be sorted in place."""
+    own = _unpack_windows(part.own) if part.own is not None else None
+    expected = np.frombuffer(part.expected, np.int64).reshape(-1, COMPARED)
+    networks = _networks(np.frombuffer(part.plan, np.int8), np.frombuffer(part.size, np.int64), expected)
+    return _unpack_windows(part.windows), own, networks
+
+
+def pack_arrays(arrays: Arrays) -> bytes:
+    """Arrays of one dimension by name."""
+    return _encoder.encode({name: (array.dtype.str, array.tobytes()) for name, array in arrays.items()})
+
+
+def unpack_arrays(content: bytes | bytearray) -> dict[str, NDArray[Any]]:
+    """The inverse of `pack_arrays`. The arrays can be written to."""
+    return {name: np.frombuffer(raw, kind).copy() for name, (kind, raw) in _arrays.decode(content).items()}
+
+
+def _networks(plan: NDArray[np.int8], size: NDArray[np.int64], expected: NDArray[np.int64]) -> Networks:
+    """Networks without their members."""
+    q = len(plan)
+    return Networks(np.zeros(q + 1, np.int64), np.zeros(0, np.int32), plan, size, expected, Windows.empty(q))
+
+
+def _pack_windows(windows: Windows) -> PackedWindows:
+    offsets, seq, timestamp, amount = windows
+    return PackedWindows(
+        offsets.tobytes(), seq.tobytes(), timestamp.tobytes(), amount.held.tobytes(), _large_of(amount)
+    )
+
+
+def _unpack_windows(packed: PackedWindows) -> Windows:
+    offsets, seq, timestamp, amount = (
+        np.frombuffer(column, np.int64).copy()  # a detector sorts them in place
+        for column in (packed.offsets, packed.seq, packed.timestamp, packed.amount)
+    )
+    return Windows(offsets, seq, timestamp, Amounts(amount, _by_name(packed.large)))
+
+
+def _large_of(amounts: Amounts) -> LargeByName:
+    return {name: str(amounts.large[name]) for name in amounts.named()}
+
+
+def _by_name(large: Mapping[int, str]) -> dict[int, int]:
+    return {name: int(text) for name, text in large.items()}

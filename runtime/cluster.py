@@ -1,0 +1,60 @@
+"""What a run needs of a cluster, so that the pipeline knows none."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from peerwatch.actors.coordinator import Judges
+from peerwatch.actors.mailbox import Receive, Send
+from peerwatch.actors.messages import CoordinatorMessage, GraphMessage, WindowQueries
+from peerwatch.actors.snapshot import SnapshotPart
+from peerwatch.judging.judge import Mask
+from peerwatch.judging.state import State
+from peerwatch.storage.status import WorkerStatus
+
+
+class ReplicaWiring(NamedTuple):
+    """What the pipeline gives to the actor that stands for graph actors and shards.
+
+    `state` has all but graph and purchases. `wanted` says for which purchases reasons are needed whatever the verdict,
+    as a mask of shape [q]. With `sizes` every network is counted. `warn` is called with a warning.
+    """
+
+    state: State
+    judges: Judges
+    inbox: Receive[GraphMessage]
+    coordinator: Send[CoordinatorMessage]
+    parts: Send[SnapshotPart]
+    wanted: Callable[[WindowQueries], Mask]
+    sizes: bool
+    warn: Callable[[str], None]
+
+
+class Replicas(Protocol):
+    """That actor."""
+
+    @property
+    def parts_of_snapshots(self) -> Sequence[str]:
+        """The names of its parts of a snapshot."""
+
+    @property
+    def friendships(self) -> int:
+        """The number of friendships in force, as of the last reply of a worker."""
+
+    async def run(self) -> None:
+        """Serve until the mailbox is closed."""
+
+    def status(self) -> list[WorkerStatus]:
+        """How the workers are doing."""
+
+    def checkpointed(self, through: int) -> None:
+        """A checkpoint as of event `through` is durable."""
+
+
+class Cluster(Protocol):
+    """Workers on other machines, for one run after the other."""
+
+    def batch_cap(self, judges: Judges, T: int) -> int:
+        """The most events in a batch."""
+
+    def replicas(self, wiring: ReplicaWiring) -> Replicas:
+        """Make the actor of a pipeline."""

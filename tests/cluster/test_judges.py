@@ -1,0 +1,157 @@
+"""Every detector decides on a cluster as it does in one process, wherever it judges."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from memory_cluster import BATCH, STREAM, Fault, MemoryEngine, layer, run_on, run_with, written
+
+from peerwatch.cli.main import cli
+from peerwatch.cluster import wire
+from peerwatch.cluster.connecting import judges_on_workers
+from peerwatch.cluster.wire import Hello
+from peerwatch.errors import RunError
+from peerwatch.runtime.judges_from_settings import judges_of
+from peerwatch.settings.model import resolve
+
+LEARNING = {"detector.name": "typical:Typical", "detector.training.rows": 50, "detector.training.every": 100}
+ON_WORKERS: dict[str, dict[str, Any]] = {
+    "sigma": {"detector.k": 2.5, "detector.severity.critical": 4.0, "detector.severity.emergency": 9.0},
+    "mad": {"detector.name": "mad", "detector.parameters": {"k": 4}},
+    "iqr": {"detector.name": "iqr"},
+    "spc": {"detector.name": "spc", "detector.parameters": {"chart": "ewma"}},
+    "ensemble": {"detector.name": "ensemble"},
+}
+IN_THE_DRIVER: dict[str, dict[str, Any]] = {
+    "flag rate": {"detector.name": "zscore", "detector.adapt.flag_rate": 0.05},
+    "drift": {"detector.name": "zscore", "detector.drift": True},
+    "learned": LEARNING,
+    "challenger": {"challenger.name": "mad"},
+    "learned challenger": {"challenger.name": "typical:Typical", **{k: v for k, v in LEARNING.items() if "train" in k}},
+}
+
+
+SLOW = {"drift"}
+"""What imports a large library for the first time."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in (*ON_WORKERS, *IN_THE_DRIVER)]
+)
+def test_the_same_bytes(name: str, tmp_path: Path) -> None:
+    """Each detector, and each of what depends on earlier purchases, with a worker lost on the way."""
+    rule = {**ON_WORKERS, **IN_THE_DRIVER}[name]
+    alone = run_with(layer(tmp_path, "alone", **rule)).totals
+    assert alone.decisions >= 300
+    there = run_on(MemoryEngine({9: Fault.LOST_AFTER}), layer(tmp_path, "there", **rule)).totals
+    assert written(tmp_path, "there") == written(tmp_path, "alone")
+    assert there == alone
+    settings, origins = resolve(layer(tmp_path, "there", **rule))
+    assert judges_on_workers(judges_of(settings, origins, print)) == (name in ON_WORKERS)
+
+
+def test_every_decision_is_logged_and_audited(tmp_path: Path) -> None:
+    """Decisions as Parquet, a log of all decisions and an audit get what they get in one process."""
+    more = {"audit": 1.0, "logs.level": "info", "logs.format": "json", "logs.decisions": "all"}
+    found = {}
+    for name, run in (("alone", run_with), ("there", lambda each: run_on(MemoryEngine(), each))):
+        files = {"logs.file": str(tmp_path / f"{name}.log"), "output.decisions": str(tmp_path / f"{name}.parquet")}
+        report = run(layer(tmp_path, name, **more, **files))
+        assert report.totals.recomputed > 300
+        assert report.totals.differences == 0
+        table = read_table(tmp_path / f"{name}.parquet")
+        found[name] = written(tmp_path, name), table, decisions(tmp_path / f"{name}.log")
+    assert found["there"] == found["alone"]
+    assert len(found["there"][2]) > 300
+
+
+def test_an_audit_goes_on_although_the_logs_are_gone(tmp_path: Path) -> None:
+    """Then it begins with the checkpoint, which holds graph and purchases although this process does not."""
+    lines = STREAM.splitlines(keepends=True)
+    values = {"input.stream": str(tmp_path / "growing"), "audit": 1.0}
+    (tmp_path / "growing").write_bytes(b"".join(lines[:200]))
+    run_on(MemoryEngine(), layer(tmp_path, "there", **values))
+    (tmp_path / "batch").unlink()
+    (tmp_path / "growing").write_bytes(STREAM)
+    totals = run_on(MemoryEngine(), layer(tmp_path, "there", **values, **{"input.batch": None})).totals
+    assert totals.recomputed > 100
+    assert totals.differences == 0
+
+
+def read_table(path: Path) -> Any:
+    """The rows of the decisions."""
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path).to_pylist()
+
+
+def decisions(path: Path) -> list[dict[str, Any]]:
+    """The logged decisions, without what says how and when a window was found."""
+    import orjson
+
+    records = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    how = ("plan", "plan_costs", "network_size", "logged_at")
+    return [
+        {key: value for key, value in record.items() if key not in how}
+        for record in records
+        if record["event"] == "decision"
+    ]
+
+
+def test_a_worker_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence names both versions, and what is written so far can be gone on from."""
+    own = wire.hello()
+    monkeypatch.setattr("peerwatch.cluster.worker.hello", lambda: Hello("0.0.9", own.kernels))
+    with pytest.raises(RunError, match=rf"memory runs peerwatch 0\.0\.9 .*, this process {own.version}"):
+        run_on(MemoryEngine(), layer(tmp_path, "there"))
+    monkeypatch.setattr("peerwatch.cluster.worker.hello", lambda: Hello(own.version, "other"))
+    with pytest.raises(RunError, match="with kernels other"):
+        run_on(MemoryEngine(), layer(tmp_path, "there"))
+
+
+def test_a_detector_that_fails_ends_the_run_with_its_own_words(tmp_path: Path) -> None:
+    """As in one process: it is not taken for a lost worker."""
+    engine = MemoryEngine()
+    with pytest.raises(RunError, match=r"the detector .* failed: ValueError"):
+        run_on(engine, layer(tmp_path, "there", detector__name="memory_cluster:Failing"))
+    assert engine.started == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--cluster", "dask:127.0.0.1:1"], "expected ray:HOST:PORT"),
+        (["--cluster", "ray:127.0.0.1"], "expected ray:HOST:PORT"),
+        (["--cluster", "ray:127.0.0.1:1"], "a run on a cluster needs a state directory"),
+        (["--config", "c.yaml", "--state", "s"], '"cluster.address" is not set'),
+        (["--cluster", "ray:127.0.0.1:1", "--workers", "65"], '"cluster.workers" is 65; expected'),
+    ],
+)
+def test_a_cluster_that_cannot_be_used_is_a_mistake(
+    options: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sentence and exit code 2; nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_text("cluster: {engine: ray}\n")
+    Path("stream").write_bytes(STREAM)
+    before = sorted(tmp_path.iterdir())
+    result = CliRunner().invoke(cli, ["run", "--D", "1", "--T", "5", "stream", "out", *options])
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_without_a_cluster_nothing_of_it_is_imported(tmp_path: Path) -> None:
+    """Neither Ray nor the room is there in a run that names no cluster."""
+    for name, content in (("batch", BATCH), ("stream", STREAM)):
+        (tmp_path / name).write_bytes(content)
+    code = (
+        "import sys\nfrom peerwatch.cli.main import cli\n"
+        "try:\n    cli(['run', '--D', '1', '--T', '5', 'batch', 'stream', 'out'])\n"
+        "except SystemExit as end:\n    assert not end.code\n"
+        "assert not [name for name in sys.modules if name.startswith(('ray', 'psutil', 'peerwatch.cluster'))]\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)

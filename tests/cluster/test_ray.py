@@ -1,0 +1,170 @@
+"""Runs on a real Ray cluster, on loopback."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+from memory_cluster import BATCH, made
+from support import running
+from test_docs import DOCS, fences
+
+from peerwatch.cluster import local
+from peerwatch.cluster.environment import LOOPBACK
+from peerwatch.cluster.local import Listener
+from peerwatch.errors import RunError
+from peerwatch.network.decoder import Decoder
+from peerwatch.storage.status import Status
+
+pytestmark = pytest.mark.slow
+PEERWATCH = [sys.executable, "-m", "peerwatch"]
+HEADER = b'{"D":"2", "T":"5"}\n'
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server((LOOPBACK, 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where local clusters keep their files: not where those of the user are, and with a path that is short."""
+    assert tmp_path  # which is made where files usually are
+    with tempfile.TemporaryDirectory(prefix="pw", dir="/tmp", ignore_cleanup_errors=True) as name:
+        folder = Path(name) / local.folder().name
+        monkeypatch.setenv("TMPDIR", name)
+        monkeypatch.setattr(local, "folder", lambda: folder)
+        try:
+            yield folder
+        finally:
+            local.stop()
+            assert not local.processes()
+
+
+@pytest.fixture
+def cluster(folder: Path) -> str:
+    """The address of a cluster of two nodes."""
+    port = free_port()
+    subprocess.run([*PEERWATCH, "cluster", "start", "--nodes", "2", "--port", str(port)], check=True)
+    assert folder.is_dir()
+    return f"{LOOPBACK}:{port}"
+
+
+def test_a_local_cluster_cannot_be_connected_to_from_outside(cluster: str) -> None:
+    """Every port that one of its processes listens on is of the loopback address, as the system says."""
+    port = int(cluster.rpartition(":")[2])
+    found = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True).stdout.splitlines()
+    pids = {str(process.pid) for process in local.processes()}
+    ours = {line.split()[3] for line in found if pids & set(re.findall(r"pid=(\d+)", line))}
+    assert f"{LOOPBACK}:{port}" in {each.replace("[::ffff:127.0.0.1]", LOOPBACK) for each in ours}
+    assert {each.rpartition(":")[0] for each in ours} <= {LOOPBACK, "[::ffff:127.0.0.1]", "[::1]"}
+    assert {each.port for each in local.listeners()} >= {int(each.rpartition(":")[2]) for each in ours}
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.2", "::ffff:192.0.2.2"])  # noqa: S104
+def test_a_cluster_that_listens_to_others_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence says where, and why that matters."""
+    found = [Listener("raylet", "127.0.0.1", 1), Listener("gcs_server", address, 6379)]
+    monkeypatch.setattr(local, "listeners", lambda: found)
+    with pytest.raises(RunError, match=rf"{re.escape(address)}:6379 \(gcs_server\), where others can"):
+        local.check_local()
+
+
+def status_of(directory: Path, process: "subprocess.Popen[bytes]", so: Callable[[Status], bool]) -> Status:
+    """Look until the status is so, however long it takes; only the end of the run fails the test."""
+    while True:
+        assert process.poll() is None, f"it ended by itself with {process.returncode}"
+        with suppress(FileNotFoundError, msgspec.DecodeError):
+            status = msgspec.json.decode((directory / "state" / "status.json").read_bytes(), type=Status)
+            if status.pid == process.pid and so(status):
+                return status
+        time.sleep(0.02)
+
+
+def events_in(content: bytes) -> int:
+    """How many of the lines are events."""
+    return len(Decoder().decode(content, 1).events)
+
+
+def replicas() -> list[psutil.Process]:
+    """The processes with a replica, those that stand ready among them."""
+    return [process for process in local.processes() if "_Actor" in " ".join(process.cmdline())]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_workers_are_lost_while_a_log_is_followed(cluster: str, tmp_path: Path, number: signal.Signals) -> None:
+    """All of them are killed, or frozen, between two parts of the log; the output is that of one process."""
+    parts = [made(seed, 300) for seed in range(3)]
+    (tmp_path / "batch").write_bytes(HEADER + BATCH)
+    (tmp_path / "stream").write_bytes(parts[0])
+    (tmp_path / "whole").write_bytes(b"".join(parts))
+    options = ["--follow", "--state", "state", "--cluster", f"ray:{cluster}", "--quiet"]
+    with running([*PEERWATCH, "run", "batch", "stream", "out", *options], cwd=tmp_path) as run:
+        judged = events_in(BATCH)
+        for part in range(3):
+            judged += events_in(parts[part])
+            status_of(tmp_path, run, lambda status, judged=judged: status.through == judged)  # type: ignore[misc]
+            if part < 2:
+                for worker in replicas():
+                    with suppress(psutil.NoSuchProcess):
+                        os.kill(worker.pid, number)
+                with (tmp_path / "stream").open("ab") as log:
+                    log.write(parts[part + 1])
+        status = status_of(tmp_path, run, lambda status: all(each.state == "working" for each in status.workers))
+        assert sum(each.restarts for each in status.workers) >= 2
+        run.send_signal(signal.SIGTERM)
+        assert run.wait() == 0
+    subprocess.run([*PEERWATCH, "run", "batch", "whole", "expected", "--quiet"], cwd=tmp_path, check=True)
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "expected").read_bytes()
+
+
+def test_a_cluster_that_is_gone_ends_the_run(cluster: str, tmp_path: Path) -> None:
+    """One sentence and exit code 1; the same command goes on when there is a cluster again, or none is named."""
+    parts = [made(seed, 300) for seed in range(2)]
+    (tmp_path / "batch").write_bytes(HEADER + BATCH)
+    (tmp_path / "stream").write_bytes(parts[0])
+    command = [*PEERWATCH, "run", "batch", "stream", "out", "--state", "state", "--quiet"]
+    on_cluster = [*command, "--follow", "--cluster", f"ray:{cluster}"]
+    with running(on_cluster, cwd=tmp_path, stderr=subprocess.PIPE) as run:
+        status_of(tmp_path, run, lambda status: status.totals["judged"] > 0 and status.checkpoint > 0)
+        local.stop()
+        with (tmp_path / "stream").open("ab") as log:
+            log.write(parts[1])
+        _, said = run.communicate()
+        assert run.returncode == 1
+    assert b"peerwatch: no node of the cluster is left, or its head does not answer" in said.splitlines()[-1]
+    gone = subprocess.run(on_cluster, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert gone.returncode == 2
+    assert f"no Ray cluster answers at {cluster}" in gone.stderr
+    subprocess.run(command, cwd=tmp_path, check=True)
+    subprocess.run([*PEERWATCH, "run", "batch", "stream", "expected", "--quiet"], cwd=tmp_path, check=True)
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "expected").read_bytes()
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/cluster.md, as somebody would type it who has installed the extra; at a port that is free."""
+    (fence,) = [fence for fence in fences(DOCS / "cluster.md") if fence.not_run is not None]
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    port = free_port()
+    text = fence.text.replace("6379", str(port)).replace("--nodes 3", f"--nodes 3 --port {port}")
+    lines = [line for line in text.splitlines() if not line.startswith("pip install ")]
+    assert sum(line.startswith("peerwatch ") for line in lines) >= 5
+    make = "peerwatch generate . --users 300 --batch-events 3000 --stream-events 3000"
+    command = ["bash", "-euo", "pipefail", "-c", "\n".join([make, *lines])]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "is working" in result.stdout
+    assert f"3 nodes at 127.0.0.1:{port}" in result.stdout

@@ -1,0 +1,121 @@
+"""A replica gives the answers of the synchronous core, and what travels arrives as it was sent."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import msgspec
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import logs
+
+from peerwatch.cluster.replica import Replica, ReplicaBatch
+from peerwatch.cluster.wire import (
+    Judgement,
+    command_from,
+    encoded,
+    mask_of,
+    pack,
+    pack_arrays,
+    pack_part,
+    pack_places,
+    pack_reasons,
+    unpack,
+    unpack_arrays,
+    unpack_part,
+    unpack_reasons,
+)
+from peerwatch.judging.engine import JudgingEngine
+from peerwatch.judging.judge import Reasons
+from peerwatch.judging.sigma import Sigma, SigmaJudge
+from peerwatch.judging.state import State
+from peerwatch.network.decoder import Decoder
+
+D, T = 2, 4
+JUDGE = SigmaJudge(Sigma(Fraction(1)))
+
+
+def batches(content: bytes, size: int) -> list[ReplicaBatch]:
+    """The events of a log in batches, as they arrive at a worker."""
+    decoder = Decoder()
+    events = decoder.decode(content, 1).events
+    found = [
+        ReplicaBatch(1 + begin, len(decoder.interner), events[begin : begin + size])
+        for begin in range(0, len(events), size)
+    ]
+    return [unpack(msgspec.Raw(pack(batch))) for batch in found]
+
+
+def judged(replica: Replica, batch: ReplicaBatch) -> list[Reasons]:
+    """The reasons of all purchases of a batch, as they arrive at the driver."""
+    wanted = np.ones(int((batch.events.kind == 1).sum()), np.bool_)
+    assert (mask_of(pack_places(wanted), len(wanted)) == wanted).all()
+    packed = [one for part in replica.judge(batch, JUDGE, wanted) for one in pack_reasons(part)]
+    return unpack_reasons(packed, len(wanted))[0]
+
+
+def expected(content: bytes) -> list[Reasons]:
+    """The same by the synchronous core, all at once."""
+    state = State.fresh(D, T, 1)
+    engine = JudgingEngine(state, JUDGE)
+    found: list[Reasons] = []
+    for purchases, case, verdicts in engine.decide(state.decoder.decode(content, 1).events):
+        reasons = JUDGE.decisions(case, verdicts, np.ones(len(purchases), np.bool_))
+        found += [one._replace(place=len(found) + one.place) for one in reasons]
+    return found
+
+
+def in_one_row(parts: Sequence[list[Reasons]]) -> list[Reasons]:
+    """The reasons of consecutive batches, numbered on."""
+    reasons: list[Reasons] = []
+    for part in parts:
+        before = len(reasons)
+        reasons += [one._replace(place=before + one.place) for one in part]
+    return reasons
+
+
+@given(logs(), st.integers(1, 20), st.data())
+def test_a_replica_decides_as_the_core_does(content: bytes, size: int, data: st.DataObject) -> None:
+    """However events are cut into batches, and wherever a replica is built anew from another one's columns."""
+    replica, follower = Replica(D, T), Replica(D, T)
+    found = []
+    for batch in batches(content, size):
+        found.append(judged(replica, batch))
+        follower.follow(batch)
+        assert replica.friendships == follower.friendships
+        if data.draw(st.booleans(), "take the columns of the one that only followed"):
+            through = batch.seq + len(batch.events) - 1
+            replica = Replica(D, T)
+            replica.restore(unpack_arrays(pack_arrays(follower.columns())), through)
+    assert in_one_row(found) == expected(content)
+
+
+@given(logs(), st.integers(1, 20))
+def test_windows_arrive_as_they_were_sent(content: bytes, size: int) -> None:
+    """Windows, own purchases and what is known of networks; a judge finds the same in them."""
+    replica, found = Replica(D, T, sizes=True, context=True), []
+    for batch in batches(content, size):
+        for purchases, networks, case in replica.answer(batch):
+            windows, own, known = unpack_part(pack_part(case.windows, case.own, networks))
+            assert own is not None
+            assert case.own is not None
+            for sent, arrived in ((case.windows, windows), (case.own, own)):
+                assert sent.offsets.tolist() == arrived.offsets.tolist()
+                assert sent.seq.tolist() == arrived.seq.tolist()
+                assert sent.timestamp.tolist() == arrived.timestamp.tolist()
+                assert sent.amount.tolist() == arrived.amount.tolist()
+            assert known.size.tolist() == networks.size.tolist()
+            assert known.expected.tolist() == networks.expected.tolist()
+            again = case._replace(windows=windows, own=own)
+            found.append(JUDGE.decisions(again, JUDGE.verdicts(again), np.ones(len(purchases), np.bool_)))
+    assert in_one_row(found) == expected(content)
+
+
+def test_a_command_arrives_as_it_was_sent() -> None:
+    """Packed batches lie in it as they are."""
+    (batch,) = batches(b'{"event_type":"befriend","timestamp":"2017-06-13 11:33:01","id1":"1","id2":"2"}\n', 5)
+    sent = Judgement([msgspec.Raw(pack(batch))] * 2, b"12345678")
+    arrived = command_from(encoded(sent))
+    assert isinstance(arrived, Judgement)
+    assert [bytes(one) for one in arrived.batches] == [bytes(one) for one in sent.batches]
+    assert arrived.wanted == sent.wanted

@@ -1,0 +1,239 @@
+"""A cluster in this process, whose workers are lost, freeze and answer late where a test wants it."""
+
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any, ClassVar
+from unittest.mock import patch
+
+import anyio
+import anyio.lowlevel
+from support import befriend, purchase
+
+from peerwatch.actors.snapshot import SnapshotRequest
+from peerwatch.cli.console import Console
+from peerwatch.cluster.connecting import ReplicaCluster
+from peerwatch.cluster.engine import Call, WorkerLost
+from peerwatch.cluster.transport import Patience
+from peerwatch.cluster.worker import ReplicaWorker
+from peerwatch.connectors.source import Block
+from peerwatch.detectors.base import Floats, Rule, Summary
+from peerwatch.files.log_file import LogFile
+from peerwatch.replay.audit import audit_from
+from peerwatch.runtime import runner
+from peerwatch.runtime.checkpointer import Checkpointer
+from peerwatch.runtime.deadline import Deadline
+from peerwatch.settings.model import Layer, resolve
+
+USERS = 12
+BLOCK = 4000
+"""Bytes in a block of a log: about 40 lines."""
+AHEAD = 2
+"""Blocks that may be read while a checkpoint is on its way."""
+
+
+def made(seed: int, count: int) -> bytes:
+    """Lines of a log: purchases, some of them high, late or huge, friendships that change, what is no event."""
+    random, lines = Random(seed), []
+    for i in range(count):
+        minute = max(0, i - 40 * (random.random() < 0.05))
+        stamp = f"2017-06-14 {minute // 60 % 24:02}:{minute % 60:02}:00"
+        a, b = random.sample(range(USERS), 2)
+        kind = random.random()
+        if kind < 0.08:
+            lines.append(befriend(a, b, random.choice(["befriend", "unfriend"]), stamp))
+        elif kind < 0.1:
+            lines.append(b"not an event\n")
+        else:
+            amount = 10**14 if kind > 0.99 else random.lognormvariate(5 if random.random() < 0.06 else 2, 0.4)
+            lines.append(purchase(a, f"{amount:.2f}", stamp))
+    return b"".join(lines)
+
+
+BATCH = b"".join(befriend(a, (a + step) % USERS) for a in range(USERS) for step in (1, 3)) + made(1, 60)
+STREAM = made(2, 400)
+
+
+def layer(directory: Path, name: str, **values: Any) -> Layer:
+    """The settings of a run that writes `name`, with a checkpoint as often as one can be taken."""
+    for log, content in (("batch", BATCH), ("stream", STREAM)):
+        if not (directory / log).exists():
+            (directory / log).write_bytes(content)
+    settings = {
+        "D": 2, "T": 5, "input.batch": str(directory / "batch"), "input.stream": str(directory / "stream"),
+        "output.flagged": str(directory / name), "output.verdicts": str(directory / f"{name}.ledger"),
+        "state.directory": str(directory / f"{name}.state"), "state.events": 50, "quiet": True,
+        "cluster.batch": 40, "cluster.workers": 2,
+    }  # fmt: skip
+    settings |= {key.replace("__", "."): value for key, value in values.items()}
+    return Layer(settings, dict.fromkeys(settings, "the test"))
+
+
+def written(directory: Path, name: str) -> list[bytes]:
+    """All that a run has written."""
+    return [(directory / each).read_bytes() for each in (name, f"{name}.rejects.json", f"{name}.ledger")]
+
+
+class Failing(Rule):
+    """A detector of somebody's own that does not work."""
+
+    name: ClassVar[str] = "failing"
+    threshold = 0.0
+
+    def summarise(self, window: Floats) -> Summary:
+        """Nothing."""
+        return (window[:, 0],)
+
+    def score(self, summary: Summary, amount: Floats) -> Floats:
+        """Fail."""
+        raise ValueError(len(amount), len(summary))
+
+
+class Fault(Enum):
+    """What happens at a call."""
+
+    LOST_BEFORE = "the worker is lost before it carries out the command"
+    LOST_AFTER = "the worker is lost behind the command, and what it has not handed over is lost with it"
+    FROZEN = "the worker neither replies to this command nor to a later one"
+    LATE = "the reply comes after others have come"
+    DRIVER_KILLED = "the run itself ends"
+
+
+class DriverKilled(BaseException):
+    """Ends a run on the spot, without anything being put in order that only a failure would be."""
+
+
+class MemoryCall:
+    """A call, whose command has been carried out unless its worker was lost or frozen."""
+
+    def __init__(self, worker: "MemoryWorker", content: bytes | None, rounds: int = 0) -> None:
+        self.worker = worker
+        self.content = content
+        """The reply; None if there will be none."""
+        self._rounds = rounds
+
+    async def reply(self) -> bytes:
+        """Wait for the reply, for some rounds of the loop."""
+        for _ in range(1 + self._rounds):
+            await anyio.lowlevel.checkpoint()
+        if self.worker.lost:
+            raise WorkerLost("it was killed")
+        assert self.content is not None
+        return self.content
+
+
+class MemoryWorker:
+    """A worker's object, called at once."""
+
+    node = "memory"
+
+    def __init__(self, engine: "MemoryEngine") -> None:
+        self._engine = engine
+        self._worker = ReplicaWorker()
+        self.lost = False
+        self.frozen = False
+
+    def call(self, command: bytes) -> MemoryCall:
+        """Carry out a command, unless something happens."""
+        if self.lost or self.frozen:
+            return MemoryCall(self, None)
+        fault = self._engine.next_fault()
+        if fault is Fault.DRIVER_KILLED:
+            raise DriverKilled
+        self.lost = fault is Fault.LOST_BEFORE
+        self.frozen = fault is Fault.FROZEN
+        if self.lost or self.frozen:
+            return MemoryCall(self, None)
+        content = self._worker.call(command)
+        self.lost = fault is Fault.LOST_AFTER
+        return MemoryCall(self, content, 50 if fault is Fault.LATE else 0)
+
+    def end(self) -> None:
+        """It does not matter when it ends."""
+
+
+class MemoryEngine:
+    """Starts workers; `faults` are by the number of the call, counted over all of them."""
+
+    def __init__(self, faults: Mapping[int, Fault] | None = None) -> None:
+        self._faults = faults or {}
+        self.calls = 0
+        self.started = 0
+
+    def next_fault(self) -> Fault | None:
+        """What happens at the call that begins."""
+        self.calls += 1
+        return self._faults.get(self.calls - 1)
+
+    async def start(self) -> MemoryWorker:
+        """Start a worker."""
+        self.started += 1
+        return MemoryWorker(self)
+
+    async def replenish(self) -> None:
+        """None stands ready."""
+
+    def suspect(self, worker: Any, *, silent: bool) -> None:
+        """All workers are on the same node."""
+
+
+class KnowingPatience(Patience):
+    """Knows at once that a frozen worker will not reply, and waits for all others however long they take."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+
+    async def reply(self, call: Call, factor: float = 1.0) -> bytes:  # noqa: ARG002
+        """The reply."""
+        assert isinstance(call, MemoryCall)
+        if call.worker.frozen and call.content is None:
+            raise WorkerLost("it is frozen")
+        return await call.reply()
+
+
+def run_on(engine: MemoryEngine, layer: Layer) -> runner.Report:
+    """A whole run on a cluster in memory: real files, a real state directory."""
+    settings, _ = resolve(layer)
+    cluster = ReplicaCluster(engine, settings, Path(settings.state.directory or ""), KnowingPatience())
+    return run_with(layer, cluster)
+
+
+@contextmanager
+def paced() -> Iterator[None]:
+    """Logs are read in small blocks, and no more than AHEAD of them before a checkpoint that is due is written.
+
+    So there are many checkpoints, however slow the disk is, and batches on their way beside them.
+    """
+    newest: list[Checkpointer] = []
+    due, blocks = Checkpointer.due, LogFile.blocks
+
+    def noted(writer: Checkpointer, events: int, position: Any, last: bool) -> SnapshotRequest | None:
+        newest[:] = [writer]
+        return due(writer, events, position, last)
+
+    async def waiting(log: LogFile) -> AsyncGenerator[Block, None]:
+        ahead = 0
+        async with aclosing(blocks(log)) as found:
+            async for block in found:
+                yield block
+                ahead = ahead + 1 if newest and newest[0]._pending else 0  # noqa: SLF001
+                while ahead > AHEAD and newest[0]._pending:  # noqa: ASYNC110, SLF001 (there is no event for it)
+                    await anyio.sleep(0.001)
+
+    small = {**(LogFile.__init__.__kwdefaults__ or {}), "chunk": BLOCK}
+    with (
+        patch.object(LogFile.__init__, "__kwdefaults__", small),
+        patch.object(LogFile, "blocks", waiting),
+        patch.object(Checkpointer, "due", noted),
+    ):
+        yield
+
+
+def run_with(layer: Layer, cluster: ReplicaCluster | None = None) -> runner.Report:
+    """A whole run."""
+    console = Console(quiet=True, bar=False)
+    with Deadline(console) as deadline, paced():
+        return anyio.run(partial(runner.run, [layer], console, deadline, audit_from, cluster=cluster))
