@@ -9,6 +9,7 @@ As a script (`python -m peerwatch.cluster.ray start ...`) it is Ray's own comman
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -44,6 +45,7 @@ FIRST: Final = encoded(Begin(1, 2, None, sizes=False, context=False))
 """A command that changes nothing: any other that begins a replica may follow."""
 SPARES: Final = 2
 """Workers that stand ready to take the place of a lost one: on two nodes, if there are as many."""
+DISCONNECT_SECONDS: Final = 3.0
 NODES_SECONDS: Final = 5.0
 """How long the head of the cluster may take to list the nodes."""
 
@@ -249,7 +251,17 @@ def connected_to(address: str, workers: int = 0) -> Iterator[RayEngine]:
             engine.prepare(workers)
         yield engine
     finally:
-        ray.shutdown()
+        _disconnect()
+
+
+def _disconnect() -> None:
+    """Disconnect, if that is possible: a cluster that is gone may not answer even then.
+
+    The thread is no daemon, so that the process ends at once instead of when Ray's own exit handler has its answer.
+    """
+    thread = threading.Thread(target=ray.shutdown)
+    thread.start()
+    thread.join(DISCONNECT_SECONDS)
 
 
 def _keep_loopback() -> None:

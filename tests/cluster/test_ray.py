@@ -130,29 +130,6 @@ def test_workers_are_lost_while_a_log_is_followed(cluster: str, tmp_path: Path, 
     assert (tmp_path / "out").read_bytes() == (tmp_path / "expected").read_bytes()
 
 
-def test_a_cluster_that_is_gone_ends_the_run(cluster: str, tmp_path: Path) -> None:
-    """One sentence and exit code 1; the same command goes on when there is a cluster again, or none is named."""
-    parts = [made(seed, 300) for seed in range(2)]
-    (tmp_path / "batch").write_bytes(HEADER + BATCH)
-    (tmp_path / "stream").write_bytes(parts[0])
-    command = [*PEERWATCH, "run", "batch", "stream", "out", "--state", "state", "--quiet"]
-    on_cluster = [*command, "--follow", "--cluster", f"ray:{cluster}"]
-    with running(on_cluster, cwd=tmp_path, stderr=subprocess.PIPE) as run:
-        status_of(tmp_path, run, lambda status: status.totals["judged"] > 0 and status.checkpoint > 0)
-        local.stop()
-        with (tmp_path / "stream").open("ab") as log:
-            log.write(parts[1])
-        _, said = run.communicate()
-        assert run.returncode == 1
-    assert b"peerwatch: no node of the cluster is left, or its head does not answer" in said.splitlines()[-1]
-    gone = subprocess.run(on_cluster, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert gone.returncode == 2
-    assert f"no Ray cluster answers at {cluster}" in gone.stderr
-    subprocess.run(command, cwd=tmp_path, check=True)
-    subprocess.run([*PEERWATCH, "run", "batch", "stream", "expected", "--quiet"], cwd=tmp_path, check=True)
-    assert (tmp_path / "out").read_bytes() == (tmp_path / "expected").read_bytes()
-
-
 @pytest.mark.usefixtures("folder")
 def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """docs/cluster.md, as somebody would type it who has installed the extra; at a port that is free."""
