@@ -87,7 +87,7 @@ class Failing(Rule):
         """Nothing."""
         return (window[:, 0],)
 
-    def score(self, summary: Summary, amount: Floats) -> Floats:
+    def score_amounts(self, summary: Summary, amount: Floats) -> Floats:
         """Fail."""
         raise ValueError(len(amount), len(summary))
 

@@ -108,6 +108,11 @@ class Ensemble(Detector):
         return any(member.wants_context for member in self._all())
 
     @property
+    def in_order(self) -> bool:
+        """Whether the order of rows matters to a member."""
+        return any(member.in_order for member in self._all())
+
+    @property
     def libraries(self) -> tuple[str, ...]:
         """The libraries of all members."""
         return tuple(sorted({library for member in self._all() for library in member.libraries}))

@@ -23,7 +23,6 @@ ON_WORKERS: dict[str, dict[str, Any]] = {
     "mad": {"detector.name": "mad", "detector.parameters": {"k": 4}},
     "iqr": {"detector.name": "iqr"},
     "spc": {"detector.name": "spc", "detector.parameters": {"chart": "ewma"}},
-    "ensemble": {"detector.name": "ensemble"},
 }
 IN_THE_DRIVER: dict[str, dict[str, Any]] = {
     "flag rate": {"detector.name": "zscore", "detector.adapt.flag_rate": 0.05},

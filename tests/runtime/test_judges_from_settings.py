@@ -108,7 +108,7 @@ OWN = """
 from peerwatch.detectors.rules import ZScore
 class Fails(ZScore):
     name = "fails"
-    def score(self, summary, amount):
+    def score_amounts(self, summary, amount):
         raise KeyError("oops")
 class Needs(ZScore):
     name = "needs"

@@ -444,10 +444,13 @@ def test_what_cannot_judge_is_named() -> None:
     rows = Path("t.csv").read_text().splitlines(keepends=True)
     Path("t.csv").write_text("".join(rows[:31]))
     text = evaluated("t.csv", "--column", "heat").stdout
-    assert "\nseasonal is left out: seasonal needs at least 14 rows, got 5\n" in text
+    assert "\nseasonal is left out: seasonal needs at least 14 rows, got 5 (n_samples=5)\n" in text
     assert "\nzscore " in text
     alone = evaluated("t.csv", "--method", "seasonal")
-    assert (alone.exit_code, alone.stderr) == (2, "peerwatch: t.csv: seasonal needs at least 14 rows, got 5\n")
+    assert (alone.exit_code, alone.stderr) == (
+        2,
+        "peerwatch: t.csv: seasonal needs at least 14 rows, got 5 (n_samples=5)\n",
+    )
 
 
 @pytest.mark.usefixtures("directory")
