@@ -241,18 +241,18 @@ def test_a_run_that_begins_anew_does_not_show_the_old_one(tmp_path: Path) -> Non
         (answer,) = service.submit(FLAGGED).json()["events"]
         assert [one["seq"] for one in service.decisions()] == [answer["seq"]]
         assert service.stop() == 0
-    with served(tmp_path, "-c", "c.yaml", *LIVE, "--reset") as service:
-        assert service.process.wait(60) == 2
-        assert "other.db holds the records of another run" in service.said()
+    refused = peerwatch(tmp_path, "serve", "-c", "c.yaml", *LIVE, "--reset", "--serve", "127.0.0.1:0")
+    assert refused.returncode == 2
+    assert "other.db holds the records of another run" in refused.stderr
     with served(tmp_path, "-c", "c.yaml", *LIVE, "--reset", "--force") as service:
         service.until_ready()
         assert len(service.decisions()) == 13
         assert service.stop() == 0
     with closing(sqlite3.connect(tmp_path / "other.db", isolation_level=None)) as database:
         database.execute("DELETE FROM peerwatch_marks")
-    with served(tmp_path, "-c", "c.yaml", *LIVE) as service:
-        assert service.process.wait(60) == 2
-        assert "it was emptied or restored" in service.said()
+    refused = peerwatch(tmp_path, "serve", "-c", "c.yaml", *LIVE, "--serve", "127.0.0.1:0")
+    assert refused.returncode == 2
+    assert "it was emptied or restored" in refused.stderr
 
 
 def test_a_store_that_is_none_is_refused(tmp_path: Path) -> None:
