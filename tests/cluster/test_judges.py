@@ -43,13 +43,14 @@ SLOW = {"drift"}
 def test_the_same_bytes(name: str, tmp_path: Path) -> None:
     """Each detector, and each of what depends on earlier purchases, with a worker lost on the way."""
     rule = {**ON_WORKERS, **IN_THE_DRIVER}[name]
+    settings, origins = resolve(layer(tmp_path, "there", **rule))
+    judges = judges_of(settings, origins, print)  # what it imports is imported here, and not while a run goes on
     alone = run_with(layer(tmp_path, "alone", **rule)).totals
     assert alone.decisions >= 300
     there = run_on(MemoryEngine({9: Fault.LOST_AFTER}), layer(tmp_path, "there", **rule)).totals
     assert written(tmp_path, "there") == written(tmp_path, "alone")
     assert there == alone
-    settings, origins = resolve(layer(tmp_path, "there", **rule))
-    assert judges_on_workers(judges_of(settings, origins, print)) == (name in ON_WORKERS)
+    assert judges_on_workers(judges) == (name in ON_WORKERS)
 
 
 def test_every_decision_is_logged_and_audited(tmp_path: Path) -> None:
