@@ -17,6 +17,11 @@ from peerwatch.errors import RunError
 from peerwatch.runtime.judges_from_settings import judges_of
 from peerwatch.settings.model import resolve
 
+pytestmark = pytest.mark.skipif(
+    "config.getoption('--hypothesis-profile') != 'soak'",
+    reason="a run on the engine in memory may hang; --hypothesis-profile=soak runs it",
+)
+
 LEARNING = {"detector.name": "typical:Typical", "detector.training.rows": 50, "detector.training.every": 100}
 ON_WORKERS: dict[str, dict[str, Any]] = {
     "sigma": {"detector.k": 2.5, "detector.severity.critical": 4.0, "detector.severity.emergency": 9.0},
