@@ -24,7 +24,8 @@ class ConnectorUrl(msgspec.Struct, frozen=True):
     """The parts of a URL, percent-decoded; `text` is all of it, as it was given, and must not be shown.
 
     Several servers, `host:port,host:port`, are all in `host`, with their ports.
-    In secrets `${NAME}` stands for an environment variable, `${file:PATH}` for the content of a file.
+    In secrets `${NAME}` stands for an environment variable, `${file:PATH}` for the content of a file; `references` are
+    those that the text has. Written with percent signs, `%24%7BNAME%7D`, they are the secret itself.
     """
 
     text: str
@@ -35,6 +36,7 @@ class ConnectorUrl(msgspec.Struct, frozen=True):
     password: str | None = None
     path: str = ""
     query: dict[str, str] = {}
+    references: frozenset[str] = frozenset()
 
     @property
     def target(self) -> str:
@@ -46,7 +48,7 @@ class ConnectorUrl(msgspec.Struct, frozen=True):
     def has_literal_password(self) -> bool:
         """Whether the password itself, or another secret, is in the URL."""
         options = [value for name, value in self.query.items() if re.fullmatch(_CONFIDENTIAL, name.lower())]
-        return any(re.fullmatch(_REFERENCE, value) is None for value in (self.password, *options) if value is not None)
+        return any(value not in self.references for value in (self.password, *options) if value is not None)
 
     def secret(self, option: str | None = None) -> str | None:
         """The password, or the secret that a query parameter holds, from where it is kept; None if there is none.
@@ -63,10 +65,13 @@ class ConnectorUrl(msgspec.Struct, frozen=True):
         Raises:
             UsageError: the environment variable or the file is missing.
         """
-        return {found[0]: self._read_secret(found) for found in re.finditer(_REFERENCE, text)}
+        found = re.finditer(_REFERENCE, text)
+        return {reference[0]: self._read_secret(reference) for reference in found if reference[0] in self.references}
 
     def _read_secret(self, found: re.Match[str]) -> str:
         name, file = found["env"], found["file"]
+        if found[0] not in self.references:
+            return found[0]
         if name is not None:
             if name not in os.environ:
                 raise UsageError(f"{self}: the environment variable {name} is not set; set it to the secret")
@@ -117,11 +122,12 @@ def parsed(text: str) -> ConnectorUrl:
     from urllib.parse import parse_qsl, unquote, urlsplit  # noqa: PLC0415 (most runs have no URL)
 
     scheme, _, rest = text.partition(":")
+    held = [found[0] for found in re.finditer(_REFERENCE, text)]
     if not rest.startswith("//"):
         path, _, query = rest.partition("?")
-        return ConnectorUrl(text, scheme, path=path, query=dict(parse_qsl(query, keep_blank_values=True)))
+        options = dict(parse_qsl(query, keep_blank_values=True))
+        return ConnectorUrl(text, scheme, path=path, query=options, references=frozenset(held))
     # a `${file:/path}` would end the host
-    held = [found[0] for found in re.finditer(_REFERENCE, text)]
     numbers = count()
     safe = re.sub(_REFERENCE, lambda _: f"\ue000{next(numbers)}\ue001", text)
     if "#" in safe:
@@ -146,6 +152,7 @@ def parsed(text: str) -> ConnectorUrl:
         restored(unquote(parts.password)) if parts.password is not None else None,
         restored(unquote(parts.path).removeprefix("/")),
         {name: restored(value) for name, value in parse_qsl(parts.query, keep_blank_values=True)},
+        frozenset(held),
     )
 
 

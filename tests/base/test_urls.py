@@ -4,7 +4,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from peerwatch.errors import UsageError
@@ -115,6 +115,8 @@ def test_secrets_are_not_shown(text: str, shown: str) -> None:
     assert redacted(text) == shown
 
 
+@example("${HOME}${file:/etc/hostname}", "redis://ann:{}@host/key")
+@example("${UNSET_NAME}", "influx+http://host?token={}")
 @given(SECRETS, st.sampled_from(["redis://ann:{}@host/key", "influx+http://host?token={}", "https://host?anything={}"]))
 def test_no_secret_is_shown_whatever_it_is(secret: str, url: str) -> None:
     """Written as URLs want it, it is read back as it was, and no part of it is in the URL that is shown."""

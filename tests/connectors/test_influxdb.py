@@ -460,7 +460,7 @@ def test_a_run_that_is_killed_writes_each_point_once(influx: Influx, tmp_path: P
     (tmp_path / "batch.json").write_text("".join(batch))
     (tmp_path / "stream.json").write_text("".join(stream))
     name = database_of(influx)
-    places = [(2, "after"), (3, "before"), (6, "after"), (9, "before"), (12, "after"), (13, "after"), (20, "before")]
+    places = [(2, "after"), (3, "before"), (6, "after"), (9, "before"), (12, "after"), (13, "after"), (14, "before")]
     kills = Kills(places[: often(3, 7)])
     command = [sys.executable, "-m", "peerwatch", "run", "--quiet", "batch.json", "stream.json"]
     with serving(forwarding(influx.port, kills)) as port:

@@ -396,7 +396,7 @@ def test_a_run_that_is_killed_sends_each_record_once(received: Received, tmp_pat
     (tmp_path / "batch.json").write_text("".join(batch))
     (tmp_path / "stream.json").write_text("".join(stream))
     (tmp_path / "config.yaml").write_text("state: {directory: state, seconds: 0.01, events: 100}\n")
-    places = [(2, "after"), (3, "before"), (5, "after"), (9, "before"), (12, "after"), (13, "after"), (16, "before")]
+    places = [(2, "after"), (3, "before"), (5, "after"), (9, "before"), (12, "after"), (13, "after"), (14, "before")]
     kills = Kills(places[: often(3, 7)])
     command = [sys.executable, "-m", "peerwatch", "run", "--quiet", "batch.json", "stream.json"]
     with serving(handler(received, kills)) as port:

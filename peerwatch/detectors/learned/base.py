@@ -161,9 +161,15 @@ class Learned(Detector):
         """The model from its arrays; raises any error if they are not those of a model."""
 
     def _scaling(self, rows: Floats) -> tuple[Floats, Floats]:
-        """The offset and scale of each column: mean and standard deviation, 1 if it is constant."""
+        """The offset and scale of each column: mean and standard deviation; what rounding alone spreads is not scaled.
+
+        A mean of equal numbers, when they are large, is not always that number: a constant column's offset is.
+        """
         found = self._module("sklearn.preprocessing").StandardScaler().fit(rows)
-        return found.mean_, found.scale_
+        least, most = rows.min(axis=0), rows.max(axis=0)
+        unscaled = found.scale_ != np.sqrt(found.var_)  # StandardScaler puts 1 for them
+        center = np.where(unscaled, np.clip(found.mean_, least, most), found.mean_)
+        return center, np.where(unscaled, np.maximum(most - least, 1.0), found.scale_)
 
     def _fitted(self, X: ArrayLike) -> Floats:
         """Fit on X; returns the scores of its rows."""

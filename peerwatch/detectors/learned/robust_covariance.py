@@ -77,8 +77,7 @@ class RobustCovariance(EllipsoidDetector):
         """The covariance of columns, with the ridge. Shape [columns, columns]."""
         centered = rows - rows.mean(axis=0)
         found: Floats = centered.T @ centered / len(rows)
-        spread = np.maximum(np.diagonal(found), 1.0)  # only what could not be scaled has more
-        return found + self.ridge * np.diag(spread)
+        return found + self.ridge * np.eye(rows.shape[1])  # a constant, so that no step makes the determinant larger
 
     def _distance(self, of: Floats, rows: Floats) -> Floats:
         """The squared Mahalanobis distance of each row by the covariance `of` some. Shape [n]."""
