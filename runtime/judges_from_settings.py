@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from peerwatch import kernels
 from peerwatch.actors.coordinator import Judges
 from peerwatch.actors.judges import LiveJudge
 from peerwatch.detectors.base import Detector
@@ -213,10 +214,12 @@ def _detector_of(section: str, name: str, rule: Rule, origins: Mapping[str, str]
             f'{origins[key]}: "{key}" is {rule.parameters}; use finite numbers, text, true, false, lists and mappings'
         )
     try:
-        return make(name, rule.parameters)
+        detector = make(name, rule.parameters)
     except BadInput as error:
         origin = origins[key if rule.parameters else f"{section}.name"]
         raise UsageError(f"{origin}: {error}") from None
+    kernels.load()  # its own ones, here and not when it judges: this is not the event loop
+    return detector
 
 
 def check_audit(settings: Settings, origins: Mapping[str, str]) -> None:

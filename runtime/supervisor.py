@@ -31,6 +31,8 @@ BACKOFF_SECONDS: Final = 0.1
 """The pause before the first restart; it doubles with each that brings nothing."""
 RESTARTS: Final = 5
 """Restarts in a row that may bring nothing before the run gives up."""
+BLAMED: Final = 10
+"""Lines in a row that may be to blame for a restart; after so many it is not the lines that are wrong."""
 
 
 class Supervisor:
@@ -43,6 +45,7 @@ class Supervisor:
         self._reporter = Reporter(setup, self._tallies)
         self._signals = StopSignals(deadline, hangup=setup.settings.follow, silent=self._reporter.silent_servers)
         self._recovery = Recovery()
+        self._blamed, self._blamed_at = 0, -1
         self._restarts = 0
 
     @property
@@ -140,6 +143,10 @@ class Supervisor:
             return False
         recovery.failures[place] += 1
         if recovery.failures[place] < 2:
+            return False
+        self._blamed = self._blamed + 1 if pipeline.through == self._blamed_at else 1
+        self._blamed_at = pipeline.through
+        if self._blamed > BLAMED:
             return False
         where = "".join(traceback.format_exception(error)).strip()
         recovery.poison[place] = f"{POISON}: {type(error).__name__}: {error}\n{where}"

@@ -1,6 +1,8 @@
 """A cluster in this process, whose workers are lost, freeze and answer late where a test wants it."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from enum import Enum
 from functools import partial
@@ -107,32 +109,33 @@ class DriverKilled(BaseException):
 
 
 class MemoryCall:
-    """A call, whose command has been carried out unless its worker was lost or frozen."""
+    """A call, whose command is carried out unless its worker was lost or frozen."""
 
-    def __init__(self, worker: "MemoryWorker", content: bytes | None, rounds: int = 0) -> None:
+    def __init__(self, worker: "MemoryWorker", content: Future[bytes] | None, rounds: int = 0) -> None:
         self.worker = worker
         self.content = content
         """The reply; None if there will be none."""
         self._rounds = rounds
 
     async def reply(self) -> bytes:
-        """Wait for the reply, for some rounds of the loop."""
+        """Wait for the reply, and for some rounds of the loop more."""
         for _ in range(1 + self._rounds):
             await anyio.lowlevel.checkpoint()
         if self.worker.lost:
             raise WorkerLost("it was killed")
         assert self.content is not None
-        return self.content
+        return await asyncio.wrap_future(self.content)
 
 
 class MemoryWorker:
-    """A worker's object, called at once."""
+    """A worker's object in a thread of its own, for it may read what it needs, as a process of its own does."""
 
     node = "memory"
 
     def __init__(self, engine: "MemoryEngine") -> None:
         self._engine = engine
-        self._worker = ReplicaWorker()
+        self._thread = ThreadPoolExecutor(1)
+        self._worker = self._thread.submit(ReplicaWorker)
         self.lost = False
         self.frozen = False
 
@@ -147,12 +150,16 @@ class MemoryWorker:
         self.frozen = fault is Fault.FROZEN
         if self.lost or self.frozen:
             return MemoryCall(self, None)
-        content = self._worker.call(command)
+        content = self._thread.submit(self._carried_out, command)
         self.lost = fault is Fault.LOST_AFTER
         return MemoryCall(self, content, 50 if fault is Fault.LATE else 0)
 
+    def _carried_out(self, command: bytes) -> bytes:
+        return self._worker.result().call(command)
+
     def end(self) -> None:
-        """It does not matter when it ends."""
+        """It ends behind the command that it carries out."""
+        self._thread.shutdown(wait=False)
 
 
 class MemoryEngine:

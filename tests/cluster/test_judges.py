@@ -13,20 +13,17 @@ from peerwatch.cli.main import cli
 from peerwatch.cluster import wire
 from peerwatch.cluster.connecting import judges_on_workers
 from peerwatch.cluster.wire import Hello
+from peerwatch.detectors.registry import DETECTORS, make
 from peerwatch.errors import RunError
 from peerwatch.runtime.judges_from_settings import judges_of
 from peerwatch.settings.model import resolve
-
-pytestmark = pytest.mark.skipif(
-    "config.getoption('--hypothesis-profile') != 'soak'",
-    reason="a run on the engine in memory may hang; --hypothesis-profile=soak runs it",
-)
 
 LEARNING = {"detector.name": "typical:Typical", "detector.training.rows": 50, "detector.training.every": 100}
 ON_WORKERS: dict[str, dict[str, Any]] = {
     "sigma": {"detector.k": 2.5, "detector.severity.critical": 4.0, "detector.severity.emergency": 9.0},
     "mad": {"detector.name": "mad", "detector.parameters": {"k": 4}},
     "iqr": {"detector.name": "iqr"},
+    "ensemble": {"detector.name": "ensemble", "detector.parameters": {"members": [{"name": "mad"}]}},
     "spc": {"detector.name": "spc", "detector.parameters": {"chart": "ewma"}},
 }
 IN_THE_DRIVER: dict[str, dict[str, Any]] = {
@@ -40,6 +37,13 @@ IN_THE_DRIVER: dict[str, dict[str, Any]] = {
 
 SLOW = {"drift"}
 """What imports a large library for the first time."""
+MODELS = {"detector.training.rows": 50, "detector.training.every": 300}
+QUICK: dict[str, dict[str, Any]] = {
+    "autoencoder": {"hidden": [2], "epochs": 5}, "variational_autoencoder": {"epochs": 2},
+    "lstm_autoencoder": {"epochs": 2}, "isolation_forest": {"trees": 10}, "half_space_trees": {"trees": 5},
+    "inne": {"samples": 8}, "random_cut_forest": {"trees": 5},
+}  # fmt: skip
+OTHERS = [name for name in DETECTORS if name not in {"mad", "iqr", "spc", "ensemble"}]
 
 
 @pytest.mark.parametrize(
@@ -56,6 +60,25 @@ def test_the_same_bytes(name: str, tmp_path: Path) -> None:
     assert written(tmp_path, "there") == written(tmp_path, "alone")
     assert there == alone
     assert judges_on_workers(judges) == (name in ON_WORKERS)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::peerwatch.errors.TiedScores")
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_same_bytes_by_every_detector(name: str, tmp_path: Path) -> None:
+    """Those that learn do so on the way; a worker is lost behind the first model."""
+    parameters = QUICK.get(name, {})
+    rule = {
+        "detector.name": name,
+        "detector.parameters": parameters,
+        **(MODELS if make(name, parameters).trains else {}),
+    }
+    settings, origins = resolve(layer(tmp_path, "there", **rule))
+    judges_of(settings, origins, print)
+    alone = run_with(layer(tmp_path, "alone", **rule)).totals
+    there = run_on(MemoryEngine({9: Fault.LOST_AFTER}), layer(tmp_path, "there", **rule)).totals
+    assert written(tmp_path, "there") == written(tmp_path, "alone")
+    assert there == alone
 
 
 def test_every_decision_is_logged_and_audited(tmp_path: Path) -> None:

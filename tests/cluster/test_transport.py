@@ -18,11 +18,6 @@ from peerwatch.errors import RunError
 from peerwatch.runtime.pipeline import Totals
 from peerwatch.storage.status import Status
 
-pytestmark = pytest.mark.skipif(
-    "config.getoption('--hypothesis-profile') != 'soak'",
-    reason="a run on the engine in memory may hang; --hypothesis-profile=soak runs it",
-)
-
 
 class Alone(NamedTuple):
     """A folder with the logs, and what a run in one process has written there and counted."""
