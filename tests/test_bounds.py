@@ -4,9 +4,11 @@ import os
 import subprocess
 import sys
 
+import pytest
 from support import ROOT
 
 
+@pytest.mark.slow
 def test_no_kernel_reaches_beyond_its_arrays() -> None:
     """The properties of the kernels and of the whole hold with every index checked; each kernel is called by them."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "every_kernel"]

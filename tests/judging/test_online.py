@@ -13,12 +13,12 @@ from peerwatch.detectors.rules import Mad, ZScore
 from peerwatch.errors import BadInput
 from peerwatch.judging.online import FIRST, Online
 
-CASES: list[tuple[str, dict[str, Any]]] = [
+CASES: list[Any] = [
     ("zscore", {}),
     ("mad", {}),
     ("spc", {"chart": "cusum"}),
     ("one_class_svm", {}),
-    ("ensemble", {}),
+    pytest.param("ensemble", {}, marks=pytest.mark.slow),
     ("ensemble", {"members": [{"name": "mad"}, {"name": "spc", "parameters": {"chart": "ewma"}}]}),
 ]
 

@@ -17,6 +17,7 @@ from peerwatch.files.descriptors import check_open
 from peerwatch.settings.model import Layer, Settings, resolve
 
 if TYPE_CHECKING:
+    from peerwatch.judging.audit import BruteForce
     from peerwatch.runtime.cluster import Cluster
     from peerwatch.runtime.runner import Report
 
@@ -68,18 +69,17 @@ def judge(layers: Sequence[Layer], config: Path | None, *, reset: bool, force: b
     import anyio  # noqa: PLC0415
 
     from peerwatch import kernels  # noqa: PLC0415
-    from peerwatch.replay.audit import audit_from  # noqa: PLC0415
     from peerwatch.runtime.deadline import Deadline  # noqa: PLC0415
 
-    kernels.load(console.compiling, console.uncached)
+    begin = _with_service(lingers=lingers) if settings.serve.listen is not None else _alone()
+    kernels.load(console.compiling, console.uncached)  # those of all that has been imported
     gc.freeze()
     gc.enable()
-    begin = _with_service(lingers=lingers) if settings.serve.listen is not None else _alone()
     # before signals are handled: Ray sets handlers of its own
     with _cluster_of(settings) as cluster, Deadline(console) as deadline:
         options: dict[str, Any] = {"config": config, "reset": reset, "force": force, "cluster": cluster}
         report = anyio.run(
-            partial(begin, layers, console, deadline, audit_from, **options),
+            partial(begin, layers, console, deadline, _audit_from, **options),
             backend_options={"use_uvloop": sys.platform != "win32"},  # which has no uvloop
         )
         console.report(report)
@@ -87,6 +87,13 @@ def judge(layers: Sequence[Layer], config: Path | None, *, reset: bool, force: b
         raise RunError(different(report.totals, report.first_difference))
     if report.interrupted_by is not None and not report.resumable:
         sys.exit(128 + report.interrupted_by)
+
+
+def _audit_from(*arguments: Any) -> Awaitable["BruteForce"]:
+    """What an audit begins with; a run without one imports nothing of replay."""
+    from peerwatch.replay.audit import audit_from  # noqa: PLC0415
+
+    return audit_from(*arguments)
 
 
 def _cluster_of(settings: Settings) -> AbstractContextManager["Cluster | None"]:
