@@ -1,7 +1,8 @@
 """What the service costs a followed log: how late verdicts are with and without it, and how long a submission takes.
 
 `python benchmarks/service.py` prints it. Beside a log at 1,000 events a second there are 50 clients of the stream,
-one that never reads, and 20 requests a second for the explanation of a flagged purchase.
+one that never reads, 20 requests a second for the explanation of a flagged purchase, and one request after the other
+for that of another purchase, which makes a replay.
 """
 
 import json
@@ -43,8 +44,9 @@ def main() -> None:
         served = np.median([each["late"] for each in rounds], axis=0)
         print(f"verdict, p50 / p99 in ms, without a service: {alone[0]:.1f} / {alone[1]:.1f}")
         print(f"verdict, p50 / p99 in ms, with it:           {served[0]:.1f} / {served[1]:.1f}")
-        explained = np.median([each["explained"] for each in rounds], axis=0)
-        print(f"GET /explain of a flagged one, p50 / p99 in ms: {explained[0]:.1f} / {explained[1]:.1f}")
+        for kind, what in (("flagged", "a flagged one"), ("others", "another, by replay")):
+            explained = np.median([each["explained"][kind] for each in rounds], axis=0)
+            print(f"GET /explain of {what}, p50 / p99 in ms: {explained[0]:.1f} / {explained[1]:.1f}")
         grown = max(each["grown"] for each in rounds)
         print(f"resident memory grew by {grown / 1e6:.0f} MB while a client read nothing")
         posted = submissions(directory / "posted")
@@ -76,15 +78,6 @@ class Run:
         while not status.exists() or json.loads(status.read_bytes())["totals"]["events"] < 100_000:
             time.sleep(0.1)
 
-    def get(self, path: str) -> Any:
-        """What the service answers."""
-        connection = HTTPConnection("127.0.0.1", self.port)
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        content = answer.read()
-        connection.close()
-        return json.loads(content) if answer.status == 200 else None
-
     def memory(self) -> int:
         """Its resident bytes."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
@@ -95,26 +88,31 @@ def one_round(directory: Path, *, serves: bool) -> dict[str, Any]:
     """How late flagged lines are, as percentiles in milliseconds, and what was measured beside."""
     with ExitStack() as stack:
         run = Run(directory, stack, RATE * SECONDS, serves=serves)
-        over = threading.Event()
-        stack.callback(over.set)
-        explained: list[float] = []
-        before = run.memory()
+        before, explained = run.memory(), {}
         if serves:
             _listen(stack, run.port)  # this one never reads
-            readers = [sys.executable, __file__, "--read", str(run.port)]  # their work is not to be in what is measured
-            reading = stack.enter_context(subprocess.Popen(readers, stdout=subprocess.PIPE))
+            command = [sys.executable, __file__]  # what clients do is not to be in what is measured
+            reading = stack.enter_context(subprocess.Popen([*command, "--read", str(run.port)], stdout=subprocess.PIPE))
             stack.callback(reading.kill)
             if reading.stdout is not None:
                 reading.stdout.readline()  # all of them are connected
-            threading.Thread(target=_explain, args=(run, explained, over), daemon=True).start()
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            asking = stack.enter_context(subprocess.Popen([*command, "--explain", str(run.port)], **pipes))
+            stack.callback(asking.kill)
         output = Output(run.flagged)
         written = _write(run.stream, run.lines, output)
         grown = run.memory() - before
+        if serves:
+            explained = json.loads(asking.communicate()[0])
     place = {line: number for number, line in enumerate(run.lines)}
     numbers = [place[line.rpartition(b', "mean"')[0] + b"}\n"] for line in output.lines]
     late = [moment - written[n] for n, moment in zip(numbers, output.moments, strict=True) if n >= RATE]
     percentiles = (1000 * np.percentile(late, [50, 99])).tolist()
-    return {"late": percentiles, "grown": grown, "explained": _percentiles(explained) if serves else None}
+    return {
+        "late": percentiles,
+        "grown": grown,
+        "explained": {kind: _percentiles(taken) for kind, taken in explained.items()},
+    }
 
 
 def submissions(directory: Path) -> list[float]:
@@ -162,14 +160,39 @@ def read(port: int) -> None:
                     left -= 1
 
 
-def _explain(run: Run, taken: list[float], over: threading.Event) -> None:
-    """Ask for the explanations of the newest flagged purchases, so many a second."""
-    while not over.wait(1 / EXPLAIN_RATE):
-        found = run.get("/decisions?flagged=true&order=desc&limit=1")
+def explain(port: int) -> None:
+    """Ask for the explanations of the newest flagged purchases, so many a second, until standard input is closed.
+
+    Beside it, for those of others, which are found by replay, one after the other. Prints how many seconds each took.
+    """
+    over = threading.Event()
+    flagged: list[float] = []
+    others: list[float] = []
+    for taken, is_flagged, pause in ((flagged, "true", 1 / EXPLAIN_RATE), (others, "false", 0.001)):
+        threading.Thread(target=_ask, args=(port, taken, is_flagged, pause, over), daemon=True).start()
+    sys.stdin.read()
+    over.set()
+    print(json.dumps({"flagged": flagged, "others": others}))
+
+
+def _ask(port: int, taken: list[float], is_flagged: str, pause: float, over: threading.Event) -> None:
+    """Ask for explanations of the newest decisions, with a pause before each."""
+    while not over.wait(pause):
+        found = _get(port, f"/decisions?flagged={is_flagged}&order=desc&limit=1")
         if found and found["decisions"]:
             begin = time.perf_counter()
-            if run.get(f"/explain/{found['decisions'][0]['seq']}") is not None:
+            if _get(port, f"/explain/{found['decisions'][0]['seq']}") is not None:
                 taken.append(time.perf_counter() - begin)
+
+
+def _get(port: int, path: str) -> Any:
+    """What the service answers; None if it is an error."""
+    connection = HTTPConnection("127.0.0.1", port)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    content = answer.read()
+    connection.close()
+    return json.loads(content) if answer.status == 200 else None
 
 
 def _write(log: Path, lines: list[bytes], output: Output) -> list[float]:
@@ -192,5 +215,7 @@ def _write(log: Path, lines: list[bytes], output: Output) -> list[float]:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--read"]:
         read(int(sys.argv[2]))
+    elif sys.argv[1:2] == ["--explain"]:
+        explain(int(sys.argv[2]))
     else:
         main()

@@ -398,7 +398,11 @@ def _ids(values: list[Any] | None, count: int) -> Texts:
     found = np.full(count, "", object)
     if values is not None:
         found[:] = [
-            value if type(value) is str and len(value) > 4 else "" if is_missing(value) else _str(value).strip()
+            plain
+            if len(plain := (value if type(value) is str else _str(value)).strip()) > 4
+            else ""
+            if is_missing(value)
+            else plain
             for value in values
         ]
     return found
