@@ -264,7 +264,7 @@ def sessions_of(raw: RawSessions, schema: Schema, *, unique: bool = True) -> Ses
     numbers = {name: _numbers(raw, name, reasons) for name in schema.numbers}
     categories = {name: _texts(raw.columns.get(name), count) for name in schema.categories}
     seconds, wall, day = _times(raw, reasons)
-    user, session = _ids(raw.columns.get(USER), count), _ids(raw.columns.get(SESSION), count)
+    user, session = ids_of(raw.columns.get(USER), count), ids_of(raw.columns.get(SESSION), count)
     if unique:
         _set_repeats_apart(user, session, reasons)
     bad = [BadSessionRow(raw.lines[row], session[row], reasons[row]) for row in sorted(reasons)]
@@ -298,6 +298,21 @@ def labels_of(raw: RawSessions, label: str) -> tuple[RawSessions, Mask]:
     columns = {key: [column[row] for row in kept] for key, column in raw.columns.items() if key != name}
     rest = RawSessions(raw.name, columns, [raw.lines[row] for row in kept], [*raw.bad, *bad], raw.notes)
     return rest, np.array([values[row] for row in kept], np.bool_)
+
+
+def ids_of(values: list[Any] | None, count: int) -> Texts:
+    """Names of users or sessions, without spaces around them; empty where there is none. Shape [count]."""
+    found = np.full(count, "", object)
+    if values is not None:
+        found[:] = [
+            plain
+            if len(plain := (value if type(value) is str else _str(value)).strip()) > 4
+            else ""
+            if is_missing(value)
+            else plain
+            for value in values
+        ]
+    return found
 
 
 def is_missing(value: Any) -> bool:
@@ -391,20 +406,6 @@ def _texts(values: list[Any] | None, count: int) -> Texts:
                 found[row] = known[value]
             else:
                 found[row] = known.setdefault(value, _as_text(value))
-    return found
-
-
-def _ids(values: list[Any] | None, count: int) -> Texts:
-    found = np.full(count, "", object)
-    if values is not None:
-        found[:] = [
-            plain
-            if len(plain := (value if type(value) is str else _str(value)).strip()) > 4
-            else ""
-            if is_missing(value)
-            else plain
-            for value in values
-        ]
     return found
 
 

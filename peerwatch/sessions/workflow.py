@@ -13,9 +13,11 @@ from peerwatch.progress import Progress
 from peerwatch.readable import shown
 from peerwatch.sessions import leaks
 from peerwatch.sessions.columns import (
+    USER,
     Mask,
     RawSessions,
     SessionTable,
+    ids_of,
     labels_of,
     read_sessions,
     schema_of,
@@ -185,7 +187,7 @@ def _divided(raw: RawSessions, request: SessionTraining) -> tuple[RawSessions, R
     Raises:
         BadInput: the sessions have no users.
     """
-    users = ["" if user is None else str(user).strip() for user in raw.columns.get("user_id", ())]
+    users = ids_of(raw.columns.get(USER), len(raw)).tolist()
     names = sorted(set(users) - {""})
     if len(names) < 2:
         raise BadInput(f"{raw.name} has {len(names)} users; --hold-out needs a column user_id with more")
