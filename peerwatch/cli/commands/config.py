@@ -7,7 +7,7 @@ from typing import Any
 import click
 import msgspec
 
-from peerwatch.cli.options import layers_of, settings_options
+from peerwatch.cli.options import check_cluster, layers_of, settings_options
 from peerwatch.settings.model import keys, resolve, value_of
 from peerwatch.urls import is_url, without_secrets
 
@@ -58,7 +58,8 @@ def config_check(paths: tuple[str, ...], config: Path | None, **options: Any) ->
 
     from peerwatch.runtime.connections import checked  # noqa: PLC0415 (loads the kernels)
 
-    settings, _ = resolve(*layers_of(paths, config, options))
+    settings, origins = resolve(*layers_of(paths, config, options))
+    check_cluster(settings.cluster, origins)
     found = anyio.run(checked, settings)
     for connection in found:
         click.echo(f"{connection.key:<18} {connection.where}  {connection.problem or 'works'}")
