@@ -119,7 +119,7 @@ def split_cluster(ctx: click.Context, param: click.Parameter, value: str | None)
         return None
     engine, _, address = value.partition(":")
     host, _, port = address.rpartition(":")
-    if engine != "ray" or not host or not port.isdecimal():
+    if engine != "ray" or not host or "/" in host or not port.isdecimal():
         raise click.BadParameter(f"{value!r}: expected ray:HOST:PORT, such as ray:127.0.0.1:6379", ctx, param)
     return address
 

@@ -8,6 +8,7 @@ As a script (`python -m peerwatch.cluster.ray start ...`) it is Ray's own comman
 """
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -55,6 +56,12 @@ then ends the process on the spot."""
 LOOK_SECONDS: Final = 0.5
 
 
+def why_not_begun(error: RayError) -> str | None:
+    """What went wrong when an actor was made, such as a library that its node lacks; None if it was lost later."""
+    first, *more = str(error).strip().splitlines() or [""]
+    return more[-1].strip() if more and "creation task" in first else None
+
+
 class RayCall:
     """A method call of an actor."""
 
@@ -65,8 +72,9 @@ class RayCall:
         """Wait for the reply."""
         try:
             content: bytes = await self._reference
-        except ActorDiedError:
-            raise WorkerLost("its process has ended") from None
+        except ActorDiedError as error:
+            why = why_not_begun(error)
+            raise WorkerLost(f"it cannot begin: {why}" if why else "its process has ended") from None
         except ActorUnavailableError:
             raise WorkerLost("its process cannot be reached") from None
         except RayError as error:
@@ -197,7 +205,7 @@ class RayEngine:
         The first one on a node compiles the kernels, if need be, which many at once would do each for itself.
 
         Raises:
-            UsageError: a node runs another version.
+            UsageError: a node runs another version, or lacks something.
         """
         nodes = nodes_alive()
         self._start_ahead(nodes, [*nodes])
@@ -209,9 +217,17 @@ class RayEngine:
             return
         answered, _ = ray.wait([*calls], num_returns=len(calls), timeout=PREPARING_SECONDS)
         for reference in answered:
-            with suppress(RayError):  # it will be lost again, and told of, when it is used
-                check_version(reply_from(ray.get(reference)), calls[reference].node, UsageError)
-                self._ready.append(calls[reference])
+            worker = calls[reference]
+            try:
+                check_version(reply_from(ray.get(reference)), worker.node, UsageError)
+            except RayError as error:
+                if why := why_not_begun(error):
+                    raise UsageError(
+                        f"no worker can begin on {worker.node}: {why}; install the same peerwatch there, and the same"
+                        " Python and numpy"
+                    ) from None
+                continue  # it was lost; another is started where it is needed
+            self._ready.append(worker)
 
     def suspect(self, worker: Any, *, silent: bool) -> None:
         """Start no worker on its node for a while, if there is another."""
@@ -257,10 +273,11 @@ def connected_to(address: str, workers: int = 0) -> Iterator[RayEngine]:
     _keep_loopback()
     _keep_quiet()
     try:
-        ray.init(
-            address=address, namespace=f"peerwatch-{os.getpid()}", log_to_driver=False, configure_logging=False,
-            include_dashboard=False,
-        )  # fmt: skip
+        with _own_answer_to_sigterm():
+            ray.init(
+                address=address, namespace=f"peerwatch-{os.getpid()}", log_to_driver=False, configure_logging=False,
+                include_dashboard=False,
+            )  # fmt: skip
     except (ConnectionError, RuntimeError, ValueError) as error:
         why = " ".join(str(error).split())
         raise UsageError(f"the Ray cluster at {address} cannot be used ({why}); {START}") from None
@@ -271,6 +288,18 @@ def connected_to(address: str, workers: int = 0) -> Iterator[RayEngine]:
         yield engine
     finally:
         _disconnect()
+
+
+@contextmanager
+def _own_answer_to_sigterm() -> Iterator[None]:
+    """Undo what Ray does to SIGTERM, upon which it would print a stack; one that comes meanwhile waits for the end."""
+    before = signal.getsignal(signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def _disconnect() -> None:

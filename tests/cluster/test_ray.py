@@ -16,7 +16,7 @@ import msgspec
 import psutil
 import pytest
 from memory_cluster import BATCH, IN_THE_DRIVER, ON_WORKERS, OTHERS, made
-from support import running
+from support import running, wait_until
 from test_docs import DOCS, fences
 
 from peerwatch.cluster import local
@@ -223,3 +223,53 @@ def test_every_detector(cluster: str) -> None:
     result = subprocess.run([sys.executable, script, cluster], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count(": the same bytes") == len([*ON_WORKERS, *IN_THE_DRIVER, *OTHERS])
+
+
+SITE = """import sys
+if any("default_worker" in each for each in sys.orig_argv):
+    {}
+"""
+"""Is run by every Python process; those of workers are told by their script."""
+OTHER_VERSION = "import peerwatch; peerwatch.__version__ = '0.0.9'"
+NOT_INSTALLED = "sys.modules['peerwatch'] = None"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            OTHER_VERSION,
+            r"the worker on 127\.0\.0\.1:\d+ runs peerwatch 0\.0\.9 with .*install the same version",
+        ),
+        (NOT_INSTALLED, r"no worker can begin on 127\.0\.0\.1:\d+: ModuleNotFoundError: .*peerwatch.*install the same"),
+    ],
+)
+@pytest.mark.usefixtures("folder")
+def test_nodes_that_differ_are_refused(change: str, said: str, tmp_path: Path) -> None:
+    """Before anything is written, in one sentence that says on which node."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(SITE.format(change))
+    port = free_port()
+    start = [*PEERWATCH, "cluster", "start", "--port", str(port)]
+    subprocess.run(start, check=True, env=os.environ | {"PYTHONPATH": str(tmp_path / "site")})
+    (tmp_path / "stream").write_bytes(HEADER + BATCH)
+    before = sorted(tmp_path.iterdir())
+    command = [*PEERWATCH, "run", "stream", "out", "--state", "state", "--cluster", f"ray:{LOOPBACK}:{port}"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert re.fullmatch(f"peerwatch: {said}.*\n", result.stderr)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_signal_while_a_run_connects_ends_it(cluster: str, tmp_path: Path) -> None:
+    """As before and after that, and without the stack that Ray would print."""
+    port = int(cluster.rpartition(":")[2])
+    (tmp_path / "stream").write_bytes(HEADER + BATCH)
+    command = [*PEERWATCH, "run", "stream", "out", "--follow", "--quiet", "--state", "state", "--cluster"]
+    with running([*command, f"ray:{cluster}"], cwd=tmp_path, stderr=subprocess.PIPE) as run:
+        known = psutil.Process(run.pid)
+        wait_until(lambda: any(each.raddr and each.raddr.port == port for each in known.net_connections()), run)
+        run.send_signal(signal.SIGTERM)
+        _, said = run.communicate()
+    assert run.returncode in {-signal.SIGTERM, 0}, said  # 0 if it has got so far that it stops in order
+    assert said == b""
