@@ -171,9 +171,13 @@ GONE = (
 )
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-@pytest.mark.parametrize("what", ["all", "head"])
-@pytest.mark.parametrize("idle", [False, True])
+@pytest.mark.parametrize(
+    ("what", "number", "idle"),
+    [
+        ("all", signal.SIGKILL, False), ("all", signal.SIGSTOP, True), ("head", signal.SIGKILL, True),
+        ("head", signal.SIGSTOP, False),
+    ],
+)  # fmt: skip
 def test_a_run_whose_cluster_is_gone_ends(
     cluster: str, tmp_path: Path, what: str, number: signal.Signals, idle: bool
 ) -> None:
