@@ -277,3 +277,15 @@ def test_a_signal_while_a_run_connects_ends_it(cluster: str, tmp_path: Path) -> 
         _, said = run.communicate()
     assert run.returncode in {-signal.SIGTERM, 0}, said  # 0 if it has got so far that it stops in order
     assert said == b""
+
+
+def test_a_service_beside_the_run(cluster: str, tmp_path: Path) -> None:
+    """What it has imported makes the run no other version than its workers; the output is that of one process."""
+    (tmp_path / "batch").write_bytes(HEADER + BATCH)
+    (tmp_path / "stream").write_bytes(made(1, 300))
+    for name, options in (
+        ("out", ["--state", "state", "--cluster", f"ray:{cluster}", "--serve", f"{LOOPBACK}:{free_port()}"]),
+        ("expected", []),
+    ):
+        subprocess.run([*PEERWATCH, "run", "batch", "stream", name, "--quiet", *options], cwd=tmp_path, check=True)
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "expected").read_bytes()
