@@ -186,6 +186,18 @@ def test_a_config_may_keep_a_cluster_that_is_not_used(
     assert result.stderr.startswith("events")
 
 
+def test_a_check_of_the_config_looks_for_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does for all else that the settings name."""
+    monkeypatch.chdir(tmp_path)
+    Path("stream").write_bytes(STREAM)
+    result = CliRunner().invoke(cli, ["config", "check", "stream", "out", "--cluster", "ray:127.0.0.1:1"])
+    assert result.exit_code == 1
+    assert "cluster.address    127.0.0.1:1  no Ray cluster listens at 127.0.0.1:1" in result.stdout
+    result = CliRunner().invoke(cli, ["config", "check", "stream", "out", "--workers", "3"])
+    assert result.exit_code == 2
+    assert '--workers: "cluster.workers" is 3' in result.stderr
+
+
 def test_without_a_cluster_nothing_of_it_is_imported(tmp_path: Path) -> None:
     """Neither Ray nor the room is there in a run that names no cluster."""
     for name, content in (("batch", BATCH), ("stream", STREAM)):
