@@ -49,8 +49,6 @@ async def checked(settings: Settings) -> list[Connection]:
     for key, place in named:
         if place is not None:
             found.append(await _connection(key, place, _write_url if is_url(place) else _write_file, settings))
-    if settings.cluster.engine != "none" and settings.cluster.address is not None:
-        found.append(await _connection("cluster.address", settings.cluster.address, _reach_cluster, settings))
     return found
 
 
@@ -82,12 +80,6 @@ async def _write_url(place: str, settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
         await store.connect()
-
-
-async def _reach_cluster(place: str, _: Settings) -> None:
-    from peerwatch.cluster.address import check_listening  # noqa: PLC0415 (other checks need nothing of the room)
-
-    await run_sync(check_listening, place)
 
 
 async def _read_file(place: str, _: Settings) -> str | None:
