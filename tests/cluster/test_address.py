@@ -4,10 +4,11 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
-from peerwatch.cluster import address
+from peerwatch.cluster import address, local
 from peerwatch.cluster.address import check_listening
 from peerwatch.errors import UsageError
 
@@ -70,3 +71,15 @@ def test_what_is_no_address_is_refused(where: str) -> None:
     """Before a name is looked up."""
     with pytest.raises(UsageError, match="is no address of a cluster; expected HOST:PORT"):
         check_listening(where)
+
+
+def test_a_cluster_is_not_started_where_something_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as another one; nothing is written, and the sentence says how to name another port."""
+    monkeypatch.setattr(local, "folder", lambda: tmp_path / "folder")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(
+            UsageError, match=rf"listen at 127.0.0.1:{port} \(Address already in use.*name another: --port"
+        ):
+            local.start(1, port)
+    assert not [*tmp_path.iterdir()]
