@@ -3,6 +3,7 @@
 The cluster is one node on this machine. So it shows what the workers cost, and not how much faster they are.
 """
 
+import os
 import statistics
 import time
 from contextlib import suppress
@@ -49,7 +50,7 @@ def measure(built: dict[str, tuple[Case, Path | None]], runs: int, scratch: Path
             pairs = _pairs(case, _lengthened(directory, scratch / "lengthened"), runs, scratch)
     finally:
         local.stop()
-    return {"rows": rows, "pairs": pairs}
+    return {"cores": os.cpu_count(), "rows": rows, "pairs": pairs}
 
 
 def _rows(case: Case, directory: Path, runs: int, scratch: Path) -> list[dict[str, Any]]:
@@ -158,7 +159,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     text = [
         (
             "A run on a Ray cluster of one node on this machine, the start left out, processor time of all processes"
-            " together. All share the same cores, so the table shows what workers cost, not how much faster they are:"
+            f" together. All share the {found['cores']} cores of this machine, which show the overhead of workers and"
+            " not the speed-up of more machines:"
         ),
         "\n".join([head, *map(_row, found["rows"])]),
     ]

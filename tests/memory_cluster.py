@@ -23,6 +23,7 @@ from peerwatch.cluster.transport import Patience
 from peerwatch.cluster.worker import ReplicaWorker
 from peerwatch.connectors.source import Block
 from peerwatch.detectors.base import Floats, Rule, Summary
+from peerwatch.detectors.registry import DETECTORS, make
 from peerwatch.files.log_file import LogFile
 from peerwatch.replay.audit import audit_from
 from peerwatch.runtime import runner
@@ -57,6 +58,38 @@ def made(seed: int, count: int) -> bytes:
 
 BATCH = b"".join(befriend(a, (a + step) % USERS) for a in range(USERS) for step in (1, 3)) + made(1, 60)
 STREAM = made(2, 400)
+LEARNING = {"detector.name": "typical:Typical", "detector.training.rows": 50, "detector.training.every": 100}
+ON_WORKERS: dict[str, dict[str, Any]] = {
+    "sigma": {"detector.k": 2.5, "detector.severity.critical": 4.0, "detector.severity.emergency": 9.0},
+    "mad": {"detector.name": "mad", "detector.parameters": {"k": 4}},
+    "iqr": {"detector.name": "iqr"},
+    "ensemble": {"detector.name": "ensemble", "detector.parameters": {"members": [{"name": "mad"}]}},
+    "spc": {"detector.name": "spc", "detector.parameters": {"chart": "ewma"}},
+}
+"""Settings of runs whose workers judge."""
+IN_THE_DRIVER: dict[str, dict[str, Any]] = {
+    "flag rate": {"detector.name": "zscore", "detector.adapt.flag_rate": 0.05},
+    "drift": {"detector.name": "zscore", "detector.drift": True},
+    "learned": LEARNING,
+    "challenger": {"challenger.name": "mad"},
+    "learned challenger": {"challenger.name": "typical:Typical", **{k: v for k, v in LEARNING.items() if "train" in k}},
+}
+"""Settings of runs whose workers send windows."""
+OTHERS = [name for name in DETECTORS if name not in ON_WORKERS]
+"""All other detectors."""
+MODELS = {"detector.training.rows": 50, "detector.training.every": 300}
+QUICK: dict[str, dict[str, Any]] = {
+    "autoencoder": {"hidden": [2], "epochs": 5}, "variational_autoencoder": {"epochs": 2},
+    "lstm_autoencoder": {"epochs": 2}, "isolation_forest": {"trees": 10}, "half_space_trees": {"trees": 5},
+    "inne": {"samples": 8}, "random_cut_forest": {"trees": 5},
+}  # fmt: skip
+
+
+def rule_of(name: str) -> dict[str, Any]:
+    """The settings of a run with one of the others, which learns on the way if it does that."""
+    parameters = QUICK.get(name, {})
+    models = MODELS if make(name, parameters).trains else {}
+    return {"detector.name": name, "detector.parameters": parameters, **models}
 
 
 def layer(directory: Path, name: str, **values: Any) -> Layer:

@@ -1,6 +1,6 @@
 """Arguments and options of commands that take settings."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -10,6 +10,8 @@ import msgspec
 from peerwatch.errors import UsageError
 from peerwatch.readable import path_of
 from peerwatch.settings.model import (
+    DEFAULT,
+    ClusterSettings,
     Decisions,
     Deviations,
     Friendships,
@@ -117,9 +119,27 @@ def split_cluster(ctx: click.Context, param: click.Parameter, value: str | None)
         return None
     engine, _, address = value.partition(":")
     host, _, port = address.rpartition(":")
-    if engine != "ray" or not host or not port.isdecimal():
+    if engine != "ray" or not host or "/" in host or not port.isdecimal():
         raise click.BadParameter(f"{value!r}: expected ray:HOST:PORT, such as ray:127.0.0.1:6379", ctx, param)
     return address
+
+
+def check_cluster(cluster: ClusterSettings, origins: Mapping[str, str]) -> None:
+    """Check that who asks for workers names a cluster. A config that sets `cluster.engine` to none wants none.
+
+    Raises:
+        UsageError: workers or an address are set, and there is no cluster.
+    """
+    if cluster.engine != "none":
+        return
+    undecided = origins["cluster.engine"] == DEFAULT
+    for key, value in (("cluster.address", cluster.address), ("cluster.workers", cluster.workers)):
+        origin = origins[key]
+        if origin != DEFAULT and (undecided or origin.startswith("--")):
+            raise UsageError(
+                f'{origin}: "{key}" is {value}, but no cluster is to be used; name one as --cluster ray:HOST:PORT, or'
+                ' set "cluster.engine": to ray for a cluster, to none for one process'
+            )
 
 
 AUDIT: Final = click.option(

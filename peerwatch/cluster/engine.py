@@ -47,7 +47,11 @@ class ClusterEngine(Protocol):
         """
 
     async def replenish(self) -> None:
-        """Have some workers ready that can take the place of lost ones. Called every few seconds."""
+        """Have some workers ready that can take the place of lost ones. Called every few seconds.
+
+        Raises:
+            RunError: no node is left.
+        """
 
     def suspect(self, worker: EngineWorker, *, silent: bool) -> None:
         """Note that a worker was lost, perhaps because it was `silent`: others are started elsewhere if possible."""

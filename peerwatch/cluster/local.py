@@ -5,6 +5,7 @@ It listens on the loopback address only, because whoever can connect to Ray can 
 
 import ipaddress
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -65,6 +66,12 @@ def start(nodes: int, port: int) -> LocalCluster:
     running = known()
     if running is not None and processes():
         raise UsageError(f"a local cluster is running at {running.address}; stop it: peerwatch cluster stop")
+    try:
+        socket.create_server((LOOPBACK, port)).close()
+    except OSError as error:
+        raise UsageError(
+            f"no cluster can listen at {LOOPBACK}:{port} ({error.strerror}); name another: --port"
+        ) from None
     directory = folder()
     directory.mkdir(mode=0o700, exist_ok=True)
     cluster = LocalCluster(f"{LOOPBACK}:{port}", nodes)

@@ -8,6 +8,7 @@ As a script (`python -m peerwatch.cluster.ray start ...`) it is Ray's own comman
 """
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -19,6 +20,7 @@ from typing import Any, Final
 import anyio
 from anyio.to_thread import run_sync
 
+from peerwatch.cluster.address import START, check_listening
 from peerwatch.cluster.engine import WorkerLost
 from peerwatch.cluster.environment import ENVIRONMENT
 from peerwatch.cluster.transport import check_version
@@ -48,6 +50,16 @@ SPARES: Final = 2
 DISCONNECT_SECONDS: Final = 3.0
 NODES_SECONDS: Final = 5.0
 """How long the head of the cluster may take to list the nodes."""
+GONE_SECONDS: Final = 10.0
+"""For how long there may be no node, or no answer from the head, before the run ends. Ray gives up after a minute, and
+then ends the process on the spot."""
+LOOK_SECONDS: Final = 0.5
+
+
+def why_not_begun(error: RayError) -> str | None:
+    """What went wrong when an actor was made, such as a library that its node lacks; None if it was lost later."""
+    first, *more = str(error).strip().splitlines() or [""]
+    return more[-1].strip() if more and "creation task" in first else None
 
 
 class RayCall:
@@ -60,8 +72,9 @@ class RayCall:
         """Wait for the reply."""
         try:
             content: bytes = await self._reference
-        except ActorDiedError:
-            raise WorkerLost("its process has ended") from None
+        except ActorDiedError as error:
+            why = why_not_begun(error)
+            raise WorkerLost(f"it cannot begin: {why}" if why else "its process has ended") from None
         except ActorUnavailableError:
             raise WorkerLost("its process cannot be reached") from None
         except RayError as error:
@@ -108,6 +121,8 @@ class RayEngine:
         self._ready: list[RayWorker] = []
         """Workers that were started ahead and hold no state yet: a process takes longer to start than to take over."""
         self._suspected: dict[str, float] = {}
+        self._gone_since: float | None = None
+        """Since when there has been no node, None if there is one."""
 
     async def start(self) -> RayWorker:
         """Start a worker on the node with the fewest, if possible on one where none was lost of late.
@@ -115,12 +130,8 @@ class RayEngine:
         Raises:
             RunError: no node is left.
         """
-        nodes = await _nodes()
-        if not nodes:
-            raise RunError(
-                "no node of the cluster is left, or its head does not answer; start it and run again: the run goes on"
-                " from its last checkpoint"
-            )
+        while not (nodes := await self._nodes()):  # noqa: ASYNC110 (Ray tells nobody when a node is back)
+            await anyio.sleep(LOOK_SECONDS)
         self._workers = [worker for worker in self._workers if not worker.ended]
         worker = await self._one_ready(nodes)
         if worker is None:
@@ -130,8 +141,12 @@ class RayEngine:
         return worker
 
     async def replenish(self) -> None:
-        """Have workers that stand ready, on several nodes if possible."""
-        nodes = await _nodes()
+        """Have workers that stand ready, on several nodes if possible.
+
+        Raises:
+            RunError: no node is left, which a run that has nothing to ask would not notice.
+        """
+        nodes = await self._nodes()
         for worker in [*self._ready]:
             if (worker.node_id not in nodes or not await worker.answers()) and worker in self._ready:
                 self._ready.remove(worker)
@@ -140,6 +155,26 @@ class RayEngine:
             stand_by = {worker.node_id for worker in self._ready}
             chosen = min(nodes, key=lambda node: (node in stand_by, self._burden(node)))
             self._ready.append(_started(chosen, nodes[chosen]))
+
+    async def _nodes(self) -> dict[str, str]:
+        """The nodes that are alive; none if there is none at present, or if the head does not answer.
+
+        Raises:
+            RunError: so it has been for too long.
+        """
+        asked, nodes = time.monotonic(), {}
+        with anyio.move_on_after(NODES_SECONDS):
+            nodes = await run_sync(nodes_alive, abandon_on_cancel=True)
+        if nodes:
+            self._gone_since = None
+        elif self._gone_since is None:
+            self._gone_since = asked
+        elif time.monotonic() - self._gone_since >= GONE_SECONDS:
+            raise RunError(
+                f"for {GONE_SECONDS:g} s no node of the cluster has been left, or its head has not answered; start it"
+                " and run again: the run goes on from its last checkpoint"
+            )
+        return nodes
 
     async def _one_ready(self, nodes: Mapping[str, str]) -> RayWorker | None:
         """A worker that stands ready and answers, on a node that is no worse than any other."""
@@ -170,7 +205,7 @@ class RayEngine:
         The first one on a node compiles the kernels, if need be, which many at once would do each for itself.
 
         Raises:
-            UsageError: a node runs another version.
+            UsageError: a node runs another version, or lacks something.
         """
         nodes = nodes_alive()
         self._start_ahead(nodes, [*nodes])
@@ -182,21 +217,22 @@ class RayEngine:
             return
         answered, _ = ray.wait([*calls], num_returns=len(calls), timeout=PREPARING_SECONDS)
         for reference in answered:
-            with suppress(RayError):  # it will be lost again, and told of, when it is used
-                check_version(reply_from(ray.get(reference)), calls[reference].node, UsageError)
-                self._ready.append(calls[reference])
+            worker = calls[reference]
+            try:
+                check_version(reply_from(ray.get(reference)), worker.node, UsageError)
+            except RayError as error:
+                if why := why_not_begun(error):
+                    raise UsageError(
+                        f"no worker can begin on {worker.node}: {why}; install the same peerwatch there, and the same"
+                        " Python and numpy"
+                    ) from None
+                continue  # it was lost; another is started where it is needed
+            self._ready.append(worker)
 
     def suspect(self, worker: Any, *, silent: bool) -> None:
         """Start no worker on its node for a while, if there is another."""
         until = time.monotonic() + (SUSPECTED if silent else PERHAPS_GONE)
         self._suspected[worker.node_id] = max(until, self._suspected.get(worker.node_id, 0.0))
-
-
-async def _nodes() -> dict[str, str]:
-    """The nodes that are alive; none if the head does not answer."""
-    with anyio.move_on_after(NODES_SECONDS):
-        return await run_sync(nodes_alive, abandon_on_cancel=True)
-    return {}
 
 
 def _started(node_id: str, node: str) -> RayWorker:
@@ -233,18 +269,18 @@ def connected_to(address: str, workers: int = 0) -> Iterator[RayEngine]:
     Raises:
         UsageError: none answers there.
     """
+    check_listening(address)
     _keep_loopback()
     _keep_quiet()
     try:
-        ray.init(
-            address=address, namespace=f"peerwatch-{os.getpid()}", log_to_driver=False, configure_logging=False,
-            include_dashboard=False,
-        )  # fmt: skip
+        with _own_answer_to_sigterm():
+            ray.init(
+                address=address, namespace=f"peerwatch-{os.getpid()}", log_to_driver=False, configure_logging=False,
+                include_dashboard=False,
+            )  # fmt: skip
     except (ConnectionError, RuntimeError, ValueError) as error:
-        why = str(error).strip().partition("\n")[0]
-        raise UsageError(
-            f"no Ray cluster answers at {address} ({why}); start one: peerwatch cluster start, or ray start --head"
-        ) from None
+        why = " ".join(str(error).split())
+        raise UsageError(f"the Ray cluster at {address} cannot be used ({why}); {START}") from None
     try:
         engine = RayEngine()
         if workers:
@@ -252,6 +288,18 @@ def connected_to(address: str, workers: int = 0) -> Iterator[RayEngine]:
         yield engine
     finally:
         _disconnect()
+
+
+@contextmanager
+def _own_answer_to_sigterm() -> Iterator[None]:
+    """Undo what Ray does to SIGTERM, upon which it would print a stack; one that comes meanwhile waits for the end."""
+    before = signal.getsignal(signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def _disconnect() -> None:

@@ -30,8 +30,12 @@ from peerwatch.settings.model import DetectorSettings
 
 LargeByName: TypeAlias = dict[int, str]
 """Amounts that are too large for a column: each by its name, as decimal text."""
-ROOMS: Final = ("peerwatch.network.", "peerwatch.judging.sigma.")
-"""Where the kernels are that a replica may run."""
+MODULES: Final = {
+    "peerwatch.judging.sigma", "peerwatch.network.friendships", "peerwatch.network.interner",
+    "peerwatch.network.order_in_time", "peerwatch.network.scanner", "peerwatch.network.selection",
+    "peerwatch.network.stretches", "peerwatch.network.timeline", "peerwatch.network.walk", "peerwatch.network.windows",
+}  # fmt: skip
+"""Where the kernels are that a worker has. A driver may have more, such as those of a service beside the run."""
 
 
 class Packed(msgspec.Struct, frozen=True, array_like=True):
@@ -202,7 +206,7 @@ def reply_from(content: bytes) -> Reply:
 @cache
 def hello() -> Hello:
     """What this process is. Call it with all modules of a replica imported."""
-    digests = sorted(kernels.key(each, "") for each in kernels.registered if each.name.startswith(ROOMS))
+    digests = sorted(kernels.key(each, "") for each in kernels.registered if each.function.__module__ in MODULES)
     text = " ".join([np.__version__, sys.implementation.cache_tag or "", *digests])
     return Hello(peerwatch.__version__, hashlib.sha256(text.encode()).hexdigest()[:16])
 

@@ -7,43 +7,31 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from memory_cluster import BATCH, STREAM, Fault, MemoryEngine, layer, run_on, run_with, written
+from memory_cluster import (
+    BATCH,
+    IN_THE_DRIVER,
+    ON_WORKERS,
+    OTHERS,
+    STREAM,
+    Fault,
+    MemoryEngine,
+    layer,
+    rule_of,
+    run_on,
+    run_with,
+    written,
+)
 
 from peerwatch.cli.main import cli
 from peerwatch.cluster import wire
 from peerwatch.cluster.connecting import judges_on_workers
 from peerwatch.cluster.wire import Hello
-from peerwatch.detectors.registry import DETECTORS, make
 from peerwatch.errors import RunError
 from peerwatch.runtime.judges_from_settings import judges_of
 from peerwatch.settings.model import resolve
 
-LEARNING = {"detector.name": "typical:Typical", "detector.training.rows": 50, "detector.training.every": 100}
-ON_WORKERS: dict[str, dict[str, Any]] = {
-    "sigma": {"detector.k": 2.5, "detector.severity.critical": 4.0, "detector.severity.emergency": 9.0},
-    "mad": {"detector.name": "mad", "detector.parameters": {"k": 4}},
-    "iqr": {"detector.name": "iqr"},
-    "ensemble": {"detector.name": "ensemble", "detector.parameters": {"members": [{"name": "mad"}]}},
-    "spc": {"detector.name": "spc", "detector.parameters": {"chart": "ewma"}},
-}
-IN_THE_DRIVER: dict[str, dict[str, Any]] = {
-    "flag rate": {"detector.name": "zscore", "detector.adapt.flag_rate": 0.05},
-    "drift": {"detector.name": "zscore", "detector.drift": True},
-    "learned": LEARNING,
-    "challenger": {"challenger.name": "mad"},
-    "learned challenger": {"challenger.name": "typical:Typical", **{k: v for k, v in LEARNING.items() if "train" in k}},
-}
-
-
 SLOW = {"drift"}
 """What imports a large library for the first time."""
-MODELS = {"detector.training.rows": 50, "detector.training.every": 300}
-QUICK: dict[str, dict[str, Any]] = {
-    "autoencoder": {"hidden": [2], "epochs": 5}, "variational_autoencoder": {"epochs": 2},
-    "lstm_autoencoder": {"epochs": 2}, "isolation_forest": {"trees": 10}, "half_space_trees": {"trees": 5},
-    "inne": {"samples": 8}, "random_cut_forest": {"trees": 5},
-}  # fmt: skip
-OTHERS = [name for name in DETECTORS if name not in {"mad", "iqr", "spc", "ensemble"}]
 
 
 @pytest.mark.parametrize(
@@ -67,12 +55,7 @@ def test_the_same_bytes(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", OTHERS)
 def test_the_same_bytes_by_every_detector(name: str, tmp_path: Path) -> None:
     """Those that learn do so on the way; a worker is lost behind the first model."""
-    parameters = QUICK.get(name, {})
-    rule = {
-        "detector.name": name,
-        "detector.parameters": parameters,
-        **(MODELS if make(name, parameters).trains else {}),
-    }
+    rule = rule_of(name)
     settings, origins = resolve(layer(tmp_path, "there", **rule))
     judges_of(settings, origins, print)
     alone = run_with(layer(tmp_path, "alone", **rule)).totals
@@ -156,6 +139,21 @@ def test_a_detector_that_fails_ends_the_run_with_its_own_words(tmp_path: Path) -
         (["--cluster", "ray:127.0.0.1:1"], "a run on a cluster needs a state directory"),
         (["--config", "c.yaml", "--state", "s"], '"cluster.address" is not set'),
         (["--cluster", "ray:127.0.0.1:1", "--workers", "65"], '"cluster.workers" is 65; expected'),
+        (
+            ["--cluster", "ray:127.0.0.1:1", "--state", "s"],
+            "no Ray cluster listens at 127.0.0.1:1 (Connection refused)",
+        ),
+        (["--cluster", "ray:127.0.0.1:99999", "--state", "s"], "'127.0.0.1:99999' is no address of a cluster"),
+        (["--workers", "3"], '--workers: "cluster.workers" is 3, but no cluster is to be used'),
+        (
+            ["--workers", "3", "--config", "none.yaml"],
+            '--workers: "cluster.workers" is 3, but no cluster is to be used',
+        ),
+        (
+            ["--config", "workers.yaml"],
+            'workers.yaml:2: "cluster.workers" is 4, but no cluster is to be used; name one',
+        ),
+        (["--config", "address.yaml"], 'address.yaml:2: "cluster.address" is head:6379, but no cluster is to be used'),
     ],
 )
 def test_a_cluster_that_cannot_be_used_is_a_mistake(
@@ -164,12 +162,40 @@ def test_a_cluster_that_cannot_be_used_is_a_mistake(
     """One sentence and exit code 2; nothing is written."""
     monkeypatch.chdir(tmp_path)
     Path("c.yaml").write_text("cluster: {engine: ray}\n")
+    Path("none.yaml").write_text("cluster: {engine: none, workers: 4, address: 'head:6379'}\n")
+    Path("workers.yaml").write_text("cluster:\n  workers: 4\n")
+    Path("address.yaml").write_text("cluster:\n  address: 'head:6379'\n  workers: 2\n")
     Path("stream").write_bytes(STREAM)
     before = sorted(tmp_path.iterdir())
     result = CliRunner().invoke(cli, ["run", "--D", "1", "--T", "5", "stream", "out", *options])
     assert result.exit_code == 2
     assert said in result.stderr
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("section", ["{engine: none, address: 'head:6379', workers: 4}", "{deadline: 5, batch: 100}"])
+def test_a_config_may_keep_a_cluster_that_is_not_used(
+    section: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`engine: none` says that one process is wanted, whatever else is there; how to use a cluster says nothing."""
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_text(f"cluster: {section}\n")
+    Path("stream").write_bytes(STREAM)
+    result = CliRunner().invoke(cli, ["run", "--D", "1", "--T", "5", "stream", "out", "--config", "c.yaml"])
+    assert result.exit_code == 0
+    assert result.stderr.startswith("events")
+
+
+def test_a_check_of_the_config_looks_for_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does for all else that the settings name."""
+    monkeypatch.chdir(tmp_path)
+    Path("stream").write_bytes(STREAM)
+    result = CliRunner().invoke(cli, ["config", "check", "stream", "out", "--cluster", "ray:127.0.0.1:1"])
+    assert result.exit_code == 1
+    assert "cluster.address    127.0.0.1:1  no Ray cluster listens at 127.0.0.1:1" in result.stdout
+    result = CliRunner().invoke(cli, ["config", "check", "stream", "out", "--workers", "3"])
+    assert result.exit_code == 2
+    assert '--workers: "cluster.workers" is 3' in result.stderr
 
 
 def test_without_a_cluster_nothing_of_it_is_imported(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 import psutil
 import pytest
-from memory_cluster import BATCH, made
-from support import running
+from memory_cluster import BATCH, IN_THE_DRIVER, ON_WORKERS, OTHERS, made
+from support import running, wait_until
 from test_docs import DOCS, fences
 
 from peerwatch.cluster import local
@@ -62,14 +62,27 @@ def cluster(folder: Path) -> str:
     return f"{LOOPBACK}:{port}"
 
 
+def listening(*more: int) -> set[str]:
+    """Where the processes of the cluster and `more` of them listen, TCP and UDP, as the system says."""
+    found = subprocess.run(["ss", "-Hltunp"], capture_output=True, text=True, check=True).stdout.splitlines()
+    pids = {str(pid) for pid in (*(process.pid for process in local.processes()), *more)}
+    return {
+        line.split()[4].replace("[::ffff:127.0.0.1]", LOOPBACK)
+        for line in found
+        if pids & set(re.findall(r"pid=(\d+)", line))
+    }
+
+
+def hosts(addresses: set[str]) -> set[str]:
+    """The addresses without ports."""
+    return {address.rpartition(":")[0] for address in addresses}
+
+
 def test_a_local_cluster_cannot_be_connected_to_from_outside(cluster: str) -> None:
     """Every port that one of its processes listens on is of the loopback address, as the system says."""
-    port = int(cluster.rpartition(":")[2])
-    found = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True).stdout.splitlines()
-    pids = {str(process.pid) for process in local.processes()}
-    ours = {line.split()[3] for line in found if pids & set(re.findall(r"pid=(\d+)", line))}
-    assert f"{LOOPBACK}:{port}" in {each.replace("[::ffff:127.0.0.1]", LOOPBACK) for each in ours}
-    assert {each.rpartition(":")[0] for each in ours} <= {LOOPBACK, "[::ffff:127.0.0.1]", "[::1]"}
+    ours = listening()
+    assert cluster in ours
+    assert hosts(ours) <= {LOOPBACK, "[::1]"}
     assert {each.port for each in local.listeners()} >= {int(each.rpartition(":")[2]) for each in ours}
 
 
@@ -105,7 +118,10 @@ def replicas() -> list[psutil.Process]:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_workers_are_lost_while_a_log_is_followed(cluster: str, tmp_path: Path, number: signal.Signals) -> None:
-    """All of them are killed, or frozen, between two parts of the log; the output is that of one process."""
+    """All of them are killed, or frozen, between two parts of the log; the output is that of one process.
+
+    All the while the run and its workers listen on the loopback address only.
+    """
     parts = [made(seed, 300) for seed in range(3)]
     (tmp_path / "batch").write_bytes(HEADER + BATCH)
     (tmp_path / "stream").write_bytes(parts[0])
@@ -116,6 +132,9 @@ def test_workers_are_lost_while_a_log_is_followed(cluster: str, tmp_path: Path, 
         for part in range(3):
             judged += events_in(parts[part])
             status_of(tmp_path, run, lambda status, judged=judged: status.through == judged)  # type: ignore[misc]
+            ours = listening(run.pid)
+            assert ours > listening()
+            assert hosts(ours) <= {LOOPBACK, "[::1]"}
             if part < 2:
                 for worker in replicas():
                     with suppress(psutil.NoSuchProcess):
@@ -145,3 +164,128 @@ def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert result.returncode == 0, result.stdout + result.stderr
     assert "is working" in result.stdout
     assert f"3 nodes at 127.0.0.1:{port}" in result.stdout
+
+
+GONE = (
+    r"peerwatch: for 10 s no node of the cluster has been left, or its head has not answered; start it and run again.*"
+)
+
+
+@pytest.mark.parametrize(
+    ("what", "number", "idle"),
+    [
+        ("all", signal.SIGKILL, False), ("all", signal.SIGSTOP, True), ("head", signal.SIGKILL, True),
+        ("head", signal.SIGSTOP, False),
+    ],
+)  # fmt: skip
+def test_a_run_whose_cluster_is_gone_ends(
+    cluster: str, tmp_path: Path, what: str, number: signal.Signals, idle: bool
+) -> None:
+    """With one sentence and exit code 1, also if there is nothing to ask; on another cluster it goes on, same bytes."""
+    parts = [made(seed, 300) for seed in range(2)]
+    (tmp_path / "batch").write_bytes(HEADER + BATCH)
+    (tmp_path / "stream").write_bytes(parts[0])
+    (tmp_path / "whole").write_bytes(b"".join(parts))
+    command = [
+        *PEERWATCH,
+        "run",
+        "batch",
+        "stream",
+        "out",
+        "--state",
+        "state",
+        "--cluster",
+        f"ray:{cluster}",
+        "--quiet",
+    ]
+    with running([*command, "--follow", "--log-file", "log"], cwd=tmp_path, stderr=subprocess.PIPE) as run:
+        judged = events_in(BATCH) + events_in(parts[0])
+        status_of(tmp_path, run, lambda status: status.through == judged)
+        processes = local.processes()
+        for process in processes:
+            if what == "all" or process.name() == "gcs_server":
+                os.kill(process.pid, number)
+        if not idle:
+            with (tmp_path / "stream").open("ab") as log:
+                log.write(parts[1])
+        _, said = run.communicate()
+    assert run.returncode == 1
+    assert re.fullmatch(GONE, said.decode().strip())
+    local.stop()
+    if idle:
+        with (tmp_path / "stream").open("ab") as log:
+            log.write(parts[1])
+    subprocess.run([*PEERWATCH, "cluster", "start", "--port", cluster.rpartition(":")[2]], check=True)
+    subprocess.run(command, cwd=tmp_path, check=True)
+    subprocess.run([*PEERWATCH, "run", "batch", "whole", "expected", "--quiet"], cwd=tmp_path, check=True)
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "expected").read_bytes()
+
+
+def test_every_detector(cluster: str) -> None:
+    """Each detector of the registry, and each of what depends on earlier purchases, with a worker lost on the way."""
+    script = Path(__file__).parents[1] / "ray_detectors.py"
+    result = subprocess.run([sys.executable, script, cluster], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count(": the same bytes") == len([*ON_WORKERS, *IN_THE_DRIVER, *OTHERS])
+
+
+SITE = """import sys
+if any("default_worker" in each for each in sys.orig_argv):
+    {}
+"""
+"""Is run by every Python process; those of workers are told by their script."""
+OTHER_VERSION = "import peerwatch; peerwatch.__version__ = '0.0.9'"
+NOT_INSTALLED = "sys.modules['peerwatch'] = None"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            OTHER_VERSION,
+            r"the worker on 127\.0\.0\.1:\d+ runs peerwatch 0\.0\.9 with .*install the same version",
+        ),
+        (NOT_INSTALLED, r"no worker can begin on 127\.0\.0\.1:\d+: ModuleNotFoundError: .*peerwatch.*install the same"),
+    ],
+)
+@pytest.mark.usefixtures("folder")
+def test_nodes_that_differ_are_refused(change: str, said: str, tmp_path: Path) -> None:
+    """Before anything is written, in one sentence that says on which node."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(SITE.format(change))
+    port = free_port()
+    start = [*PEERWATCH, "cluster", "start", "--port", str(port)]
+    subprocess.run(start, check=True, env=os.environ | {"PYTHONPATH": str(tmp_path / "site")})
+    (tmp_path / "stream").write_bytes(HEADER + BATCH)
+    before = sorted(tmp_path.iterdir())
+    command = [*PEERWATCH, "run", "stream", "out", "--state", "state", "--cluster", f"ray:{LOOPBACK}:{port}"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert re.fullmatch(f"peerwatch: {said}.*\n", result.stderr)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_signal_while_a_run_connects_ends_it(cluster: str, tmp_path: Path) -> None:
+    """As before and after that, and without the stack that Ray would print."""
+    port = int(cluster.rpartition(":")[2])
+    (tmp_path / "stream").write_bytes(HEADER + BATCH)
+    command = [*PEERWATCH, "run", "stream", "out", "--follow", "--quiet", "--state", "state", "--cluster"]
+    with running([*command, f"ray:{cluster}"], cwd=tmp_path, stderr=subprocess.PIPE) as run:
+        known = psutil.Process(run.pid)
+        wait_until(lambda: any(each.raddr and each.raddr.port == port for each in known.net_connections()), run)
+        run.send_signal(signal.SIGTERM)
+        _, said = run.communicate()
+    assert run.returncode in {-signal.SIGTERM, 0}, said  # 0 if it has got so far that it stops in order
+    assert said == b""
+
+
+def test_a_service_beside_the_run(cluster: str, tmp_path: Path) -> None:
+    """What it has imported makes the run no other version than its workers; the output is that of one process."""
+    (tmp_path / "batch").write_bytes(HEADER + BATCH)
+    (tmp_path / "stream").write_bytes(made(1, 300))
+    for name, options in (
+        ("out", ["--state", "state", "--cluster", f"ray:{cluster}", "--serve", f"{LOOPBACK}:{free_port()}"]),
+        ("expected", []),
+    ):
+        subprocess.run([*PEERWATCH, "run", "batch", "stream", name, "--quiet", *options], cwd=tmp_path, check=True)
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "expected").read_bytes()

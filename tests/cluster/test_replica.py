@@ -1,5 +1,7 @@
 """A replica gives the answers of the synchronous core, and what travels arrives as it was sent."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -11,9 +13,11 @@ from strategies import logs
 
 from peerwatch.cluster.replica import Replica, ReplicaBatch
 from peerwatch.cluster.wire import (
+    MODULES,
     Judgement,
     command_from,
     encoded,
+    hello,
     mask_of,
     pack,
     pack_arrays,
@@ -29,6 +33,8 @@ from peerwatch.judging.engine import JudgingEngine
 from peerwatch.judging.judge import Reasons
 from peerwatch.judging.sigma import Sigma, SigmaJudge
 from peerwatch.judging.state import State
+from peerwatch.kernels import Kernel
+from peerwatch.network import bridges, egonets
 from peerwatch.network.decoder import Decoder
 
 D, T = 2, 4
@@ -119,3 +125,17 @@ def test_a_command_arrives_as_it_was_sent() -> None:
     assert isinstance(arrived, Judgement)
     assert [bytes(one) for one in arrived.batches] == [bytes(one) for one in sent.batches]
     assert arrived.wanted == sent.wanted
+
+
+def test_a_process_is_known_by_the_kernels_of_a_worker_alone() -> None:
+    """Whatever else a driver has imported, such as a service. `MODULES` are those whose kernels a worker has."""
+    others = [*vars(bridges).values(), *vars(egonets).values()]
+    assert any(isinstance(each, Kernel) for each in others)
+    code = (
+        "import peerwatch.cluster.worker\nfrom peerwatch import kernels\nfrom peerwatch.cluster.wire import hello\n"
+        "print(hello().kernels, *{each.function.__module__ for each in kernels.registered})"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    digest, *modules = result.stdout.split()
+    assert digest == hello().kernels
+    assert {*modules} == MODULES

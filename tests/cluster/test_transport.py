@@ -27,13 +27,23 @@ class Alone(NamedTuple):
     totals: Totals
 
 
+def alone_in(directory: Path, **values: Any) -> Alone:
+    """Run in one process."""
+    totals = run_with(layer(directory, "alone", **values)).totals
+    assert totals.flagged >= 10
+    return Alone(directory, written(directory, "alone"), totals)
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
     """A run in one process."""
-    directory = tmp_path_factory.mktemp("cluster")
-    totals = run_with(layer(directory, "alone")).totals
-    assert totals.flagged >= 10
-    return Alone(directory, written(directory, "alone"), totals)
+    return alone_in(tmp_path_factory.mktemp("cluster"))
+
+
+@pytest.fixture(scope="module")
+def directed(tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    """A run in one process with friendships in one direction."""
+    return alone_in(tmp_path_factory.mktemp("directed"), friendships="directed")
 
 
 def run_through(alone: Alone, faults: Mapping[int, Fault], **values: Any) -> MemoryEngine:
@@ -79,6 +89,30 @@ def test_a_fault_at_each_call_in_turn(alone: Alone) -> None:
 def test_several_faults(alone: Alone, faults: dict[int, Fault]) -> None:
     """Faults may come in a row, in both slots, while batches are replayed, and while a checkpoint is taken."""
     run_through(alone, faults)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        {},
+        {9: Fault.LOST_AFTER, 12: Fault.FROZEN, 20: Fault.DRIVER_KILLED},
+        *(pytest.param({call: fault}, marks=pytest.mark.slow) for fault in Fault for call in (3, 11, 18, 25)),
+    ],
+)
+def test_directed_friendships(alone: Alone, directed: Alone, faults: dict[int, Fault]) -> None:
+    """They are followed in one direction on workers, too, by those that take the place of a lost one as well."""
+    assert directed.written != alone.written
+    engine = run_through(directed, faults, friendships="directed")
+    assert engine.calls > max(faults, default=0)
+    assert (engine.started > 2) == bool({*faults.values()} - {Fault.LATE})
+
+
+@pytest.mark.slow
+@settings(max_examples=examples(20))
+@given(st.dictionaries(st.integers(0, 80), st.sampled_from(Fault), max_size=12), st.integers(1, 3))
+def test_several_faults_with_directed_friendships(directed: Alone, faults: dict[int, Fault], workers: int) -> None:
+    """Likewise with any number of workers."""
+    run_through(directed, faults, friendships="directed", cluster__workers=workers)
 
 
 def test_workers_that_are_lost_again_and_again_end_the_run(alone: Alone) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import click
 import msgspec
 
-from peerwatch.cli.options import layers_of, settings_options
+from peerwatch.cli.options import check_cluster, layers_of, settings_options
+from peerwatch.errors import UsageError
 from peerwatch.settings.model import keys, resolve, value_of
 from peerwatch.urls import is_url, without_secrets
 
@@ -56,11 +57,24 @@ def config_check(paths: tuple[str, ...], config: Path | None, **options: Any) ->
     """
     import anyio  # noqa: PLC0415
 
-    from peerwatch.runtime.connections import checked  # noqa: PLC0415 (loads the kernels)
+    from peerwatch.runtime.connections import Connection, checked  # noqa: PLC0415 (loads the kernels)
 
-    settings, _ = resolve(*layers_of(paths, config, options))
+    settings, origins = resolve(*layers_of(paths, config, options))
+    check_cluster(settings.cluster, origins)
     found = anyio.run(checked, settings)
+    if settings.cluster.engine != "none" and (address := settings.cluster.address) is not None:
+        found.append(Connection("cluster.address", address, _why_no_cluster(address)))
     for connection in found:
         click.echo(f"{connection.key:<18} {connection.where}  {connection.problem or 'works'}")
     if any(connection.problem for connection in found):
         sys.exit(1)
+
+
+def _why_no_cluster(address: str) -> str | None:
+    from peerwatch.cluster.address import check_listening  # noqa: PLC0415 (a check without a cluster needs nothing of it)
+
+    try:
+        check_listening(address)
+    except UsageError as error:
+        return str(error)
+    return None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from peerwatch.cli.options import layers_of, settings_options
+from peerwatch.cli.options import check_cluster, layers_of, settings_options
 from peerwatch.errors import RunError, UsageError
 from peerwatch.files.descriptors import check_open
 from peerwatch.settings.model import Layer, Settings, resolve
@@ -57,7 +57,8 @@ def judge(layers: Sequence[Layer], config: Path | None, *, reset: bool, force: b
 
     The service of a run that `lingers` goes on after the logs have ended, until a signal.
     """
-    settings, _ = resolve(*layers)
+    settings, origins = resolve(*layers)
+    check_cluster(settings.cluster, origins)
     if settings.follow:
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the run has an answer to it
         click.get_current_context().call_on_close(partial(signal.signal, signal.SIGHUP, before))
