@@ -308,7 +308,7 @@ def _reasons(record: TuneRecord, grid: SettingGrid) -> list[str]:
     ahead = _ahead(record)
     if ahead is not None:
         here = f"{'an F1 of' if record.by == 'f1' else 'costs of'} {_shown(record.by, ahead.score or 0.0)} here"
-        reasons.append(f"{ahead.name} has {here}, but cannot be told from it, and the settings beside it are worse.")
+        reasons.append(f"{ahead.name} has {here}, but cannot be told from it, and its neighbours are worse.")
     reasons += [_equals(record), *_compared(record)]
     reasons += [
         f"{name}={best.shown_k if name == 'k' else getattr(best, name)} is the {end} tried; try {more} ones."

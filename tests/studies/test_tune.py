@@ -165,7 +165,7 @@ def test_the_best_setting_is_that_of_the_sweep(logs: Path) -> None:
     assert text.startswith("Use D=1 T=50 k=5: its F1 is 0.667 (")
     assert "of the 12 settings tried none is clearly better." in text
     assert "D=2 T=50 k=2 has an F1 of 0.6" in text
-    assert "here, but cannot be told from it, and the settings beside it are worse." in text
+    assert "here, but cannot be told from it, and its neighbours are worse." in text
 
 
 @pytest.mark.usefixtures("logs")
