@@ -18,8 +18,8 @@ from peerwatch.network.windows import Windows
 BITS: Final = 64
 """Users in a word."""
 MOST_WORDS: Final = 16
-MOST_PLACES: Final = 1 << 22
-"""Words that a walk may take for all users together: 32 MiB, three times."""
+MOST_PLACES: Final = 1 << 20
+"""Words that a walk may take for all users together; its answer holds at most 64 times as many members."""
 FAR: Final = 1 << 30
 """The distance of whoever is not near."""
 
