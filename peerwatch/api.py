@@ -133,8 +133,8 @@ def explain(
     """Explain one decision: the network with its paths, the window, the exact inequality, and what would change it.
 
     Name the purchase by its event number `seq`, by its `line` in the stream log, or by `user` and time (`at`). One of
-    the batch log is explained with `judge_batch`. With `quarantine` flagged purchases are in no window. The logs must be
-    files; they are read again up to the purchase.
+    the batch log is explained with `judge_batch`. With `quarantine` flagged purchases are in no window. The logs must
+    be files; they are read again up to the purchase.
 
     Raises:
         UsageError: a log cannot be read, or no such purchase was judged.
