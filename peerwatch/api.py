@@ -54,13 +54,14 @@ def judge(
     k: float = 3.0,
     detector: Detector | None = None,
     judge_batch: bool = False,
+    quarantine: bool = False,
     lines: int = LINES,
 ) -> Decisions:
     """Judge the purchases of a stream log, after the events of an optional batch log.
 
     `D` (hops of the network), `T` (purchases in a window) and `friendships` ("mutual" or "directed") default to those
     in the batch log's header line, and friendships to mutual. With `judge_batch` the purchases of the batch log are
-    judged, too.
+    judged, too. With `quarantine` a flagged purchase is in no window; `Engine` can release one.
 
     The result is lazy: it reads the logs and judges as you iterate. Lines of an iterable other than a list or tuple are
     judged in groups of `lines`; with 1 each decision is yielded as soon as its line has been read.
@@ -70,7 +71,7 @@ def judge(
         BadInput: a parameter is invalid.
         RunError: while iterating: a log could not be read any further, or the detector failed.
     """
-    engine, before = _begun(batch, D, T, friendships, k, detector, lines)
+    engine, before = _begun(batch, D, T, friendships, k, detector, lines, quarantine=quarantine)
     decisions = _decided(engine, before, _texts(stream, lines), judge_batch=judge_batch)
     return Decisions(decisions, engine.rejected, engine.D, engine.T)
 
@@ -85,6 +86,7 @@ async def judge_async(
     k: float = 3.0,
     detector: Detector | None = None,
     judge_batch: bool = False,
+    quarantine: bool = False,
     lines: int = LINES,
 ) -> AsyncIterator[Decision]:
     """Like `judge`, inside an event loop (asyncio, or trio through anyio). Reading and judging run on a thread.
@@ -94,7 +96,9 @@ async def judge_async(
     Raises:
         UsageError, BadInput, RunError: as `judge`.
     """
-    engine, before = await run_sync(_begun, batch, D, T, friendships, k, detector, lines)
+    engine, before = await run_sync(
+        partial(_begun, batch, D, T, friendships, k, detector, lines, quarantine=quarantine)
+    )
     if isinstance(stream, AsyncIterable):
         begun = _decided(engine, before, iter(()), judge_batch=judge_batch)
         while some := await run_sync(_some, begun, lines):
@@ -124,22 +128,21 @@ def explain(
     k: float | None = None,
     detector: Detector | None = None,
     judge_batch: bool = False,
+    quarantine: bool = False,
 ) -> "ExplanationRecord":
     """Explain one decision: the network with its paths, the window, the exact inequality, and what would change it.
 
     Name the purchase by its event number `seq`, by its `line` in the stream log, or by `user` and time (`at`). One of
-    the batch log is explained with `judge_batch`. The logs must be files; they are read again up to the purchase.
+    the batch log is explained with `judge_batch`. With `quarantine` flagged purchases are in no window. The logs must
+    be files; they are read again up to the purchase.
 
     Raises:
         UsageError: a log cannot be read, or no such purchase was judged.
     """
     from peerwatch.replay.explain import explained  # noqa: PLC0415 (judging does not need it)
 
-    layers = [
-        _layer(
-            batch, stream, D=D, T=T, friendships=friendships, k=k, detector=detector, judge_batch=judge_batch or None
-        )
-    ]
+    kind = _kind(friendships, judge_batch=judge_batch, quarantine=quarantine)
+    layers = [_layer(batch, stream, {"D": D, "T": T, **kind}, k=k, detector=detector)]
     kernels.load()
     return _run(partial(explained, layers, seq=seq, line=line, user=user, at=at))
 
@@ -153,12 +156,13 @@ def sweep(
     k: Sequence[float] = (),
     friendships: Friendships | None = None,
     judge_batch: bool = False,
+    quarantine: bool = False,
     labels: str | os.PathLike[str] | None = None,
 ) -> "SweepRecord":
     """Judge the stream log with every combination of D, T and k in one pass, and compare what they flag.
 
     D, T and `friendships` default to those in the batch log's header line, k to 3. `labels` is a file that names lines
-    of the stream log.
+    of the stream log. With `quarantine` each setting keeps what it flags out of its own windows.
 
     Raises:
         UsageError: a log cannot be read, there is nothing to judge, or a value is invalid.
@@ -167,7 +171,7 @@ def sweep(
     from peerwatch.studies.sweep_table import SettingGrid  # noqa: PLC0415
 
     wanted = SettingGrid(sorted({*D}), sorted({*T}), sorted({*map(float, k)}))
-    layers = [_layer(batch, stream, friendships=friendships, judge_batch=judge_batch or None)]
+    layers = [_layer(batch, stream, _kind(friendships, judge_batch=judge_batch, quarantine=quarantine))]
     kernels.load()
     return _run(partial(swept, layers, wanted, labels=Path(labels) if labels is not None else None))
 
@@ -180,6 +184,8 @@ def _begun(
     k: float,
     detector: Detector | None,
     lines: int,
+    *,
+    quarantine: bool,
 ) -> tuple[Engine, Iterator[bytes]]:
     """Create an engine, and the texts of the batch log after its header line."""
     texts = _texts(batch, lines) if batch is not None else iter(())
@@ -198,7 +204,7 @@ def _begun(
             else f"there is no batch log to name {missing}"
         )
         raise UsageError(f"{where}; give {missing}")
-    engine = Engine(D, T, friendships=friendships, k=k, detector=detector)
+    engine = Engine(D, T, friendships=friendships, k=k, detector=detector, quarantine=quarantine)
     engine.begin_log(name, line=1 + first.count(b"\n", 0, size))
     return engine, chain([first[size:]], texts)
 
@@ -265,13 +271,18 @@ def _name_of(log: Any) -> str:
     return shown(path) if isinstance(path, str | os.PathLike) else "the log"
 
 
+def _kind(friendships: Friendships | None, *, judge_batch: bool, quarantine: bool) -> dict[str, Any]:
+    """The settings that say what is judged by what."""
+    return {"friendships": friendships, "judge_batch": judge_batch or None, "detector.quarantine": quarantine or None}
+
+
 def _layer(
     batch: str | os.PathLike[str] | None,
     stream: str | os.PathLike[str],
+    values: dict[str, Any],
     *,
     detector: Detector | None = None,
     k: float | None = None,
-    **values: Any,
 ) -> Layer:
     """Return the settings given by these arguments."""
     values |= {"input.batch": os.fspath(batch) if batch is not None else None, "input.stream": os.fspath(stream)}

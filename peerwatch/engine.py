@@ -1,9 +1,9 @@
 """`peerwatch.Engine` feeds events from your own program and returns decisions."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
 import numpy as np
@@ -15,8 +15,9 @@ from peerwatch.detectors.registry import DETECTORS, make
 from peerwatch.durable import replace_file
 from peerwatch.errors import BadInput, UsageError
 from peerwatch.judging.detector_judge import DetectorJudge
-from peerwatch.judging.engine import JudgingEngine
+from peerwatch.judging.engine import JudgedBatch, JudgingEngine
 from peerwatch.judging.judge import Judge
+from peerwatch.judging.labels import Label
 from peerwatch.judging.sigma import Sigma, SigmaJudge
 from peerwatch.judging.state import Arrays, State, StateFacts
 from peerwatch.judging.training import Learner
@@ -26,12 +27,15 @@ from peerwatch.network.rejects import RejectedLine
 from peerwatch.readable import shown, why_damaged
 from peerwatch.settings.model import Friendships
 
+if TYPE_CHECKING:
+    from peerwatch.judging.quarantine_engine import QuarantineEngine
+
 Lines = bytes | str | Mapping[str, Any] | Iterable[bytes | str | Mapping[str, Any]]
 """Events: log text in whole lines, one event as a mapping, or an iterable of lines and mappings."""
 FORMAT: Final = "peerwatch engine"
-VERSION: Final = 2
+VERSION: Final = 3
 OLDEST: Final = 1
-"""The earliest version that can be read: it knew mutual friendships only."""
+"""The earliest version that can be read: it knew mutual friendships only. Version 2 knew no quarantine."""
 _encoder = msgspec.json.Encoder(decimal_format="number")
 TRAINING_ROWS: Final = 1000
 TRAINING_EVERY: Final = 50_000
@@ -51,6 +55,7 @@ class _SavedEngine(msgspec.Struct, frozen=True):
     every: int
     facts: StateFacts
     friendships: Friendships = "mutual"
+    quarantine: bool = False
 
 
 class Engine:
@@ -60,10 +65,12 @@ class Engine:
     `friendships` are "mutual", or "directed": then befriending makes the second user a friend of the first alone. The
     default rule flags an amount above mean + `k` standard deviations of its window. Pass another `detector` from
     `peerwatch.detector`. A learned detector is first trained on `training_rows` purchases, and again after
-    `training_every` more at the latest. Lines that are not events are skipped and collected in `rejected`.
+    `training_every` more at the latest. With `quarantine` a flagged purchase is in no window until `release` is called
+    for it; that is for detectors that are not trained. Lines that are not events are skipped and collected in
+    `rejected`.
 
     Raises:
-        BadInput: a parameter is invalid.
+        BadInput: a parameter is invalid, or the detector cannot be combined with a quarantine.
     """
 
     def __init__(
@@ -76,6 +83,7 @@ class Engine:
         detector: Detector | None = None,
         training_rows: int = TRAINING_ROWS,
         training_every: int = TRAINING_EVERY,
+        quarantine: bool = False,
     ) -> None:
         if D < 1 or T < 2:
             raise BadInput(f"D is {D} and T is {T}; expected D >= 1 and T >= 2")
@@ -90,6 +98,7 @@ class Engine:
         self.D = D
         self.T = T
         self.friendships = friendships
+        self.quarantine = quarantine
         self._k = Fraction(repr(k))
         self._training = training_rows, training_every
         self.rejected: list[RejectedLine] = []
@@ -98,14 +107,23 @@ class Engine:
         self._log = "the events"
         self._names: list[str] = []
         kernels.load()
-        self._open(State.fresh(D, T, 1, directed=friendships == "directed"), detector)
+        self._open(State.fresh(D, T, 1, directed=friendships == "directed", quarantine=quarantine), detector)
 
     def _open(self, state: State, detector: Detector | None) -> None:
         self._detector = detector
         judge: Judge = SigmaJudge(Sigma(self._k))
         if detector is not None:
             judge = DetectorJudge(detector, Learner(*self._training) if detector.trains else None)
+        if self.quarantine and judge.stepwise:
+            raise BadInput(
+                "quarantine is for detectors that judge each window by itself, and this one learns; leave one out"
+            )
         self._core = JudgingEngine(state, judge, sizes=True)  # a decision tells the network's size
+        self._kept_out: QuarantineEngine | None = None
+        if self.quarantine:
+            from peerwatch.judging import quarantine_engine  # noqa: PLC0415 (its kernels)
+
+            self._kept_out = quarantine_engine.QuarantineEngine(state, judge, self.T)
 
     @property
     def events(self) -> int:
@@ -132,7 +150,19 @@ class Engine:
             RunError: the detector failed.
         """
         found = self._decoded(events)
-        return [each for judged in self._core.decide(found) for each in decisions_of(judged, self._name)]
+        return [each for judged in self._decided(found) for each in decisions_of(judged, self._name)]
+
+    def release(self, seq: int) -> bool:
+        """Have a flagged purchase count from the next event on, as if it had never been kept out.
+
+        `seq` is the `seq` of its decision. Returns False if it is not in quarantine.
+
+        Raises:
+            UsageError: the engine has no quarantine.
+        """
+        if self._kept_out is None:
+            raise UsageError("this engine keeps nothing out of windows; create it with quarantine=True")
+        return self._kept_out.release(Label(seq, None, anomaly=False))
 
     def save(self, path: str | Path) -> None:
         """Save the whole state to a file, atomically. The file holds plain arrays and JSON, and no code.
@@ -155,7 +185,7 @@ class Engine:
             sealed = msgspec.json.encode(
                 _SavedEngine(
                     FORMAT, VERSION, self.D, self.T, str(self._k), name, parameters, rows, every, facts,
-                    self.friendships,
+                    self.friendships, self.quarantine,
                 )
             )  # fmt: skip
         except TypeError as error:
@@ -185,7 +215,7 @@ class Engine:
                 )
             engine = cls(
                 saved.D, saved.T, friendships=saved.friendships, k=float(Fraction(saved.k)), training_rows=saved.rows,
-                training_every=saved.every,
+                training_every=saved.every, quarantine=saved.quarantine,
             )  # fmt: skip
             directed = saved.friendships == "directed"
             state = State.restored(saved.D, saved.T, 1, [], _part(arrays, "state"), saved.facts, directed=directed)
@@ -200,6 +230,16 @@ class Engine:
             _part(arrays, "judge"), lambda _, like: type(like)(**like.get_params()).restore(_part(arrays, "model"))
         )
         return engine
+
+    def _decided(self, events: Events) -> Iterator[JudgedBatch]:
+        if self._kept_out is None:
+            yield from self._core.decide(events)
+            return
+        state, judged = self._core.state, 0
+        for batch in self._kept_out.decide(events, state.progress.events + 1):
+            judged += len(batch.events)
+            yield batch
+        state.advance(len(events), judged)
 
     def _decoded(self, events: Lines) -> Events:
         content = text_of(events)

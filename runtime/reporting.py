@@ -120,6 +120,7 @@ class Reporter:
             checkpoints=self._tallies.checkpoints if checkpointer is not None else None,
             lag_records=sum(waiting) if waiting else None,
             workers=pipeline.workers(),
+            directed=self._setup.settings.directed,
         )
 
     def silent_servers(self) -> list[str]:

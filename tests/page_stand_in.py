@@ -24,11 +24,12 @@ from peerwatch.replay.user_timeline import state_of
 from peerwatch.service.app import PAGE
 from peerwatch.service.security import HEADERS
 from peerwatch.settings.model import Layer
-from peerwatch.studies.radius import radius_of
+from peerwatch.studies.radius import bridges_of, radius_of
 
 OPEN = ("/static/", "/control/")
 STATUS: dict[str, Any] = {
     "run": "a-run", "state": "running", "stream": "stream_log.json", "D": 2, "T": 50, "detector": "k=3",
+    "friendships": "mutual", "judge_batch": False, "quarantine": False,
     "challenger": None, "labels": True, "through": 0, "events_per_second": 940.0, "lag_bytes": 0, "lag_seconds": 0.0,
     "checkpoint_age_seconds": 2.5, "restarts": 0,
     "mailboxes": [
@@ -203,6 +204,11 @@ def application(known: StandIn) -> FastAPI:
         except PeerwatchError as error:
             return problem(404, str(error))
         return Response(msgspec.json.encode(found), media_type="application/json")
+
+    @app.get("/bridges")
+    async def bridges(most: int) -> Response:
+        layer = Layer({"input.batch": known.logs[0], "input.stream": known.logs[1]}, {})
+        return Response(msgspec.json.encode(await bridges_of([layer], most=most)), media_type="application/json")
 
     @app.post("/feedback", status_code=202)
     async def feedback(body: dict[str, Any]) -> Any:

@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from naive_quarantine import Heard, judge_with_quarantine
 from reference import judge as reference
 from strategies import logs
 from support import befriend, purchase
 
 import peerwatch
 from peerwatch.cli.main import cli
+from peerwatch.judging.labels import Label
 
 HEADER = b'{"D":"2", "T":"9"}\n'
 
@@ -129,6 +131,72 @@ def test_an_engine_decides_as_a_run_does(tmp_path: Path, name: str, step: int) -
     if name != "sigma":
         assert [f"{one.score:.6g}" for one in flagged] == [each["score"] for each in written]
         assert [one.model for one in flagged] == [int(each["model"]) if "model" in each else None for each in written]
+
+
+FRIENDS = b"".join(befriend(a, b) for a in range(1, 5) for b in range(1, a))
+
+
+@given(
+    batch=logs(), stream=logs(max_size=80), D=st.integers(1, 3), T=st.integers(2, 9),
+    k=st.sampled_from([2.0, 0.5, 0.0]), directed=st.booleans(),
+    releases=st.lists(st.tuples(st.integers(0, 80), st.integers(1, 120)), max_size=6),
+)  # fmt: skip
+def test_an_engine_with_quarantine_decides_as_the_reference(
+    batch: bytes, stream: bytes, D: int, T: int, k: float, releases: list[tuple[int, int]], *, directed: bool
+) -> None:
+    """Released are any purchases at any moment, the engine saved and loaded then; what is not kept out says so."""
+    batch, lines = FRIENDS + batch.removeprefix(b"\xef\xbb\xbf").replace(b"\x00", b""), stream.split(b"\n")
+    engine = peerwatch.Engine(D, T, k=k, quarantine=True, friendships="directed" if directed else "mutual")
+    engine.learn(batch)
+    engine.begin_log("stream")
+    decisions: list[peerwatch.Decision] = []
+    heard: list[Heard] = []
+    held, begin = set[int](), 0
+    with tempfile.TemporaryDirectory() as name:
+        for end, seq in sorted((min(end, len(lines)), seq) for end, seq in [*releases, (len(lines), 0)]):
+            found = engine.feed(b"\n".join(lines[begin:end]) + b"\n" * (end < len(lines)) if end > begin else [])
+            held |= {one.seq for one in found if one.flagged}
+            decisions, begin = decisions + found, max(begin, end)
+            engine.save(Path(name) / "engine")
+            engine = peerwatch.Engine.load(Path(name) / "engine")
+            engine.begin_log("stream", line=begin + 1)
+            assert engine.release(seq) == (seq in held)
+            held.discard(seq)
+            heard.append(Heard(engine.events + 1, [Label(seq, None, anomaly=False)]))
+    expected = judge_with_quarantine(batch, stream, D, T, Fraction(repr(k)), heard, directed=directed)
+    if b"\x00" not in stream:
+        assert as_written(stream, decisions) == expected
+
+
+def test_an_engine_releases_only_where_it_keeps_out() -> None:
+    """Without quarantine a release is a mistake; a detector that is trained has none, as in a run."""
+    with pytest.raises(peerwatch.UsageError, match="create it with quarantine=True"):
+        peerwatch.Engine(1, 2).release(1)
+    with pytest.raises(peerwatch.BadInput, match="judge each window by itself, and this one learns"):
+        peerwatch.Engine(1, 2, detector=peerwatch.detector("half_space_trees"), quarantine=True)
+
+
+async def listed(decisions: AsyncIterator[peerwatch.Decision]) -> list[peerwatch.Decision]:
+    """All of them."""
+    return [one async for one in decisions]
+
+
+def test_quarantine_is_the_same_in_every_function(tmp_path: Path) -> None:
+    """`judge`, `judge_async`, `explain` and `sweep` keep out what a run keeps out, with any detector."""
+    batch, stream = some_logs(400)
+    (tmp_path / "batch").write_bytes(batch)
+    (tmp_path / "stream").write_bytes(stream)
+    logs = tmp_path / "batch", tmp_path / "stream"
+    found = [*peerwatch.judge(*logs, k=2.0, quarantine=True)]
+    assert as_written(stream, found) == judge_with_quarantine(batch.removeprefix(HEADER), stream, 2, 9, Fraction(2))
+    assert found != [*peerwatch.judge(*logs, k=2.0)]
+    assert asyncio.run(listed(peerwatch.judge_async(*logs, k=2.0, quarantine=True))) == found
+    flagged = [one for one in found if one.flagged]
+    explained = peerwatch.explain(*logs, seq=flagged[-1].seq, k=2.0, quarantine=True)
+    assert (explained.verdict, explained.mean) == ("flagged", str(flagged[-1].mean))
+    assert peerwatch.sweep(*logs, k=[2.0], quarantine=True).settings[0].flagged == len(flagged)
+    mad = [*peerwatch.judge(*logs, detector=peerwatch.detector("mad"), quarantine=True)]
+    assert mad != [*peerwatch.judge(*logs, detector=peerwatch.detector("mad"))]
 
 
 def test_an_engine_is_loaded_wherever_its_detector_lay_when_it_was_saved(tmp_path: Path) -> None:

@@ -109,7 +109,10 @@ def connected(settings: Settings) -> Iterator[ReplicaCluster]:
     if state is None:
         raise UsageError("a run on a cluster needs a state directory, from which lost workers begin; name one: --state")
     if settings.detector.quarantine:
-        raise UsageError("quarantine judges one purchase after the other, which a cluster cannot; run it without")
+        raise UsageError(
+            "with detector.quarantine a verdict depends on those before it, so workers cannot share the judging; run it"
+            " in one process, without --cluster"
+        )
     try:
         from peerwatch.cluster.ray import connected_to  # noqa: PLC0415 (Ray takes a second to import)
     except ImportError as error:

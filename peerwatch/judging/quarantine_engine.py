@@ -6,6 +6,7 @@ import numpy as np
 
 from peerwatch.judging.engine import BATCH_CAP, JudgedBatch, walked, windows_at_once
 from peerwatch.judging.judge import Case, Judge
+from peerwatch.judging.labels import Label
 from peerwatch.judging.quarantine import NO_PURCHASES, LabelHistory, Purchases, heard_before, until_hearing
 from peerwatch.judging.state import State
 from peerwatch.judging.turn_judge import TurnJudge, split
@@ -48,8 +49,13 @@ class QuarantineEngine:
         if self._labels is None:
             return
         for released in heard_before(self._quarantine, self._labels, seq):
-            history = self._state.histories[0]
-            history.insert(released.seq, released.user, released.timestamp, released.amount)
+            self._insert(released)
+
+    def release(self, label: Label) -> bool:
+        """Apply a label after all that has been decided; return whether it has released a purchase."""
+        released = self._quarantine.hear([label], self._quarantine.heard)
+        self._insert(released)
+        return len(released.seq) > 0
 
     def _judged(self, purchases: Events, seq: Int64s, networks: Networks) -> Iterator[JudgedBatch]:
         begin = 0
@@ -71,6 +77,10 @@ class QuarantineEngine:
         self._quarantine.put(flagged)
         self._append(counted, int(seq[-1]))
         return JudgedBatch(purchases, case, verdicts)
+
+    def _insert(self, released: Purchases) -> None:
+        history = self._state.histories[0]
+        history.insert(released.seq, released.user, released.timestamp, released.amount)
 
     def _append(self, counted: Purchases, through: int) -> None:
         history = self._state.histories[0]

@@ -7,6 +7,7 @@ import msgspec
 
 from peerwatch.connectors.server import ServerStatus
 from peerwatch.runtime.companion import LiveRun
+from peerwatch.settings.model import Friendships
 from peerwatch.storage.status import Status, seconds_behind
 
 COUNTED: Final = (
@@ -41,7 +42,10 @@ class LiveStatus(msgspec.Struct, frozen=True):
     stream: str | None
     D: int
     T: int
+    friendships: Friendships
+    judge_batch: bool
     detector: str
+    quarantine: bool
     challenger: str | None
     labels: bool
     totals: dict[str, Any]
@@ -72,7 +76,10 @@ def live_status(
         stream=settings.input.stream,
         D=run.identity.D,
         T=run.identity.T,
+        friendships=settings.friendships,
+        judge_batch=settings.judge_batch,
         detector=settings.detector.shown(),
+        quarantine=settings.detector.quarantine,
         challenger=settings.challenger.name,
         labels=settings.state.directory is not None,
         totals={name: status.totals[name] for name in COUNTED if name in status.totals},

@@ -37,6 +37,7 @@ from peerwatch.service.worker_messages import (
     ProgressMade,
     Refused,
     Request,
+    ShowBridges,
     ShowRadius,
     ShowUser,
     SweepSettings,
@@ -129,6 +130,10 @@ async def answered(request: Request, channel: Channel) -> bytes:
 
             edge = (user, friend) if friend is not None else None
             found = await radius_of(layers, friendship=edge, user=user if edge is None else None, at=at)
+        case ShowBridges(layers, most, at):
+            from peerwatch.studies.radius import bridges_of  # noqa: PLC0415 (for who asks)
+
+            found = await bridges_of(layers, most=most, at=at)
         case SweepSettings(layers, D, T, k):
             found = await swept(layers, SettingGrid(D, T, k), progress=SweepProgress(channel))
         case DetectInRows(columns, method, parameters):

@@ -32,6 +32,14 @@ class ShowRadius(msgspec.Struct, frozen=True, tag="radius"):
     at: str
 
 
+class ShowBridges(msgspec.Struct, frozen=True, tag="bridges"):
+    """Show the `most` friendships without which the most verdicts would be others, as of `at`."""
+
+    layers: list[Layer]
+    most: int
+    at: str
+
+
 class DetectInRows(msgspec.Struct, frozen=True, tag="detect"):
     """Apply a detector to columns of the same length."""
 
@@ -78,6 +86,7 @@ Request: TypeAlias = (
     ExplainDecision
     | ShowUser
     | ShowRadius
+    | ShowBridges
     | DetectInRows
     | DetectInDataset
     | DescribeDataset

@@ -16,6 +16,7 @@ from peerwatch.service.worker_messages import (
     ProgressMade,
     Refused,
     Request,
+    ShowBridges,
     ShowRadius,
     ShowUser,
     SweepSettings,
@@ -87,6 +88,14 @@ class Workers:
             Busy, UsageError, RunError: as `explain`.
         """
         return await self._ask(ShowRadius(self._layers, user, friend, at))
+
+    async def bridges(self, most: int, at: str) -> bytes:
+        """Show the `most` friendships that matter most as of `at`: a `BridgesRecord` as JSON.
+
+        Raises:
+            Busy, UsageError, RunError: as `explain`.
+        """
+        return await self._ask(ShowBridges(self._layers, most, at))
 
     async def detect(self, columns: Mapping[str, Floats], method: str, parameters: Mapping[str, Any]) -> bytes:
         """Apply a detector to columns: a `Detection` as JSON.

@@ -92,7 +92,7 @@ class Status(msgspec.Struct, frozen=True):
     The `totals` are of the run, with all processes before this one, which has `begun` at some time. Of this process are
     what it has `progressed`, the `rejects` by class of reason, the `sinks` and the `checkpoints` (None without a state
     directory). `lag_records` are entries of a stream that wait to be read, None if nobody knows. `workers` are those of
-    a cluster.
+    a cluster. `directed` says what kind of friendships there are.
     """
 
     pid: int
@@ -118,6 +118,7 @@ class Status(msgspec.Struct, frozen=True):
     checkpoints: CheckpointTally | None = None
     lag_records: int | None = None
     workers: list[WorkerStatus] = []
+    directed: bool = False
 
 
 def seconds_behind(status: Status, lag_bytes: int) -> float:
@@ -268,6 +269,7 @@ def as_text(seen: RunView) -> str:
     differ = f", {totals['differences']:,} of {totals['recomputed']:,} recomputed ones differ" * bool(
         totals["recomputed"]
     )
+    kind = "directed friendships" if status.directed else "friendships"
     return "\n".join((
         f"state        {state}",
         f"figures      {seen.age:.1f} s old",
@@ -276,7 +278,7 @@ def as_text(seen: RunView) -> str:
         f"checkpoint   {written}",
         f"counts       {totals['judged']:,} judged, {totals['flagged']:,} flagged, {rejected}",
         f"verdicts     {totals['decisions']:,} decisions, hash {totals['verdicts']}{differ}",
-        f"network      {totals['users']:,} users, {totals['friendships']:,} friendships",
+        f"network      {totals['users']:,} users, {totals['friendships']:,} {kind}",
         f"restarts     {status.restarts}",
         f"mailboxes    {boxes}: messages now (and at most)",
         *([f"busy         {busy} of the last ten seconds"] if busy else []),

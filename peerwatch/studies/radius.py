@@ -23,6 +23,7 @@ from peerwatch.network.events import Kind
 from peerwatch.network.friendships import DEGREE, STRETCH, start_of
 from peerwatch.network.history import PurchaseHistory
 from peerwatch.network.networks import PARTITION_ONLY, Networks
+from peerwatch.network.reach import hops_to, networks_of
 from peerwatch.network.statistics import decimal, shown_k
 from peerwatch.network.windows import Windows, shortened
 from peerwatch.readable import readable
@@ -151,20 +152,35 @@ class RadiusState:
         self._latest = _Latest.of(then.history)
         self._judge = SigmaJudge(Sigma(self._k))
         self._stamps = 0
+        self._left: Mask = np.zeros(self._graph.users, np.bool_)
+        """Members of a network, while it is compared; otherwise nobody."""
         self._seen: Int64s = np.zeros(PLACES * self._graph.users, np.int64)
 
     def of_friendship(self, a: int, b: int) -> RadiusRecord:
-        """What the friendship of two dense users takes part in."""
-        near = self._near([a] if self._graph.directed else [a, b], self._D - 1)
-        return self._record(near, [(a, b)], friendship=(self._name[a], self._name[b]))
+        """What the friendship of two dense users takes part in.
+
+        Networks are walked only of those who would be farther from one end without it, as far as they come: whoever
+        comes to the farther end as soon by another way loses nobody.
+        """
+        graph, D = self._graph, self._D
+        self._change(Kind.UNFRIEND, [(a, b)])
+        ends = [hops_to(graph, end, D) for end in (a, b)]
+        self._change(Kind.BEFRIEND, [(a, b)])
+        near, farther = np.zeros(graph.users, np.bool_), np.zeros(graph.users, np.bool_)
+        for this, other in (ends,) if graph.directed else (ends, ends[::-1]):
+            near |= this < D
+            farther |= (this < D) & (this + 1 < other)
+        found = np.flatnonzero(farther).astype(np.int32)
+        names = self._name[a], self._name[b]
+        return self._record(found, [(a, b)], near=int(np.count_nonzero(near)), friendship=names)
 
     def of_user(self, user: int) -> RadiusRecord:
         """What a dense user takes part in, besides the own network."""
-        near = self._near([user], self._D)
+        near = np.flatnonzero(hops_to(self._graph, user, self._D) <= self._D).astype(np.int32)
         edges = [(user, friend) for friend in self._graph.friends(user).tolist()]
         if self._graph.directed:
             edges += [(other, user) for other in self._befriended_by(user)]
-        return self._record(near[near != user], edges, user=self._name[user])
+        return self._record(near[near != user], edges, near=len(near) - 1, user=self._name[user])
 
     def bridges(self, most: int) -> BridgesRecord:
         """The `most` friendships without which the most verdicts would be others, then the most windows."""
@@ -237,26 +253,27 @@ class RadiusState:
 
     def _record(
         self,
-        near: Int32s,
+        concerned: Int32s,
         edges: Sequence[Edge],
         *,
+        near: int,
         friendship: tuple[str, str] | None = None,
         user: str | None = None,
     ) -> RadiusRecord:
-        now = self._standing(near)
+        now = self._standing(concerned)
         self._change(Kind.UNFRIEND, edges)
-        without = self._standing(near)
+        without = self._standing(concerned)
         self._change(Kind.BEFRIEND, edges)
         users = [
             self._concerned(one, place, now, without)
-            for place, one in enumerate(near.tolist())
+            for place, one in enumerate(concerned.tolist())
             if len(now.networks[place]) != len(without.networks[place])
         ]
         users.sort(key=lambda one: (one.verdict == one.verdict_without, not one.purchases_lost, order_of(one.user)))
         windows = sum(1 for one in users if one.purchases_lost)
         verdicts = sum(1 for one in users if one.verdict != one.verdict_without)
         return RadiusRecord(
-            self._then.seq - 1, self._D, self._T, shown_k(self._k), friendship, user, len(near), len(users), windows,
+            self._then.seq - 1, self._D, self._T, shown_k(self._k), friendship, user, near, len(users), windows,
             verdicts, users,
         )  # fmt: skip
 
@@ -265,7 +282,10 @@ class RadiusState:
         verdict = verdict_without = None
         if latest >= 0:
             verdict, verdict_without = ("flagged" if one.flagged[place] else "normal" for one in (now, without))
-        lost = {*now.networks[place].tolist()}.difference(without.networks[place].tolist())
+        members, left = now.networks[place], without.networks[place]
+        self._left[left] = True
+        lost = members[~self._left[members]].tolist()
+        self._left[left] = False
         window, window_without = {*now.windows[place].tolist()}, {*without.windows[place].tolist()}
         return ConcernedUser(
             self._name[user],
@@ -305,7 +325,7 @@ class RadiusState:
         return shortened(self._then.history.windows(now, networks), self._T)
 
     def _networks_of(self, users: Int32s) -> Iterator[Networks]:
-        return self._walked(np.full(len(users), Kind.PURCHASE, np.int8), users, users)
+        return networks_of(self._graph, users, max(1, AT_ONCE // self._T))
 
     def _change(self, kind: Kind, edges: Sequence[Edge]) -> None:
         ends = np.array(edges, np.int32).reshape(-1, 2)
@@ -330,15 +350,6 @@ class RadiusState:
         """What friendships are sorted by."""
         ends = [self._then.key(user) for user in edge]
         return ends if self._graph.directed else sorted(ends)
-
-    def _near(self, users: Sequence[int], hops: int) -> Int32s:
-        """Everyone who comes to one of the users within some hops, themselves among them, in ascending order."""
-        reached = {*users}
-        frontier = reached
-        for _ in range(hops):
-            frontier = {other for one in frontier for other in self._befriended_by(one)} - reached
-            reached |= frontier
-        return np.array(sorted(reached), np.int32)
 
     def _befriended_by(self, user: int) -> list[int]:
         """Who has a user as a friend."""

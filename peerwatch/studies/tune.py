@@ -49,9 +49,9 @@ class TunedSetting(msgspec.Struct, frozen=True, kw_only=True):
     """What one setting flags, and how good that is. Each interval holds 95 % of the resampled values.
 
     `score` is what settings are chosen by: F1, the costs of 1,000 purchases, or the least Jaccard index with a
-    neighbour; `worse` is how much worse that is than the recommended one's, and `equal` says that the interval of
-    `worse` does not exclude 0. All of these are None for a setting that cannot be chosen. `precision`, `recall` and
-    `f1` are None without labels, or where they are undefined.
+    neighbour; `worse` is how much worse that is than the recommended one's, below 0 if it is better, and `equal` says
+    that the interval of `worse` does not exclude 0. All of these are None for a setting that cannot be chosen.
+    `precision`, `recall` and `f1` are None without labels, or where they are undefined.
     """
 
     D: int
@@ -142,6 +142,8 @@ def recommend(record: SweepRecord, blocks: BlockCounts, costs: Costs | None) -> 
     may = sums.flagged >= FEWEST if by == "overlap" else np.ones(len(record.settings), np.bool_)
     good = np.where(may, goods[0], -np.inf)
     best = _best(good, record, by)
+    if by != "overlap":
+        best = _among_good(best, goods[0], goods[1], record, blocks.pairs)
     f1 = _goodness("f1", sums, blocks, Costs()) if record.labelled else np.full(len(may), np.nan)
     shares = resampled.flagged / resampled.judged
     sign = -1 if by == "cost" else 1
@@ -191,18 +193,23 @@ def _overlaps(tally: BlockTally, blocks: BlockCounts) -> Floats:
     return overlap
 
 
-def _best(good: Floats, record: SweepRecord, by: By) -> int:
-    """The best setting; of equal ones that with the smallest D, then the smallest T, then the largest k.
-
-    Raises:
-        UsageError: none is any good.
-    """
+def _first(good: Floats, record: SweepRecord) -> int:
+    """The best setting; of equal ones that with the smallest D, then the smallest T, then the largest k."""
 
     def order(i: int) -> tuple[float, int, int, float]:
         cell: Cell = record.settings[i]
         return -good[i], cell.D, cell.T, -cell.k
 
-    best = min(range(len(good)), key=order)
+    return min(range(len(good)), key=order)
+
+
+def _best(good: Floats, record: SweepRecord, by: By) -> int:
+    """The best setting.
+
+    Raises:
+        UsageError: none is any good.
+    """
+    best = _first(good, record)
     if by == "f1" and good[best] == 0:
         raise UsageError(f"none of the {len(good)} settings flags a labelled purchase; try a smaller k")
     if by == "overlap" and good[best] <= 0:
@@ -211,6 +218,21 @@ def _best(good: Floats, record: SweepRecord, by: By) -> int:
             " stream"
         )
     return best
+
+
+def _among_good(best: int, good: Floats, resampled: Floats, record: SweepRecord, pairs: Int64s) -> int:
+    """Of the settings that cannot be told from the best one, the one with the best neighbours.
+
+    The best of many settings owes some of its lead to chance. What its neighbours do is nearly the same, and their
+    chances differ: a setting and its neighbours together say more about later purchases than it does alone.
+    """
+    total, size = good.copy(), np.ones(len(good))
+    for one, other in (pairs.T, pairs.T[::-1]):
+        np.add.at(total, one, good[other])
+        np.add.at(size, one, 1)
+    lead = np.percentile(resampled[:, [best]] - resampled, INTERVAL[0], axis=0)
+    alike = lead <= 0
+    return _first(np.where(alike, np.round(total / size, DECIMALS), -np.inf), record)
 
 
 def _region(best: int, good: Floats, pairs: Int64s) -> list[int]:
@@ -246,6 +268,9 @@ def _sentence(record: TuneRecord) -> str:
     best, by = record.best, record.by
     score, ends = _shown(by, best.score or 0.0), _between(by, best.score_interval or (0.0, 0.0))
     tried = f"of the {len(record.settings)} settings tried"
+    if _ahead(record) is not None:
+        what = f"its F1 is {score}" if by == "f1" else f"it costs {score} for {PER:,} purchases"
+        return f"Use {best.name}: {what} ({ends}), and {tried} none is clearly better."
     return (
         f"Use {best.name}: "
         + {
@@ -254,6 +279,12 @@ def _sentence(record: TuneRecord) -> str:
             "overlap": f"{tried}, it is the most stable: its least overlap with a neighbour is {score} ({ends}).",
         }[by]
     )
+
+
+def _ahead(record: TuneRecord) -> TunedSetting | None:
+    """The setting with the best score, if that is not the recommended one's."""
+    first = min(record.settings, key=lambda setting: setting.worse if setting.worse is not None else 0.0)
+    return first if first.worse is not None and first.worse < 0 else None
 
 
 def _reasons(record: TuneRecord, grid: SettingGrid) -> list[str]:
@@ -274,6 +305,10 @@ def _reasons(record: TuneRecord, grid: SettingGrid) -> list[str]:
         reasons.append(
             f"The stable region around it has {many}." if len(some) > 1 else "No neighbour is nearly as stable."
         )
+    ahead = _ahead(record)
+    if ahead is not None:
+        here = f"{'an F1 of' if record.by == 'f1' else 'costs of'} {_shown(record.by, ahead.score or 0.0)} here"
+        reasons.append(f"{ahead.name} has {here}, but cannot be told from it, and its neighbours are worse.")
     reasons += [_equals(record), *_compared(record)]
     reasons += [
         f"{name}={best.shown_k if name == 'k' else getattr(best, name)} is the {end} tried; try {more} ones."
@@ -299,7 +334,8 @@ def _equals(record: TuneRecord) -> str:
     if same:
         said.append(
             f"{len(same)} other{'s are' if len(same) > 1 else ' is'} exactly as good ({_named(same)}); it is named"
-            " because it has the smallest D, then the smallest T, then the largest k."
+            f" because{' its neighbours are as good or better, and' if record.by != 'overlap' else ''} it has the"
+            " smallest D, then the smallest T, then the largest k."
         )
     if others:
         said.append(f"{len(others)} cannot be told from it by this stream ({_named(others)}).")
@@ -330,7 +366,7 @@ def as_text(record: TuneRecord) -> str:
     """Format the recommendation, its reasons and the best settings as text."""
     order = sorted(
         (i for i, setting in enumerate(record.settings) if setting.worse is not None),
-        key=lambda i: (record.settings[i].worse, i != record.recommended, i),
+        key=lambda i: (i != record.recommended, record.settings[i].worse, i),
     )
     shown = order[:LISTED] + [i for i in order[LISTED:] if i == record.current]
     title = {"f1": "F1", "cost": f"cost of {PER:,}", "overlap": "least overlap"}[record.by]

@@ -78,6 +78,24 @@ def in_pieces() -> bytes:
     return flagged
 
 
+def test_a_cluster_is_refused() -> None:
+    """In a sentence that names the way out, before anything is written."""
+    arguments = ("run", "--config", "c.yaml", "batch", "stream", "out", "--state", "state", "--cluster", "ray:x:1")
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 2
+    assert "workers cannot share the judging; run it in one process, without --cluster" in result.output
+    assert not Path("out").exists()
+
+
+@pytest.mark.slow
+def test_a_challenger_that_learns_changes_nothing(directory: Path) -> None:
+    """It judges the windows of the champion, with any number of shards."""
+    config = CONFIG.replace("}", ", training: {rows: 100, every: 300}}")
+    (directory / "c.yaml").write_text(config + "challenger: {name: half_space_trees, parameters: {trees: 3}}\n")
+    for shards in ("1", "3"):
+        assert run("--shards", shards) == judge_with_quarantine(BATCH, stream(), D, T, K)
+
+
 def heard() -> Iterator[Heard]:
     """The labels as they were read, by the journal."""
     labels, begin = Path("state/feedback.jsonl").read_bytes(), 0

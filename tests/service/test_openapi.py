@@ -57,8 +57,9 @@ def test_every_route_is_described(tmp_path: Path) -> None:
         text = json.dumps(found)
         assert service.stop() == 0
     assert {"/health", "/ready", "/status", "/decisions", "/decisions/{seq}", "/explain/{seq}", "/users/{user}",
-            "/radius", "/feedback", "/events", "/sweep", "/sweep/{job}", "/challenger", "/notices", "/datasets",
-            "/datasets/{name}/stats", "/detect", "/detect/batch", "/metrics"} == found["paths"].keys()  # fmt: skip
+            "/radius", "/bridges", "/feedback", "/events", "/sweep", "/sweep/{job}", "/challenger", "/notices",
+            "/datasets", "/datasets/{name}/stats", "/detect", "/detect/batch",
+            "/metrics"} == found["paths"].keys()  # fmt: skip
     named = {part.partition('"')[0] for part in text.split('"#/components/schemas/')[1:]}
     assert named <= found["components"]["schemas"].keys()
     assert "HTTPValidationError" not in text

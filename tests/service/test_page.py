@@ -439,6 +439,22 @@ def test_what_hangs_on_a_friendship_is_compared(tab: Visit, stand_in: StandInSer
         expect(view.locator("[data-cut]")).to_have_attribute("data-cut", str(own[0] if own else 0))
 
 
+def test_the_friendships_that_matter_most_are_found(tab: Visit, stand_in: StandInServer) -> None:
+    """Where no user is chosen yet: what `peerwatch radius` lists; a name leads to the user as of then."""
+    found = stand_in.ask("bridges?most=20")
+    tab.open("#/user")
+    view = tab.page.locator("#user")
+    view.get_by_role("button", name="Find").click()
+    rows = view.locator(".bridges tbody tr")
+    expect(rows).to_have_count(len(found["bridges"]))
+    first = found["bridges"][0]
+    expect(rows.first).to_contain_text(" \u2013 ".join(first["friendship"]))
+    expect(rows.first.locator("td").last).to_have_text(f"{first['networks']:,}")
+    view.locator(".bridges a").first.click()
+    expect(view.locator("h2").first).to_have_text(f"User {first['friendship'][0]}")
+    expect(view.locator("dl.facts")).to_contain_text(f"As of event{found['seq']:,}")
+
+
 def test_a_sweep_is_a_heat_map(tab: Visit) -> None:
     """A table for each D with a cell for each T and k, darker for more; the run's own setting is framed."""
     tab.open("#/sweep")

@@ -253,6 +253,13 @@ def test_the_batch_log_and_directed_friendships_are_served(tmp_path: Path) -> No
         why = service.get("/explain/8")
         assert (why["file"], why["verdict"], [one["user"] for one in why["network"]]) == ("batch", "flagged", ["2"])
         assert service.get("/explain/9")["network"] == []
+        status = service.get("/status")
+        assert (status["friendships"], status["judge_batch"], status["quarantine"]) == ("directed", True, False)
+        listed = json.loads(peerwatch(tmp_path, "radius", "batch", "stream", "--json", "--at", "10").stdout)
+        assert listed["bridges"]
+        assert service.get("/bridges", at="10") == listed
+        assert service.http.get("/bridges", params={"at": "999"}).status_code == 409
+        assert "1 directed friendships" in peerwatch(tmp_path, "status", "state").stdout
         answer = service.submit(NORMAL).json()["events"][0]
         assert (answer["line"], answer["seq"], answer["flagged"]) == (3, 11, False)
         assert service.http.post("/feedback", json={"seq": 8, "label": "anomaly"}).status_code == 202

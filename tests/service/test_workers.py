@@ -20,7 +20,7 @@ from peerwatch.replay.explain import explained
 from peerwatch.replay.user_timeline import state_of
 from peerwatch.service.workers import Workers
 from peerwatch.settings.model import Layer
-from peerwatch.studies.radius import radius_of
+from peerwatch.studies.radius import bridges_of, radius_of
 from peerwatch.studies.sweep import swept
 from peerwatch.studies.sweep_table import SettingGrid
 from peerwatch.studies.table_detection import detection
@@ -72,6 +72,7 @@ async def test_workers_answer_as_the_functions_do(layers: list[Layer]) -> None:
         assert await workers.radius("1", "2", "30") == msgspec.json.encode(
             await radius_of(layers, friendship=("1", "2"), at="30")
         )
+        assert await workers.bridges(2, "30") == msgspec.json.encode(await bridges_of(layers, most=2, at="30"))
         assert await workers.detect(COLUMNS, "iqr", {"k": 2}) == msgspec.json.encode(
             detection(COLUMNS, "iqr", {"k": 2})
         )

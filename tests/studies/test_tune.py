@@ -27,6 +27,7 @@ from peerwatch.studies.sweep_table import Setting, SettingGrid
 from peerwatch.studies.tune import Costs, TuneRecord
 
 GRID = SettingGrid((1, 2), (10, 50), (2.0, 3.0, 5.0))
+GRID_OPTIONS = ("--D", "1,2", "--T", "10,50", "--k", "2,3,5")
 
 
 def peerwatch(*arguments: str) -> Result:
@@ -44,13 +45,13 @@ def tuned(
     return record
 
 
-def two_parts(directory: Path, seed: int) -> tuple[list[Path], list[Path]]:
+def two_parts(directory: Path, seed: int, events: int = 100_000) -> tuple[list[Path], list[Path]]:
     """Generated logs, the stream cut in two: batch, stream and labels of the first two thirds, and of the last third.
 
     The last third has all before it as its batch log.
     """
     recipe = Recipe(
-        users=500, batch_events=20_000, stream_events=100_000, friend_share=0.02, anomalies=0.06, seed=seed
+        users=500, batch_events=20_000, stream_events=events, friend_share=0.02, anomalies=0.06, seed=seed
     )  # fmt: skip
     batch, stream, labels = (path.read_bytes() for path in write_logs(directory, recipe, force=False))
     lines = stream.splitlines(keepends=True)
@@ -82,8 +83,22 @@ def test_what_is_found_on_two_thirds_is_as_good_on_the_last(tmp_path: Path, seed
     found = tuned(first[:2], work.USUAL, first[2]).best
     there = tuned(last[:2], work.USUAL, last[2])
     f1 = {(each.D, each.T, each.k): each.f1 or 0.0 for each in there.settings}
-    assert max(f1.values()) == there.best.f1
     assert f1[found.D, found.T, found.k] >= max(f1.values()) - 0.02
+
+
+@pytest.mark.slow
+def test_on_short_streams_neighbours_help(tmp_path: Path) -> None:
+    """A few hundred anomalies: on the last third what is recommended loses less on average than the highest F1."""
+    losses: list[list[float]] = []
+    for seed in range(301, 311):
+        (tmp_path / str(seed)).mkdir()
+        first, last = two_parts(tmp_path / str(seed), seed, 10_000)
+        there = [each.f1 or 0.0 for each in tuned(last[:2], work.USUAL, last[2]).settings]
+        found = tuned(first[:2], work.USUAL, first[2])
+        highest = int(np.argmax([each.f1 or 0.0 for each in found.settings]))
+        losses.append([max(there) - there[place] for place in (found.recommended, highest)])
+    recommended, highest_f1 = np.mean(losses, axis=0)
+    assert recommended < 0.75 * highest_f1
 
 
 @pytest.fixture
@@ -101,20 +116,39 @@ LOGS = ("batch_log.json", "stream_log.json")
 
 def swept(*arguments: str) -> dict[str, Any]:
     """The record of a sweep with GRID."""
-    lists = [",".join(map(str, values)) for values in GRID]
-    options = [part for name, values in zip(("--D", "--T", "--k"), lists, strict=True) for part in (name, values)]
-    record: dict[str, Any] = json.loads(peerwatch("sweep", *LOGS, *options, "--json", *arguments).stdout)
+    record: dict[str, Any] = json.loads(peerwatch("sweep", *LOGS, *GRID_OPTIONS, "--json", *arguments).stdout)
     return record
 
 
+def beside(one: Setting, other: Setting) -> bool:
+    """Whether two settings are neighbours."""
+    return sum(abs(values.index(a) - values.index(b)) for values, a, b in zip(GRID, one, other, strict=True)) == 1
+
+
+def smoothest(record: TuneRecord, good: Sequence[float]) -> int:
+    """The setting with the best mean of itself and its neighbours, among those that may be as good as the best."""
+    names = GRID.settings()
+    means = {
+        i: sum(near) / len(near)
+        for i, one in enumerate(names)
+        if (near := [good[j] for j, other in enumerate(names) if i == j or beside(one, other)])
+        and i in {record.recommended, *record.equal}
+    }
+    return max(means, key=lambda i: means[i])
+
+
 def test_the_best_setting_is_that_of_the_sweep(logs: Path) -> None:
-    """By F1 and by costs, as computed from the sweep's own precision, recall and counts; the interval is around it."""
+    """By F1 and by costs, as computed from the sweep's own precision, recall and counts; the interval is around it.
+
+    Of those that cannot be told from the best one it is that with the highest mean of itself and its neighbours.
+    """
     cells = swept("--labels", "labels.json")["settings"]
     labelled = len((logs / "labels.json").read_bytes().splitlines())
     hits = [round(cell["recall"] * labelled) for cell in cells]
     f1 = [2 * hit / (cell["flagged"] + labelled) for hit, cell in zip(hits, cells, strict=True)]
     record = tuned([Path(log) for log in LOGS], GRID, Path("labels.json"))
-    assert record.recommended == int(np.argmax(f1))
+    assert record.recommended == smoothest(record, f1)
+    assert record.recommended != int(np.argmax(f1))
     assert [each.f1 for each in record.settings] == pytest.approx(f1, abs=1e-6)
     for each in record.settings:
         assert each.score is not None
@@ -122,12 +156,16 @@ def test_the_best_setting_is_that_of_the_sweep(logs: Path) -> None:
         assert each.score_interval[0] <= each.score <= each.score_interval[1]
     costs = [7.0 * (labelled - hit) + 0.5 * (cell["flagged"] - hit) for hit, cell in zip(hits, cells, strict=True)]
     record = tuned([Path(log) for log in LOGS], GRID, Path("labels.json"), Costs(7.0, 0.5))
-    assert record.recommended == int(np.argmin(costs))
+    assert record.recommended == smoothest(record, [-cost for cost in costs])
     assert [each.score for each in record.settings] == pytest.approx(
         [1000 * c / record.judged for c in costs], abs=1e-6
     )
     assert record.best.worse == 0
-    assert all(each.worse >= 0 for each in record.settings if each.worse is not None)
+    text = " ".join(peerwatch("tune", *LOGS, *GRID_OPTIONS, "--labels", "labels.json").stdout.split())
+    assert text.startswith("Use D=1 T=50 k=5: its F1 is 0.667 (")
+    assert "of the 12 settings tried none is clearly better." in text
+    assert "D=2 T=50 k=2 has an F1 of 0.6" in text
+    assert "here, but cannot be told from it, and its neighbours are worse." in text
 
 
 @pytest.mark.usefixtures("logs")
@@ -135,10 +173,6 @@ def test_without_labels_neighbours_decide() -> None:
     """The recommended setting has the largest of the smallest overlaps with a neighbour, in the sweep's own table."""
     jaccard = swept()["jaccard"]
     names = GRID.settings()
-
-    def beside(one: Setting, other: Setting) -> bool:
-        steps = [abs(values.index(a) - values.index(b)) for values, a, b in zip(GRID, one, other, strict=True)]
-        return sum(steps) == 1
 
     least = [min(jaccard[i][j] for j, other in enumerate(names) if beside(one, other)) for i, one in enumerate(names)]
     record = tuned([Path(log) for log in LOGS], GRID)

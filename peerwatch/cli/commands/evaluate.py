@@ -47,9 +47,10 @@ def evaluate(
     """Measure how well detectors find anomalies.
 
     Without a file every detector is tried on every seeded data set. A table of your own is judged by the columns that
-    begin with a number (except timestamp, id, label and kind), logs by the windows of their networks. Rows must be in
-    order of time: a detector is fitted on some rows and judges those that come next. Without labels the figures say how
-    far apart flagged and normal rows are.
+    begin with a number (except timestamp, id, label and kind), logs by the windows of their networks. In logs the rows
+    are the purchases of the stream log, whose lines labels name; those of the batch log are only in windows. Rows must
+    be in order of time: a detector is fitted on some rows and judges those that come next. Without labels the figures
+    say how far apart flagged and normal rows are.
 
     With --benchmarks each detector is fitted on whole labelled tables, as those of ADBench, and stands beside PyOD's;
     series, as those of NAB, are scored by NAB's rules, beside the published scores.

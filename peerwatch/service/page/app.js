@@ -142,13 +142,23 @@ function status(now) {
   banner.hidden = fails === null;
 }
 
+/** What is judged by what; what is usual is not named. */
+function rule(now) {
+  const { D, T, detector, friendships, judge_batch: batch, quarantine } = now;
+  const parts = [`D ${D}`, `T ${T}`, detector.replace("=", " ")];
+  if (friendships === "directed") parts.push("directed");
+  if (batch) parts.push("both logs");
+  if (quarantine) parts.push("quarantine");
+  return parts.join(" · ");
+}
+
 /** The figures at the top; only what has changed is written. */
 function figures(now) {
   const found = bottleneck(now);
   const busiest = [...(now.actors ?? [])].sort((a, b) => b.busy_ratio - a.busy_ratio)[0];
   const wanted = [
     ["Run", now.state, now.state === "failed" ? "full" : ""],
-    ["Rule", `D ${now.D} · T ${now.T} · ${now.detector.replace("=", " ")}`, ""],
+    ["Rule", rule(now), ""],
     [
       "Flagged",
       `${count(now.totals.flagged)} of ${compact(now.totals.judged)} (${percent(now.totals.flagged / now.totals.judged)})`,

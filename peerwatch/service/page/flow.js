@@ -149,7 +149,7 @@ export class FlowView {
       ["Purchases judged", count(status.totals.judged)],
       ["Flagged", `${count(status.totals.flagged)} (${percent(status.totals.flagged / status.totals.judged, 2)})`],
       ["Rejected lines", count(status.totals.rejected)],
-      ["Friendships", count(status.totals.friendships)],
+      [status.friendships === "directed" ? "Directed friendships" : "Friendships", count(status.totals.friendships)],
       ["Lag", `${bytes(status.lag_bytes)}, ${duration(status.lag_seconds)}`],
       [
         "Last checkpoint",

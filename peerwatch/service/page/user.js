@@ -1,6 +1,7 @@
 /** A user at any moment: a slider over the events of the run. */
 
 import { Problem, isAbort, request, withQuery } from "./api.js";
+import { bridges } from "./bridges.js";
 import { card, decisionHref, element, idOf, readable, table, userHref, userLink } from "./dom.js";
 import { count, moment, money, plural } from "./format.js";
 import { byHop, networkPicture } from "./network.js";
@@ -116,6 +117,7 @@ export class UserView {
           "Enter an id, or follow any user's name. The slider then shows friends, network and window as of any event.",
         ),
       ),
+      card("Friendships that matter most", { class: "wide" }, ...bridges()),
     );
   }
 

@@ -11,7 +11,7 @@ from peerwatch.service.answers import JSON, answered
 from peerwatch.service.problems import Problem
 from peerwatch.service.routes.decisions import Seq
 from peerwatch.service.service import Service
-from peerwatch.studies.radius_table import RadiusRecord
+from peerwatch.studies.radius_table import BridgesRecord, RadiusRecord
 
 router: Final = APIRouter(tags=["explain"])
 
@@ -68,6 +68,26 @@ async def radius(
         await _judged(service, int(at))
     try:
         found = await service.workers.radius(user, friend, at or str((await service.present()).through))
+    except UsageError as error:
+        raise Problem(404, str(error)) from None
+    return Response(found, media_type=JSON)
+
+
+@router.get("/bridges", responses=answered(BridgesRecord, 404, 409, 422, 503))
+async def bridges(
+    request: Request,
+    most: Annotated[int, Query(ge=1, le=1000, description="How many friendships.")] = 20,
+    at: Annotated[str | None, Query(max_length=40, description="An event's number, or a time. Default: now.")] = None,
+) -> Response:
+    """The friendships without which the most verdicts would be others as of a moment, then the most windows.
+
+    The logs are read again up to it. Friendships without which every window would be the same are not listed.
+    """
+    service: Service = request.app.state.service
+    if at is not None and at.isascii() and at.isdigit():
+        await _judged(service, int(at))
+    try:
+        found = await service.workers.bridges(most, at or str((await service.present()).through))
     except UsageError as error:
         raise Problem(404, str(error)) from None
     return Response(found, media_type=JSON)
