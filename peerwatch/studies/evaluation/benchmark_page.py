@@ -4,12 +4,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
-from peerwatch.errors import RunError
 from peerwatch.studies.evaluation.benchmarks import PYOD, BenchmarkRecord, BenchmarkResult
-from peerwatch.studies.evaluation.page import FigureTable, as_markdown, as_plain, figure
-from peerwatch.studies.generate import vacant
+from peerwatch.studies.evaluation.page import FigureTable, as_markdown, as_plain, check_vacant, figure, write_page
 
 PAGE: Final = "benchmarks.md"
 FIGURES: Final = "benchmarks.json"
@@ -45,14 +41,13 @@ def benchmarks_as_page(record: BenchmarkRecord) -> str:
     return "\n".join(parts)
 
 
-def check_vacant(directory: Path, *, force: bool) -> None:
+def check_benchmarks_vacant(directory: Path, *, force: bool) -> None:
     """Make the directory, and check that the page can be written.
 
     Raises:
         UsageError: a file exists and `force` is not set, or the directory cannot be made.
     """
-    vacant(directory, [PAGE], force=force)
-    vacant(directory / "evaluation", [FIGURES], force=force)
+    check_vacant(directory, PAGE, [FIGURES], force=force)
 
 
 def write_benchmarks(directory: Path, record: BenchmarkRecord) -> list[Path]:
@@ -61,13 +56,7 @@ def write_benchmarks(directory: Path, record: BenchmarkRecord) -> list[Path]:
     Raises:
         RunError: a file could not be written.
     """
-    written = [directory / PAGE, directory / "evaluation" / FIGURES]
-    try:
-        written[0].write_text(benchmarks_as_page(record), encoding="utf-8")
-        written[1].write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
-    except OSError as error:
-        raise RunError(f"cannot write into {directory}: {error.strerror}") from None
-    return written
+    return write_page(directory, PAGE, benchmarks_as_page(record), FIGURES, record)
 
 
 def _means(record: BenchmarkRecord) -> FigureTable:
