@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from peerwatch.studies.evaluation.benchmarks import PYOD, BenchmarkRecord, BenchmarkResult
+from peerwatch.studies.evaluation.benchmarks import PYOD, SLOW, BenchmarkRecord, BenchmarkResult
 from peerwatch.studies.evaluation.page import FigureTable, as_markdown, as_plain, check_vacant, figure, write_page
 
 PAGE: Final = "benchmarks.md"
@@ -20,7 +20,8 @@ Every detector has its default parameters. It is fitted on a whole table and sco
 is how these tables are used elsewhere, and unlike [evaluation.md](evaluation.md), where it judges rows that come later.
 ROC-AUC is how likely the score of an anomalous row is above that of a normal one, PR-AUC the average precision. PyOD's
 detectors are measured on the same rows in standard deviations, with their defaults. From tables of more than 10,000
-rows as many are drawn. The same command gives the same figures.
+rows as many are drawn. The same command gives the same figures. {slow} take minutes
+to be trained on all tables, and are measured only if they are named.
 """
 
 
@@ -32,7 +33,7 @@ def benchmarks_as_text(record: BenchmarkRecord) -> str:
 def benchmarks_as_page(record: BenchmarkRecord) -> str:
     """Format the means and the figures of each table as a Markdown page."""
     parts = [
-        ABOUT.format(count=len(record.tables)),
+        ABOUT.format(count=len(record.tables), slow=" and ".join(f"`{name}`" for name in SLOW)),
         f"## Means over the tables\n\n{as_markdown(_means(record))}\n",
         *(f"{line}\n" for line in _failures(record)),
         f"## ROC-AUC of each table\n\n{as_markdown(_each(record, 'roc_auc'))}\n",
