@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -62,9 +63,9 @@ def costs(name: str) -> list[float]:
     training = 0.0
     if detector.trains:
         rows = features(*purchases(ROWS, 1))
-        training = seconds(lambda: detector.fit(rows)) / EVERY
-    large = [SLOW.get(name, BATCHES[0]), BATCHES[1]]
-    judging = [seconds(lambda batch=purchases(count, 2): detector.judge(*batch)) / count for count in large]
+        training = seconds(partial(detector.fit, rows)) / EVERY
+    counts = (SLOW.get(name, BATCHES[0]), BATCHES[1])
+    judging = [seconds(partial(detector.judge, *purchases(count, 2))) / count for count in counts]
     return [1e6 * each for each in (training, *judging)]
 
 

@@ -130,7 +130,7 @@ def test_a_log_judged_in_pieces_has_the_same_models(logs: Path, cuts: list[int])
 @pytest.mark.filterwarnings("ignore::peerwatch.errors.TiedScores")
 @pytest.mark.parametrize("name", DETECTORS)
 def test_every_detector_says_the_same_after_crashes(logs: Path, name: str) -> None:
-    """In another number of shards each time, from the checkpoint before the last one: lines are judged a second time."""
+    """In another number of shards each time, from the checkpoint before the last one: lines are judged twice."""
     parameters = dict(QUICK.get(name, {}))
     detector = make(name, parameters)
     parameters |= {"contamination": 0.1} if "contamination" in detector.parameters() else {}
@@ -141,7 +141,7 @@ def test_every_detector_says_the_same_after_crashes(logs: Path, name: str) -> No
     for number, cut in enumerate((9000, 20000, 30000, len(STREAM))):
         (logs / "stream").write_bytes(until(cut))
         assert run("--state", "state", "--shards", str(1 + number % 3)).exit_code == 0
-        sorted((logs / "state").glob("checkpoint-*.npz"))[-1].unlink()
+        max((logs / "state").glob("checkpoint-*.npz")).unlink()
     assert run("--state", "state").exit_code == 0
     assert (logs / "out").read_bytes() == expected != b""
 

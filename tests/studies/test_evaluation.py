@@ -26,8 +26,8 @@ from support import befriend, purchase, running
 from peerwatch.cli.console import Console
 from peerwatch.cli.main import cli
 from peerwatch.cli.options import layers_of
-from peerwatch.detectors.control_charts import Spc
 from peerwatch.detectors.base import Context, Detector, Floats, Verdicts
+from peerwatch.detectors.control_charts import Spc
 from peerwatch.detectors.registry import DETECTORS
 from peerwatch.errors import RunError, UsageError
 from peerwatch.kernels import Int64s
@@ -182,7 +182,9 @@ def test_a_learned_detector_knows_the_past_alone(past: type[Past]) -> None:
 def test_scores_that_depend_on_the_rows_before_are_told_in_thresholds() -> None:
     """A chart with a memory: each fold's rows follow on those before it, and its threshold is the chart's limit."""
     values = np.random.default_rng(2).normal(10, 1, (60, 1))
-    crossed = cross(Measures("t", values, np.arange(60) % 2 == 1, [""] * 60), ["spc"], {"chart": "cusum"}, lambda _: None)
+    crossed = cross(
+        Measures("t", values, np.arange(60) % 2 == 1, [""] * 60), ["spc"], {"chart": "cusum"}, lambda _: None
+    )
     chart = Spc(chart="cusum")
     expected = [-chart.fit(values[:begin]).decision_function(values[begin : begin + 10]) for begin in range(10, 60, 10)]
     assert crossed.judged["spc"].excess == pytest.approx(np.concatenate(expected) / chart.limit)
