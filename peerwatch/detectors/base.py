@@ -353,6 +353,22 @@ class Rule(Detector):
     least: ClassVar[int] = 2
     """Purchases that a window needs."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse a rule with a `score` by an earlier name, which nothing would call.
+
+        Raises:
+            BadInput: it defines `score` and not, as well, `score_amounts`.
+        """
+        super().__init_subclass__(**kwargs)
+        for kind in cls.__mro__:
+            if "score_amounts" in vars(kind):
+                break
+            if "score" in vars(kind):
+                raise BadInput(
+                    f"{cls.__name__} defines score(), which is now called score_amounts(): rename the method, its"
+                    " arguments are the same"
+                )
+
     @property
     @abstractmethod
     def threshold(self) -> float:

@@ -289,6 +289,25 @@ def check_what_is_all_the_same_can_be_learned(detector: Detector) -> None:
         _expect(not np.isnan(score).any(), "fitted on rows that are all the same, it has no score")
 
 
+def check_there_may_be_more_columns_than_rows(detector: Detector) -> None:
+    """Fitted on 24 rows of 30 columns it judges them and others, what is far off in every column as unusual."""
+    rows = np.random.default_rng(13).normal(50, 3, (24, 30))
+    fitted = detector.fit(rows)
+    _expect(fitted.predict(rows[:1] + 1e6).tolist() == [-1], "what is far off in every column is not flagged")
+    _expect(bool(np.isfinite(fitted.score_samples(rows)).all()), "a row of 30 columns has no score")
+
+
+def check_numbers_beyond_squares_do_not_end_it(detector: Detector) -> None:
+    """Amounts of 1e200, which no float can square, in windows and tables: a score or none, and no failure."""
+    window = np.full(60, 10.0)
+    window[[7, 30]] = 1e200, -1e200
+    offsets, amounts = np.array([0, 60, 120]), np.array([10.0, 1e200])
+    ready(detector).judge(offsets, np.concatenate([window, np.full(60, 10.0)]), amounts)
+    rows = np.column_stack([window, window[::-1]])
+    with np.errstate(over="ignore", invalid="ignore"):
+        detector.fit(rows).predict(rows)
+
+
 def check_scikit_learn_takes_it(detector: Detector) -> None:
     """Its clone, its pipeline and its search."""
     from sklearn.base import clone  # noqa: PLC0415 (an extra)

@@ -23,8 +23,8 @@ MEMBERS: Final[tuple[Mapping[str, Any], ...]] = (
 )
 """The default members: they fail in different places."""
 VOTE: Final = "vote"
-TAIL: Final = "tail"
-COMBINATIONS: Final = (VOTE, "mean", "max", TAIL)
+QUADRATIC: Final = "quadratic"
+COMBINATIONS: Final = (VOTE, "mean", "max", "tail", QUADRATIC)
 CALIBRATION: Final = "calibration"
 THRESHOLD: Final = "threshold"
 
@@ -39,9 +39,10 @@ class Ensemble(Detector):
     the score is the share of the weight, among the members that have an answer, of those that flag; a row is flagged
     above `threshold`. Otherwise each score is taken for the probability that it has, or a higher one, among the scores
     of the rows that the member has learned from: the score is the mean of 1 - probability (`mean`), the mean of
-    -log probability (`tail`) or the largest -log probability (`max`, without weights). A row is flagged then if its
-    score is above all but the share `contamination` of those of the training rows. Not given, `members` are the default
-    ones and combined by `tail`; members of your own vote. The score is NaN if no member has an answer.
+    -log probability (`tail`), their root mean square (`quadratic`) or the largest of them (`max`, without weights). A
+    row is flagged then if its score is above all but the share `contamination` of those of the training rows. Not
+    given, `members` are the default ones and combined by `quadratic`; members of your own vote. The score is NaN if no
+    member has an answer.
     """
 
     name: ClassVar[str] = "ensemble"
@@ -224,8 +225,12 @@ class Ensemble(Detector):
         return calibration, float(threshold)
 
     @property
+    def _combination(self) -> str:
+        return self.combine or (QUADRATIC if self.members is None else VOTE)
+
+    @property
     def _votes(self) -> bool:
-        return (self.combine or (TAIL if self.members is None else VOTE)) == VOTE
+        return self._combination == VOTE
 
     @property
     def _is_fitted(self) -> bool:
@@ -274,9 +279,15 @@ class Ensemble(Detector):
     def _score(self, scores: Sequence[Floats]) -> Floats:
         """Combine the scores of all members, each of shape [q]."""
         rarity = np.array([rarities(score, learned) for score, learned in zip(scores, self.calibration_, strict=True)])
-        if self.combine == "max":
-            return np.fmax.reduce(rarity)  # type: ignore[no-any-return]
-        return _mean(-np.expm1(-rarity) if self.combine == "mean" else rarity, self._weights())
+        match self._combination:
+            case "max":
+                return np.fmax.reduce(rarity)  # type: ignore[no-any-return]
+            case "mean":
+                return _mean(-np.expm1(-rarity), self._weights())
+            case "quadratic":
+                return np.sqrt(_mean(np.square(rarity), self._weights()))
+            case _:
+                return _mean(rarity, self._weights())
 
 
 def _mean(values: Sequence[Floats] | Floats, weights: Sequence[float]) -> Floats:

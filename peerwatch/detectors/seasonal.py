@@ -198,8 +198,8 @@ def _slope(trend: Floats) -> float:
     """
     known = trend[~np.isnan(trend)]
     away, at = known - known.mean(), np.arange(len(known)) - (len(known) - 1) / 2
-    along, total = float(at @ away), float(away @ away)
-    return along / float(at @ at) * (along**2 / float(at @ at) / total) if total > 0 else 0.0
+    along, total, length = at @ away, away @ away, at @ at
+    return float(along / length * (np.square(along) / length / total)) if total > 0 else 0.0
 
 
 def _strength(season: Floats, residual: Floats) -> float:

@@ -1,6 +1,6 @@
 """Tables that learned detectors are fitted on, and which of them take long."""
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -8,6 +8,12 @@ from peerwatch.detectors.base import Floats
 
 DEEP: Final = ("variational_autoencoder", "lstm_autoencoder")
 """Detectors that take seconds to compile what trains them."""
+QUICK: Final[dict[str, dict[str, Any]]] = {
+    "autoencoder": {"hidden": [2], "epochs": 5}, "variational_autoencoder": {"epochs": 2},
+    "lstm_autoencoder": {"epochs": 2}, "isolation_forest": {"trees": 10}, "half_space_trees": {"trees": 5},
+    "inne": {"samples": 8}, "random_cut_forest": {"trees": 5},
+}  # fmt: skip
+"""Parameters with which models are trained in less time, for tests that train many."""
 
 
 def tables(seed: int = 1) -> tuple[Floats, Floats]:

@@ -1,22 +1,28 @@
 """What all detectors share as estimators: scikit-learn's and PyOD's names, tables with names, and reasons."""
 
 import math
+import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from learned_tables import DEEP, QUICK
 from scipy import sparse, special
 from sklearn.exceptions import NotFittedError
 
-from peerwatch.detectors.base import Detector, ratio
+from peerwatch.detectors.base import Detector, Floats, ratio
+from peerwatch.detectors.checks import ready
 from peerwatch.detectors.control_charts import Spc
 from peerwatch.detectors.registry import DETECTORS, make
 from peerwatch.detectors.rules import Iqr, Mad, ZScore
 from peerwatch.errors import BadInput, NotFitted
+from peerwatch.kernels import Int64s
 from peerwatch.storage.models import facts, load, save
 
+ALL = [pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name for name in DETECTORS]
 SMALLER = {"isolation_forest": {"trees": 20}, "autoencoder": {"epochs": 20}, "half_space_trees": {"trees": 10}}
 NAMES = ["amount", "hour", "items"]
 
@@ -45,7 +51,7 @@ def test_what_has_not_been_fitted_says_so_in_everybodys_words(name: str) -> None
         assert not hasattr(detector, attribute)
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", ALL)
 def test_it_has_the_attributes_that_users_of_pyod_and_scikit_learn_expect(name: str) -> None:
     """The scores and labels of the rows it was fitted on are those of looking back; the offset is the threshold."""
     X = table()
@@ -81,7 +87,7 @@ def test_probabilities_are_those_of_pyod(name: str) -> None:
         detector.predict_proba(new, "softmax")
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", ALL)
 def test_columns_in_another_order_are_refused(name: str) -> None:
     """Whatever is asked; the same names in the same order are well, and so are rows without names."""
     X = table()
@@ -95,7 +101,7 @@ def test_columns_in_another_order_are_refused(name: str) -> None:
         ask(X.to_numpy())
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", ALL)
 def test_what_is_no_table_of_numbers_is_refused(name: str) -> None:
     """Nothing is lost on the way: no imaginary part, no mask, no zone of time."""
     X = table().to_numpy()
@@ -125,7 +131,7 @@ def test_a_reason_names_the_column_that_is_unusual(name: str) -> None:
     assert detector.reasons(X.to_numpy()[-1:])[0][0].name in {"hour", "x1"}
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", ALL)
 def test_what_was_kept_of_the_rows_is_saved_as_well(name: str, tmp_path: Path) -> None:
     """Probabilities, reasons and names are the same after loading; the path may be a string."""
     X = table()
@@ -177,3 +183,33 @@ def test_a_control_chart_goes_on_where_it_stopped() -> None:
         ]
         np.testing.assert_array_equal(-rule.score_samples(series[100:, None]), one_by_one)
     assert (Spc(chart="cusum").fit(series[:100, None]).predict(series[100:, None])[-20:] == -1).all()
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name != "seasonal"])  # it decomposes each window
+def test_more_purchases_take_no_more_steps_of_python(name: str) -> None:
+    """What a batch costs is spread over its purchases: each adds arithmetic in arrays alone."""
+    detector = ready(make(name, QUICK.get(name, {})))
+    detector.judge(*equal_windows(200))  # what is imported or compiled is, now
+
+    def steps(purchases: int) -> int:
+        taken, batch = 0, equal_windows(purchases)
+
+        def count(_frame: FrameType, event: str, _value: object) -> None:
+            nonlocal taken
+            taken += event in {"call", "c_call"}
+
+        before = sys.getprofile()
+        sys.setprofile(count)
+        try:
+            detector.judge(*batch)
+        finally:
+            sys.setprofile(before)
+        return taken
+
+    assert steps(400) - steps(200) < 200 / 2
+
+
+def equal_windows(purchases: int) -> tuple[Int64s, Floats, Floats]:
+    """Purchases with windows of 50."""
+    rng = np.random.default_rng(5)
+    return np.arange(purchases + 1) * 50, rng.lognormal(3, 0.5, 50 * purchases), rng.lognormal(3, 1, purchases)

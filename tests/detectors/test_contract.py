@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from learned_tables import DEEP
 
@@ -113,6 +114,40 @@ def test_a_users_own_detector_can_be_checked() -> None:
     keeps_the_contract(make("mad", {}))
     with pytest.raises(AssertionError, match="the median of a steady window is flagged"):
         keeps_the_contract(Forgetful())
+
+
+@pytest.mark.parametrize("base", [Above, make("mad", {}).__class__, Rule])
+def test_a_rule_with_the_earlier_name_of_its_method_is_refused(base: type[Rule]) -> None:
+    """Nothing would call it, and a rule derived from another would judge by that one's scores."""
+
+    def score(_: Rule, summary: Summary, amount: Floats) -> Floats:
+        return amount - summary[0]
+
+    with pytest.raises(BadInput, match=r"^Old defines score\(\), which is now called score_amounts\(\): rename"):
+        type("Old", (base,), {"score": score})
+    with pytest.raises(BadInput, match=r"^Old defines score\(\)"):
+        type("Old", (type("Mixed", (), {"score": score}), base), {})
+
+
+def test_a_rule_may_have_a_score_of_its_own_beside_score_amounts() -> None:
+    """As scikit-learn means it."""
+
+    class Both(Above):
+        """It has both."""
+
+        def score(self, X: Floats) -> float:
+            """The mean of its scores."""
+            return float(self.score_samples(X).mean())
+
+        def score_amounts(self, summary: Summary, amount: Floats) -> Floats:
+            """The other rule's."""
+            return super().score_amounts(summary, amount)
+
+    class Derived(Both):
+        """And what derives from it."""
+
+    X = np.array([[1.0], [2.0], [4.0]])
+    assert Derived().fit(X).score(X[2:]) == -1
 
 
 def test_a_users_own_detector_is_found_by_its_import_path() -> None:

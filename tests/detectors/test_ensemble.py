@@ -106,7 +106,7 @@ def test_parameters_are_kept_as_given() -> None:
         ({"members": [{"name": "mad", "weight": 0}]}, 'member 1: "weight" is 0; expected a number above 0'),
         ({"members": [{"name": "mad", "parameters": {"k": 0}}]}, 'mad: "k" is 0'),
         ({"members": [{"name": "sigma"}]}, "sigma judges the windows of a run only"),
-        ({"members": LEARNED, "combine": "sum"}, "\"combine\" is 'sum'; expected one of vote, mean, max, tail"),
+        ({"members": LEARNED, "combine": "sum"}, "\"combine\" is 'sum'; expected one of vote, mean, max, tail,"),
         (
             {"members": [*LEARNED, {"name": "mad"}], "combine": "tail"},
             'member 4, mad, does not learn from rows, so its scores cannot be combined with others: set "combine" to',
@@ -154,7 +154,7 @@ def test_the_probability_of_a_score_is_counted() -> None:
     assert np.isfinite(rarities(np.array([4.0, 4.1]), np.full(3, 4.0))).all()
 
 
-@pytest.mark.parametrize("combine", ["mean", "max", "tail"])
+@pytest.mark.parametrize("combine", ["mean", "max", "tail", "quadratic"])
 def test_scores_are_combined_as_probabilities(combine: str) -> None:
     """Of members that each score in units of their own; a row is flagged above all but the contamination."""
     train, test = tables()
@@ -167,6 +167,7 @@ def test_scores_are_combined_as_probabilities(combine: str) -> None:
         "mean": np.average(-np.expm1(-np.array(rarity)), axis=0, weights=[1, 3, 1]),
         "max": np.max(rarity, axis=0),
         "tail": np.average(rarity, axis=0, weights=[1, 3, 1]),
+        "quadratic": np.sqrt(np.average(np.square(rarity), axis=0, weights=[1, 3, 1])),
     }[combine]
     np.testing.assert_allclose(-found.score_samples(test), expected)
     np.testing.assert_array_equal(found.predict(test) == -1, found.decision_function(test) < 0)
@@ -193,14 +194,25 @@ class Silent(Hbos):
         return super()._score(model, rows) if len(rows) == len(tables()[0]) else np.full(len(rows), np.nan)
 
 
-def test_by_default_it_learns_and_combines_tails() -> None:
+def test_by_default_it_learns_and_combines_tails_by_their_root_mean_square() -> None:
     """Members that are named vote, as long as nothing else is said."""
     assert Ensemble().trains
     train, test = tables()
-    found, same = Ensemble().fit(train), Ensemble(members=MEMBERS, combine="tail").fit(train)
+    found, same = Ensemble().fit(train), Ensemble(members=MEMBERS, combine="quadratic").fit(train)
     np.testing.assert_array_equal(found.score_samples(test), same.score_samples(test))
     assert np.isin(-Ensemble(members=LEARNED).fit(train).score_samples(test), [0, 0.2, 0.4, 0.6, 0.8, 1]).all()
     assert np.isnan(Ensemble().judge(*windows()).score).all()
+
+
+@pytest.mark.parametrize("columns", [5, 10])
+def test_a_row_that_is_far_off_in_one_column_alone_is_flagged(columns: int) -> None:
+    """Ten standard deviations, in whichever column: two members see it, and those that do not cannot outvote them."""
+    rng = np.random.default_rng(columns)
+    found = Ensemble().fit(rng.normal(size=(500, columns)))
+    rows = rng.normal(size=(columns, columns))
+    np.fill_diagonal(rows, 10.0)
+    assert (found.predict(rows) == -1).all()
+    assert (found.predict(np.zeros((1, columns))) == 1).all()
 
 
 def test_the_calibration_must_be_what_was_kept() -> None:

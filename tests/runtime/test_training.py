@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from learned_tables import QUICK
 from support import befriend, judge_files, purchase, running, wait_until
 from typical import Typical
 
@@ -18,6 +19,7 @@ from peerwatch import durable
 from peerwatch.actors.coordinator import Judges
 from peerwatch.actors.judges import LiveJudge, PendingModel
 from peerwatch.cli.main import cli
+from peerwatch.detectors.registry import DETECTORS, make
 from peerwatch.judging.detector_judge import DetectorJudge
 from peerwatch.judging.sigma import Sigma, SigmaJudge
 from peerwatch.judging.training import Learner
@@ -121,6 +123,26 @@ def test_a_log_judged_in_pieces_has_the_same_models(logs: Path, cuts: list[int])
         (logs / "stream").write_bytes(until(cut))
         result = run("--state", "state", "--shards", str(1 + number % 3))
         assert result.exit_code == 0, result.stderr
+    assert (logs / "out").read_bytes() == expected != b""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::peerwatch.errors.TiedScores")
+@pytest.mark.parametrize("name", DETECTORS)
+def test_every_detector_says_the_same_after_crashes(logs: Path, name: str) -> None:
+    """In another number of shards each time, from the checkpoint before the last one: lines are judged twice."""
+    parameters = dict(QUICK.get(name, {}))
+    detector = make(name, parameters)
+    parameters |= {"contamination": 0.1} if "contamination" in detector.parameters() else {}
+    training = {"training": {"rows": 50, "every": 100}} if detector.trains else {}
+    detector_of = {"name": name, "parameters": parameters, **training}
+    (logs / "c.yaml").write_text(json.dumps({"D": 1, "T": 25, "state": {"events": 50}, "detector": detector_of}))
+    expected = expected_of(logs)
+    for number, cut in enumerate((9000, 20000, 30000, len(STREAM))):
+        (logs / "stream").write_bytes(until(cut))
+        assert run("--state", "state", "--shards", str(1 + number % 3)).exit_code == 0
+        max((logs / "state").glob("checkpoint-*.npz")).unlink()
+    assert run("--state", "state").exit_code == 0
     assert (logs / "out").read_bytes() == expected != b""
 
 

@@ -13,7 +13,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from peerwatch.cli.main import cli
 from peerwatch.detectors.base import Floats
-from peerwatch.detectors.registry import make
+from peerwatch.detectors.registry import DETECTORS, make
+from peerwatch.studies.evaluation.benchmarks import SLOW
 
 
 def evaluated(*arguments: str) -> Result:
@@ -59,6 +60,14 @@ def test_each_detector_scores_the_whole_table(folder: Path) -> None:
         with np.load(folder / "adbench" / f"{table}.npz") as archive:
             score, labels = make(method, {}).look_back(archive["X"]).score, archive["y"]
         assert areas == pytest.approx((roc_auc_score(labels, score), average_precision_score(labels, score)), abs=1e-6)
+
+
+def test_what_takes_minutes_is_measured_if_it_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without names every other detector is."""
+    for name in [name for name in DETECTORS if name not in {"mad", *SLOW}]:
+        monkeypatch.delitem(DETECTORS, name)
+    record = json.loads(evaluated(str(folder), "--json").stdout)
+    assert {each["method"] for each in record["results"] if not each["method"].startswith("PyOD")} == {"mad"}
 
 
 def test_an_installed_pyod_is_measured(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

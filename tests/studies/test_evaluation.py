@@ -27,6 +27,7 @@ from peerwatch.cli.console import Console
 from peerwatch.cli.main import cli
 from peerwatch.cli.options import layers_of
 from peerwatch.detectors.base import Context, Detector, Floats, Verdicts
+from peerwatch.detectors.control_charts import Spc
 from peerwatch.detectors.registry import DETECTORS
 from peerwatch.errors import RunError, UsageError
 from peerwatch.kernels import Int64s
@@ -176,6 +177,17 @@ def test_a_learned_detector_knows_the_past_alone(past: type[Past]) -> None:
     assert crossed.judged["past"].flagged.tolist() == (values[12:, 0] > highest).tolist()
     assert crossed.judged["past"].excess == pytest.approx((values[12:, 0] - highest) / highest)
     assert (crossed.section.rows, crossed.section.judged, crossed.section.anomalous) == (62, 50, 25)
+
+
+def test_scores_that_depend_on_the_rows_before_are_told_in_thresholds() -> None:
+    """A chart with a memory: each fold's rows follow on those before it, and its threshold is the chart's limit."""
+    values = np.random.default_rng(2).normal(10, 1, (60, 1))
+    crossed = cross(
+        Measures("t", values, np.arange(60) % 2 == 1, [""] * 60), ["spc"], {"chart": "cusum"}, lambda _: None
+    )
+    chart = Spc(chart="cusum")
+    expected = [-chart.fit(values[:begin]).decision_function(values[begin : begin + 10]) for begin in range(10, 60, 10)]
+    assert crossed.judged["spc"].excess == pytest.approx(np.concatenate(expected) / chart.limit)
 
 
 def test_a_learned_detector_takes_part_in_purchases(past: type[Past], tmp_path: Path) -> None:

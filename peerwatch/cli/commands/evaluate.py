@@ -135,7 +135,9 @@ def _evaluate_benchmarks(
         parts.append((of_series.check_nab_vacant, score, of_series.nab_as_text, of_series.write_nab))
     if series is None or any(folder.rglob("*.npz")):
         measure = partial(evaluate_tables, folder)
-        parts.append((of_tables.check_vacant, measure, of_tables.benchmarks_as_text, of_tables.write_benchmarks))
+        parts.append(
+            (of_tables.check_benchmarks_vacant, measure, of_tables.benchmarks_as_text, of_tables.write_benchmarks)
+        )
     for check, *_ in parts if directory is not None else ():
         check(directory, force=force)
     for _, evaluated, as_text, write in parts:

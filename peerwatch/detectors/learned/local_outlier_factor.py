@@ -5,11 +5,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from peerwatch.detectors.base import Floats
-from peerwatch.detectors.learned.base import check_whole
-from peerwatch.detectors.learned.saved_rows import SavedRows
+from peerwatch.detectors.learned.neighbours import Neighbours
 
 
-class LocalOutlierFactor(SavedRows):
+class LocalOutlierFactor(Neighbours):
     """Flags rows in thinner places than their neighbours (Breunig et al., 2000): scikit-learn's `LocalOutlierFactor`.
 
     `neighbours` at most are looked at. The rows it learns from are scored without themselves. Of equal rows at most
@@ -23,11 +22,6 @@ class LocalOutlierFactor(SavedRows):
     def __init__(self, *, neighbours: int = 20, contamination: float = 0.01) -> None:
         self.neighbours = neighbours
         self.contamination = contamination
-
-    def check(self) -> None:
-        """Check the numbers, and that the libraries are installed."""
-        super().check()
-        check_whole(self.name, 1, neighbours=self.neighbours)
 
     def _learn(self, rows: Floats) -> tuple[Any, Floats]:
         kind = self._module("sklearn.neighbors").LocalOutlierFactor

@@ -3,11 +3,10 @@
 from typing import Any, ClassVar
 
 from peerwatch.detectors.base import Floats
-from peerwatch.detectors.learned.base import check_whole
-from peerwatch.detectors.learned.saved_rows import SavedRows
+from peerwatch.detectors.learned.neighbours import Neighbours
 
 
-class NearestNeighbours(SavedRows):
+class NearestNeighbours(Neighbours):
     """Flags rows far from their k-th nearest neighbour (Ramaswamy et al., 2000): scikit-learn's `NearestNeighbors`.
 
     `neighbours` is k. The rows it learns from are no neighbours of themselves.
@@ -19,11 +18,6 @@ class NearestNeighbours(SavedRows):
     def __init__(self, *, neighbours: int = 5, contamination: float = 0.01) -> None:
         self.neighbours = neighbours
         self.contamination = contamination
-
-    def check(self) -> None:
-        """Check the numbers, and that the libraries are installed."""
-        super().check()
-        check_whole(self.name, 1, neighbours=self.neighbours)
 
     def _learn(self, rows: Floats) -> tuple[Any, Floats]:
         kind = self._module("sklearn.neighbors").NearestNeighbors

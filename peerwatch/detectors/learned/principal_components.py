@@ -36,6 +36,10 @@ class PrincipalComponents(EllipsoidDetector):
     def _learn(self, rows: Floats) -> tuple[Any, Floats]:
         with np.errstate(invalid="ignore"):  # where all rows are the same, it divides by their variance
             found = self._module("sklearn.decomposition").PCA(svd_solver="covariance_eigh").fit(rows)
-        weights = (found.explained_variance_ + RIDGE) ** (-self.whitening / 2)
-        model = Ellipsoid(found.mean_, np.ascontiguousarray((found.components_ * weights[:, None]).T))
+        directions, variance = found.components_, found.explained_variance_
+        if len(directions) < rows.shape[1]:  # there are fewer rows than columns: in all other directions nothing varies
+            others = np.linalg.qr(directions.T, mode="complete")[0][:, len(directions) :]
+            directions, variance = np.vstack([directions, others.T]), np.append(variance, np.zeros(others.shape[1]))
+        weights = (variance + RIDGE) ** (-self.whitening / 2)
+        model = Ellipsoid(found.mean_, np.ascontiguousarray((directions * weights[:, None]).T))
         return model, self._score(model, rows)

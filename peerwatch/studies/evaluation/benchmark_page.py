@@ -4,12 +4,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
-from peerwatch.errors import RunError
-from peerwatch.studies.evaluation.benchmarks import PYOD, BenchmarkRecord, BenchmarkResult
-from peerwatch.studies.evaluation.page import FigureTable, as_markdown, as_plain, figure
-from peerwatch.studies.generate import vacant
+from peerwatch.studies.evaluation.benchmarks import PYOD, SLOW, BenchmarkRecord, BenchmarkResult
+from peerwatch.studies.evaluation.page import FigureTable, as_markdown, as_plain, check_vacant, figure, write_page
 
 PAGE: Final = "benchmarks.md"
 FIGURES: Final = "benchmarks.json"
@@ -24,7 +20,8 @@ Every detector has its default parameters. It is fitted on a whole table and sco
 is how these tables are used elsewhere, and unlike [evaluation.md](evaluation.md), where it judges rows that come later.
 ROC-AUC is how likely the score of an anomalous row is above that of a normal one, PR-AUC the average precision. PyOD's
 detectors are measured on the same rows in standard deviations, with their defaults. From tables of more than 10,000
-rows as many are drawn. The same command gives the same figures.
+rows as many are drawn. The same command gives the same figures. {slow} take minutes
+to be trained on all tables, and are measured only if they are named.
 """
 
 
@@ -36,7 +33,7 @@ def benchmarks_as_text(record: BenchmarkRecord) -> str:
 def benchmarks_as_page(record: BenchmarkRecord) -> str:
     """Format the means and the figures of each table as a Markdown page."""
     parts = [
-        ABOUT.format(count=len(record.tables)),
+        ABOUT.format(count=len(record.tables), slow=" and ".join(f"`{name}`" for name in SLOW)),
         f"## Means over the tables\n\n{as_markdown(_means(record))}\n",
         *(f"{line}\n" for line in _failures(record)),
         f"## ROC-AUC of each table\n\n{as_markdown(_each(record, 'roc_auc'))}\n",
@@ -45,14 +42,13 @@ def benchmarks_as_page(record: BenchmarkRecord) -> str:
     return "\n".join(parts)
 
 
-def check_vacant(directory: Path, *, force: bool) -> None:
+def check_benchmarks_vacant(directory: Path, *, force: bool) -> None:
     """Make the directory, and check that the page can be written.
 
     Raises:
         UsageError: a file exists and `force` is not set, or the directory cannot be made.
     """
-    vacant(directory, [PAGE], force=force)
-    vacant(directory / "evaluation", [FIGURES], force=force)
+    check_vacant(directory, PAGE, [FIGURES], force=force)
 
 
 def write_benchmarks(directory: Path, record: BenchmarkRecord) -> list[Path]:
@@ -61,13 +57,7 @@ def write_benchmarks(directory: Path, record: BenchmarkRecord) -> list[Path]:
     Raises:
         RunError: a file could not be written.
     """
-    written = [directory / PAGE, directory / "evaluation" / FIGURES]
-    try:
-        written[0].write_text(benchmarks_as_page(record), encoding="utf-8")
-        written[1].write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
-    except OSError as error:
-        raise RunError(f"cannot write into {directory}: {error.strerror}") from None
-    return written
+    return write_page(directory, PAGE, benchmarks_as_page(record), FIGURES, record)
 
 
 def _means(record: BenchmarkRecord) -> FigureTable:

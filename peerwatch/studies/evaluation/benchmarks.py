@@ -38,6 +38,8 @@ PYOD: Final = {
     "inne": "inne:INNE",
 }
 """PyOD's class for each of our detectors that it has as well."""
+SLOW: Final = ("variational_autoencoder", "lstm_autoencoder")
+"""Detectors that take minutes to be trained on all tables: measured only if they are named."""
 SEED: Final = 1
 MOST_ROWS: Final = 10_000
 """The most rows of a table. From more rows this many are drawn."""
@@ -96,7 +98,7 @@ def _table(path: Path) -> BenchmarkTable:
 def evaluate_tables(
     folder: Path, methods: Sequence[str], parameters: Mapping[str, Any], console: Progress
 ) -> BenchmarkRecord:
-    """Measure detectors on the benchmark tables of a folder, all without `methods`.
+    """Measure detectors on the benchmark tables of a folder; without `methods` all but the slow ones.
 
     Each stands beside PyOD's, if that is installed; else beside PyOD's figures in `measured.csv`, if that is there.
 
@@ -104,7 +106,7 @@ def evaluate_tables(
         UsageError: there are no tables, or a detector cannot be made.
         RunError: a detector failed.
     """
-    tables, names = read_tables(folder), methods or [*DETECTORS]
+    tables, names = read_tables(folder), methods or [name for name in DETECTORS if name not in SLOW]
     try:
         for name in names:
             make(name, parameters)

@@ -221,11 +221,12 @@ class StreamPurchases:
 def _threshold(detector: Detector, rows: Floats, excess: Floats) -> Floats:
     """Return the size of a model's threshold, shape [1], computed from the row whose score is nearest to it.
 
-    `excess` is how much the scores of n rows exceed the threshold, shape [n].
+    `excess` is how much the scores of n rows exceed the threshold, shape [n]. All rows are scored, as the score of one
+    may depend on those before it.
     """
     known = np.flatnonzero(np.isfinite(excess))
     nearest = known[np.argsort(np.abs(excess[known]))[:1]]
-    return _size(-detector.score_samples(rows[nearest]) - excess[nearest]) if len(nearest) else np.ones(1)
+    return _size(-detector.score_samples(rows)[nearest] - excess[nearest]) if len(nearest) else np.ones(1)
 
 
 def _size(threshold: Floats) -> Floats:

@@ -3,13 +3,9 @@
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from peerwatch.detectors.series.causal import WINDOW
-from peerwatch.errors import RunError
 from peerwatch.studies.evaluation.nab import EVERY, LAGS, PROBATION, PROFILES, QUIET, ROWS, NabRecord
-from peerwatch.studies.evaluation.page import FigureTable, as_markdown, as_plain
-from peerwatch.studies.generate import vacant
+from peerwatch.studies.evaluation.page import FigureTable, as_markdown, as_plain, check_vacant, write_page
 
 PAGE: Final = "nab.md"
 FIGURES: Final = "nab.json"
@@ -55,8 +51,7 @@ def check_nab_vacant(directory: Path, *, force: bool) -> None:
     Raises:
         UsageError: a file exists and `force` is not set, or the directory cannot be made.
     """
-    vacant(directory, [PAGE], force=force)
-    vacant(directory / "evaluation", [FIGURES], force=force)
+    check_vacant(directory, PAGE, [FIGURES], force=force)
 
 
 def write_nab(directory: Path, record: NabRecord) -> list[Path]:
@@ -65,13 +60,7 @@ def write_nab(directory: Path, record: NabRecord) -> list[Path]:
     Raises:
         RunError: a file could not be written.
     """
-    written = [directory / PAGE, directory / "evaluation" / FIGURES]
-    try:
-        written[0].write_text(nab_as_page(record), encoding="utf-8")
-        written[1].write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
-    except OSError as error:
-        raise RunError(f"cannot write into {directory}: {error.strerror}") from None
-    return written
+    return write_page(directory, PAGE, nab_as_page(record), FIGURES, record)
 
 
 def _table(record: NabRecord) -> FigureTable:

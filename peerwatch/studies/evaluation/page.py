@@ -1,7 +1,8 @@
 """Formats an evaluation as text and as a page with pictures."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from string import Template
 from typing import Final, NamedTuple
@@ -16,6 +17,9 @@ from peerwatch.studies.generate import vacant
 from peerwatch.studies.pictures import check_installed
 
 PAGE: Final = "evaluation.md"
+FIGURES: Final = "results.json"
+BESIDE: Final = "evaluation"
+"""The directory beside the pages for figures and pictures."""
 TEMPLATE: Final = Path(__file__).with_name("page.md")
 WIDTH: Final = 1000
 """The width of a table in characters, so that no cell is cut."""
@@ -146,7 +150,7 @@ def as_page(record: EvaluationRecord) -> str:
 
 
 def _picture(section: Section) -> str:
-    return f"evaluation/{Path(section.data).stem}.png"
+    return f"{BESIDE}/{Path(section.data).stem}.png"
 
 
 def places(directory: Path, names: Sequence[str], *, force: bool) -> None:
@@ -156,8 +160,17 @@ def places(directory: Path, names: Sequence[str], *, force: bool) -> None:
         UsageError: matplotlib is not installed, a file exists and `force` is not set, or a directory cannot be made.
     """
     check_installed()
-    vacant(directory, [PAGE], force=force)
-    vacant(directory / "evaluation", ["results.json", *(f"{Path(name).stem}.png" for name in names)], force=force)
+    check_vacant(directory, PAGE, [FIGURES, *(f"{Path(name).stem}.png" for name in names)], force=force)
+
+
+def check_vacant(directory: Path, page: str, beside: Sequence[str], *, force: bool) -> None:
+    """Make the directories for a page and the files `beside` it, and check that they can be written.
+
+    Raises:
+        UsageError: a file exists and `force` is not set, or a directory cannot be made.
+    """
+    vacant(directory, [page], force=force)
+    vacant(directory / BESIDE, beside, force=force)
 
 
 def write(directory: Path, record: EvaluationRecord, crossed: Sequence[Crossed]) -> list[Path]:
@@ -168,14 +181,30 @@ def write(directory: Path, record: EvaluationRecord, crossed: Sequence[Crossed])
     Raises:
         RunError: a file could not be written.
     """
-    text = msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
-    written = [directory / PAGE, directory / "evaluation" / "results.json"]
-    try:
-        written[0].write_text(as_page(record), encoding="utf-8")
-        written[1].write_bytes(text)
+    written = write_page(directory, PAGE, as_page(record), FIGURES, record)
+    with _told(directory):
         for each in crossed:
             written.append(directory / _picture(each.section))
             pictures.draw(each, written[-1])
+    return written
+
+
+def write_page(directory: Path, page: str, text: str, figures: str, record: msgspec.Struct) -> list[Path]:
+    """Write a page, and the record of its figures as JSON beside it. Returns their paths.
+
+    Raises:
+        RunError: a file could not be written.
+    """
+    written = [directory / page, directory / BESIDE / figures]
+    with _told(directory):
+        written[0].write_text(text, encoding="utf-8")
+        written[1].write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
+    return written
+
+
+@contextmanager
+def _told(directory: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise RunError(f"cannot write into {directory}: {error.strerror}") from None
-    return written

@@ -17,6 +17,8 @@ ROW, COLUMN = 1.7, 2.9
 """The height and width of a panel, in inches."""
 APART: Final = 0.16
 """The smallest distance between ticks, as a share of the axis."""
+LONGEST: Final = 16
+"""The most letters of a name that fit beside a row; a longer one takes two lines."""
 DPI: Final = 120
 COLOURS: Final = 64
 """The number of colours in a picture's palette, which halves the size of the file."""
@@ -36,7 +38,8 @@ def draw(crossed: Crossed, path: Path) -> None:
             {method: _curves(verdicts, labels) for method, verdicts in judged.items()} if labels is not None else {}
         )
         for row, (method, verdicts) in zip(panels, judged.items(), strict=True):
-            row[0].set_ylabel(method, fontsize=12, fontweight="bold", color=INK, labelpad=8)
+            name = method.replace("_", "_\n", 1) if len(method) > LONGEST else method
+            row[0].set_ylabel(name, fontsize=12, fontweight="bold", color=INK, labelpad=8)
             if labels is not None:
                 _draw_curves(row[:2], method, curves)
                 _draw_confusion(row[3], verdicts.flagged, labels)
