@@ -42,7 +42,11 @@ class Deadline:
 
     def _wait(self, seconds: float, text: Callable[[], str]) -> None:
         if not self._left.wait(seconds):
-            self.end_now(EXIT_STOPPED, text())
+            try:
+                said = text()
+            except Exception as error:  # noqa: BLE001 (whatever it is, the process ends)
+                said = f"peerwatch: {type(error).__name__}: {error}"
+            self.end_now(EXIT_STOPPED, said)
 
     def __enter__(self) -> Self:
         return self

@@ -126,7 +126,8 @@ class Reporter:
     def silent_servers(self) -> list[str]:
         """The servers that the run waits for at this moment, and the cluster if it has to replace a worker."""
         silent = [each.server().name for each in self._remotes() if each.is_waiting]
-        without = any(worker.state == "starting" for worker in self._run.pipeline.workers())
+        begun = self._progress is not None
+        without = begun and any(worker.state == "starting" for worker in self._run.pipeline.workers())
         return [*silent, "the cluster"] if without else silent
 
     def _actors(self) -> dict[str, ActorStatus]:
