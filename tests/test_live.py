@@ -78,6 +78,7 @@ def test_a_soak_in_short_form(tmp_path: Path) -> None:
     soak(tmp_path, "".join(batch).encode(), "".join(stream).encode(), kills=8, rotations=6, rate=3000, seed=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learned", [(), ("--learned",)])
 def test_every_fault_point_of_a_write_is_survived(learned: tuple[str, ...]) -> None:
     """Death at each write (half done), fsync, rename, truncation and unlink of all that a run keeps, one by one.

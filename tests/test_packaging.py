@@ -74,6 +74,7 @@ def test_a_clone_without_links_builds_the_whole_wheel(clone: Path, wheel: Path) 
     assert packaged(wheel) == tracked_in_package()
 
 
+@pytest.mark.slow
 def test_the_sdist_holds_what_git_tracks_and_builds_the_same_wheel(clone: Path, wheel: Path, tmp_path: Path) -> None:
     """All but the two links, which only tools need: configs, docs, tests and benchmarks are there."""
     build = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"

@@ -18,6 +18,10 @@ from peerwatch.studies.generate import Recipe, generate
 
 """Each system, and the fixture that starts its server."""
 WITH_SERVER: Final = [name for name, (_, fixture) in SINKS.items() if fixture is not None]
+KILLED: Final = [
+    pytest.param(n, marks=pytest.mark.slow) if n in {"kafka", "influxdb", "webhook-batch"} else n for n in SINKS
+]
+AWAY: Final = [pytest.param(name, marks=pytest.mark.slow) if name == "kafka" else name for name in WITH_SERVER]
 WITH_MARKS: Final = [name for name, (kind, _) in SINKS.items() if kind.has_marks]
 
 
@@ -95,6 +99,7 @@ async def test_a_place_that_was_emptied_is_refused(marked: SinkSystem) -> None:
     assert await marked.read() == checks.BEHIND.encode()
 
 
+@pytest.mark.parametrize("served", AWAY, indirect=True)
 async def test_a_server_that_is_killed_is_waited_for(served: SinkSystem) -> None:
     """Killed and started again in the middle, and at once again: nothing is lost or repeated, and both is told."""
     server = served.server
@@ -109,6 +114,7 @@ async def test_a_server_that_is_killed_is_waited_for(served: SinkSystem) -> None
     assert all("answer" in warning for warning in served.warnings)
 
 
+@pytest.mark.parametrize("served", AWAY, indirect=True)
 async def test_a_server_that_stays_away_ends_the_run(served: SinkSystem) -> None:
     """After the time that is set; what was written before it went is there, and a later run goes on.
 
@@ -138,6 +144,7 @@ async def test_a_server_that_stays_away_ends_the_run(served: SinkSystem) -> None
     assert await served.read() == checks.HELD.encode() + checks.BEHIND.encode()
 
 
+@pytest.mark.parametrize("system", KILLED, indirect=True)
 def test_a_run_that_is_killed_leaves_what_an_uninterrupted_one_does(system: SinkSystem, tmp_path: Path) -> None:
     """The real command, killed as records arrive, and its server once: the same bytes as in a file."""
     lines = generate(Recipe(users=300, batch_events=3000, stream_events=6000, anomalies=0.05))

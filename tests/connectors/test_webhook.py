@@ -159,7 +159,7 @@ def test_without_a_secret_there_is_no_signature() -> None:
     assert all("webhook-signature" not in headers for _, headers, _ in kept.requests)
 
 
-@pytest.mark.parametrize("options", ["", "&batch=2"])
+@pytest.mark.parametrize("options", ["", pytest.param("&batch=2", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("seed", range(often(1, 3)))
 def test_one_request_in_five_fails(received: Received, options: str, seed: int) -> None:
     """Half of those before it is processed, half after: the receiver has each record once, and in order."""
@@ -389,7 +389,7 @@ def test_servers_prove_who_they_are(tmp_path: Path) -> None:
     assert [json.loads(body)["seq"] for _, _, body in kept.requests] == [1, 2]
 
 
-@pytest.mark.parametrize("options", ["", "&batch=4"])
+@pytest.mark.parametrize("options", [pytest.param("", marks=pytest.mark.slow), "&batch=4"])
 def test_a_run_that_is_killed_sends_each_record_once(received: Received, tmp_path: Path, options: str) -> None:
     """The real command, killed before and after requests are processed: what arrives is the file's bytes."""
     batch, stream, _ = generate(Recipe(users=300, batch_events=3000, stream_events=3000, seed=5))

@@ -119,7 +119,7 @@ def test_what_is_no_table_of_numbers_is_refused(name: str) -> None:
             made(name).fit(wrong)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", [name for name in DETECTORS if name != "change_points"])  # one value is no change yet
+@pytest.mark.parametrize("name", [name for name in ALL if name != "change_points"])  # one value is no change yet
 def test_a_reason_names_the_column_that_is_unusual(name: str) -> None:
     """With how far it lies from what is usual; of the rows fitted on, and of new ones."""
     X = table()

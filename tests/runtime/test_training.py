@@ -322,6 +322,7 @@ def test_sigma_may_be_challenged_and_challenge(logs: Path) -> None:
     assert run().exit_code == 0
 
 
+@pytest.mark.slow
 def test_what_a_killed_live_run_has_said_stays_said(logs: Path) -> None:
     """Killed with SIGKILL while models come in: whatever could be read is in the output of the runs after it."""
     sources = os.pathsep.join(str(Path(__file__).parents[up] / name) for up, name in ((2, ""), (1, "")))

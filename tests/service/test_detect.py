@@ -5,7 +5,7 @@ import io
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import msgspec
@@ -24,6 +24,11 @@ from peerwatch.service.workers import Workers
 from peerwatch.settings.model import Settings
 from peerwatch.studies.datasets.registry import DATASETS
 from peerwatch.studies.datasets.stats import statistics
+
+SLOW_TO_IMPORT: Final = [
+    pytest.param(name, marks=pytest.mark.slow) for name in ("isolation_forest", "autoencoder", "ensemble")
+]
+"""Methods whose libraries each worker imports anew."""
 
 
 @pytest.fixture
@@ -57,7 +62,7 @@ def by_command(directory: Path, rows: list[dict[str, float]], method: str) -> li
     ]
 
 
-@pytest.mark.parametrize("method", ["iqr", "zscore", "mad", "spc", "isolation_forest", "ensemble"])
+@pytest.mark.parametrize("method", ["iqr", "zscore", "mad", "spc", *SLOW_TO_IMPORT])
 async def test_what_is_flagged_is_what_the_command_flags(
     client: httpx.AsyncClient, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,8 +106,8 @@ async def test_rows_are_judged_alike_wherever_the_work_is_done(
         ({"data": [{"a": 1}] * 2, "method": "sigma"}, 'there is no method "sigma"; there are zscore, iqr,'),
         ({"data": [{"a": 1}] * 2, "method": "ensemble", "parameters": {"members": [{"name": "os:system"}]}},
          "/parameters/members: "),
-        ({"data": [{"a": 1}] * 2, "method": "isolation_forest", "parameters": {"trees": 10**30}},
-         "isolation_forest"),
+        pytest.param({"data": [{"a": 1}] * 2, "method": "isolation_forest", "parameters": {"trees": 10**30}},
+                     "isolation_forest", marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 async def test_each_mistake_is_a_sentence(client: httpx.AsyncClient, body: Any, detail: str) -> None:
@@ -112,7 +117,7 @@ async def test_each_mistake_is_a_sentence(client: httpx.AsyncClient, body: Any, 
     assert answer.json()["detail"].startswith(detail)
 
 
-@pytest.mark.parametrize("method", ["iqr", "isolation_forest", "autoencoder"])
+@pytest.mark.parametrize("method", ["iqr", *SLOW_TO_IMPORT])
 async def test_of_too_few_rows_none_is_flagged(client: httpx.AsyncClient, method: str) -> None:
     """One row is no mistake: there is nothing to compare it with, and the answer says so."""
     answer = await client.post("/detect", json={"data": [{"amount": 1000, "hour": 14}], "method": method})

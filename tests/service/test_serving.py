@@ -47,6 +47,7 @@ def test_an_address_that_cannot_be_had_is_refused(logs: Path, address: str, says
     assert {path.name for path in logs.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_second_copy_is_refused(logs: Path) -> None:
     """On the same port, and on the same state directory; the first one goes on."""
     with served(logs) as service:
@@ -81,6 +82,7 @@ def test_without_the_extra_it_says_what_to_install(logs: Path) -> None:
     assert not (logs / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_state_directory_is_made_as_a_run_makes_it(logs: Path) -> None:
     """If it is not there; where it cannot be, the sentence is that of a run, also where a token is needed."""
     with served(logs, *LIVE[:-1], "new") as service:
@@ -110,6 +112,7 @@ def test_a_signal_ends_it_with_clients_connected(logs: Path, number: signal.Sign
         assert "Traceback" not in service.said()
 
 
+@pytest.mark.slow
 def test_a_service_stays_after_the_logs_have_ended(logs: Path) -> None:
     """`serve` shows what was judged until a signal; `run --serve` ends with the logs."""
     with served(logs, "batch", "stream", "out") as service:

@@ -28,6 +28,8 @@ from make_state import (
 from peerwatch.actors.dispatcher import Dispatcher
 from peerwatch.cli.main import cli
 from peerwatch.errors import SinkError
+from peerwatch.files import follow
+from peerwatch.files.tail import Tail
 from peerwatch.settings.model import InputSettings
 from peerwatch.storage.checkpoints import OLDEST, VERSION, CheckpointEnvelope, read_checkpoint
 from peerwatch.storage.migrations import STEPS, StoredCheckpoint, Surroundings
@@ -94,6 +96,13 @@ def trained(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     place(tmp_path, request.param, "trained")
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def nobody_reopens_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A renamed file is finished at once: nobody writes to it any more."""
+    monkeypatch.setitem(Tail.__init__.__kwdefaults__, "quiet", 0.0)  # type: ignore[arg-type]
+    monkeypatch.setattr(follow, "QUIET_SECONDS", 0.01)
 
 
 def expected_of(monkeypatch: pytest.MonkeyPatch, directory: Path) -> dict[str, bytes]:
