@@ -95,7 +95,9 @@ def is_utf8(log: bytes) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", ["sigma", "mad", "half_space_trees", "isolation_forest"])
+@pytest.mark.parametrize(
+    "name", ["sigma", "mad", "half_space_trees", pytest.param("isolation_forest", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("step", [1, 7, 400])
 def test_an_engine_decides_as_a_run_does(tmp_path: Path, name: str, step: int) -> None:
     """Line by line or in pieces, saved and loaded between any two: flagged are the same, with the same figures."""

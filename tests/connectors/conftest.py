@@ -1,10 +1,23 @@
 """Real servers, each started once a process by the first test that asks for it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from receiver import Receiver
 from servers import Alertmanager, Influx, Kafka, Nats, Postgres, Prometheus, Redis, Victoria, started
+
+HERE = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs Kafka is slow: it takes seconds to start, in each process."""
+    for item in items:
+        if isinstance(item, pytest.Function) and item.path.parent == HERE:
+            called = item.callspec.id if hasattr(item, "callspec") else ""
+            if {"kafka", "secure"} & {*item.fixturenames} or "kafka" in called:
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -105,7 +105,6 @@ async def read(source: KafkaSource, position: Any = None) -> tuple[bytes, Any]:
     return content, position
 
 
-@pytest.mark.slow
 async def test_a_second_process_of_the_run_fences_the_first_one_off(system: KafkaSystem) -> None:
     """The first one ends with a sentence, whatever it does then; each record is there once."""
     async with AsyncExitStack() as stack:
@@ -121,7 +120,6 @@ async def test_a_second_process_of_the_run_fences_the_first_one_off(system: Kafk
     assert await system.read() == lines([1, 2, 3])
 
 
-@pytest.mark.slow
 async def test_a_process_that_was_cut_off_does_not_come_back(system: KafkaSystem, kafka: Kafka) -> None:
     """It connects anew, and finds that another one has taken over meanwhile: that one is not fenced off."""
     async with AsyncExitStack() as stack:
@@ -564,7 +562,6 @@ async def opened_securely(url: str, run: str = "r") -> list[str]:
     return [*said, msgspec.json.decode(entry.content)["line"]]
 
 
-@pytest.mark.slow
 async def test_tls_passwords_and_rights(secure: SecureKafka, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is refused is said in one sentence, without the password; with certificate, password and rights it works."""
     url, said = secure.secure_url, []
@@ -650,7 +647,6 @@ state: {{directory: state, seconds: 0.05, events: 200}}
 """
 
 
-@pytest.mark.slow
 def test_partitions_are_read_in_one_order(kafka: Kafka, tmp_path: Path) -> None:
     """Killed while it reads two partitions: the verdicts are those of the order that the journal has, each once."""
     judge_partitions(kafka, tmp_path, kills=often(2, 3))

@@ -190,10 +190,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(each, marks=[pytest.mark.slow] * (each.fixture == "kafka"), id=each.fixture) for each in CASES],
-)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.fixture)
 def test_what_a_server_has_acknowledged_survives_its_death(case: Case, request: pytest.FixtureRequest) -> None:
     """It is read back, and once more after a kill and a start, at the same URL."""
     server: Server = request.getfixturevalue(case.fixture)

@@ -19,9 +19,9 @@ from peerwatch.studies.generate import Recipe, generate
 """Each system, and the fixture that starts its server."""
 WITH_SERVER: Final = [name for name, (_, fixture) in SINKS.items() if fixture is not None]
 KILLED: Final = [
-    pytest.param(n, marks=pytest.mark.slow) if n in {"kafka", "influxdb", "webhook-batch"} else n for n in SINKS
+    pytest.param(name, marks=[pytest.mark.slow] * (name in {"webhook", "webhook-batch", "influxdb"})) for name in SINKS
 ]
-AWAY: Final = [pytest.param(name, marks=pytest.mark.slow) if name == "kafka" else name for name in WITH_SERVER]
+"""Webhooks and InfluxDB have a test of this of their own."""
 WITH_MARKS: Final = [name for name, (kind, _) in SINKS.items() if kind.has_marks]
 
 
@@ -99,7 +99,6 @@ async def test_a_place_that_was_emptied_is_refused(marked: SinkSystem) -> None:
     assert await marked.read() == checks.BEHIND.encode()
 
 
-@pytest.mark.parametrize("served", AWAY, indirect=True)
 async def test_a_server_that_is_killed_is_waited_for(served: SinkSystem) -> None:
     """Killed and started again in the middle, and at once again: nothing is lost or repeated, and both is told."""
     server = served.server
@@ -114,7 +113,6 @@ async def test_a_server_that_is_killed_is_waited_for(served: SinkSystem) -> None
     assert all("answer" in warning for warning in served.warnings)
 
 
-@pytest.mark.parametrize("served", AWAY, indirect=True)
 async def test_a_server_that_stays_away_ends_the_run(served: SinkSystem) -> None:
     """After the time that is set; what was written before it went is there, and a later run goes on.
 

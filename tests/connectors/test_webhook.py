@@ -389,7 +389,7 @@ def test_servers_prove_who_they_are(tmp_path: Path) -> None:
     assert [json.loads(body)["seq"] for _, _, body in kept.requests] == [1, 2]
 
 
-@pytest.mark.parametrize("options", [pytest.param("", marks=pytest.mark.slow), "&batch=4"])
+@pytest.mark.parametrize("options", ["", pytest.param("&batch=4", marks=pytest.mark.slow)])
 def test_a_run_that_is_killed_sends_each_record_once(received: Received, tmp_path: Path, options: str) -> None:
     """The real command, killed before and after requests are processed: what arrives is the file's bytes."""
     batch, stream, _ = generate(Recipe(users=300, batch_events=3000, stream_events=3000, seed=5))

@@ -50,7 +50,9 @@ def by_hand(detector: Detector, X: Floats, window: int, every: int) -> list[floa
 
 
 @pytest.mark.parametrize(("name", "parameters"), CASES, ids=str)
-@pytest.mark.parametrize(("window", "every"), [(50, 40), (50, 200), (1000, 40)])
+@pytest.mark.parametrize(
+    ("window", "every"), [(50, 40), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((50, 200), (1000, 40)))]
+)
 def test_each_row_is_judged_by_the_window_before_it(
     name: str, parameters: dict[str, Any], window: int, every: int
 ) -> None:

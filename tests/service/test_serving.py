@@ -34,7 +34,7 @@ def logs(tmp_path: Path) -> Path:
         ("here", "serve.listen is 'here'; expected HOST:PORT, such as 127.0.0.1:8000"),
         ("127.0.0.1:99999", "expected HOST:PORT"),
         ("192.0.2.1:8000", "cannot listen at 192.0.2.1:8000: Cannot assign requested address; name another address"),
-        ("a..b:8000", "cannot listen at a..b:8000"),
+        pytest.param("a..b:8000", "cannot listen at a..b:8000", marks=pytest.mark.slow),
     ],
 )
 def test_an_address_that_cannot_be_had_is_refused(logs: Path, address: str, says: str) -> None:
@@ -99,7 +99,7 @@ def test_a_state_directory_is_made_as_a_run_makes_it(logs: Path) -> None:
     assert said[1].stderr.splitlines()[-1] == said[0].stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_signal_ends_it_with_clients_connected(logs: Path, number: signal.Signals) -> None:
     """With exit code 0, as a run that can be continued; the clients see the end of their streams."""
     with served(logs) as service:
@@ -168,6 +168,7 @@ def listening(pid: int) -> set[tuple[str, int]]:
     return places
 
 
+@pytest.mark.slow
 def test_without_arguments_it_shows_a_demo_that_grows(tmp_path: Path) -> None:
     """On loopback, with nothing to set up; at the end nothing is left behind."""
     scratch = tmp_path / "scratch"

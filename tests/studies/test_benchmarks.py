@@ -62,10 +62,11 @@ def test_each_detector_scores_the_whole_table(folder: Path) -> None:
         assert areas == pytest.approx((roc_auc_score(labels, score), average_precision_score(labels, score)), abs=1e-6)
 
 
-def test_what_takes_minutes_is_measured_if_it_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("registry")
+def test_what_takes_minutes_is_measured_if_it_is_named(folder: Path) -> None:
     """Without names every other detector is."""
     for name in [name for name in DETECTORS if name not in {"mad", *SLOW}]:
-        monkeypatch.delitem(DETECTORS, name)
+        del DETECTORS[name]
     record = json.loads(evaluated(str(folder), "--json").stdout)
     assert {each["method"] for each in record["results"] if not each["method"].startswith("PyOD")} == {"mad"}
 

@@ -302,12 +302,14 @@ def test_windows_and_contexts_are_what_the_reference_says(
     assert np.isnan(verdicts.excess).tolist() == [len(each.window) < 2 for each in expected]
 
 
-@pytest.mark.parametrize("deep", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", [pytest.param("social", marks=pytest.mark.slow), "sensors"])
-def test_every_detector_takes_part(name: str, deep: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["social", "sensors"])
+@pytest.mark.usefixtures("registry")
+def test_every_detector_takes_part(name: str, deep: bool) -> None:
     """Whatever the registry has, in tables and in windows; none is left out."""
     for each in DEEP if not deep else ():
-        monkeypatch.delitem(DETECTORS, each)
+        del DETECTORS[each]
     (crossed,) = work.evaluate([work.data_set(name, DatasetOrder(rows=240))], [], {}, SILENT)
     methods = [result.method for result in crossed.section.results]
     assert methods == [*(["sigma"] if name == "social" else []), *DETECTORS]
@@ -450,11 +452,11 @@ def test_logs_of_ones_own() -> None:
     assert json.loads(other.stdout)["sections"][0]["results"][0]["flagged"] == 0
 
 
-@pytest.mark.usefixtures("directory")
-def test_what_cannot_judge_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("directory", "registry")
+def test_what_cannot_judge_is_named() -> None:
     """A detector that needs more rows than the first part has is left out, and that is said."""
     for name in set(DETECTORS) - {"seasonal", "zscore"}:
-        monkeypatch.delitem(DETECTORS, name)
+        del DETECTORS[name]
     rows = Path("t.csv").read_text().splitlines(keepends=True)
     Path("t.csv").write_text("".join(rows[:31]))
     text = evaluated("t.csv", "--column", "heat").stdout
