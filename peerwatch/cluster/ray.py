@@ -293,12 +293,18 @@ def connected_to(address: str, workers: int = 0) -> Iterator[RayEngine]:
 @contextmanager
 def _own_answer_to_sigterm() -> Iterator[None]:
     """Undo what Ray does to SIGTERM, upon which it would print a stack; one that comes meanwhile waits for the end."""
-    before = signal.getsignal(signal.SIGTERM)
+    before, set_handler = signal.getsignal(signal.SIGTERM), signal.signal
+
+    def all_but_sigterm(number: int, handler: Any) -> Any:
+        return before if number == signal.SIGTERM else set_handler(number, handler)
+
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    signal.signal = all_but_sigterm  # type: ignore[assignment]  # a thread from before may still take the signal
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal = set_handler
+        set_handler(signal.SIGTERM, before)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
