@@ -24,7 +24,7 @@ from peerwatch.cluster.address import START, check_listening
 from peerwatch.cluster.engine import WorkerLost
 from peerwatch.cluster.environment import ENVIRONMENT
 from peerwatch.cluster.transport import check_version
-from peerwatch.cluster.wire import Begin, encoded, reply_from
+from peerwatch.cluster.wire import Greet, encoded, reply_from
 from peerwatch.cluster.worker import ReplicaWorker
 from peerwatch.errors import RunError, UsageError
 
@@ -43,8 +43,8 @@ READY_SECONDS: Final = 0.5
 """How long a worker that stands ready may take to answer."""
 PREPARING_SECONDS: Final = 120.0
 """How long nodes may take to compile the kernels."""
-FIRST: Final = encoded(Begin(1, 2, None, sizes=False, context=False))
-"""A command that changes nothing: any other that begins a replica may follow."""
+GREETING: Final = encoded(Greet())
+"""What a worker is asked to see whether it answers: it may have been taken and be at work by then."""
 SPARES: Final = 2
 """Workers that stand ready to take the place of a lost one: on two nodes, if there are as many."""
 DISCONNECT_SECONDS: Final = 3.0
@@ -89,7 +89,7 @@ class RayWorker:
         self._actor = actor
         self.node_id = node_id
         self.node = node
-        self.begun = actor.call.remote(FIRST)
+        self.begun = actor.call.remote(GREETING)
         """Ray's reference to the reply to the first command."""
         self.ended = False
 
@@ -98,7 +98,7 @@ class RayWorker:
         if not ray.wait([self.begun], timeout=0)[0]:
             return True
         with anyio.move_on_after(READY_SECONDS), suppress(WorkerLost):
-            await self.call(FIRST).reply()
+            await self.call(GREETING).reply()
             return True
         return False
 
@@ -148,6 +148,8 @@ class RayEngine:
         """
         nodes = await self._nodes()
         for worker in [*self._ready]:
+            if worker not in self._ready:
+                continue  # a slot has taken it while another one was asked
             if (worker.node_id not in nodes or not await worker.answers()) and worker in self._ready:
                 self._ready.remove(worker)
                 worker.end()

@@ -51,6 +51,10 @@ class Packed(msgspec.Struct, frozen=True, array_like=True):
     large: LargeByName
 
 
+class Greet(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Say what you are. It changes nothing, so that it can be asked at any time, also of a worker at work."""
+
+
 class Begin(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Be a replica for this D and T. Without a `detector` the windows are sent back; with `context` the buyers' too."""
 
@@ -89,11 +93,11 @@ class GiveColumns(msgspec.Struct, frozen=True, tag=True, array_like=True):
     batches: list[msgspec.Raw]
 
 
-Command: TypeAlias = Begin | Load | Follow | Judgement | GiveColumns
+Command: TypeAlias = Greet | Begin | Load | Follow | Judgement | GiveColumns
 
 
 class Hello(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The reply to `Begin`: the version of peerwatch, and the digest of its kernels."""
+    """The reply to `Greet` and `Begin`: the version of peerwatch, and the digest of its kernels."""
 
     version: str
     kernels: str

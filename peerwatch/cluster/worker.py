@@ -18,6 +18,7 @@ from peerwatch.cluster.wire import (
     Figures,
     Follow,
     GiveColumns,
+    Greet,
     Judged,
     Judgement,
     Load,
@@ -59,6 +60,8 @@ class ReplicaWorker:
 
     def _carried_out(self, command: Command) -> Reply:
         match command:
+            case Greet():
+                return hello()
             case Begin():
                 if command.detector is not None:
                     self._judge = champion_of(command.detector, defaultdict(lambda: "on a worker"))

@@ -14,7 +14,10 @@ from strategies import logs
 from peerwatch.cluster.replica import Replica, ReplicaBatch
 from peerwatch.cluster.wire import (
     MODULES,
+    Begin,
+    Greet,
     Judgement,
+    WindowParts,
     command_from,
     encoded,
     hello,
@@ -24,11 +27,13 @@ from peerwatch.cluster.wire import (
     pack_part,
     pack_places,
     pack_reasons,
+    reply_from,
     unpack,
     unpack_arrays,
     unpack_part,
     unpack_reasons,
 )
+from peerwatch.cluster.worker import ReplicaWorker
 from peerwatch.judging.engine import JudgingEngine
 from peerwatch.judging.judge import Reasons
 from peerwatch.judging.sigma import Sigma, SigmaJudge
@@ -125,6 +130,26 @@ def test_a_command_arrives_as_it_was_sent() -> None:
     assert isinstance(arrived, Judgement)
     assert [bytes(one) for one in arrived.batches] == [bytes(one) for one in sent.batches]
     assert arrived.wanted == sent.wanted
+
+
+@given(logs(), st.integers(1, 20))
+def test_a_greeting_changes_nothing(content: bytes, size: int) -> None:
+    """Whenever it comes: a worker that stood ready may have been taken since it was thought of."""
+    answers = []
+    for greeted in (False, True):
+        worker = ReplicaWorker()
+        worker.call(encoded(Begin(D, T, None, sizes=True, context=True)))
+        found = []
+        for batch in batches(content, size):
+            for command in [Greet()] * greeted + [Judgement([msgspec.Raw(pack(batch))], b"")]:
+                reply = reply_from(worker.call(encoded(command)))
+                if isinstance(command, Greet):
+                    assert reply == hello()
+                else:
+                    assert isinstance(reply, WindowParts)
+                    found += reply.parts
+        answers.append(found)
+    assert answers[0] == answers[1]
 
 
 def test_a_process_is_known_by_the_kernels_of_a_worker_alone() -> None:
