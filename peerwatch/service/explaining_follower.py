@@ -146,7 +146,7 @@ class ExplainingFollower:
         first = next(iter(self._waiting), self._through + 1)
         self._news = list(self._waiting.values())
         self._changed.set()
-        await worker.send(FollowFlagged(self._layers, self._run, first))
+        await worker.begin(FollowFlagged(self._layers, self._run, first))
         async with task_group() as tasks:
             tasks.start_soon(self._tell, worker)
             await self._receive(worker)

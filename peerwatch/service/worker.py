@@ -28,6 +28,7 @@ from peerwatch.replay.user_timeline import state_of
 from peerwatch.service.worker_messages import (
     Answer,
     Answered,
+    Begun,
     DescribeDataset,
     DetectInDataset,
     DetectInRows,
@@ -169,6 +170,7 @@ async def serve(channel: Channel) -> None:
     request = await run_sync(channel.receive)
     os.nice(FOLLOWING_NICENESS if isinstance(request, FollowFlagged) else NICENESS)
     while True:
+        channel.send(Begun())
         try:
             answer: Answer = Answered(msgspec.Raw(await answered(request, channel)))
         except PeerwatchError as error:

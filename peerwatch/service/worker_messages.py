@@ -96,6 +96,10 @@ Request: TypeAlias = (
 )
 
 
+class Begun(msgspec.Struct, frozen=True, tag="begun"):
+    """The request was taken. A worker that dies before it says so did not die of the request."""
+
+
 class Answered(msgspec.Struct, frozen=True, tag="answered"):
     """The result of a request, as JSON."""
 
@@ -122,4 +126,4 @@ class Explained(msgspec.Struct, frozen=True, tag="explained"):
     explanation: msgspec.Raw
 
 
-Answer: TypeAlias = Answered | Refused | ProgressMade | Explained
+Answer: TypeAlias = Begun | Answered | Refused | ProgressMade | Explained

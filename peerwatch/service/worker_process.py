@@ -12,8 +12,8 @@ import anyio
 import msgspec
 from anyio.abc import Process
 
-from peerwatch.errors import WorkerDied
-from peerwatch.service.worker_messages import Answer, Request
+from peerwatch.errors import RunError, WorkerDied
+from peerwatch.service.worker_messages import Answer, Begun, Request
 
 COMMAND: Final = (sys.executable, "-P", "-m", "peerwatch.service.worker")
 """With -P the working directory is not searched for modules, unless this process does so as well."""
@@ -45,13 +45,18 @@ class WorkerProcess:
         """The process id."""
         return self._process.pid
 
-    @property
-    def alive(self) -> bool:
-        """Whether it has not ended, as far as is known."""
-        return self._process.returncode is None
+    async def begin(self, request: Request) -> None:
+        """Send a request, and wait until the process has taken it.
+
+        Raises:
+            WorkerDied: the process ended before that.
+        """
+        await self.send(request)
+        if not isinstance(await self.receive(), Begun):
+            raise RunError("the worker said something else")
 
     async def send(self, request: Request) -> None:
-        """Send a request.
+        """Send a request, or what belongs to one.
 
         Raises:
             WorkerDied: the process has ended.

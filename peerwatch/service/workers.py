@@ -1,12 +1,13 @@
 """Worker processes for what takes long, so that the pipeline beside them keeps its event loop and its priority."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, Self
 
 import anyio
 
 from peerwatch.detectors.base import Floats
-from peerwatch.errors import BadInput, Busy, RunError, UsageError
+from peerwatch.errors import BadInput, Busy, RunError, UsageError, WorkerDied
 from peerwatch.service.worker_messages import (
     Answered,
     DescribeDataset,
@@ -147,9 +148,9 @@ class Workers:
     ) -> bytes:
         await self._turn(waits=waits)
         try:
-            worker = await self._ready()
+            worker = await self._begun(request)
             try:
-                answer = await _answer(worker, request, progress)
+                answer = await _answer(worker, progress)
             except BaseException:  # it may still be at work: cancelled, or in the middle of a message
                 await worker.kill()
                 raise
@@ -176,18 +177,31 @@ class Workers:
             finally:
                 self._waiting -= 1
 
-    async def _ready(self) -> WorkerProcess:
-        """Return a worker that has nothing to do; the last one that did something is surely in memory."""
+    async def _begun(self, request: Request) -> WorkerProcess:
+        """Return a worker that has taken the request.
+
+        Raises:
+            WorkerDied: no process could be started, or it ended at once.
+        """
         while self._idle:
-            worker = self._idle.pop()
-            if worker.alive:
+            worker = self._idle.pop()  # the last one that did something is surely in memory
+            with suppress(WorkerDied):  # while it was idle
+                await _begin(worker, request)
                 return worker
-            await worker.kill()
-        return await WorkerProcess.start()
+        worker = await WorkerProcess.start()
+        await _begin(worker, request)
+        return worker
 
 
-async def _answer(worker: WorkerProcess, request: Request, progress: Callable[[float], None]) -> Answered | Refused:
-    await worker.send(request)
+async def _begin(worker: WorkerProcess, request: Request) -> None:
+    try:
+        await worker.begin(request)
+    except BaseException:  # died, or cancelled
+        await worker.kill()
+        raise
+
+
+async def _answer(worker: WorkerProcess, progress: Callable[[float], None]) -> Answered | Refused:
     while True:
         answer = await worker.receive()
         if isinstance(answer, Answered | Refused):
