@@ -22,6 +22,10 @@ class LiveRun(Protocol):
     def settings(self) -> Settings:
         """The complete settings."""
 
+    @property
+    def through(self) -> int:
+        """The last event up to which everything is judged, and its results are written."""
+
     async def status(self, *, running: bool) -> Status:
         """How the run is doing."""
 

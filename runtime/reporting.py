@@ -58,6 +58,11 @@ class Reporter:
         return self._setup.settings
 
     @property
+    def through(self) -> int:
+        """The last event up to which everything is judged, and its results are written."""
+        return self._run.pipeline.through
+
+    @property
     def lost(self) -> Lost:
         """What of the stream log is gone unread."""
         log = self._run.logs[-1]

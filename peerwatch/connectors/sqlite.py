@@ -24,6 +24,10 @@ TYPES: Final[Mapping[SqlType, str]] = {
 }  # fmt: skip
 """Decimals are text, because SQLite has none of 300 digits; so are times, in ISO 8601."""
 
+ROWS: Final = 500
+"""Rows a statement. With one a row, the thread would hand the interpreter's lock to the event loop and back for each.
+SQLite takes 32,766 values a statement."""
+
 
 class SqliteStore:
     """`sqlite:verdicts.db`: a database in a file, made if it is not there."""
@@ -145,13 +149,16 @@ class SqliteStore:
             [iso_time(value) if type_ is SqlType.TIME else value for type_, value in zip(types, row, strict=True)]
             for row in (row_of(record, self._run) for record in records)
         ]
+        places = ", ".join("?" * len(table.columns))
         marks = f"INSERT OR REPLACE INTO {MARKS.name} (run, kind, seq) VALUES (?, ?, ?)"
         with self._transaction() as connection:
-            connection.executemany(
-                f"INSERT OR IGNORE INTO {table.name} ({', '.join(table.columns)})"
-                f" VALUES ({', '.join('?' * len(table.columns))})",
-                rows,
-            )
+            for begin in range(0, len(rows), ROWS):
+                part = rows[begin : begin + ROWS]
+                connection.execute(
+                    f"INSERT OR IGNORE INTO {table.name} ({', '.join(table.columns)})"
+                    f" VALUES {', '.join([f'({places})'] * len(part))}",
+                    [value for row in part for value in row],
+                )
             connection.execute(marks, (self._run, kind, records[-1].seq))
 
     def _query(self, statement: str, values: tuple[Any, ...] = ()) -> list[Any]:

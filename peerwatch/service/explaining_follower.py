@@ -70,9 +70,13 @@ class ExplainingFollower:
         """Return the counts so far."""
         return FollowerStatistics(self._explained, len(self._waiting), self._restarts, self._stopped)
 
+    def is_about_to_explain(self, seq: int) -> bool:
+        """Whether an event was flagged and has not been explained yet."""
+        return seq in self._waiting
+
     async def attend(self, seq: int) -> None:
         """Wait until an event has been explained, as long as it is about to be."""
-        while seq in self._waiting:
+        while self.is_about_to_explain(seq):
             await self._less_waiting.wait()
 
     async def run(self) -> None:

@@ -218,7 +218,7 @@ class Service:
         """
         run = self.run.identity.run
         kept = await run_sync(self.explanations.get, run, seq)
-        if kept is None and self._follower is not None:
+        if kept is None and self._follower is not None and self._follower.is_about_to_explain(seq):
             with anyio.move_on_after(EXPLAIN_SECONDS):
                 await self._follower.attend(seq)
             kept = await run_sync(self.explanations.get, run, seq)

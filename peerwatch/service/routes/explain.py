@@ -26,7 +26,7 @@ async def explain(request: Request, seq: Seq) -> Response:
     service: Service = request.app.state.service
     kept = await service.explanation(seq)
     if kept is None:
-        await _judged(service, seq)
+        _check_judged(service, seq)
         try:
             kept = await service.workers.explain(seq)
         except UsageError as error:
@@ -42,10 +42,8 @@ async def user_state(
 ) -> Response:
     """A user's friends, network, purchases and window as of a moment; the logs are read again up to it."""
     service: Service = request.app.state.service
-    if at is not None and at.isascii() and at.isdigit():
-        await _judged(service, int(at))
     try:
-        found = await service.workers.user(user, at or str((await service.present()).through))
+        found = await service.workers.user(user, _moment(service, at))
     except UsageError as error:
         raise Problem(404, str(error)) from None
     return Response(found, media_type=JSON)
@@ -64,10 +62,8 @@ async def radius(
     without the one with `friend`.
     """
     service: Service = request.app.state.service
-    if at is not None and at.isascii() and at.isdigit():
-        await _judged(service, int(at))
     try:
-        found = await service.workers.radius(user, friend, at or str((await service.present()).through))
+        found = await service.workers.radius(user, friend, _moment(service, at))
     except UsageError as error:
         raise Problem(404, str(error)) from None
     return Response(found, media_type=JSON)
@@ -84,21 +80,29 @@ async def bridges(
     The logs are read again up to it. Friendships without which every window would be the same are not listed.
     """
     service: Service = request.app.state.service
-    if at is not None and at.isascii() and at.isdigit():
-        await _judged(service, int(at))
     try:
-        found = await service.workers.bridges(most, at or str((await service.present()).through))
+        found = await service.workers.bridges(most, _moment(service, at))
     except UsageError as error:
         raise Problem(404, str(error)) from None
     return Response(found, media_type=JSON)
 
 
-async def _judged(service: Service, seq: int) -> None:
+def _moment(service: Service, at: str | None) -> str:
+    """The moment that a request names, or else that of the last event.
+
+    Raises:
+        Problem: it is an event that has not been judged yet.
+    """
+    if at is not None and at.isascii() and at.isdigit():
+        _check_judged(service, int(at))
+    return at or str(service.run.through)
+
+
+def _check_judged(service: Service, seq: int) -> None:
     """See that an event has been judged.
 
     Raises:
         Problem: it has not.
     """
-    through = (await service.present()).through
-    if seq > through:
-        raise Problem(409, f"event {seq:,} has not been judged yet: the run has come to event {through:,}")
+    if seq > service.run.through:
+        raise Problem(409, f"event {seq:,} has not been judged yet: the run has come to event {service.run.through:,}")

@@ -32,7 +32,7 @@ async def feedback(request: Request) -> Response:
     """Label a purchase. The run reads labels about once a second; with `adapt.precision` its threshold follows them."""
     service: Service = request.app.state.service
     label = await body_of(request, FeedbackBody)
-    judged = (await service.present()).through
+    judged = service.run.through
     try:
         await service.labels.add(label.seq, label.label, judged)
     except UsageError as error:
