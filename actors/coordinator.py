@@ -13,7 +13,7 @@ from anyio.to_thread import run_sync
 from numpy.typing import NDArray
 
 from peerwatch.actors.judges import LiveJudge, ModelActivated
-from peerwatch.actors.mailbox import Mailbox, Receive, Send, run_kernel, waiting, working
+from peerwatch.actors.mailbox import INLINE_WORK, Mailbox, Receive, Send, run_kernel, waiting, working
 from peerwatch.actors.messages import (
     AnsweredQueries,
     AuditDecisions,
@@ -56,6 +56,8 @@ class Disagreement(NamedTuple):
 COLLECT_WORK: Final = 1_000
 """What collecting a decision counts for when it is weighed whether to use a thread. It takes more nanoseconds, but on a
 thread it would hold the interpreter's lock all the same."""
+LOG_WORK: Final = INLINE_WORK + 1
+"""What writing to the log counts for: it may be a file, so it is done on a thread."""
 NOTICES: Final = {
     DriftNotice: "drift", LabelsNotice: "labels", ModelActivated: "model", Disagreement: "disagreement",
     ReleaseNotice: "release",
@@ -101,14 +103,13 @@ class AuditSample(NamedTuple):
 class JudgedQueries(NamedTuple):
     """The decisions on one message's purchases: the flagged ones, rows of all if asked for, and those to recompute.
 
-    `logged` are those that a log gets; `releases` are as in `AuditDecisions`.
+    `releases` are as in `AuditDecisions`.
     """
 
     flagged: list[Flagged]
     rows: list[DecisionRow]
     audited: list[AuditedDecision]
     notices: list[NoticeRecord]
-    logged: Sequence[Reasons] = ()
     releases: Sequence[tuple[int, list[int]]] = ()
 
 
@@ -280,8 +281,6 @@ class Coordinator:
                     await self._output.send(message)
                     continue
                 queries, judged = message.queries, await self._decided(message)
-                if judged.logged:  # a log may be a file
-                    await run_sync(self._log.write, queries, judged.logged)
                 if self._checking is not None:
                     through = max([queries.through, *queries.seq[-1:].tolist()])
                     await self._checking.audit.send(AuditDecisions(judged.audited, through, judged.releases))
@@ -313,8 +312,14 @@ class Coordinator:
         checked = None if self._checking is None else sampled(queries.seq, self._checking.share)
         if self._at_once:
             work = 8 * sum(len(part.seq) for part in (*windows, *own))
-            work += COLLECT_WORK * (len(wanted) if self._every_decision else int(np.count_nonzero(wanted)))
-            return await run_kernel(work, self._decide, queries, windows, own, wanted, checked)
+            if self._every_decision:
+                work += COLLECT_WORK * len(queries.seq)
+            if work > INLINE_WORK:
+                return await run_sync(self._decide, queries, windows, own, wanted, checked)
+            case = self._case(queries, windows, own)
+            judged = [self._judges.champion.judge.verdicts(case)]
+            logs = bool(wanted.any() or (self._log.flagged and judged[0].flagged.any()))
+            return await run_kernel(LOG_WORK * logs, self._report, queries, case, judged, wanted, checked)
         case = await run_sync(self._case, queries, windows, own)
         requests = self._trainer.requests if self._trainer is not None else None
         verdicts = [
@@ -326,7 +331,10 @@ class Coordinator:
         """Log and collect what has been judged already."""
         wanted = self._log.wanted(queries)
         checked = None if self._checking is None else sampled(queries.seq, self._checking.share)
-        return await run_kernel(COLLECT_WORK * len(reasons), self._collected, queries, reasons, wanted, checked, [])
+        work = COLLECT_WORK * len(reasons)
+        if wanted.any() or (self._log.flagged and any(one.flagged for one in reasons)):
+            work += LOG_WORK
+        return await run_kernel(work, self._collected, queries, reasons, wanted, checked, [])
 
     def _decide(
         self, queries: WindowQueries, windows: list[Windows], own: list[Windows], wanted: Mask, checked: Mask | None
@@ -345,10 +353,7 @@ class Coordinator:
     def _report(
         self, queries: WindowQueries, case: Case, judged: list[BatchVerdicts], wanted: Mask, checked: Mask | None
     ) -> JudgedQueries:
-        """Collect what is logged, the decisions that are `wanted` among it, and what is sent on.
-
-        The decisions that are `checked` are to be recomputed.
-        """
+        """Log the decisions that are `wanted`, and collect what is sent on; `checked` are those to be recomputed."""
         champion = judged[0]
         which = champion.flagged | wanted
         if checked is not None:
@@ -377,13 +382,15 @@ class Coordinator:
         checked: Mask | None,
         told: Sequence["Told"],
     ) -> JudgedQueries:
-        """Collect what is logged, the decisions that are `wanted` among it, and what is sent on."""
+        """Log the decisions that are `wanted`, and collect what is sent on."""
+        logged = [one for one in decisions if wanted[one.place] or (one.flagged and self._log.flagged)]
+        if logged:
+            self._log.write(queries, logged)
         return JudgedQueries(
             [_flagged(queries, decision) for decision in decisions if decision.flagged],
             [_row(queries, decision) for decision in decisions] if self._every_decision else [],
             [_outcome(queries, decision) for decision in decisions if checked is not None and checked[decision.place]],
             _notices(queries, told),
-            [one for one in decisions if wanted[one.place] or (one.flagged and self._log.flagged)],
         )
 
     def _compare(
