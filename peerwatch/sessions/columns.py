@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
@@ -189,16 +190,22 @@ def _from_csv(name: str, reader: Any, without: Iterable[str]) -> RawSessions:
 
 def from_objects(objects: Sequence[Any], name: str = "the sessions") -> RawSessions:
     """Sessions that are given as mappings of columns to values. What is no mapping is set apart."""
-    rows = [(number, each) for number, each in enumerate(objects, 1) if isinstance(each, Mapping)]
     bad = [
         BadSessionRow(number, "", f"a {type(each).__name__}; expected an object with the columns as keys")
         for number, each in enumerate(objects, 1)
         if not isinstance(each, Mapping)
     ]
-    header = list(dict.fromkeys(str(key) for _, row in rows for key in row))
-    values = [[row.get(key) for _, row in rows] for key in header]
-    columns, notes = named(name, header, values)
-    return RawSessions(name, columns, [number for number, _ in rows], bad, notes)
+    refused = {row.line for row in bad}
+    lines = [number for number in range(1, len(objects) + 1) if number not in refused]
+    rows = [objects[number - 1] for number in lines] if bad else objects
+    shapes = dict.fromkeys(map(tuple, rows))
+    keys = list(dict.fromkeys(chain.from_iterable(shapes)))
+    if len(shapes) == 1:
+        values = [list(column) for column in zip(*(row.values() for row in rows), strict=True)]
+    else:
+        values = [[row.get(key) for row in rows] for key in keys]
+    columns, notes = named(name, [str(key) for key in keys], values)
+    return RawSessions(name, columns, lines, bad, notes)
 
 
 def named(

@@ -91,8 +91,9 @@ def remembered(table: SessionTable) -> Floats:
 
 def codes(table: SessionTable, name: str) -> Floats:
     """A number for each category, the same in every table; NaN where it is missing."""
-    known: dict[str, float] = {"": np.nan}
-    return np.array([known.setdefault(text, float(crc32(text.encode()))) for text in table.text(name).tolist()])
+    texts = table.text(name).tolist()
+    known = {text: float(crc32(text.encode())) for text in set(texts)} | {"": np.nan}
+    return np.array([known[text] for text in texts])
 
 
 def total(events: Floats) -> Floats:
