@@ -76,7 +76,7 @@ class Derived:
         """The day as numpy's type; NaT where unknown."""
         days = np.where(np.isnan(self.table.day), np.nan, self.table.day // DAY)
         whole = np.where(np.isnan(days), 0, days).astype(np.int64).astype("datetime64[D]")
-        return np.where(np.isnan(days), np.datetime64("NaT"), whole)
+        return np.where(np.isnan(days), np.datetime64("NaT", "D"), whole)
 
     @cached_property
     def month(self) -> Floats:
