@@ -122,15 +122,21 @@ async def assemble(
 
 def _state_of(setup: RunSetup, checkpoint: Checkpoint | None) -> State:
     settings = setup.settings
-    D, T, shards, directed = setup.D, setup.T, settings.shards, settings.directed
+    D, T, shards, directed, quarantine = (
+        setup.D,
+        setup.T,
+        settings.shards,
+        settings.directed,
+        settings.detector.quarantine,
+    )
     named = [str(user).encode() for user in settings.logs.users]
     if checkpoint is None:
-        if setup.cluster is not None:
-            return State.fresh(D, T, 1, named, directed=directed)
-        return State.fresh(D, T, shards, named, directed=directed, quarantine=settings.detector.quarantine)
+        if setup.cluster is not None and not quarantine:
+            shards = 1
+        return State.fresh(D, T, shards, named, directed=directed, quarantine=quarantine)
     facts = checkpoint.envelope.facts
     if setup.cluster is not None:
-        return State.without_network(D, T, named, checkpoint.arrays, facts, directed=directed)
+        return State.without_network(D, T, shards, named, checkpoint.arrays, facts, directed=directed)
     return State.restored(D, T, shards, named, checkpoint.arrays, facts, directed=directed)
 
 

@@ -13,10 +13,10 @@ from peerwatch.storage.status import WorkerStatus
 
 
 class ReplicaWiring(NamedTuple):
-    """What the pipeline gives to the actor that stands for graph actors and shards.
+    """What the pipeline gives to the actor that stands for graph actors and, without quarantine, for shards.
 
-    `state` has all but graph and purchases. `wanted` says for which purchases reasons are needed whatever the verdict,
-    as a mask of shape [q]. With `sizes` every network is counted. `warn` is called with a warning.
+    `state` has all but what the workers hold. `wanted` says for which purchases reasons are needed whatever the
+    verdict, as a mask of shape [q]. With `sizes` every network is counted. `warn` is called with a warning.
     """
 
     state: State

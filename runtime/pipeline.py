@@ -94,7 +94,8 @@ class Pipeline:
     ) -> None:
         """`judge_batch`, `warn`, `complain` and `rejects` are the dispatcher's, `heard` is the output's.
 
-        With a `cluster`, which needs a checkpointer, graph and purchases are there and not in `state`.
+        With a `cluster`, which needs a checkpointer, the graph is there and not in `state`, and so are the purchases
+        unless there is a quarantine.
         """
         coordinator_of: Callable[..., Coordinator] = Coordinator
         audit_of: Callable[..., AuditActor] = AuditActor
@@ -106,7 +107,8 @@ class Pipeline:
             audit_of = quarantine.QuarantineAudit
         histories = state.histories
         if cluster is not None:
-            histories, walkers, batch_cap = [], 1, cluster.batch_cap(judges, state.T)
+            histories = [] if state.quarantine is None else histories
+            walkers, batch_cap = 1, cluster.batch_cap(judges, state.T)
         graphs = [Mailbox[GraphMessage](f"graph {number}") for number in range(walkers)]
         copies = [Mailbox[GraphCopy](f"graph copy {number}", 1) for number in range(1, walkers)]
         answers = [Mailbox[CoordinatorMessage](f"coordinator {number}") for number in range(walkers)]

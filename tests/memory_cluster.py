@@ -59,6 +59,7 @@ def made(seed: int, count: int) -> bytes:
 BATCH = b"".join(befriend(a, (a + step) % USERS) for a in range(USERS) for step in (1, 3)) + made(1, 60)
 STREAM = made(2, 400)
 LEARNING = {"detector.name": "typical:Typical", "detector.training.rows": 50, "detector.training.every": 100}
+QUARANTINE: dict[str, Any] = {"detector.k": 2, "detector.quarantine": True}
 ON_WORKERS: dict[str, dict[str, Any]] = {
     "sigma": {"detector.k": 2.5, "detector.severity.critical": 4.0, "detector.severity.emergency": 9.0},
     "mad": {"detector.name": "mad", "detector.parameters": {"k": 4}},
@@ -73,8 +74,10 @@ IN_THE_DRIVER: dict[str, dict[str, Any]] = {
     "learned": LEARNING,
     "challenger": {"challenger.name": "mad"},
     "learned challenger": {"challenger.name": "typical:Typical", **{k: v for k, v in LEARNING.items() if "train" in k}},
+    "quarantine": QUARANTINE,
+    "quarantine and a challenger": {**QUARANTINE, "challenger.name": "mad"},
 }
-"""Settings of runs whose workers send windows."""
+"""Settings of runs whose workers send windows, or networks."""
 OTHERS = [name for name in DETECTORS if name not in ON_WORKERS]
 """All other detectors."""
 MODELS = {"detector.training.rows": 50, "detector.training.every": 300}

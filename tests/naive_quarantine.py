@@ -1,7 +1,10 @@
 """Quarantine by the plainest means: the log replayed in dictionaries, and what is flagged set aside until released."""
 
+import json
 from collections.abc import Sequence
+from contextlib import suppress
 from fractions import Fraction
+from pathlib import Path
 from typing import NamedTuple
 
 from naive_explanation import Bought, World, events_of
@@ -38,6 +41,20 @@ class Scheduled:
         """The next ones."""
         assert seq >= self._heard[heard].seq
         return self._heard[heard].labels, heard + 1
+
+
+def heard_in(state: Path) -> list[Heard]:
+    """The labels in a state directory, all of lines, as the run has read them by its journal."""
+    heard, begin, labels = [], 0, b""
+    with suppress(FileNotFoundError):
+        labels = (state / "feedback.jsonl").read_bytes()
+    for line in (state / "journal.jsonl").read_bytes().splitlines():
+        entry = json.loads(line)
+        if entry["what"] == "feedback":
+            found = [json.loads(each) for each in labels[begin : entry["value"]].splitlines()]
+            begin = entry["value"]
+            heard.append(Heard(entry["seq"], [Label(None, one["line"], one["label"] == "anomaly") for one in found]))
+    return heard
 
 
 class Quarantined:

@@ -1,6 +1,6 @@
-"""The actor that stands for graph actors and purchase shards in a run on a cluster."""
+"""The actor that stands for graph actors and, without quarantine, for purchase shards in a run on a cluster."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import cycle
 from typing import Final, NamedTuple
 
@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
 
+from peerwatch.actors.graph import GraphActor
 from peerwatch.actors.mailbox import Mailbox, Receive, Send, run_kernel, waiting, working
 from peerwatch.actors.messages import AnsweredQueries, Batch, CoordinatorMessage, GraphMessage, WindowQueries
 from peerwatch.actors.snapshot import GraphPart, ShardPart, SnapshotPart, SnapshotRequest
@@ -22,11 +23,15 @@ from peerwatch.cluster.wire import (
     GiveColumns,
     Judged,
     Judgement,
+    NetworkParts,
+    PackedNetworks,
+    PackedPart,
     Reply,
     WindowParts,
     pack,
     pack_places,
     unpack_arrays,
+    unpack_networks,
     unpack_part,
     unpack_reasons,
 )
@@ -38,6 +43,8 @@ from peerwatch.runtime.pipeline import task_group
 from peerwatch.storage.status import WorkerStatus
 
 REPLENISH_SECONDS: Final = 2.0
+GRAPH: Final = GraphActor.part
+SHARD: Final = "shard 0"
 PACK_WORK: Final = 8
 """Estimated nanoseconds to pack an event."""
 
@@ -51,9 +58,6 @@ class Asked(NamedTuple):
 
 class ReplicaActor:
     """Sends each batch to the workers, has them answer in turn, and hands the answers on in the order of the events."""
-
-    parts_of_snapshots: Final = ("graph", "shard 0")
-    """The names of its parts of a snapshot: those of one graph actor and one shard."""
 
     def __init__(
         self,
@@ -81,11 +85,17 @@ class ReplicaActor:
         ]
         self._turns = cycle(self._slots)
         self._judges_there = begin.detector is not None
+        self._has_purchases = begin.networks is None
         self._inbox = inbox
         self._coordinator = coordinator
         self._parts = parts
         self._wanted = wanted
         self._asked = Mailbox[Asked]("asked", IN_FLIGHT * workers)
+
+    @property
+    def parts_of_snapshots(self) -> Sequence[str]:
+        """The names of its parts of a snapshot: of one graph actor, and of one shard if the workers have purchases."""
+        return (GRAPH, SHARD) if self._has_purchases else (GRAPH,)
 
     @property
     def friendships(self) -> int:
@@ -184,9 +194,10 @@ class ReplicaActor:
                     await self._coordinator.send(message)
                 elif isinstance(reply, Judged):
                     await self._coordinator.send(_judged(message, reply))
-                elif isinstance(reply, WindowParts):
-                    for each in await run_sync(_parts, message, reply):
-                        await self._coordinator.send(each)
+                elif isinstance(reply, WindowParts | NetworkParts):
+                    messages = _messages(message, reply)
+                    for _ in reply.parts:  # one after the other, because they take more memory than the reply
+                        await self._coordinator.send(await run_sync(next, messages))
                 else:
                     await self._coordinator.send(message)
 
@@ -194,9 +205,9 @@ class ReplicaActor:
         if not isinstance(reply, ColumnsReply):
             raise TypeError(reply)
         columns = await run_sync(unpack_arrays, reply.columns)
-        graph, shard = self.parts_of_snapshots
-        await self._parts.send(GraphPart(request.id, graph, columns["degree"], columns["friends"]))
-        await self._parts.send(ShardPart(request.id, shard, 0, columns_from(columns, 0)))
+        await self._parts.send(GraphPart(request.id, GRAPH, columns["degree"], columns["friends"]))
+        if self._has_purchases:
+            await self._parts.send(ShardPart(request.id, SHARD, 0, columns_from(columns, 0)))
 
 
 def _judged(queries: WindowQueries, reply: Judged) -> AnsweredQueries:
@@ -204,13 +215,18 @@ def _judged(queries: WindowQueries, reply: Judged) -> AnsweredQueries:
     return AnsweredQueries(msgspec.structs.replace(queries, networks=networks), reasons=reasons)
 
 
-def _parts(queries: WindowQueries, reply: WindowParts) -> Sequence[AnsweredQueries]:
+def _messages(queries: WindowQueries, reply: WindowParts | NetworkParts) -> Iterator[AnsweredQueries | WindowQueries]:
     """One message for each part of an answer; the rejected lines go with the first, the last says that all is there."""
-    messages, begin = [], 0
-    for number, part in enumerate(reply.parts):
-        windows, own, networks = unpack_part(part)
+    begin = 0
+    parts: Sequence[PackedPart | PackedNetworks] = reply.parts
+    for number, part in enumerate(parts):
+        windows, own = None, None
+        if isinstance(part, PackedPart):
+            windows, own, networks = unpack_part(part)
+        else:
+            networks = unpack_networks(part)
         end = begin + len(networks.plan)
-        is_last = number == len(reply.parts) - 1
+        is_last = number == len(parts) - 1
         some = msgspec.structs.replace(
             queries,
             seq=queries.seq[begin:end],
@@ -220,6 +236,5 @@ def _parts(queries: WindowQueries, reply: WindowParts) -> Sequence[AnsweredQueri
             through=queries.through if is_last else int(queries.seq[0]) - 1,
             next=is_last,
         )
-        messages.append(AnsweredQueries(some, [windows], [own] if own is not None else []))
+        yield AnsweredQueries(some, [windows], [own] if own is not None else []) if windows is not None else some
         begin = end
-    return messages

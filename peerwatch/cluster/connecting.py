@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from anyio.to_thread import run_sync
 
@@ -14,10 +15,14 @@ from peerwatch.cluster.transport import Patience, StartingState
 from peerwatch.cluster.wire import Begin, hello, pack_arrays
 from peerwatch.errors import RunError, UsageError
 from peerwatch.judging.engine import windows_at_once
-from peerwatch.judging.state import arrays_of, dealt
+from peerwatch.judging.quarantine import Quarantine
+from peerwatch.judging.state import Arrays, arrays_of, dealt
 from peerwatch.runtime.cluster import ReplicaWiring
 from peerwatch.settings.model import Settings
 from peerwatch.storage.checkpoints import DAMAGE, Checkpoint, files_in, read_checkpoint
+
+NETWORKS_AT_ONCE: Final = 512
+"""The most events in a batch whose networks are sent: each purchase takes four bytes a member, or a bit a user."""
 
 
 class ReplicaCluster:
@@ -32,14 +37,17 @@ class ReplicaCluster:
         hello()  # reads files, which is not for the event loop
 
     def batch_cap(self, judges: Judges, T: int) -> int:
-        """The most events in a batch; fewer where all windows are sent, so that an answer is bounded."""
+        """The most events in a batch; fewer where all windows or networks are sent, so that an answer is bounded."""
         most = self._settings.cluster.batch
-        return most if judges_on_workers(judges) else min(most, windows_at_once(T))
+        if self._settings.detector.quarantine:
+            return min(most, NETWORKS_AT_ONCE)
+        return most if judges_on_workers(self._settings, judges) else min(most, windows_at_once(T))
 
     def replicas(self, wiring: ReplicaWiring) -> ReplicaActor:
         """Make the actor of a pipeline."""
         state, judges = wiring.state, wiring.judges
-        detector = self._settings.detector if judges_on_workers(judges) else None
+        detector = self._settings.detector if judges_on_workers(self._settings, judges) else None
+        networks = windows_at_once(state.T, len(state.histories)) if state.quarantine is not None else None
         context = any(live.wants_context for _, live in judges.live_judges())
 
         async def lost(number: int, why: str) -> None:
@@ -47,7 +55,7 @@ class ReplicaCluster:
 
         return ReplicaActor(
             self._engine,
-            Begin(state.D, state.T, detector, wiring.sizes, context, state.graph.directed),
+            Begin(state.D, state.T, detector, wiring.sizes, context, state.graph.directed, networks),
             workers=self._settings.cluster.workers,
             patience=self._patience,
             starting_state=partial(run_sync, self._starting_state),
@@ -63,17 +71,20 @@ class ReplicaCluster:
         return starting_state(_newest(self._directory, self._settings))
 
 
-def judges_on_workers(judges: Judges) -> bool:
-    """Whether each purchase is judged on its own: by one judge that remembers nothing."""
+def judges_on_workers(settings: Settings, judges: Judges) -> bool:
+    """Whether each purchase is judged on its own: by one judge that remembers nothing, and without quarantine."""
     champion = judges.champion.judge
-    return judges.challenger is None and champion.learner is None and champion.adaptation is None
+    remembers = champion.learner is not None or champion.adaptation is not None or settings.detector.quarantine
+    return judges.challenger is None and not remembers
 
 
 def starting_state(checkpoint: Checkpoint) -> StartingState:
     """What a worker begins with that goes on from a checkpoint, whatever its number of shards."""
     arrays, facts = checkpoint.arrays, checkpoint.envelope.facts
-    (purchases,) = dealt(arrays, facts.shards, 1)
-    columns = {"degree": arrays["degree"], "friends": arrays["friends"], **arrays_of(purchases, 0)}
+    columns: Arrays = {"degree": arrays["degree"], "friends": arrays["friends"]}
+    if Quarantine.restored(arrays) is None:
+        (purchases,) = dealt(arrays, facts.shards, 1)
+        columns = {**columns, **arrays_of(purchases, 0)}
     return StartingState(pack_arrays(columns), facts.progress.events)
 
 
@@ -108,11 +119,6 @@ def connected(settings: Settings) -> Iterator[ReplicaCluster]:
         raise UsageError('"cluster.address" is not set: name the cluster as --cluster ray:HOST:PORT, or set it')
     if state is None:
         raise UsageError("a run on a cluster needs a state directory, from which lost workers begin; name one: --state")
-    if settings.detector.quarantine:
-        raise UsageError(
-            "with detector.quarantine a verdict depends on those before it, so workers cannot share the judging; run it"
-            " in one process, without --cluster"
-        )
     try:
         from peerwatch.cluster.ray import connected_to  # noqa: PLC0415 (Ray takes a second to import)
     except ImportError as error:

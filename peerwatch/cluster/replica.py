@@ -1,4 +1,4 @@
-"""A replica: the friend graph and the purchases of all users in a worker, on the synchronous core.
+"""A replica: the friend graph, and as a rule the purchases, of all users in a worker, on the synchronous core.
 
 It opens no file, knows no event loop and no cluster. The same batches in the same order give the same answers on every
 replica, so a lost one is built anew from columns and the batches since.
@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from peerwatch.judging.engine import AnsweredPurchases, answered, followed, verdicts_of
+from peerwatch.judging.engine import AnsweredPurchases, answered, followed, verdicts_of, walked
 from peerwatch.judging.judge import Judge, Mask, Reasons
 from peerwatch.judging.state import Arrays, arrays_of, columns_from, network_from
 from peerwatch.kernels import Int64s
 from peerwatch.network.decoder import Events
 from peerwatch.network.graph import FriendGraph
 from peerwatch.network.history import PurchaseHistory
-from peerwatch.network.networks import Networks
+from peerwatch.network.networks import PARTITION_ONLY, Networks
 
 
 class ReplicaBatch(NamedTuple):
@@ -98,3 +98,43 @@ class Replica:
             reasons = [one._replace(place=begin + one.place) for one in judge.decisions(case, verdicts, which)]
             yield ReasonsOfPart(np.flatnonzero(which), networks, reasons)
             begin = end
+
+
+class GraphReplica:
+    """The friend graph alone: it answers with networks, which depend on no verdict."""
+
+    def __init__(self, D: int, T: int, most: int, *, directed: bool = False, sizes: bool = False) -> None:
+        """Begin before the first event. An answer holds `most` networks at most, and all their members."""
+        self._D, self._T, self._most = D, T, most
+        self._sizes = sizes
+        self._directed = directed
+        self._graph = FriendGraph(D, T, directed=directed, costs=PARTITION_ONLY)
+
+    @property
+    def friendships(self) -> int:
+        """The number of friendships in force."""
+        return self._graph.friendships
+
+    def restore(self, columns: Arrays, through: int) -> None:  # noqa: ARG002 (friendships have no numbers)
+        """Begin behind event `through` instead, with the `columns` that a replica had there."""
+        degree, friends = columns["degree"], columns["friends"]
+        self._graph = FriendGraph.from_columns(
+            self._D, self._T, degree, friends, costs=PARTITION_ONLY, directed=self._directed
+        )
+
+    def columns(self) -> Arrays:
+        """The friend graph, as a checkpoint holds it. Copies."""
+        degree, friends = self._graph.columns()
+        return {"degree": degree, "friends": friends}
+
+    def follow(self, batch: ReplicaBatch) -> None:
+        """Apply a batch."""
+        self._graph.reserve(batch.users)
+        for _ in walked(self._graph, batch.events, batch.seq, 0, judged=False):
+            pass
+
+    def walk(self, batch: ReplicaBatch) -> Iterator[Networks]:
+        """Apply a batch, and yield its buyers' networks in order. The iterator must be used up."""
+        self._graph.reserve(batch.users)
+        for _, networks, _ in walked(self._graph, batch.events, batch.seq, self._most, sizes=self._sizes):
+            yield networks

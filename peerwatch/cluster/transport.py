@@ -25,6 +25,7 @@ from peerwatch.cluster.wire import (
     Judged,
     Judgement,
     Load,
+    NetworkParts,
     Reply,
     WindowParts,
     encoded,
@@ -383,7 +384,7 @@ class WorkerSlot:
                 call, request = self._in_flight[0]
                 reply = await self._replied(call, worker)
                 self._in_flight.popleft()
-                if isinstance(reply, Done | Judged | WindowParts):
+                if isinstance(reply, Done | Judged | WindowParts | NetworkParts):
                     self.figures = reply.figures
                 if request is not None:
                     self._requests.popleft()

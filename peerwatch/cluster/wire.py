@@ -56,7 +56,10 @@ class Greet(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Begin(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Be a replica for this D and T. Without a `detector` the windows are sent back; with `context` the buyers' too."""
+    """Be a replica for this D and T. Without a `detector` the windows are sent back; with `context` the buyers' too.
+
+    With `networks` hold the friend graph alone, and send so many networks at most in a part of an answer.
+    """
 
     D: int
     T: int
@@ -64,6 +67,7 @@ class Begin(msgspec.Struct, frozen=True, tag=True, array_like=True):
     sizes: bool
     context: bool
     directed: bool = False
+    networks: int | None = None
 
 
 class Load(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -169,6 +173,27 @@ class WindowParts(msgspec.Struct, frozen=True, tag=True, array_like=True):
     figures: Figures
 
 
+class PackedNetworks(msgspec.Struct, frozen=True, array_like=True):
+    """The networks of consecutive purchases: members one network after the other, or as bits, whichever is shorter.
+
+    With `width` there is a row of so many bits for each network, and `offsets` is empty.
+    """
+
+    width: int
+    offsets: bytes
+    members: bytes
+    plan: bytes
+    size: bytes
+    expected: bytes
+
+
+class NetworkParts(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The reply to `Judgement` of a worker with the friend graph alone: all networks of the batch, in order."""
+
+    parts: list[PackedNetworks]
+    figures: Figures
+
+
 class ColumnsReply(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """The reply to `GiveColumns`: arrays by name, each with its type."""
 
@@ -182,7 +207,7 @@ class Failure(msgspec.Struct, frozen=True, tag=True, array_like=True):
     is_final: bool
 
 
-Reply: TypeAlias = Hello | Done | Judged | WindowParts | ColumnsReply | Failure
+Reply: TypeAlias = Hello | Done | Judged | WindowParts | NetworkParts | ColumnsReply | Failure
 _encoder: Final = msgspec.msgpack.Encoder()
 _commands: Final[msgspec.msgpack.Decoder[Command]] = msgspec.msgpack.Decoder(Command)
 _replies: Final[msgspec.msgpack.Decoder[Reply]] = msgspec.msgpack.Decoder(Reply)
@@ -307,6 +332,31 @@ def unpack_part(part: PackedPart) -> tuple[Windows, Windows | None, Networks]:
     expected = np.frombuffer(part.expected, np.int64).reshape(-1, COMPARED)
     networks = _networks(np.frombuffer(part.plan, np.int8), np.frombuffer(part.size, np.int64), expected)
     return _unpack_windows(part.windows), own, networks
+
+
+def pack_networks(networks: Networks) -> PackedNetworks:
+    """Networks of which all members are known."""
+    offsets, members = networks.offsets, networks.members
+    q, width = len(networks.plan), 8 * -(-(int(members.max(initial=-1)) + 1) // 8)
+    graph = networks.plan.tobytes(), networks.size.tobytes(), networks.expected.tobytes()
+    if not width or q * width // 8 >= offsets.nbytes + members.nbytes:
+        return PackedNetworks(0, offsets.tobytes(), members.tobytes(), *graph)
+    bits = np.zeros((q, width), np.bool_)
+    bits[np.repeat(np.arange(q), np.diff(offsets)), members] = True
+    return PackedNetworks(width, b"", np.packbits(bits).tobytes(), *graph)
+
+
+def unpack_networks(packed: PackedNetworks) -> Networks:
+    """The inverse of `pack_networks`; the members of a network may be in another order."""
+    plan, expected = np.frombuffer(packed.plan, np.int8), np.frombuffer(packed.expected, np.int64)
+    networks = _networks(plan, np.frombuffer(packed.size, np.int64), expected.reshape(-1, COMPARED))
+    if not packed.width:
+        members = np.frombuffer(packed.members, np.int32)
+        return networks._replace(offsets=np.frombuffer(packed.offsets, np.int64), members=members)
+    bits = np.unpackbits(np.frombuffer(packed.members, np.uint8)).reshape(len(plan), packed.width)
+    rows, places = np.nonzero(bits)
+    offsets = np.searchsorted(rows, np.arange(len(plan) + 1))
+    return networks._replace(offsets=offsets, members=places.astype(np.int32))
 
 
 def pack_arrays(arrays: Arrays) -> bytes:

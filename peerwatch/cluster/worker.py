@@ -8,7 +8,7 @@ from collections import defaultdict
 import msgspec
 
 from peerwatch import kernels
-from peerwatch.cluster.replica import Replica, ReplicaBatch
+from peerwatch.cluster.replica import GraphReplica, Replica, ReplicaBatch
 from peerwatch.cluster.wire import (
     Begin,
     ColumnsReply,
@@ -22,6 +22,7 @@ from peerwatch.cluster.wire import (
     Judged,
     Judgement,
     Load,
+    NetworkParts,
     Reply,
     WindowParts,
     command_from,
@@ -29,6 +30,7 @@ from peerwatch.cluster.wire import (
     hello,
     mask_of,
     pack_arrays,
+    pack_networks,
     pack_part,
     pack_reasons,
     unpack,
@@ -47,7 +49,7 @@ class ReplicaWorker:
         kernels.load()
         self._judge: Judge | None = None
         self._loaded = bytearray()
-        self._replica: Replica
+        self._replica: Replica | GraphReplica
 
     def call(self, content: bytes) -> bytes:
         """Carry out a command; what goes wrong is a reply, too."""
@@ -65,9 +67,7 @@ class ReplicaWorker:
             case Begin():
                 if command.detector is not None:
                     self._judge = champion_of(command.detector, defaultdict(lambda: "on a worker"))
-                self._replica = Replica(
-                    command.D, command.T, directed=command.directed, sizes=command.sizes, context=command.context
-                )
+                self._replica = _replica_of(command)
                 return hello()
             case Load():
                 self._load(command)
@@ -96,10 +96,21 @@ class ReplicaWorker:
         for batch in batches:
             self._replica.follow(unpack(batch))
 
-    def _answer(self, batch: ReplicaBatch, wanted: bytes) -> Judged | WindowParts:
+    def _answer(self, batch: ReplicaBatch, wanted: bytes) -> Judged | WindowParts | NetworkParts:
+        replica = self._replica
+        if isinstance(replica, GraphReplica):
+            walked = [pack_networks(networks) for networks in replica.walk(batch)]
+            return NetworkParts(walked, self._figures())
         if self._judge is None:
-            parts = [pack_part(case.windows, case.own, networks) for _, networks, case in self._replica.answer(batch)]
+            parts = [pack_part(case.windows, case.own, networks) for _, networks, case in replica.answer(batch)]
             return WindowParts(parts, self._figures())
         mask = mask_of(wanted, int((batch.events.kind == Kind.PURCHASE).sum()))
-        reasons = [one for part in self._replica.judge(batch, self._judge, mask) for one in pack_reasons(part)]
+        reasons = [one for part in replica.judge(batch, self._judge, mask) for one in pack_reasons(part)]
         return Judged(reasons, self._figures())
+
+
+def _replica_of(begin: Begin) -> Replica | GraphReplica:
+    D, T, directed, sizes = begin.D, begin.T, begin.directed, begin.sizes
+    if begin.networks is not None:
+        return GraphReplica(D, T, begin.networks, directed=directed, sizes=sizes)
+    return Replica(D, T, directed=directed, sizes=sizes, context=begin.context)

@@ -128,13 +128,31 @@ class State:
 
     @classmethod
     def without_network(
-        cls, D: int, T: int, named: list[bytes], arrays: Arrays, facts: StateFacts, *, directed: bool = False
+        cls,
+        D: int,
+        T: int,
+        shards: int,
+        named: list[bytes],
+        arrays: Arrays,
+        facts: StateFacts,
+        *,
+        directed: bool = False,
     ) -> "State":
-        """Restore all but the friend graph and the purchases, which somebody else holds: those here are empty."""
-        graph, history = FriendGraph(D, T, directed=directed), PurchaseHistory(T)
+        """Restore all but what somebody else holds, which is empty here: the friend graph, and the purchases.
+
+        With quarantine the purchases are restored, with any number of shards.
+        """
+        quarantine, graph, histories = Quarantine.restored(arrays), FriendGraph(D, T, directed=directed), []
+        if quarantine is None:
+            histories.append(PurchaseHistory(T))
+        else:
+            through = facts.progress.events
+            histories += [
+                PurchaseHistory.from_columns(T, part, through) for part in dealt(arrays, facts.shards, shards)
+            ]
         verdicts, disagreed = facts.verdicts.copy(), arrays[DISAGREED].tolist()
         decoder = _decoder_from(named, arrays, facts)
-        return cls(D, T, decoder, graph, [history], facts.progress, facts.flagged, verdicts, disagreed)
+        return cls(D, T, decoder, graph, histories, facts.progress, facts.flagged, verdicts, disagreed, quarantine)
 
 
 def _decoder_from(named: list[bytes], arrays: Arrays, facts: StateFacts) -> Decoder:

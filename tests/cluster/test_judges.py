@@ -30,8 +30,8 @@ from peerwatch.errors import RunError
 from peerwatch.runtime.judges_from_settings import judges_of
 from peerwatch.settings.model import resolve
 
-SLOW = {"drift"}
-"""What imports a large library for the first time."""
+SLOW = {"drift", "quarantine and a challenger"}
+"""What imports a large library for the first time, and what others show as well."""
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_the_same_bytes(name: str, tmp_path: Path) -> None:
     there = run_on(MemoryEngine({9: Fault.LOST_AFTER}), layer(tmp_path, "there", **rule)).totals
     assert written(tmp_path, "there") == written(tmp_path, "alone")
     assert there == alone
-    assert judges_on_workers(judges) == (name in ON_WORKERS)
+    assert judges_on_workers(settings, judges) == (name in ON_WORKERS)
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import logs
 
-from peerwatch.cluster.replica import Replica, ReplicaBatch
+from peerwatch.cluster.replica import GraphReplica, Replica, ReplicaBatch
 from peerwatch.cluster.wire import (
     MODULES,
     Begin,
@@ -24,23 +26,27 @@ from peerwatch.cluster.wire import (
     mask_of,
     pack,
     pack_arrays,
+    pack_networks,
     pack_part,
     pack_places,
     pack_reasons,
     reply_from,
     unpack,
     unpack_arrays,
+    unpack_networks,
     unpack_part,
     unpack_reasons,
 )
 from peerwatch.cluster.worker import ReplicaWorker
-from peerwatch.judging.engine import JudgingEngine
+from peerwatch.judging.engine import JudgingEngine, walked
 from peerwatch.judging.judge import Reasons
 from peerwatch.judging.sigma import Sigma, SigmaJudge
 from peerwatch.judging.state import State
 from peerwatch.kernels import Kernel
 from peerwatch.network import bridges, egonets
 from peerwatch.network.decoder import Decoder
+from peerwatch.network.graph import FriendGraph
+from peerwatch.network.networks import PARTITION_ONLY, Networks, alone
 
 D, T = 2, 4
 JUDGE = SigmaJudge(Sigma(Fraction(1)))
@@ -120,6 +126,52 @@ def test_windows_arrive_as_they_were_sent(content: bytes, size: int) -> None:
             again = case._replace(windows=windows, own=own)
             found.append(JUDGE.decisions(again, JUDGE.verdicts(again), np.ones(len(purchases), np.bool_)))
     assert in_one_row(found) == expected(content)
+
+
+@given(logs(), st.integers(1, 20), st.integers(1, 9), st.booleans(), st.data())
+def test_networks_arrive_with_all_their_members(
+    content: bytes, size: int, most: int, directed: bool, data: st.DataObject
+) -> None:
+    """As the graph has them, however events are cut, and wherever a replica is built anew from columns."""
+    replica, follower = (GraphReplica(D, T, most, directed=directed, sizes=True) for _ in range(2))
+    graph = FriendGraph(D, T, directed=directed, costs=PARTITION_ONLY)
+    for batch in batches(content, size):
+        follower.follow(batch)
+        arrived = [unpack_networks(pack_networks(networks)) for networks in replica.walk(batch)]
+        assert all(len(part.plan) <= most for part in arrived)
+        graph.reserve(batch.users)
+        expected = [networks for _, networks, _ in walked(graph, batch.events, batch.seq, size, sizes=True)]
+        assert facts_of(arrived) == facts_of(expected)
+        if data.draw(st.booleans(), "take the columns of the one that only followed"):
+            replica = GraphReplica(D, T, most, directed=directed, sizes=True)
+            replica.restore(unpack_arrays(pack_arrays(follower.columns())), 0)
+        assert replica.friendships == follower.friendships
+
+
+def facts_of(parts: Sequence[Networks]) -> list[Any]:
+    """All that is known of each network."""
+    return [
+        fact
+        for part in parts
+        for fact in zip(members_of(part), part.plan.tolist(), part.size.tolist(), part.expected.tolist(), strict=True)
+    ]
+
+
+def members_of(networks: Networks) -> list[set[int]]:
+    """The members of each network."""
+    return [set(networks.members[begin:end].tolist()) for begin, end in pairwise(networks.offsets.tolist())]
+
+
+@given(st.lists(st.sets(st.integers(0, 300) | st.integers(0, 9), min_size=1), min_size=1, max_size=9))
+def test_networks_travel_in_few_bytes(sets: list[set[int]]) -> None:
+    """Four bytes a member, or for each network a bit a user up to the last member, whichever is less in all."""
+    buyers = alone(np.array([min(each) for each in sets], np.int32))
+    offsets = np.cumsum([0, *(len(each) for each in sets)], dtype=np.int64)
+    members = np.array([one for each in sets for one in each], np.int32)
+    packed = pack_networks(buyers._replace(offsets=offsets, members=members))
+    assert members_of(unpack_networks(packed)) == sets
+    as_bits = len(sets) * (int(members.max()) // 8 + 1)
+    assert len(packed.offsets) + len(packed.members) == min(offsets.nbytes + members.nbytes, as_bits)
 
 
 def test_a_command_arrives_as_it_was_sent() -> None:

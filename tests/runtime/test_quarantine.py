@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,11 +11,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from naive_explanation import events_of
-from naive_quarantine import Heard, decide_with_quarantine, judge_with_quarantine
+from naive_quarantine import decide_with_quarantine, heard_in, judge_with_quarantine
 from support import befriend, purchase
 
 from peerwatch.cli.main import cli
-from peerwatch.judging.labels import Label
 from peerwatch.runtime import supervisor
 
 USERS = 8
@@ -78,15 +76,6 @@ def in_pieces() -> bytes:
     return flagged
 
 
-def test_a_cluster_is_refused() -> None:
-    """In a sentence that names the way out, before anything is written."""
-    arguments = ("run", "--config", "c.yaml", "batch", "stream", "out", "--state", "state", "--cluster", "ray:x:1")
-    result = CliRunner().invoke(cli, arguments)
-    assert result.exit_code == 2
-    assert "workers cannot share the judging; run it in one process, without --cluster" in result.output
-    assert not Path("out").exists()
-
-
 @pytest.mark.slow
 def test_a_challenger_that_learns_changes_nothing(directory: Path) -> None:
     """It judges the windows of the champion, with any number of shards."""
@@ -96,24 +85,13 @@ def test_a_challenger_that_learns_changes_nothing(directory: Path) -> None:
         assert run("--shards", shards) == judge_with_quarantine(BATCH, stream(), D, T, K)
 
 
-def heard() -> Iterator[Heard]:
-    """The labels as they were read, by the journal."""
-    labels, begin = Path("state/feedback.jsonl").read_bytes(), 0
-    for line in Path("state/journal.jsonl").read_bytes().splitlines():
-        entry = json.loads(line)
-        if entry["what"] == "feedback":
-            found = [json.loads(each) for each in labels[begin : entry["value"]].splitlines()]
-            begin = entry["value"]
-            yield Heard(entry["seq"], [Label(None, one["line"], one["label"] == "anomaly") for one in found])
-
-
 def test_stops_labels_and_shards_change_nothing_but_what_they_release() -> None:
     """One run without labels, and one in pieces with some, are the reference's; judged again they are the same."""
     alone = run()
     assert alone == judge_with_quarantine(BATCH, stream(), D, T, K)
     Path("out").unlink()
     pieces = in_pieces()
-    schedule = list(heard())
+    schedule = heard_in(Path("state"))
     assert len(schedule) >= 2
     assert pieces == judge_with_quarantine(BATCH, stream(), D, T, K, schedule)
     assert pieces != alone
@@ -128,7 +106,7 @@ def test_stops_labels_and_shards_change_nothing_but_what_they_release() -> None:
 def test_explanations_have_the_windows_of_the_run() -> None:
     """From the beginning and from checkpoints: of what was flagged they hold what had been released by then."""
     in_pieces()
-    decisions = decide_with_quarantine(BATCH, stream(), D, T, K, list(heard()))
+    decisions = decide_with_quarantine(BATCH, stream(), D, T, K, heard_in(Path("state")))
     flagged = {one.line for one in decisions if one.flagged is not None}
     with_released = [one for one in decisions if flagged.intersection(one.window)]
     assert with_released
@@ -141,7 +119,7 @@ def test_explanations_have_the_windows_of_the_run() -> None:
     events = sum(1 for content in (BATCH, stream()) for _ in events_of(content))
     moment = ("--user", "1", "--at", str(events), "--json")
     state = json.loads(peerwatch("state", "--config", "c.yaml", "batch", "stream", "--state", "state", *moment).stdout)
-    released = {label.line for one in heard() for label in one.labels if not label.anomaly}
+    released = {label.line for one in heard_in(Path("state")) for label in one.labels if not label.anomaly}
     assert not flagged.difference(released).intersection(one["line"] for one in state["purchases"])
 
 
