@@ -95,12 +95,12 @@ def test_a_cluster_that_listens_to_others_is_refused(address: str, monkeypatch: 
         local.check_local()
 
 
-def status_of(directory: Path, process: "subprocess.Popen[bytes]", so: Callable[[Status], bool]) -> Status:
+def status_of(state: Path, process: "subprocess.Popen[bytes]", so: Callable[[Status], bool]) -> Status:
     """Look until the status is so, however long it takes; only the end of the run fails the test."""
     while True:
         assert process.poll() is None, f"it ended by itself with {process.returncode}"
         with suppress(FileNotFoundError, msgspec.DecodeError):
-            status = msgspec.json.decode((directory / "state" / "status.json").read_bytes(), type=Status)
+            status = msgspec.json.decode((state / "status.json").read_bytes(), type=Status)
             if status.pid == process.pid and so(status):
                 return status
         time.sleep(0.02)
@@ -131,7 +131,7 @@ def test_workers_are_lost_while_a_log_is_followed(cluster: str, tmp_path: Path, 
         judged = events_in(BATCH)
         for part in range(3):
             judged += events_in(parts[part])
-            status_of(tmp_path, run, lambda status, judged=judged: status.through == judged)  # type: ignore[misc]
+            status_of(tmp_path / "state", run, lambda status, judged=judged: status.through == judged)  # type: ignore[misc]
             ours = listening(run.pid)
             assert ours > listening()
             assert hosts(ours) <= {LOOPBACK, "[::1]"}
@@ -141,7 +141,9 @@ def test_workers_are_lost_while_a_log_is_followed(cluster: str, tmp_path: Path, 
                         os.kill(worker.pid, number)
                 with (tmp_path / "stream").open("ab") as log:
                     log.write(parts[part + 1])
-        status = status_of(tmp_path, run, lambda status: all(each.state == "working" for each in status.workers))
+        status = status_of(
+            tmp_path / "state", run, lambda status: all(each.state == "working" for each in status.workers)
+        )
         assert sum(each.restarts for each in status.workers) >= 2
         run.send_signal(signal.SIGTERM)
         assert run.wait() == 0
@@ -200,7 +202,7 @@ def test_a_run_whose_cluster_is_gone_ends(
     ]
     with running([*command, "--follow", "--log-file", "log"], cwd=tmp_path, stderr=subprocess.PIPE) as run:
         judged = events_in(BATCH) + events_in(parts[0])
-        status_of(tmp_path, run, lambda status: status.through == judged)
+        status_of(tmp_path / "state", run, lambda status: status.through == judged)
         processes = local.processes()
         for process in processes:
             if what == "all" or process.name() == "gcs_server":
@@ -227,6 +229,38 @@ def test_every_detector(cluster: str) -> None:
     result = subprocess.run([sys.executable, script, cluster], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count(": the same bytes") == len([*ON_WORKERS, *IN_THE_DRIVER, *OTHERS])
+
+
+def test_quarantine_with_any_number_of_workers(cluster: str, tmp_path: Path) -> None:
+    """All of them are killed between two parts of the log; the output is that of one process."""
+    parts = [made(seed, 300) for seed in range(2)]
+    (tmp_path / "c.yaml").write_text("detector: {k: 2, quarantine: true}\n")
+    (tmp_path / "batch").write_bytes(HEADER + BATCH)
+    (tmp_path / "whole").write_bytes(b"".join(parts))
+    command = [*PEERWATCH, "run", "--config", "c.yaml", "--quiet", "batch"]
+    subprocess.run([*command, "whole", "expected"], cwd=tmp_path, check=True)
+    subprocess.run([*PEERWATCH, "run", "--k", "2", "--quiet", "batch", "whole", "other"], cwd=tmp_path, check=True)
+    expected = (tmp_path / "expected").read_bytes()
+    assert expected != (tmp_path / "other").read_bytes()
+    for workers in (1, 2, 4):
+        (tmp_path / "stream").write_bytes(parts[0])
+        state = tmp_path / f"state-{workers}"
+        options = ["--follow", "--state", state.name, "--cluster", f"ray:{cluster}", "--workers", str(workers)]
+        with running([*command, "stream", f"out-{workers}", *options], cwd=tmp_path) as run:
+            judged = events_in(BATCH) + events_in(parts[0])
+            status = status_of(state, run, lambda status, judged=judged: status.through == judged)  # type: ignore[misc]
+            assert len(status.workers) == workers
+            for worker in replicas():
+                with suppress(psutil.NoSuchProcess):
+                    os.kill(worker.pid, signal.SIGKILL)
+            with (tmp_path / "stream").open("ab") as log:
+                log.write(parts[1])
+            judged += events_in(parts[1])
+            status = status_of(state, run, lambda status, judged=judged: status.through == judged)  # type: ignore[misc]
+            assert sum(each.restarts for each in status.workers) >= 1
+            run.send_signal(signal.SIGTERM)
+            assert run.wait() == 0
+        assert (tmp_path / f"out-{workers}").read_bytes() == expected
 
 
 SITE = """import sys
