@@ -29,10 +29,11 @@ from peerwatch.actors.messages import (
     WindowQueries,
 )
 from peerwatch.actors.snapshot import SnapshotRequest
-from peerwatch.judging.judge import BatchVerdicts, Case, joined
+from peerwatch.judging.judge import CHAMPION, BatchVerdicts, Case, joined
 from peerwatch.judging.quarantine import NO_PURCHASES, Purchases, Quarantine, until_hearing
 from peerwatch.judging.sampling import sampled
 from peerwatch.judging.turn_judge import TurnJudge, in_a_row, split
+from peerwatch.kernels import Int32s
 from peerwatch.network.networks import Networks, alone
 from peerwatch.network.windows import Windows, merged
 
@@ -51,7 +52,7 @@ class QuarantineCoordinator(Coordinator):
         super().__init__(judges, T, *others, **named)
         self._quarantine = quarantine
         self._through = through
-        self._turns = TurnJudge(judges.champion.judge, T)
+        self._turns = TurnJudge(T)
 
     async def _ask_one(self, message: CoordinatorMessage, asked: Send[AskedMessage]) -> bool:
         """Pass the message on: its windows can be requested when all before it has been judged."""
@@ -121,7 +122,20 @@ class QuarantineCoordinator(Coordinator):
         windows = await self._windows(networks, queries.users)
         own = await self._windows(alone(events.user), queries.users) if self._wants_context else None
         case = Case(windows, queries.seq[begin:end], events.line, events.amount, events.timestamp, networks.size, own)
-        return await run_sync(self._turns.judged, case, events.user, networks, queries.users)
+        return await self._judged_in_turn(case, events.user, networks, queries)
+
+    async def _judged_in_turn(
+        self, case: Case, buyers: Int32s, networks: Networks, queries: WindowQueries
+    ) -> tuple[Case, BatchVerdicts]:
+        champion = self._judges.champion
+        if not champion.stepwise:
+            judge = champion.judge.verdicts
+            return await run_sync(self._turns.judged, case, buyers, networks, queries.users, judge)
+        requests = self._trainer.requests if self._trainer is not None else None
+        turns = self._turns.begin(case, buyers, networks, queries.users)
+        while (run := await run_sync(turns.next_run)) is not None:
+            turns.put(await champion.verdicts(run, CHAMPION, requests, new=queries.new))
+        return turns.result()
 
     async def _windows(self, networks: Networks, users: int) -> Windows:
         """The windows as of the first purchase that the shards do not have yet."""

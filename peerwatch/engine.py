@@ -66,11 +66,10 @@ class Engine:
     default rule flags an amount above mean + `k` standard deviations of its window. Pass another `detector` from
     `peerwatch.detector`. A learned detector is first trained on `training_rows` purchases, and again after
     `training_every` more at the latest. With `quarantine` a flagged purchase is in no window until `release` is called
-    for it; that is for detectors that are not trained. Lines that are not events are skipped and collected in
-    `rejected`.
+    for it. Lines that are not events are skipped and collected in `rejected`.
 
     Raises:
-        BadInput: a parameter is invalid, or the detector cannot be combined with a quarantine.
+        BadInput: a parameter is invalid.
     """
 
     def __init__(
@@ -114,10 +113,6 @@ class Engine:
         judge: Judge = SigmaJudge(Sigma(self._k))
         if detector is not None:
             judge = DetectorJudge(detector, Learner(*self._training) if detector.trains else None)
-        if self.quarantine and judge.stepwise:
-            raise BadInput(
-                "quarantine is for detectors that judge each window by itself, and this one learns; leave one out"
-            )
         self._core = JudgingEngine(state, judge, sizes=True)  # a decision tells the network's size
         self._kept_out: QuarantineEngine | None = None
         if self.quarantine:

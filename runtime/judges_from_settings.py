@@ -144,10 +144,9 @@ def champion_of(detector: DetectorSettings, origins: Mapping[str, str]) -> Judge
     except BadInput as error:
         raise UsageError(f"{origin}: {error}") from None
     judge = _judge_of(detector, known, detector.training, adaptation, severity)
-    if detector.quarantine and judge.stepwise:
+    if detector.quarantine and detector.adapt.precision is not None:
         raise UsageError(
-            f'{origins[QUARANTINE]}: "{QUARANTINE}" is for detectors that judge each window by itself, and'
-            f" {detector.name} learns or adapts here; leave one out"
+            f'{origins[QUARANTINE]}: "{QUARANTINE}" and "detector.adapt.precision" both follow labels; leave one out'
         )
     return judge
 

@@ -75,6 +75,7 @@ IN_THE_DRIVER: dict[str, dict[str, Any]] = {
     "challenger": {"challenger.name": "mad"},
     "learned challenger": {"challenger.name": "typical:Typical", **{k: v for k, v in LEARNING.items() if "train" in k}},
     "quarantine": QUARANTINE,
+    "quarantine and a learned detector": {**LEARNING, "detector.quarantine": True},
     "quarantine and a challenger": {**QUARANTINE, "challenger.name": "mad"},
 }
 """Settings of runs whose workers send windows, or networks."""

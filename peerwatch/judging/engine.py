@@ -4,10 +4,11 @@ Actors run its parts concurrently; sweeps, evaluation and the Python API call it
 """
 
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
+from peerwatch.detectors.base import Detector
 from peerwatch.judging.judge import BatchVerdicts, Case, Judge, joined
 from peerwatch.judging.state import State
 from peerwatch.judging.training import fitted
@@ -144,10 +145,20 @@ def cases(
             yield purchases, case
 
 
-def verdicts_of(judge: Judge, case: Case) -> BatchVerdicts:
+class ModelHistory(Protocol):
+    """The models of a run, and the event from which each was active."""
+
+    def since(self, version: int) -> int | None:
+        """The event from which a model was active, None if it is active once it is due."""
+
+    def load(self, version: int, like: Detector) -> Detector:
+        """That model; `like` is a detector of its type."""
+
+
+def verdicts_of(judge: Judge, case: Case, models: ModelHistory | None = None) -> BatchVerdicts:
     """Judge purchases. Must be called with every purchase of a run, in order and once.
 
-    If a model is due, it is trained synchronously.
+    If a model is due, it is trained synchronously, unless it is one of `models`, which a run has had.
 
     Raises:
         RunError: the detector failed.
@@ -157,14 +168,32 @@ def verdicts_of(judge: Judge, case: Case) -> BatchVerdicts:
     parts: list[BatchVerdicts] = []
     begin, q = 0, len(case.seq)
     while begin < q:
-        learner = judge.learner
-        if learner is not None and learner.training_set is not None and learner.due:
-            judge.activate(fitted(judge.detector, learner.training_set))
+        since = _attended(judge, int(case.seq[begin]), models)
         rest = case.part(begin, q)
-        end = begin + judge.until(rest)
+        until = q - begin if since is None else int(np.searchsorted(rest.seq, since))
+        end = begin + min(judge.until(rest), until)
         parts.append(judge.verdicts(case.part(begin, end)))
         begin = end
     return joined(parts)
+
+
+def _attended(judge: Judge, seq: int, models: ModelHistory | None) -> int | None:
+    """Activate the model that judges from event `seq` on, if there is a new one.
+
+    Returns the later event from which the next model is known to be active, None if none is known.
+    """
+    learner = judge.learner
+    if learner is None or learner.training_set is None:
+        return None
+    version = learner.training_set.version
+    since = models.since(version) if models is not None else None
+    if since is not None and models is not None:
+        if seq < since:
+            return since
+        judge.activate(models.load(version, judge.detector))
+    elif learner.due:
+        judge.activate(fitted(judge.detector, learner.training_set))
+    return None
 
 
 class JudgingEngine:

@@ -1,10 +1,11 @@
 """The synchronous core with quarantine: events in, verdicts out, each flagged purchase kept out of later windows."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
-from peerwatch.judging.engine import BATCH_CAP, JudgedBatch, walked, windows_at_once
+from peerwatch.judging.engine import BATCH_CAP, JudgedBatch, ModelHistory, verdicts_of, walked, windows_at_once
 from peerwatch.judging.judge import Case, Judge
 from peerwatch.judging.labels import Label
 from peerwatch.judging.quarantine import NO_PURCHASES, LabelHistory, Purchases, heard_before, until_hearing
@@ -18,8 +19,17 @@ from peerwatch.network.networks import Networks, alone
 class QuarantineEngine:
     """Judges purchases by a state with one shard, which must have a quarantine, and keeps flagged ones out of it."""
 
-    def __init__(self, state: State, judge: Judge, T: int, labels: LabelHistory | None = None) -> None:
-        """Windows of T purchases; the state may keep more of each user. `labels` are those that a run has read.
+    def __init__(
+        self,
+        state: State,
+        judge: Judge,
+        T: int,
+        labels: LabelHistory | None = None,
+        models: ModelHistory | None = None,
+    ) -> None:
+        """Windows of T purchases; the state may keep more of each user.
+
+        `labels` are those that a run has read, `models` those that it has had.
 
         Raises:
             ValueError: the state has no quarantine.
@@ -28,7 +38,7 @@ class QuarantineEngine:
             raise ValueError("the state has no quarantine")
         self._state, self._quarantine, self._labels = state, state.quarantine, labels
         self._context = judge.wants_context
-        self._turns = TurnJudge(judge, T)
+        self._turns, self._judge = TurnJudge(T), partial(verdicts_of, judge, models=models)
         self._most = windows_at_once(state.T)
         self._in_batch_log = False
 
@@ -72,7 +82,7 @@ class QuarantineEngine:
         windows = history.windows(before, networks)
         own = history.windows(before, alone(purchases.user)) if self._context else None
         case = Case(windows, seq, purchases.line, purchases.amount, purchases.timestamp, networks.size, own)
-        case, verdicts = self._turns.judged(case, purchases.user, networks, users)
+        case, verdicts = self._turns.judged(case, purchases.user, networks, users, self._judge)
         counted, flagged = split(case, purchases.user, verdicts.flagged, in_batch_log=self._in_batch_log)
         self._quarantine.put(flagged)
         self._append(counted, int(seq[-1]))

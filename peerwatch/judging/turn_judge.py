@@ -4,12 +4,12 @@ Purchases are judged in the longest runs in which nobody's network holds a buyer
 verdict depends on another.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from peerwatch.amounts import Amounts, united
-from peerwatch.judging.judge import BatchVerdicts, Case, Judge, Mask, joined
+from peerwatch.judging.judge import BatchVerdicts, Case, Mask, joined
 from peerwatch.judging.quarantine import Purchases
 from peerwatch.kernels import Int8s, Int32s, Int64s, grown, kernel
 from peerwatch.network.networks import Networks, alone
@@ -18,44 +18,52 @@ from peerwatch.network.windows import Windows
 
 
 class TurnJudge:
-    """Judges purchases in turn, so that none is in a window whose verdict is to keep it out."""
+    """Has purchases judged in turn, so that none is in a window whose verdict is to keep it out."""
 
-    def __init__(self, judge: Judge, T: int) -> None:
-        """Windows of T purchases. The judge must decide each window by itself."""
-        self._judge, self._T = judge, T
+    def __init__(self, T: int) -> None:
+        """Windows of T purchases."""
+        self._T = T
         self._bought: Int64s = np.zeros(0, np.int64)
         """For each user, the number of the latest run in which the user has bought."""
         self._newest: Int32s = np.zeros(0, np.int32)
         """For each user, the place of the latest purchase in hand that counts, -1 if there is none."""
         self._runs = 0
 
-    def judged(self, case: Case, buyers: Int32s, networks: Networks, users: int) -> tuple[Case, BatchVerdicts]:
-        """Judge q purchases; return them with their full windows, and the verdicts.
+    def judged(
+        self, case: Case, buyers: Int32s, networks: Networks, users: int, judge: Callable[[Case], BatchVerdicts]
+    ) -> tuple[Case, BatchVerdicts]:
+        """Have q purchases judged; return them with their full windows, and the verdicts.
+
+        `judge` gets one run after the other. All else as for `begin`.
+        """
+        turns = self.begin(case, buyers, networks, users)
+        while (run := turns.next_run()) is not None:
+            turns.put(judge(run))
+        return turns.result()
+
+    def begin(self, case: Case, buyers: Int32s, networks: Networks, users: int) -> "Turns":
+        """Begin with q purchases, whose turns must be gone through before others begin.
 
         The windows of `case` (and the buyers' own purchases, if it has them) are as of the first of the q. `networks`
         must hold members for each purchase. All dense users are below `users`.
         """
         self._reserve(users)
-        q, older = len(case.seq), np.full(len(case.seq), -1, np.int32)
-        windows: list[Windows] = []
-        own: list[Windows] = []
-        verdicts: list[BatchVerdicts] = []
-        begin = 0
-        while begin < q:
-            self._runs += 1
-            end = independent(
-                begin, networks.offsets, networks.members, buyers, int(case.own is not None), self._runs, self._bought
-            )
-            rest = case.part(begin, end)
-            windows.append(self._completed(begin, end, case, case.windows, networks, older))
-            if case.own is not None:
-                own.append(self._completed(begin, end, case, case.own, alone(buyers), older))
-            verdicts.append(self._judge.verdicts(rest._replace(windows=windows[-1], own=own[-1] if own else None)))
-            counted = ~verdicts[-1].flagged
-            admit(begin, end, counted.astype(np.int8), buyers, older, self._newest)
-            begin = end
+        return Turns(self, case, buyers, networks)
+
+    def end_of_run(self, begin: int, case: Case, buyers: Int32s, networks: Networks) -> int:
+        """The end of the run that begins at this place."""
+        self._runs += 1
+        return independent(
+            begin, networks.offsets, networks.members, buyers, int(case.own is not None), self._runs, self._bought
+        )
+
+    def admit(self, begin: int, end: int, counted: Mask, buyers: Int32s, older: Int32s) -> None:
+        """Have the purchases of a run that are in the mask `counted` be in windows from now on."""
+        admit(begin, end, counted.astype(np.int8), buyers, older, self._newest)
+
+    def forget(self, buyers: Int32s) -> None:
+        """Forget what has been admitted of these buyers."""
         self._newest[buyers] = -1
-        return case._replace(windows=in_a_row(windows), own=in_a_row(own) if own else None), joined(verdicts)
 
     def _reserve(self, users: int) -> None:
         known = len(self._newest)
@@ -63,7 +71,7 @@ class TurnJudge:
             self._bought, self._newest = grown(self._bought, users), grown(self._newest, users)
             self._newest[known:] = -1
 
-    def _completed(
+    def completed(
         self, begin: int, end: int, case: Case, windows: Windows, networks: Networks, older: Int32s
     ) -> Windows:
         """Windows with the purchases in hand that count: of each the T latest."""
@@ -79,6 +87,43 @@ class TurnJudge:
         )  # fmt: skip
         seq, timestamp, amount = columns[:, : ends[-1]]
         return Windows(ends, seq, timestamp, Amounts(amount, united([windows.amount.large, case.amount.large])))
+
+
+class Turns:
+    """The runs of some purchases, one after the other: `next_run`, then `put`, until there is none."""
+
+    def __init__(self, turn_judge: TurnJudge, case: Case, buyers: Int32s, networks: Networks) -> None:
+        self._turn_judge, self._case, self._buyers, self._networks = turn_judge, case, buyers, networks
+        self._older: Int32s = np.full(len(case.seq), -1, np.int32)
+        self._windows: list[Windows] = []
+        self._own: list[Windows] = []
+        self._verdicts: list[BatchVerdicts] = []
+        self._begin = self._end = 0
+
+    def next_run(self) -> Case | None:
+        """The purchases that can be judged now, with their full windows; None if all have been."""
+        case, buyers, begin = self._case, self._buyers, self._end
+        if begin == len(case.seq):
+            return None
+        end = self._turn_judge.end_of_run(begin, case, buyers, self._networks)
+        completed = self._turn_judge.completed
+        self._windows.append(completed(begin, end, case, case.windows, self._networks, self._older))
+        if case.own is not None:
+            self._own.append(completed(begin, end, case, case.own, alone(buyers), self._older))
+        self._begin, self._end = begin, end
+        own = self._own[-1] if self._own else None
+        return case.part(begin, end)._replace(windows=self._windows[-1], own=own)
+
+    def put(self, verdicts: BatchVerdicts) -> None:
+        """Take the verdicts on the run."""
+        self._verdicts.append(verdicts)
+        self._turn_judge.admit(self._begin, self._end, ~verdicts.flagged, self._buyers, self._older)
+
+    def result(self) -> tuple[Case, BatchVerdicts]:
+        """All purchases with their full windows, and the verdicts."""
+        self._turn_judge.forget(self._buyers)
+        own = in_a_row(self._own) if self._own else None
+        return self._case._replace(windows=in_a_row(self._windows), own=own), joined(self._verdicts)
 
 
 def in_a_row(parts: Sequence[Windows]) -> Windows:

@@ -4,13 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from peerwatch.errors import UsageError
+from peerwatch.judging.adaptation import section
 from peerwatch.judging.engine import apply
+from peerwatch.judging.judge import CHAMPION
 from peerwatch.judging.state import State
 from peerwatch.network.decoder import Events
 from peerwatch.runtime.judges_from_settings import champion_of
 from peerwatch.runtime.preflight import rules_of
 from peerwatch.settings.model import QUARANTINE, Settings
-from peerwatch.storage.checkpoints import CheckpointEnvelope, Identity
+from peerwatch.storage.checkpoints import Checkpoint, CheckpointEnvelope, Identity
 from peerwatch.storage.run_history import RunHistory, read_record
 
 if TYPE_CHECKING:
@@ -46,11 +49,25 @@ class ReplayedState:
     """Applies events to a state that keeps the judged purchases of a run; with quarantine they are judged again."""
 
     def __init__(
-        self, state: State, settings: Settings, origins: Mapping[str, str], T: int, history: RunHistory | None
+        self,
+        state: State,
+        settings: Settings,
+        origins: Mapping[str, str],
+        T: int,
+        history: RunHistory | None,
+        checkpoint: Checkpoint | None,
     ) -> None:
-        """Windows of T purchases; the state may keep more. `history` has the labels that released purchases."""
+        """Windows of T purchases; the state, that of the `checkpoint`, may keep more.
+
+        `history` has the labels that released purchases, and the models of a detector that learns.
+
+        Raises:
+            UsageError: a model is missing, or it is unknown when each of them became active.
+        """
         self._state, self._judge_batch = state, settings.judge_batch
-        self._engine = _engine_of(state, settings, origins, T, history) if settings.detector.quarantine else None
+        self._engine = None
+        if settings.detector.quarantine:
+            self._engine = _engine_of(state, settings, origins, T, history, checkpoint)
 
     def apply(self, events: Events, seq: int, *, in_batch_log: bool) -> None:
         """Apply events of one of the logs, the first of them numbered `seq`."""
@@ -67,9 +84,24 @@ class ReplayedState:
 
 
 def _engine_of(
-    state: State, settings: Settings, origins: Mapping[str, str], T: int, history: RunHistory | None
+    state: State,
+    settings: Settings,
+    origins: Mapping[str, str],
+    T: int,
+    history: RunHistory | None,
+    checkpoint: Checkpoint | None,
 ) -> "QuarantineEngine":
     from peerwatch.judging.quarantine_engine import QuarantineEngine  # noqa: PLC0415 (its kernels take time to load)
 
-    labels = history.labels() if history is not None else None
-    return QuarantineEngine(state, champion_of(settings.detector, origins), T, labels)
+    judge, labels, models = champion_of(settings.detector, origins), None, None
+    if history is not None:
+        # a run that does not follow its log waits for a model that is due, so the others are trained again
+        labels, models = history.labels(), history.models(complete=settings.follow)
+    elif settings.follow and judge.learner is not None:
+        raise UsageError(
+            "only the state directory of this run records when each of its models became active; name it, with the"
+            " settings of the run"
+        )
+    if checkpoint is not None and models is not None:
+        judge.restore(section(checkpoint.arrays, CHAMPION), models.load)
+    return QuarantineEngine(state, judge, T, labels, models)

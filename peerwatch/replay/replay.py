@@ -337,7 +337,7 @@ async def past(opened: Opened, target: Target, named: Sequence[bytes] = ()) -> P
 def _replayed(opened: Opened, state: State) -> ReplayedState:
     settings = opened.settings
     history = history_of(settings, opened.D, opened.T, opened.newest) if settings.detector.quarantine else None
-    return ReplayedState(state, settings, opened.origins, opened.T, history)
+    return ReplayedState(state, settings, opened.origins, opened.T, history, opened.checkpoint)
 
 
 def _named(events: Events) -> list[int]:

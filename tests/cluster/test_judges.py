@@ -30,7 +30,7 @@ from peerwatch.errors import RunError
 from peerwatch.runtime.judges_from_settings import judges_of
 from peerwatch.settings.model import resolve
 
-SLOW = {"drift", "quarantine and a challenger"}
+SLOW = {"drift", "quarantine and a learned detector", "quarantine and a challenger"}
 """What imports a large library for the first time, and what others show as well."""
 
 

@@ -1,26 +1,35 @@
 """Quarantine: a flagged purchase is in no window until it is labelled normal, as the naive reference says."""
 
+import json
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from itertools import pairwise
+from random import Random
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from naive_quarantine import Heard, Scheduled, judge_with_quarantine
+from naive_explanation import Bought, events_of
+from naive_quarantine import Heard, Quarantined, Scheduled, judge_with_quarantine
 from reference import own_part
 from strategies import examples, logs
 from support import befriend, judge_files, purchase
+from typical import Typical
 
 from peerwatch.actors.coordinator import Judges
 from peerwatch.actors.judges import LiveJudge
 from peerwatch.amounts import Amounts
 from peerwatch.judging import engine
+from peerwatch.judging.detector_judge import DetectorJudge
+from peerwatch.judging.judge import Case, Judge
 from peerwatch.judging.labels import Label
 from peerwatch.judging.quarantine import Purchases, Quarantine
 from peerwatch.judging.quarantine_engine import QuarantineEngine
 from peerwatch.judging.sigma import Sigma, SigmaJudge
 from peerwatch.judging.state import State, StateFacts
+from peerwatch.judging.training import Learner
+from peerwatch.network.windows import Windows
 
 LABELS = st.builds(
     lambda number, by_line, anomaly: Label(None if by_line else number, number if by_line else None, anomaly),
@@ -82,6 +91,112 @@ def test_a_run_writes_what_the_reference_says(
         )
     options = {"directed": directed, "judge_batch": judge_batch}
     assert found.flagged == judge_with_quarantine(batch, stream, D, T, k, heard, **options)
+
+
+class LearnedNaively(Quarantined):
+    """One purchase after the other judged by a detector that learns, which sees what the plainest means find."""
+
+    def __init__(self, D: int, T: int, judge: Judge, heard: list[Heard], *, directed: bool) -> None:
+        super().__init__(D, T, Fraction(0), heard, directed=directed)
+        self._judge = judge
+
+    def judged(self, bought: Bought) -> tuple[bool, int]:
+        """Whether it is flagged, and by which model."""
+        self.hear(bought.seq)
+        members = self.world.hops(bought.user, self._D)
+        windows = [
+            sorted(p for p in self.world.purchases if p.user in those)[-self._T :] for those in (members, {bought.user})
+        ]
+        window, own = (
+            Windows(
+                np.array([0, len(each)]),
+                np.array([p.seq for p in each], np.int64),
+                np.array([micros(p.when) for p in each], np.int64),
+                Amounts.of([p.amount for p in each]),
+            )
+            for each in windows
+        )
+        when, size = np.array([micros(bought.when)]), np.array([len(members)])
+        case = Case(window, np.array([bought.seq]), np.array([0]), Amounts.of([bought.amount]), when, size, own)
+        verdicts = engine.verdicts_of(self._judge, case)
+        flagged = bool(verdicts.flagged[0])
+        (self.aside if flagged else self.world.purchases).append(bought)
+        assert verdicts.model is not None
+        return flagged, int(verdicts.model[0])
+
+
+def micros(when: datetime) -> int:
+    """Microseconds since 1970."""
+    return (when - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def crowd(seed: int, count: int) -> bytes:
+    """Purchases of a few friends, some of them several times as large as the others; friendships come and go."""
+    random, lines = Random(seed), []
+    for _ in range(count):
+        a, b = random.sample(range(6), 2)
+        if random.random() < 0.15:
+            lines.append(befriend(a, b, random.choice(["befriend", "unfriend"])))
+        else:
+            amount = random.lognormvariate(3, 0.3) * random.choice([1, 1, 1, 1, 1, 4])
+            lines.append(purchase(a, f"{amount:.2f}", f"2017-06-13 11:33:{random.randrange(60):02}"))
+    return b"".join(lines)
+
+
+@settings(max_examples=examples(40))
+@given(
+    batch=st.integers(0, 1000).map(lambda seed: crowd(seed, 40)),
+    stream=st.integers(0, 1000).map(lambda seed: crowd(seed, 90)),
+    D=st.integers(1, 3),
+    T=st.integers(2, 12),
+    k=st.sampled_from([0.5, 1.0, 2.0]),
+    rows=st.integers(4, 20),
+    more=st.integers(0, 20),
+    heard=HEARD,
+    shards=st.integers(1, 3),
+    walkers=st.integers(1, 2),
+    cap=st.integers(1, 9) | st.just(4096),
+    directed=st.booleans(),
+    judge_batch=st.booleans(),
+)
+def test_a_detector_that_learns_learns_by_what_is_kept_out(
+    batch: bytes, stream: bytes, D: int, T: int, k: float, rows: int, more: int, heard: list[Heard], shards: int,
+    walkers: int, cap: int, directed: bool, judge_batch: bool,
+) -> None:  # fmt: skip
+    """Each model comes at the same purchase, and flags the same, as if all were judged one after the other."""
+
+    def judge() -> Judge:
+        return DetectorJudge(Typical(k), Learner(rows, rows + more))
+
+    judges = Judges(LiveJudge(judge(), labels=Scheduled(heard)))
+    found = judge_files(
+        batch,
+        stream,
+        D,
+        T,
+        shards=shards,
+        walkers=walkers,
+        batch_cap=cap,
+        bench=judges,
+        quarantine=True,
+        directed=directed,
+        judge_batch=judge_batch,
+    ).flagged.splitlines()
+    naive, seq, expected = LearnedNaively(D, T, judge(), heard, directed=directed), 0, list[tuple[bytes, int]]()
+    for file, content in (("batch", batch), ("stream", stream)):
+        for line, text, event in events_of(content):
+            seq += 1
+            if event[0] != "purchase" or (file == "batch" and not judge_batch):
+                naive.world.apply(event, seq, file, line)
+                continue
+            flagged, model = naive.judged(Bought(event[1], seq, event[2], event[3], file, line))
+            if flagged:
+                expected.append((text[: text.rindex(b"}")], model))
+    assert len(found) == len(expected)
+    assert all(
+        line.startswith(text) and int(json.loads(line)["model"]) == model
+        for line, (text, model) in zip(found, expected, strict=True)
+    )
 
 
 @settings(max_examples=examples(100))
