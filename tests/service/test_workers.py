@@ -127,9 +127,8 @@ async def test_a_worker_that_is_killed_is_replaced(layers: list[Layer], tmp_path
         assert second != pid
         os.kill(second, signal.SIGKILL)
         with suppress(ChildProcessError):  # it has been reaped already
-            os.waitid(
-                os.P_PID, second, os.WEXITED | os.WNOWAIT
-            )  # without the event loop, which does not know of it yet
+            # without the event loop, which is not to know of it yet
+            os.waitid(os.P_PID, second, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222
         await workers.detect(COLUMNS, "iqr", {})
         assert workers.pids != [second]
 
