@@ -6,7 +6,7 @@ kernels that judge.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Final, NamedTuple, TypeAlias
 
@@ -17,15 +17,14 @@ from peerwatch.amounts import Amounts
 from peerwatch.errors import UsageError
 from peerwatch.judging.judge import Mask
 from peerwatch.judging.sigma import Sigma, SigmaJudge
-from peerwatch.kernels import Int8s, Int32s, Int64s
-from peerwatch.network.bridges import PLACES, hanging, mark_lost
+from peerwatch.kernels import Int32s, Int64s
+from peerwatch.network.bridges import PLACES, PROGRESS, USER, without_each
 from peerwatch.network.events import Kind
 from peerwatch.network.friendships import DEGREE, STRETCH, start_of
-from peerwatch.network.history import PurchaseHistory
-from peerwatch.network.networks import PARTITION_ONLY, Networks
-from peerwatch.network.reach import hops_to, networks_of
-from peerwatch.network.statistics import decimal, shown_k
-from peerwatch.network.windows import Windows, shortened
+from peerwatch.network.networks import PARTITION_ONLY
+from peerwatch.network.reach import batches, hops_to, reach_of
+from peerwatch.network.statistics import Statistics, decimal, shown_k
+from peerwatch.network.windows_at_once import LatestFirst, held_by
 from peerwatch.readable import readable
 from peerwatch.replay.event_selectors import id_of, selector_of
 from peerwatch.replay.explain import Names
@@ -34,14 +33,10 @@ from peerwatch.runtime.judges_from_settings import check_sigma
 from peerwatch.settings.model import Layer
 from peerwatch.studies.radius_table import Bridge, BridgesRecord, ConcernedUser, RadiusRecord
 
-MOST_MEMBERS: Final = 1 << 22
-"""The number of members, over several networks, after which a walk returns."""
 AT_ONCE: Final = 1 << 20
 """The most window purchases that are selected at once."""
-USERS_AT_ONCE: Final = 1 << 10
-"""The most users whose friendships are left out, one after the other, at once."""
-NOW: Final = 2**62
-"""A time behind all others."""
+DEEPER: Final = 2
+"""So many times the purchases of a window are held, to find those that come in for others."""
 Edge: TypeAlias = tuple[int, int]
 """A friendship of two dense users: the smaller number first, or the one whose friend the other is if it is directed."""
 
@@ -100,46 +95,16 @@ async def moment_of(layers: Sequence[Layer], at: str | None, named: Sequence[byt
         return opened, await past(opened, target, named)
 
 
-class _Latest(NamedTuple):
-    """The purchases that may be in a window, and the latest of each user.
-
-    `seq` and `amount` have shape [users]; `seq` is -1 for a user without purchases. `seqs` ascend and have their
-    `buyers`.
-    """
-
-    seq: Int64s
-    amount: Amounts
-    seqs: Int64s
-    buyers: Int32s
-
-    @classmethod
-    def of(cls, history: PurchaseHistory) -> "_Latest":
-        """Those in a history."""
-        held, seqs, _, amounts = history.columns()
-        bought = np.flatnonzero(held)
-        rows = np.cumsum(held)[bought] - 1
-        seq, amount = np.full(len(held), -1, np.int64), np.zeros(len(held), np.int64)
-        seq[bought], amount[bought] = seqs[rows], amounts.held[rows]
-        order = np.argsort(seqs)
-        buyers = np.repeat(np.arange(len(held), dtype=np.int32), held)
-        return cls(seq, Amounts(amount, amounts.large), seqs[order], buyers[order])
-
-    def buyers_of(self, seq: Int64s) -> Int32s:
-        """Who bought."""
-        return self.buyers[np.searchsorted(self.seqs, seq)]
-
-
 class _Standing(NamedTuple):
-    """The networks of some users, the events in their windows, and what these say.
+    """What the window of a user says.
 
-    `limits` are the highest amounts (millionths) that are not flagged, None where nothing is; `flagged` says whether
-    the latest purchase of each user would be.
+    `limit` is the highest amount (millionths) that is not flagged, None where nothing is; `verdict` is that on the
+    user's latest purchase, None without one.
     """
 
-    networks: list[Int32s]
-    windows: list[Int64s]
-    limits: list[int | None]
-    flagged: list[bool]
+    window: Int32s
+    limit: str | None
+    verdict: str | None
 
 
 class RadiusState:
@@ -149,12 +114,11 @@ class RadiusState:
         self._D, self._T, self._k = opened.D, opened.T, opened.settings.detector.exact_k()
         self._then, self._name = then, Names(then)
         self._graph = then.state.graph.copy(costs=PARTITION_ONLY)
-        self._latest = _Latest.of(then.history)
+        self._purchases = LatestFirst.of(then.history)
+        self._latest = self._purchases.latest()
         self._judge = SigmaJudge(Sigma(self._k))
-        self._stamps = 0
-        self._left: Mask = np.zeros(self._graph.users, np.bool_)
-        """Members of a network, while it is compared; otherwise nobody."""
-        self._seen: Int64s = np.zeros(PLACES * self._graph.users, np.int64)
+        self._limits: dict[bytes, str | None] = {}
+        """The limits of windows, by their places: many users have the same."""
 
     def of_friendship(self, a: int, b: int) -> RadiusRecord:
         """What the friendship of two dense users takes part in.
@@ -201,55 +165,39 @@ class RadiusState:
         breadth-first search comes to the buyer, and is the only way there from the hop before.
         """
         windows, verdicts = Counter[Edge](), Counter[Edge]()
-        everyone = np.flatnonzero(self._graph.columns()[0]).astype(np.int32)
-        for begin in range(0, len(everyone), USERS_AT_ONCE):
-            self._count(everyone[begin : begin + USERS_AT_ONCE], windows, verdicts)
+        graph = self._graph
+        everyone = np.flatnonzero(graph.columns()[0]).astype(np.int32)
+        marks, progress = np.zeros(PLACES * graph.users, np.int64), np.zeros(PROGRESS, np.int64)
+        for users in batches(graph, everyone, AT_ONCE // (DEEPER * self._T)):
+            self._count(users, marks, progress, windows, verdicts)
         return windows, verdicts
 
-    def _count(self, users: Int32s, windows: Counter[Edge], verdicts: Counter[Edge]) -> None:
+    def _count(
+        self, users: Int32s, marks: Int64s, progress: Int64s, windows: Counter[Edge], verdicts: Counter[Edge]
+    ) -> None:
         """Count the windows and verdicts of some users that would be others without each friendship."""
-        buyers: list[Int32s] = []
-        flagged: list[Mask] = []
-        for networks in self._networks_of(users):
-            now = self._windows(networks)
-            answered = users[sum(map(len, flagged)) :][: len(networks.plan)]
-            buyers += [self._latest.buyers_of(now.seq[now.window(place)]) for place in range(len(answered))]
-            flagged.append(self._flags(answered, now))
-        sizes = np.cumsum([0, *map(len, buyers)])
-        owner, near, far = self._hanging(users, sizes, np.concatenate([np.zeros(0, np.int32), *buyers]))
-        kind = np.tile(np.array([Kind.UNFRIEND, Kind.PURCHASE, Kind.BEFRIEND], np.int8), len(owner))
-        a, b = np.repeat(near, 3), np.repeat(far, 3)
-        a[1::3] = users[owner]
-        was_flagged, done = np.concatenate([np.zeros(0, np.bool_), *flagged])[owner], 0
-        for networks in self._walked(kind, a, b):
-            pairs = slice(done, done + len(networks.plan))
-            done = pairs.stop
-            lost = np.zeros(len(networks.plan), np.int8)
-            self._stamps += 1
-            mark_lost(
-                networks.offsets, networks.members, owner[pairs], sizes, np.concatenate(buyers), self._stamps,
-                self._seen, lost,
+        graph, T, purchases = self._graph, self._T, self._purchases
+        reach = reach_of(graph, users)
+        candidates = purchases.by(reach.reached)
+        held = held_by(purchases, candidates, reach, np.arange(len(users)), len(users), DEEPER * T)
+        was_flagged = self._flags(users, *held.joined(T))
+        longest = min(T, len(candidates))
+        room = max(1, AT_ONCE // T)
+        owner, ends, offsets = np.empty(room, np.int64), np.empty((2, room), np.int32), np.zeros(room + 1, np.int64)
+        places, scratch = np.empty(room * longest, np.int32), np.empty((2, graph.users + 1), np.int32)
+        progress[USER] = 0
+        while progress[USER] < len(users):
+            found = without_each(
+                users, graph.D, longest, held.places.shape[1], held.size, held.places.ravel(), candidates,
+                purchases.buyer, graph.stretch, graph.incoming, graph.pool, marks, scratch[0], scratch[1], progress,
+                owner, ends[0], ends[1], offsets, places,
             )  # fmt: skip
-            self._stamps += len(lost)
-            flags = self._flags(users[owner[pairs]], self._windows(networks))
-            for place in np.flatnonzero(lost).tolist():
-                one, other = int(near[done - len(lost) + place]), int(far[done - len(lost) + place])
-                edge = (one, other) if self._graph.directed or one < other else (other, one)
-                windows[edge] += 1
-                verdicts[edge] += bool(flags[place] != was_flagged[done - len(lost) + place])
-
-    def _hanging(self, users: Int32s, sizes: Int64s, buyers: Int32s) -> tuple[Int64s, Int32s, Int32s]:
-        """The friendships on which a buyer in a user's window may depend: the user's place, and both ends of each."""
-        room = len(buyers) * self._D
-        owner, ends = np.empty(room, np.int64), np.empty((2, room), np.int32)
-        scratch = np.empty(self._graph.users + 1, np.int32)
-        graph = self._graph
-        found = hanging(
-            users, sizes, buyers, self._D, self._stamps, graph.stretch, graph.pool, self._seen, scratch, owner, ends[0],
-            ends[1],
-        )  # fmt: skip
-        self._stamps += len(users)
-        return owner[:found], ends[0][:found], ends[1][:found]
+            flags = self._flags(users[owner[:found]], offsets[: found + 1], places[: offsets[found]])
+            edges = ends[:, :found].T if graph.directed else np.sort(ends[:, :found], axis=0).T
+            changed = flags != was_flagged[owner[:found]]
+            for one, other, another in zip(*edges.T.tolist(), changed.tolist(), strict=True):
+                windows[one, other] += 1
+                verdicts[one, other] += another
 
     def _record(
         self,
@@ -260,15 +208,9 @@ class RadiusState:
         friendship: tuple[str, str] | None = None,
         user: str | None = None,
     ) -> RadiusRecord:
-        now = self._standing(concerned)
-        self._change(Kind.UNFRIEND, edges)
-        without = self._standing(concerned)
-        self._change(Kind.BEFRIEND, edges)
-        users = [
-            self._concerned(one, place, now, without)
-            for place, one in enumerate(concerned.tolist())
-            if len(now.networks[place]) != len(without.networks[place])
-        ]
+        users: list[ConcernedUser] = []
+        for some in batches(self._graph, concerned, AT_ONCE // self._T):
+            users += self._compared(some, edges)
         users.sort(key=lambda one: (one.verdict == one.verdict_without, not one.purchases_lost, order_of(one.user)))
         windows = sum(1 for one in users if one.purchases_lost)
         verdicts = sum(1 for one in users if one.verdict != one.verdict_without)
@@ -277,74 +219,82 @@ class RadiusState:
             verdicts, users,
         )  # fmt: skip
 
-    def _concerned(self, user: int, place: int, now: _Standing, without: _Standing) -> ConcernedUser:
-        latest = int(self._latest.seq[user])
-        verdict = verdict_without = None
-        if latest >= 0:
-            verdict, verdict_without = ("flagged" if one.flagged[place] else "normal" for one in (now, without))
-        members, left = now.networks[place], without.networks[place]
-        self._left[left] = True
-        lost = members[~self._left[members]].tolist()
-        self._left[left] = False
-        window, window_without = {*now.windows[place].tolist()}, {*without.windows[place].tolist()}
-        return ConcernedUser(
-            self._name[user],
-            len(now.networks[place]),
-            [self._name[one] for one in sorted(lost, key=self._then.key)],
-            sorted(window - window_without),
-            sorted(window_without - window),
-            _shown(now.limits[place]),
-            _shown(without.limits[place]),
-            latest if latest >= 0 else None,
-            decimal(self._latest.amount.exact(user)) if latest >= 0 else None,
-            verdict,
-            verdict_without,
-        )
+    def _compared(self, users: Int32s, edges: Sequence[Edge]) -> list[ConcernedUser]:
+        """Those of some users who would have a smaller network without some friendships."""
+        q, purchases = len(users), self._purchases
+        everyone, now = np.arange(q), reach_of(self._graph, users)
+        sizes, candidates = now.sizes(q), purchases.by(now.reached)
+        ends, places = held_by(purchases, candidates, now, everyone, q, self._T).joined(self._T)
+        standing = self._standing(users, ends, places, everyone)
+        self._change(Kind.UNFRIEND, edges)
+        then = reach_of(self._graph, users)
+        self._change(Kind.BEFRIEND, edges)
+        offsets, lost = now.without(then).members(q)
+        lost = self._in_order(lost, np.repeat(everyone, np.diff(offsets)))
+        owner = np.repeat(everyone, np.diff(ends))
+        wanted = np.unique(owner[now.holds(purchases.buyer[places], owner)])
+        held = held_by(purchases, candidates, then, wanted, q, self._T)
+        without = self._standing(users, *held.joined(self._T), wanted)
+        return [
+            self._concerned(
+                int(users[place]), int(sizes[place]), lost[offsets[place] : offsets[place + 1]], standing[place],
+                without.get(place, standing[place]),
+            )
+            for place in np.flatnonzero(np.diff(offsets)).tolist()
+        ]  # fmt: skip
 
-    def _standing(self, users: Int32s) -> _Standing:
-        found = _Standing([], [], [], [])
-        for networks in self._networks_of(users):
-            windows, q = self._windows(networks), len(networks.plan)
-            answered = users[len(found.networks) :][:q]
-            found.flagged.extend(self._flags(answered, windows).tolist())
-            for place in range(q):
-                members, window = networks.offsets[place : place + 2], windows.window(place)
-                found.networks.append(networks.members[members[0] : members[1]])
-                found.windows.append(windows.seq[window].copy())
-                statistics = self._judge.statistics(windows, place)
-                found.limits.append(statistics.highest_normal(self._k) if statistics.n > 1 else None)
+    def _concerned(self, user: int, size: int, lost: Int32s, now: _Standing, without: _Standing) -> ConcernedUser:
+        purchases, latest, name = self._purchases, int(self._latest[user]), self._name
+        gone: list[int] = []
+        come: list[int] = []
+        if now is not without:
+            before, after = ({*purchases.seq[each.window].tolist()} for each in (now, without))
+            gone, come = sorted(before - after), sorted(after - before)
+        return ConcernedUser(
+            name[user], size, [name[one] for one in lost.tolist()], gone, come, now.limit, without.limit,
+            int(purchases.seq[latest]) if latest >= 0 else None,
+            decimal(purchases.amount.exact(latest)) if latest >= 0 else None, now.verdict, without.verdict,
+        )  # fmt: skip
+
+    def _in_order(self, members: Int32s, owner: Int64s) -> Int32s:
+        """Members of networks in the order of their owners, and of each in that of the members' ids."""
+        distinct, place = np.unique(members, return_inverse=True)
+        keys = [*map(self._then.key, distinct.tolist())]
+        rank = np.empty(len(distinct), np.int64)
+        rank[sorted(range(len(keys)), key=keys.__getitem__)] = np.arange(len(keys))
+        return members[np.lexsort((rank[place], owner))]
+
+    def _standing(self, users: Int32s, offsets: Int64s, places: Int32s, which: Int64s) -> dict[int, _Standing]:
+        """What the windows of the users with these indices say."""
+        flags, ends = self._flags(users, offsets, places).tolist(), offsets.tolist()
+        bought = (self._latest[users] >= 0).tolist()
+        found = {}
+        for place in which.tolist():
+            window = places[ends[place] : ends[place + 1]]
+            verdict = ("flagged" if flags[place] else "normal") if bought[place] else None
+            found[place] = _Standing(window, self._limit(window), verdict)
         return found
 
-    def _flags(self, users: Int32s, windows: Windows) -> Mask:
+    def _limit(self, window: Int32s) -> str | None:
+        key = window.tobytes()
+        if key not in self._limits:
+            statistics = Statistics.of(self._purchases.amount[window].tolist())
+            self._limits[key] = decimal(statistics.highest_normal(self._k)) if statistics.n > 1 else None
+        return self._limits[key]
+
+    def _flags(self, users: Int32s, offsets: Int64s, places: Int32s) -> Mask:
         """Which users' latest purchases would be flagged by their windows; none of a user without purchases."""
-        return self._judge.flags(windows, self._latest.amount[users]) & (self._latest.seq[users] >= 0)
-
-    def _windows(self, networks: Networks) -> Windows:
-        """The windows of purchases that are made now."""
-        now = np.full(len(networks.plan), self._then.seq)
-        return shortened(self._then.history.windows(now, networks), self._T)
-
-    def _networks_of(self, users: Int32s) -> Iterator[Networks]:
-        return networks_of(self._graph, users, max(1, AT_ONCE // self._T))
+        purchases, latest = self._purchases, self._latest[users]
+        if not len(purchases.seq):
+            return np.zeros(len(users), np.bool_)
+        return self._judge.flags(purchases.windows(offsets, places), purchases.amount[latest]) & (latest >= 0)
 
     def _change(self, kind: Kind, edges: Sequence[Edge]) -> None:
         ends = np.array(edges, np.int32).reshape(-1, 2)
-        for _ in self._walked(np.full(len(ends), kind, np.int8), ends[:, 0].copy(), ends[:, 1].copy()):
-            pass
-
-    def _walked(self, kind: Int8s, a: Int32s, b: Int32s) -> Iterator[Networks]:
-        """Apply changes of friendship to the graph, and yield the networks of who buys in between, in order."""
-        timestamp, amount, gone = np.full(len(kind), NOW), Amounts(np.zeros(len(kind), np.int64)), 0
-        asked = int(np.count_nonzero(kind == Kind.PURCHASE))
-        while gone < len(kind):
-            done, networks = self._graph.walk(
-                kind[gone:], a[gone:], b[gone:], timestamp[gone:], amount[gone:], 0, min(asked, AT_ONCE // self._T),
-                MOST_MEMBERS,
-            )  # fmt: skip
-            gone += done
-            asked -= len(networks.plan)
-            if len(networks.plan):
-                yield networks
+        nothing = np.zeros(len(ends), np.int64)
+        self._graph.walk(
+            np.full(len(ends), kind, np.int8), ends[:, 0].copy(), ends[:, 1].copy(), nothing, Amounts(nothing), 0, 0, 1
+        )
 
     def _ends(self, edge: Edge) -> list[tuple[int, bytes]]:
         """What friendships are sorted by."""
@@ -362,7 +312,3 @@ def order_of(user: str) -> tuple[int, bytes]:
     """The sort key of a user's id: numeric ids sort as numbers."""
     name = user.encode()
     return len(name), name
-
-
-def _shown(limit: int | None) -> str | None:
-    return decimal(limit) if limit is not None else None

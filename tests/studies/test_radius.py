@@ -18,6 +18,7 @@ from strategies import COMMANDS, examples, logs
 from support import befriend, purchase
 
 from peerwatch.cli.main import cli
+from peerwatch.studies import radius
 
 Friendship = tuple[str, str]
 
@@ -100,16 +101,23 @@ def counts(users: list[dict[str, Any]]) -> tuple[int, int, int]:
     at=st.integers(1, 120),
     place=st.integers(0, 1000),
     directed=st.booleans(),
+    narrow=st.booleans(),
 )
 def test_everything_is_as_a_state_without_it_shows(
-    batch: bytes, stream: bytes, D: int, T: int, k: str, at: int, place: int, directed: bool
+    batch: bytes, stream: bytes, D: int, T: int, k: str, at: int, place: int, directed: bool, narrow: bool
 ) -> None:
-    """Messy logs, any moment: a friendship, a user, and the order of all bridges, in every field."""
+    """Messy logs, any moment: a friendship, a user, and the order of all bridges, in every field.
+
+    With as much room for windows as usual, or with hardly any (`narrow`).
+    """
     events = sum(1 for content in (batch, stream) for _ in events_of(content))
     world = world_of(batch, stream, at, directed=directed)
     edges, factor = friendships(world), Fraction(k)
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         patch.chdir(name)
+        if narrow:
+            patch.setattr(radius, "AT_ONCE", 1)
+            patch.setattr(radius, "DEEPER", 1)
         Path("batch").write_bytes(batch)
         Path("stream").write_bytes(stream)
         options = ["batch", "stream", "--D", str(D), "--T", str(T), "--k", k, "--json"]
