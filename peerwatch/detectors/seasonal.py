@@ -1,7 +1,7 @@
 """Judges the residual of an amount, without trend and season, by Tukey's fences."""
 
 from numbers import Integral
-from typing import ClassVar, Final, Self
+from typing import ClassVar, Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,6 +24,27 @@ Over fewer a single outlier may be taken for a change of season.
 """
 JUMP: Final = 10
 """STL computes every n-th point of a smooth curve, where n is this part of the smoothing window, and interpolates."""
+LAGS: Final = 8
+"""How many distances, of each doubling, are tried to learn how good forecasts so far ahead are."""
+
+
+class Forecast(NamedTuple):
+    """What the next values of a series are expected to be, and the fences around that.
+
+    `level`, `low`, `high` and `spread` are for the first value, then for those 2 and 3 steps ahead, 4 to 7, 8 to 15,
+    and so on: what the trend leads to (without its slope), the quartiles of the errors of such forecasts, and the range
+    between them (or what takes its place). Shapes [distances]. `noise` is the size below which an error is rounding,
+    `strength` how much the `season` of the last period counts after the first step.
+    """
+
+    level: Floats
+    slope: float
+    season: Floats
+    low: Floats
+    high: Floats
+    spread: Floats
+    noise: float
+    strength: float
 
 
 class Seasonal(Rule):
@@ -36,7 +57,9 @@ class Seasonal(Rule):
     milliseconds.
 
     As an estimator it takes rows at regular times. Where X has an index of times, as pandas has it, missing rows are
-    filled in, and rows out of order are refused. Row i of what is judged afterwards is expected i steps ahead.
+    filled in, and rows out of order are refused. Row i of what is judged afterwards is expected i steps ahead: where
+    the trend only wandered in X, what is left of its last value so many steps later; and it is judged by the quartiles
+    of the errors that forecasts so many steps ahead make in X.
     """
 
     name: ClassVar[str] = "seasonal"
@@ -74,16 +97,18 @@ class Seasonal(Rule):
         """The threshold: k interquartile ranges."""
         return self.k
 
-    def fit(self, X: ArrayLike, y: object = None) -> Self:
+    def fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: ARG002 (scikit-learn's)
         """Take each column of X, in order of time, as a window; missing rows are filled in where X has times."""
         self.check()
         columns, grid = self._regular(X)
-        super().fit(columns, y)
-        scores, clock = self.decision_scores_, (np.nan, np.nan)
+        columns = self._enough(columns)
+        with np.errstate(over="ignore", invalid="ignore"):  # what floats cannot square has no score
+            summary = self._summary(np.ascontiguousarray(columns.T), (len(columns) // 2).bit_length())
+            scores, clock = self._along(columns).max(axis=1), (np.nan, np.nan)
         if grid is not None:
             scores, clock = scores[grid.places], (grid.last, grid.step)
         self.remember(X, columns_of(X), scores)
-        self.summary_ = (*self.summary_, np.tile(np.array(clock, np.float64), (columns.shape[1], 1)))
+        self.summary_ = (*summary, np.tile(np.array(clock, np.float64), (columns.shape[1], 1)))
         return self
 
     def look_back(self, X: ArrayLike) -> Verdicts:
@@ -100,20 +125,14 @@ class Seasonal(Rule):
         return picked(scores if grid is None else scores[grid.places], places)
 
     def summarise(self, window: Floats) -> Summary:
-        """What the next values are expected to be, and the residuals' quartiles and spread.
-
-        The arrays are: the next value of the trend and its slope, the last season, low and high quartile, the range
-        between them (or what takes its place), the size below which a residual is rounding, and the season's strength.
-        """
-        found = [self._forecast(series) for series in window]
-        level, slope, *rest = np.array([part for part, _ in found], np.float64).reshape(-1, 7).T
-        season = np.array([season for _, season in found], np.float64).reshape(-1, self.period)
-        return level, slope, season, *rest
+        """What the next value is expected to be, and the fences: the parts of a `Forecast`, each of shape [m, ...]."""
+        return self._summary(window, 1)
 
     def score_amounts(self, summary: Summary, amount: Floats) -> Floats:
         """How far the amount's residual is outside the residuals' quartiles, in interquartile ranges."""
-        level, _, season, *fences = summary[:7]
-        return _outside(self._value(amount) - (level + season[:, 0]), *fences)
+        level, _, season, low, high, spread, noise = summary[:7]
+        expected = _first(level) + season[:, 0]
+        return _outside(self._value(amount) - expected, _first(low), _first(high), _first(spread), noise)
 
     def ahead(self, summary: Summary, series: Floats) -> Floats:
         """The scores of the next amounts, row i of them expected i steps ahead."""
@@ -142,9 +161,13 @@ class Seasonal(Rule):
         return np.column_stack(scores)
 
     def _stepwise(self, summary: Summary, series: Floats, steps: Int64s) -> Floats:
-        level, slope, season, *fences, strength = summary[:8]
+        levels, slope, season, lows, highs, spreads, noise, strength = summary[:8]
+        doublings = np.frexp(steps + 1.0)[1] - 1
+        level, low, high, spread = (
+            of.ravel()[np.minimum(doublings, of.size - 1)] for of in (levels, lows, highs, spreads)
+        )
         expected = level + slope * steps + np.where(steps > 0, strength, 1.0) * season[0, steps % self.period]
-        return _outside(self._value(series) - expected, *fences)
+        return _outside(self._value(series) - expected, low, high, spread, noise)
 
     def _regular(self, X: ArrayLike) -> tuple[Floats, TimeGrid | None]:
         """The columns of X at regular times, and where its rows are among them, if it has times.
@@ -167,16 +190,29 @@ class Seasonal(Rule):
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.log(amount)
 
-    def _forecast(self, series: Floats) -> tuple[tuple[float, ...], Floats]:
-        """The next value of the trend, its slope, the fences, and the season's strength; and the last season."""
-        values, season = self._value(series), np.zeros(self.period)
+    def _summary(self, window: Floats, distances: int) -> Summary:
+        found = [self._forecast(series, distances) for series in window]
+        if not found:
+            none = np.empty((0, distances))
+            return none, np.empty(0), np.empty((0, self.period)), none, none, none, np.empty(0), np.empty(0)
+        return tuple(np.array(part, np.float64) for part in zip(*found, strict=True))
+
+    def _forecast(self, series: Floats, distances: int) -> Forecast:
+        values, season, none = self._value(series), np.zeros(self.period), np.zeros(distances)
+        unknown = Forecast(none + np.nan, np.nan, season, *(none + np.nan,) * 3, np.nan, np.nan)
         if not np.isfinite(values).all():
-            return (np.nan,) * 7, season
+            return unknown
         if np.ptp(series) == 0:
-            return (float(values[0]), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0), season
+            return Forecast(none + values[0], 0.0, season, none, none, none, 0.0, 0.0)
         trend, seasons, residual = self._decomposed(values, two_sided=False)
-        level, strength = float(2 * trend[-1] - trend[-2]), _strength(seasons, residual)
-        return (level, _slope(trend), *_fences(values, residual), strength), seasons[-self.period :]
+        slope, strength = _slope(trend), _strength(seasons, residual)
+        low, high, spread, noise = _fences(values, residual)
+        found: list[Step] = [(float(2 * trend[-1] - trend[-2]), low, high, spread)]
+        if np.isfinite(slope + strength):
+            found += _farther(values, trend, slope, strength * seasons, found[0], distances)
+        found += [(np.nan,) * 4] * (distances - len(found))  # of numbers that no float can square
+        level, lows, highs, spreads = np.array(found).T
+        return Forecast(level, slope, seasons[-self.period :], lows, highs, spreads, noise, strength)
 
     def _decomposed(self, series: Floats, *, two_sided: bool) -> tuple[Floats, Floats, Floats]:
         from statsmodels.tsa.seasonal import STL, seasonal_decompose  # noqa: PLC0415
@@ -200,6 +236,39 @@ def _slope(trend: Floats) -> float:
     away, at = known - known.mean(), np.arange(len(known)) - (len(known) - 1) / 2
     along, total, length = at @ away, away @ away, at @ at
     return float(along / length * (np.square(along) / length / total)) if total > 0 else 0.0
+
+
+Step = tuple[float, float, float, float]
+"""The level, the fences and the spread of a `Forecast`, for one distance."""
+
+
+def _farther(values: Floats, trend: Floats, slope: float, season: Floats, first: Step, distances: int) -> list[Step]:
+    """What a `Forecast` says for all distances but the first, by forecasts that far ahead within the series."""
+    known = ~np.isnan(trend)
+    trend, found, left = trend[known], [first], 1.0
+    line = trend.mean() + slope * (np.arange(len(trend)) - (len(trend) - 1) / 2)
+    away, rest = trend - line, values[known] - line - season[known]
+    for doubling in range(1, distances):
+        lags = np.linspace(2**doubling, 2 ** (doubling + 1) - 1, LAGS).astype(np.int64)
+        pairs = [(rest[lag:], away[lag:], away[:-lag]) for lag in np.unique(np.minimum(lags, len(away) // 2))]
+        later, wandered, before = (np.concatenate(part) for part in zip(*pairs, strict=True))
+        left = min(left, _left(wandered, before))
+        low, high, spread, _ = _fences(values, later - left * before)
+        _, *last = found[-1]  # what lies farther ahead is not known better
+        level = float(line[-1] + slope + left * away[-1])
+        found.append((level, min(low, last[0]), max(high, last[1]), max(spread, last[2])))
+    return found[1:]
+
+
+def _left(later: Floats, before: Floats) -> float:
+    """The share of how far a trend is from its line that is left some steps later, by least squares."""
+    total = float(before @ before)
+    return min(max(float(later @ before) / total, 0.0), 1.0) if total > 0 else 0.0
+
+
+def _first(part: Floats) -> Floats:
+    """Of what is kept for each distance, that of the first value. Earlier versions saved no other. Shape [m]."""
+    return part.reshape(len(part), -1)[:, 0]
 
 
 def _strength(season: Floats, residual: Floats) -> float:

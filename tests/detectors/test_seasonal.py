@@ -152,3 +152,58 @@ def test_a_single_outlier_is_not_taken_for_a_change_of_season() -> None:
         odd = series.copy()
         odd[place] += 300
         assert np.argmax(Seasonal(period=24).fit(odd[:, None]).decision_scores_) == place
+
+
+def wandering(rows: int, seed: int = 3) -> Floats:
+    """A slow cycle of 350 rows, which is no season of 7, with noise."""
+    noise = np.random.default_rng(seed).normal(0, 1, rows)
+    return 20 + 10 * np.sin(2 * np.pi * np.arange(rows) / 350) + noise
+
+
+def test_rows_far_ahead_are_not_held_against_where_the_trend_happens_to_end() -> None:
+    """Whatever the cycle's place at the end: of the rows to come hardly one is flagged, and those far outside are."""
+    for end in (1000, 1090, 1175, 1260):
+        rows = wandering(end + 600)
+        rule = Seasonal().fit(rows[:end, None])
+        assert (rule.predict(rows[end:, None]) == -1).mean() < 0.03
+        assert (rule.predict(rows[end + 100 :: 50, None] + 200) == -1).all()
+
+
+def test_the_farther_ahead_the_less_is_known() -> None:
+    """A value of a random walk that lies off by as much scores no higher farther ahead."""
+    walk = np.random.default_rng(5).normal(0, 1, 400).cumsum()
+    rule = Seasonal().fit(walk[:, None])
+    level, _, season, *_ = rule.summary_
+    for sign in (-1, 1):
+        score = -rule.score_samples(np.full((300, 1), walk.mean() + sign * 1000.0))
+        assert score[0] > score[1:].max()
+        middles = [score[2**k - 1 : 2 ** (k + 1) - 1].mean() for k in range(1, 8)]
+        assert middles == sorted(middles, reverse=True)
+    assert np.isfinite(level).all()
+    assert season.shape == (1, 7)
+
+
+def test_noise_far_ahead_is_judged_about_its_mean() -> None:
+    """The last value of a trend that follows noise is forgotten: above and below the same distance scores the same."""
+    uneven = []
+    for seed in range(8, 12):
+        rule = Seasonal().fit(np.random.default_rng(seed).normal(0, 1, (500, 1)))
+        high, low = (-rule.score_samples(np.full((350, 1), 20.0 * sign))[70:].mean() for sign in (1, -1))
+        uneven.append(abs(high - low) / high)
+    assert np.mean(uneven) < 0.01
+
+
+def test_what_an_earlier_version_saved_forecasts_as_it_did() -> None:
+    """It knows one level and one pair of fences, for whatever distance."""
+    series = hours()[:200].to_numpy()
+    rule = Seasonal(period=24).fit(series[:, None])
+    arrays = {
+        name: array[:, 0] if name in {"summary0", "summary3", "summary4", "summary5"} else array
+        for name, array in rule.arrays().items()
+    }
+    old = Seasonal(period=24).restore(arrays)
+    level, slope, season, low, high, spread, _, strength = (arrays[f"summary{place}"] for place in range(8))
+    steps = np.arange(60)
+    rest = series[:60] - level - slope * steps - np.where(steps > 0, strength, 1) * season[0, steps % 24]
+    expected = np.maximum(np.maximum(low - rest, rest - high), 0) / spread
+    np.testing.assert_allclose(-old.score_samples(series[:60, None]), expected)
