@@ -22,12 +22,13 @@ class Certificates(NamedTuple):
 def certificates(directory: Path) -> Certificates:
     """New ones, in a directory."""
     authority, key = directory / "authority.pem", directory / "authority.key"
-    _openssl(f"req -x509 {NEW_KEY} -subj /CN=authority -out {authority} -keyout {key}")
+    usage = "-addext keyUsage=critical,keyCertSign"  # Python 3.13 wants it
+    _openssl(f"req -x509 {NEW_KEY} {usage} -subj /CN=authority -out {authority} -keyout {key}")
     made = []
     for name, extension in (("server", "subjectAltName=IP:127.0.0.1"), ("client", "extendedKeyUsage=clientAuth")):
         certificate, own = directory / f"{name}.pem", directory / f"{name}.key"
         request, extensions = directory / f"{name}.csr", directory / f"{name}.ext"
-        extensions.write_text(extension)
+        extensions.write_text(f"{extension}\nauthorityKeyIdentifier=keyid\n")
         _openssl(f"req {NEW_KEY} -subj /CN={name} -out {request} -keyout {own}")
         signed = f"-CA {authority} -CAkey {key} -CAcreateserial -extfile {extensions} -days 2"
         _openssl(f"x509 -req -in {request} {signed} -out {certificate}")

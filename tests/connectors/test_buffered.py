@@ -29,7 +29,6 @@ class Buffered:
         """As a run does."""
         async with AsyncExitStack() as unused:
             sink = await self.system.open(unused)
-            unused.pop_all()
         buffered = BufferedSink(sink, capacity=self._capacity)
         await buffered.open(stack)
         return buffered
