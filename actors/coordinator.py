@@ -314,7 +314,7 @@ class Coordinator:
             work = 8 * sum(len(part.seq) for part in (*windows, *own))
             if self._every_decision:
                 work += COLLECT_WORK * len(queries.seq)
-            if work > INLINE_WORK:
+            if work > INLINE_WORK or not self._judges.champion.judge.is_quick:
                 return await run_sync(self._decide, queries, windows, own, wanted, checked)
             case = self._case(queries, windows, own)
             judged = [self._judges.champion.judge.verdicts(case)]

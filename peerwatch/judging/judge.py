@@ -122,6 +122,11 @@ class Judge(ABC):
         return {}
 
     @property
+    def is_quick(self) -> bool:
+        """Whether a few purchases are judged in microseconds. A detector may take any time, and even read files."""
+        return False
+
+    @property
     def wants_context(self) -> bool:
         """Whether it needs the buyers' own purchases besides the windows."""
         return False

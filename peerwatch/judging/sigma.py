@@ -46,6 +46,11 @@ class SigmaJudge(Judge):
         super().__init__(severity)
         self.detector = detector
 
+    @property
+    def is_quick(self) -> bool:
+        """Whether a few purchases are judged in microseconds."""
+        return True
+
     def verdicts(self, case: Case) -> BatchVerdicts:
         """Judge purchases; each on its own."""
         return BatchVerdicts(self.flags(case.windows, case.amount))
