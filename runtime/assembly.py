@@ -122,22 +122,14 @@ async def assemble(
 
 def _state_of(setup: RunSetup, checkpoint: Checkpoint | None) -> State:
     settings = setup.settings
-    D, T, shards, directed, quarantine = (
-        setup.D,
-        setup.T,
-        settings.shards,
-        settings.directed,
-        settings.detector.quarantine,
-    )
+    directed, quarantine = settings.directed, settings.detector.quarantine
     named = [str(user).encode() for user in settings.logs.users]
     if checkpoint is None:
-        if setup.cluster is not None and not quarantine:
-            shards = 1
-        return State.fresh(D, T, shards, named, directed=directed, quarantine=quarantine)
-    facts = checkpoint.envelope.facts
-    if setup.cluster is not None:
-        return State.without_network(D, T, shards, named, checkpoint.arrays, facts, directed=directed)
-    return State.restored(D, T, shards, named, checkpoint.arrays, facts, directed=directed)
+        shards = 1 if setup.cluster is not None and not quarantine else settings.shards
+        return State.fresh(setup.D, setup.T, shards, named, directed=directed, quarantine=quarantine)
+    restore = State.without_network if setup.cluster is not None else State.restored
+    arrays, facts = checkpoint.arrays, checkpoint.envelope.facts
+    return restore(setup.D, setup.T, settings.shards, named, arrays, facts, directed=directed)
 
 
 async def _auditing(setup: RunSetup, state: State, checkpoint: Checkpoint | None, tally: AuditTally) -> Auditing:

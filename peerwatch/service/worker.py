@@ -2,6 +2,10 @@
 
 It answers requests from its standard input, one after the other, at a lower priority than the pipeline's. It ends when
 its standard input is closed, whatever it is doing then.
+
+All workers together leave one processor to the pipeline. A lower priority alone does not: where every processor has
+something to do, what wakes up waits for a while, and the pipeline's threads and event loop wake up a few times for each
+purchase.
 """
 
 import os
@@ -188,9 +192,16 @@ def _class_of(error: PeerwatchError) -> Literal["UsageError", "BadInput", "RunEr
     return "BadInput" if isinstance(error, BadInput) else "RunError"
 
 
+def leave_a_processor() -> None:
+    """Keep this process off one of the processors it may use, the same one in all workers, if there is another."""
+    if sys.platform == "linux" and len(allowed := os.sched_getaffinity(0)) > 1:
+        os.sched_setaffinity(0, allowed - {min(allowed)})
+
+
 def main() -> None:
     """Answer requests until standard input is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the service decides what ends
+    leave_a_processor()
     channel = Channel()
     kernels.load()
     anyio.run(partial(serve, channel))

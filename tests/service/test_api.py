@@ -212,6 +212,7 @@ def test_submitted_events_are_judged(service: Served) -> None:
         (purchase(1, "5", "yesterday"), "json", 422, "event 0"),
         (befriend(1, 1), "json", 422, "event 0"),
         (b'{"D": 1, "T": 5}', "json", 422, "event 0"),
+        (b"[" * 200 + b"]" * 200, "json", 422, "event 0"),
         (b"[" * 100_000 + b"]" * 100_000, "json", 400, "not JSON"),
         (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "json", 400, "not JSON"),
         (NORMAL, "xml", 415, ""),

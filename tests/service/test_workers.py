@@ -106,8 +106,8 @@ async def test_what_a_detector_prints_is_no_answer(layers: list[Layer]) -> None:
         assert found["method"] == STUBBORN
 
 
-async def test_a_worker_that_is_killed_is_replaced(layers: list[Layer], tmp_path: Path) -> None:
-    """At work or idle: the request it had gets an error that says so, every later one an answer."""
+async def test_a_worker_that_is_killed_at_work_is_replaced(layers: list[Layer], tmp_path: Path) -> None:
+    """The request it had gets an error that says so, the next one an answer."""
     note = tmp_path / "note"
     async with Workers(layers, 1) as workers:
         await workers.detect(COLUMNS, "iqr", {})
@@ -123,14 +123,31 @@ async def test_a_worker_that_is_killed_is_replaced(layers: list[Layer], tmp_path
             os.kill(pid, signal.SIGKILL)
         assert workers.pids == []
         await workers.detect(COLUMNS, "iqr", {})
-        (second,) = workers.pids
-        assert second != pid
-        os.kill(second, signal.SIGKILL)
+        assert workers.pids != [pid]
+
+
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="waits for a process without reaping it")
+async def test_a_worker_that_is_killed_while_idle_is_replaced(layers: list[Layer]) -> None:
+    """The next request gets an answer, from another one."""
+    async with Workers(layers, 1) as workers:
+        await workers.detect(COLUMNS, "iqr", {})
+        (pid,) = workers.pids
+        os.kill(pid, signal.SIGKILL)
         with suppress(ChildProcessError):  # it has been reaped already
             # without the event loop, which is not to know of it yet
-            os.waitid(os.P_PID, second, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222
         await workers.detect(COLUMNS, "iqr", {})
-        assert workers.pids != [second]
+        assert workers.pids != [pid]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process is kept off a processor on Linux alone")
+async def test_workers_leave_a_processor_to_the_pipeline(layers: list[Layer]) -> None:
+    """The same one, unless there is only one."""
+    allowed = os.sched_getaffinity(0)
+    async with Workers(layers, 1) as workers:
+        await workers.detect(COLUMNS, "iqr", {})
+        (pid,) = workers.pids
+        assert os.sched_getaffinity(pid) == (allowed - {min(allowed)} or allowed)
 
 
 async def test_a_request_that_is_cancelled_frees_its_worker(layers: list[Layer], tmp_path: Path) -> None:

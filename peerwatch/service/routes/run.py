@@ -18,7 +18,7 @@ from peerwatch.service.service import Service
 router: Final = APIRouter(tags=["run"])
 PAGE: Final = 1000
 """Flagged purchases that are read from the store at a time, for a client that comes back."""
-GATHER_SECONDS: Final = 0.05
+GATHER_SECONDS: Final = 0.2
 """The pause behind what was sent: fifty clients that are woken for every purchase would keep the run waiting."""
 
 
