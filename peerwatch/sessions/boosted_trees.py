@@ -30,10 +30,12 @@ class BoostedTrees:
         self._roots: Ints = np.cumsum([0, *map(len, trees)], dtype=np.int64)[:-1]
         nodes = np.concatenate(trees)
         base = np.repeat(self._roots, [len(tree) for tree in trees])
-        self._is_leaf: NDArray[np.bool_] = nodes["is_leaf"].astype(np.bool_)
-        self._left: Ints = base + nodes["left"].astype(np.int64)
-        self._right: Ints = base + nodes["right"].astype(np.int64)
-        self._feature: Ints = np.where(self._is_leaf, 0, nodes["feature_idx"]).astype(np.int64)
+        is_leaf = nodes["is_leaf"].astype(np.bool_)
+        children = np.column_stack([base + nodes["right"].astype(np.int64), base + nodes["left"].astype(np.int64)])
+        children[is_leaf] = np.flatnonzero(is_leaf)[:, None]  # whoever is there stays there
+        self._children: Ints = children.ravel()
+        """Of each node the one to the right, then the one to the left; of a leaf the leaf."""
+        self._feature: Ints = np.where(is_leaf, 0, nodes["feature_idx"]).astype(np.int64)
         self._limit: Floats = np.ascontiguousarray(nodes["num_threshold"], np.float64)
         self._missing_left: NDArray[np.bool_] = nodes["missing_go_to_left"].astype(np.bool_)
         self._value: Floats = np.ascontiguousarray(nodes["value"], np.float64)
@@ -54,27 +56,30 @@ class BoostedTrees:
     def effects(self, matrix: Floats, typical: Floats) -> Floats:
         """By how much each value raises its row's score above that with the typical value. Shape as `matrix`.
 
-        Only trees on whose way down a value is looked at can change with it.
+        Only where the typical value leads another way down a tree the leaf can be another one.
         """
-        rows, width = self.encoded(matrix), matrix.shape[1]
+        rows, width, trees = self.encoded(matrix), matrix.shape[1], len(self._roots)
         other = self.encoded(typical[None, :])[0]
-        effect = np.zeros((len(rows), width))
-        row = np.repeat(np.arange(len(rows)), len(self._roots))
-        tree = np.tile(np.arange(len(self._roots)), len(rows))
-        at, looked = self._roots[tree], []
+        pair = np.arange(len(rows) * trees)  # of a row and a tree
+        row, at = pair // trees, np.tile(self._roots, len(rows))
+        typically = self._next(np.arange(len(self._feature)), other[self._feature])
+        has_left = np.zeros(len(pair) * width, np.bool_)
+        left, led_to = [], []
         for _ in range(self._depth):
-            inner = ~self._is_leaf[at]
-            looked.append(
-                (row[inner] * len(self._roots) + tree[inner]) * width + self._source[self._feature[at[inner]]]
-            )
-            at = self._stepped(rows, row, at)
-        before = self._value[at]
-        is_looked = np.zeros(len(at) * width, np.bool_)
-        for each in looked:
-            is_looked[each] = True
-        pair, column = np.divmod(np.flatnonzero(is_looked), width)
-        changed = self._walked_with(rows, other, pair // len(self._roots), self._roots[pair % len(self._roots)], column)
-        np.add.at(effect, (pair // len(self._roots), column), before[pair] - self._value[changed])
+            feature = self._feature[at]
+            onward, instead = self._next(at, rows[row, feature]), typically[at]
+            place = pair * width + self._source[feature]
+            leaves = (onward != instead) & ~has_left[place]
+            has_left[place[leaves]] = True
+            left.append(place[leaves])
+            led_to.append(instead[leaves])
+            at = onward
+        places, reached = np.concatenate(left), np.concatenate(led_to)
+        order = np.argsort(places)  # effects are added in the order of the trees
+        pair, column = np.divmod(places[order], width)
+        changed = self._walked_with(rows, typically, row[pair], reached[order], column)
+        effect = np.zeros((len(rows), width))
+        np.add.at(effect, (row[pair], column), self._value[at[pair]] - self._value[changed])
         return effect
 
     def encoded(self, matrix: Floats) -> Floats:
@@ -86,22 +91,22 @@ class BoostedTrees:
 
     def _walked(self, rows: Floats, row: Ints, at: Ints) -> Ints:
         for _ in range(self._depth):
-            at = self._stepped(rows, row, at)
+            at = self._next(at, rows[row, self._feature[at]])
         return at
 
-    def _stepped(self, rows: Floats, row: Ints, at: Ints) -> Ints:
-        return self._next(at, rows[row, self._feature[at]])
-
-    def _walked_with(self, rows: Floats, other: Floats, row: Ints, at: Ints, column: Ints) -> Ints:
-        """The leaves where a column of each row is as in `other`."""
+    def _walked_with(self, rows: Floats, typically: Ints, row: Ints, at: Ints, column: Ints) -> Ints:
+        """The leaves where a column of each row has its typical value, which leads from each node to `typically`."""
         for _ in range(self._depth):
             feature = self._feature[at]
-            at = self._next(at, np.where(self._source[feature] == column, other[feature], rows[row, feature]))
+            onward = self._next(at, rows[row, feature])
+            at = np.where(self._source[feature] == column, typically[at], onward)
         return at
 
     def _next(self, at: Ints, value: Floats) -> Ints:
-        left = np.where(np.isnan(value), self._missing_left[at], value <= self._limit[at])
-        return np.where(self._is_leaf[at], at, np.where(left, self._left[at], self._right[at]))
+        left = value <= self._limit[at]
+        missing = np.flatnonzero(np.isnan(value))
+        left[missing] = self._missing_left[at[missing]]
+        return self._children[2 * at + left]
 
 
 def is_boosted(model: Any) -> bool:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
@@ -28,6 +28,8 @@ MOST_CATEGORIES: Final = 50
 """A text column that nobody knows is a category with at most so many values, otherwise it is ignored."""
 LONGEST: Final = 100
 """Characters of a category that count."""
+ROWS: Final = 256
+"""Rows of a CSV file that are held at once: many live lists have the interpreter look for garbage among all objects."""
 LARGEST: Final = 1e30
 """Numbers beyond it are no measurements, and models that work with 32 bits could not hold them."""
 
@@ -176,14 +178,17 @@ def _from_csv(name: str, reader: Any, without: Iterable[str]) -> RawSessions:
     _, header = next(rows, (1, []))
     if not header:
         raise UsageError(f"{name} is empty; expected a header line with the columns' names")
-    lines, kept, bad = list[int](), list[list[str]](), list[BadSessionRow]()
-    for line, row in rows:
-        if len(row) == len(header):
-            lines.append(line)
-            kept.append(row)
-        else:
-            bad.append(BadSessionRow(line, "", f"{len(row)} fields; the header has {len(header)}"))
-    values = [list(column) for column in zip(*kept, strict=True)] if kept else [[] for _ in header]
+    lines, values, bad = list[int](), [list[str]() for _ in header], list[BadSessionRow]()
+    while some := [*islice(rows, ROWS)]:
+        whole = [(line, row) for line, row in some if len(row) == len(header)]
+        lines += [line for line, _ in whole]
+        for column, more in zip(values, zip(*(row for _, row in whole), strict=True), strict=False):
+            column.extend(more)
+        bad += [
+            BadSessionRow(line, "", f"{len(row)} fields; the header has {len(header)}")
+            for line, row in some
+            if len(row) != len(header)
+        ]
     columns, notes = named(name, header, values, without)
     return RawSessions(name, columns, lines, bad, notes)
 

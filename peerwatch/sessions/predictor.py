@@ -66,7 +66,10 @@ class BadSession(TypedDict):
 class SessionScores:
     """The verdicts on the sessions of a table, as columns."""
 
-    def __init__(self, table: SessionTable, score: Floats, calibration: Calibration, reasons: list[list[str]]) -> None:
+    def __init__(
+        self, table: SessionTable, score: Floats, calibration: Calibration, reasons: dict[int, list[str]]
+    ) -> None:
+        """`reasons` are by the sessions' places in the table."""
         self.table = table
         self.score = score
         self.flagged: Mask = score >= calibration.threshold
@@ -77,16 +80,16 @@ class SessionScores:
     def results(self) -> list[SessionResult]:
         """A verdict a session."""
         columns = (self.table.session, self.flagged, self.probability, self.confidence)
-        rows = zip(*(column.tolist() for column in columns), self.reasons, strict=True)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
         return [
             SessionResult(
                 session_id=session,
                 is_anomaly=flagged,
                 probability=round(share, 6),
                 confidence=round(sure, 6),
-                reasons=why,
+                reasons=[*self.reasons.get(place, ())],
             )
-            for session, flagged, share, sure, why in rows
+            for place, (session, flagged, share, sure) in enumerate(rows)
         ]
 
 
@@ -227,15 +230,15 @@ class SessionModel:
         """Judge sessions against a given past, and return that of their users with them."""
         matrix, after = self._features.followed(table, past)
         if not len(table):
-            return SessionScores(table, np.empty(0), self.calibration, []), after
+            return SessionScores(table, np.empty(0), self.calibration, {}), after
         with THREADS.limit(limits=1):
             found = self._score(matrix)
             flagged = np.flatnonzero(found >= self.calibration.threshold)
-            why: list[list[str]] = [[] for _ in range(len(table))]
+            why: dict[int, list[str]] = {}
             for begin in range(0, len(flagged) if reasons else 0, AT_ONCE):
                 part = flagged[begin : begin + AT_ONCE]
                 effect = self.effects(matrix[part], found[part])
-                for row, strongest, effects in zip(part, np.argsort(-effect, axis=1), effect, strict=True):
+                for row, strongest, effects in zip(part.tolist(), np.argsort(-effect, axis=1), effect, strict=True):
                     why[row] = self._reasons(matrix[row], table, row, strongest[:REASONS], effects)
         return SessionScores(table, found, self.calibration, why), after
 

@@ -224,7 +224,7 @@ def _unseen(model: SessionModel, name: str) -> JudgedSessions:
     """The training sessions as judged by models that had not seen them (without labels, by the model itself)."""
     score, labels = model.unseen
     title = f"{name}, cross-validated" if labels is not None else name
-    return JudgedSessions(title, SessionScores(model.trained_on, score, model.calibration, []), labels)
+    return JudgedSessions(title, SessionScores(model.trained_on, score, model.calibration, {}), labels)
 
 
 def _judged(model: SessionModel, raw: RawSessions, labels: Mask, name: str) -> JudgedSessions:
@@ -253,7 +253,7 @@ def _tested(
 
 
 def _scores_of(scores: SessionScores, table: SessionTable, rows: Mask, model: SessionModel) -> SessionScores:
-    return SessionScores(table.taken(rows), scores.score[rows], model.calibration, [])
+    return SessionScores(table.taken(rows), scores.score[rows], model.calibration, {})
 
 
 def plain_numbers(found: SessionFigures | None) -> dict[str, Any]:
