@@ -8,7 +8,7 @@ import msgspec
 from peerwatch.connectors.server import ServerStatus
 from peerwatch.runtime.companion import LiveRun
 from peerwatch.settings.model import Friendships
-from peerwatch.storage.status import Status, seconds_behind
+from peerwatch.storage.status import Status, WorkerStatus, seconds_behind
 
 COUNTED: Final = (
     "events", "purchases", "judged", "flagged", "friendships", "rejected", "decisions", "differences", "recomputed",
@@ -35,7 +35,10 @@ class BusyActor(msgspec.Struct, frozen=True):
 
 
 class LiveStatus(msgspec.Struct, frozen=True):
-    """A run at one moment. Ages and lags are in seconds; an age is null if there has been no checkpoint."""
+    """A run at one moment. Ages and lags are in seconds; an age is null if there has been no checkpoint.
+
+    `workers` are those of a cluster, none in one process.
+    """
 
     run: str
     state: str
@@ -59,6 +62,7 @@ class LiveStatus(msgspec.Struct, frozen=True):
     mailboxes: list[MailboxStatus]
     actors: list[BusyActor]
     servers: list[ServerStatus]
+    workers: list[WorkerStatus]
 
 
 def live_status(
@@ -93,4 +97,5 @@ def live_status(
         mailboxes=[MailboxStatus(name, *depth) for name, depth in status.mailboxes.items()],
         actors=[BusyActor(name, actor.busy_ratio) for name, actor in status.actors.items()],
         servers=status.servers,
+        workers=status.workers,
     )

@@ -16,6 +16,7 @@ import msgspec
 import psutil
 import pytest
 from memory_cluster import BATCH, IN_THE_DRIVER, ON_WORKERS, OTHERS, made
+from served import FLAGGED, LIVE, NORMAL, served, write_logs
 from support import running, wait_until
 from test_docs import DOCS, fences
 
@@ -323,3 +324,28 @@ def test_a_service_beside_the_run(cluster: str, tmp_path: Path) -> None:
     ):
         subprocess.run([*PEERWATCH, "run", "batch", "stream", name, "--quiet", *options], cwd=tmp_path, check=True)
     assert (tmp_path / "out").read_bytes() == (tmp_path / "expected").read_bytes()
+
+
+def test_quarantine_is_served(cluster: str, tmp_path: Path) -> None:
+    """Decisions, explanations and users are those of one process, also after a label has released a purchase."""
+    found = []
+    for name, options in (("alone", []), ("cluster", ["--cluster", f"ray:{cluster}", "--workers", "2"])):
+        directory = tmp_path / name
+        directory.mkdir()
+        write_logs(directory)
+        (directory / "c.yaml").write_text("detector: {quarantine: true}\n")
+        with served(directory, *LIVE, "--config", "c.yaml", *options) as service:
+            service.until_ready()
+            flagged = [each["seq"] for each in service.decisions(flagged="true")]
+            assert flagged
+            answer = service.http.post("/feedback", json={"seq": flagged[0], "label": "normal"})
+            assert answer.status_code == 202
+            after = [service.submit(line).json() for line in (NORMAL, FLAGGED, NORMAL)]
+            status = service.get("/status")
+            assert (status["quarantine"], len(status["workers"])) == (True, 2 * (name == "cluster"))
+            decisions = service.decisions()
+            explained = [service.get(f"/explain/{each['seq']}") for each in decisions[-30:]]
+            users = [service.get(f"/users/{user}", at=at) for user in (1, 2) for at in (20, decisions[-1]["seq"])]
+            found.append((after, decisions, explained, users))
+            assert service.stop() == 0
+    assert found[0] == found[1]
