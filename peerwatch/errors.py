@@ -49,6 +49,15 @@ class UsageError(PeerwatchError):
     """The request cannot be carried out as given. Nothing has been written."""
 
 
+class Unreachable(UsageError):  # noqa: N818 (it is what the server is, and it may pass)
+    """A server does not answer, or another program has the port. Nothing has been written."""
+
+    @classmethod
+    def server(cls, name: object, why: object) -> "Unreachable":
+        """The error for a server: its name, without secrets, and why it cannot be reached."""
+        return cls(f"cannot reach {name}: {why}; start the server, or name another")
+
+
 class LeakError(UsageError):
     """Training or test data that would make every figure worthless. The message says what leaks."""
 

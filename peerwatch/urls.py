@@ -11,7 +11,9 @@ import msgspec
 from peerwatch.errors import UsageError
 
 # Patterns are compiled when they are first used: most runs have no URL, and compiling takes a hundredth of a start.
-_URL: Final = r"[a-z][a-z0-9+]*://|sqlite:"
+_URL: Final = r"[A-Za-z][A-Za-z0-9+.-]*://|sqlite:"
+_MISSPELT: Final = r"(rediss?|kafka|nats|tls|postgres(?:ql)?|(?:influx\+)?https?)(?::/?|//)"
+"""What begins like a URL of one of our own connectors, and lacks the colon or a slash. It may hold a password."""
 _REFERENCE: Final = r"\$\{(?:(?P<env>[A-Za-z_][A-Za-z0-9_]*)|file:(?P<file>[^}]+))\}"
 _HELD: Final = "\ue000([0-9]+)\ue001"
 _CONFIDENTIAL: Final = r".*(token|secret|passw|passphrase|credential|signature).*|sig|code|((api|access)[-_]?)?key"
@@ -109,8 +111,8 @@ class ConnectorUrl(msgspec.Struct, frozen=True):
 
 
 def is_url(text: str) -> bool:
-    """Whether a text that may name a file names a source or sink by URL."""
-    return ":" in text and re.match(_URL, text) is not None
+    """Whether a text that may name a file names a source or sink by URL, or is meant to."""
+    return ":" in text and re.match(f"{_URL}|{_MISSPELT}", text) is not None
 
 
 def parsed(text: str) -> ConnectorUrl:
@@ -123,6 +125,8 @@ def parsed(text: str) -> ConnectorUrl:
 
     scheme, _, rest = text.partition(":")
     held = [found[0] for found in re.finditer(_REFERENCE, text)]
+    if misspelt := _misspelt(text):
+        raise UsageError(f"{redacted(text)} is not a URL: write {misspelt[1]}://, or ./ before the name of a file")
     if not rest.startswith("//"):
         path, _, query = rest.partition("?")
         options = dict(parse_qsl(query, keep_blank_values=True))
@@ -137,8 +141,11 @@ def parsed(text: str) -> ConnectorUrl:
         servers = parts.netloc.rpartition("@")[2]
         several = "," in servers
         port = None if several else parts.port
-    except ValueError as error:
-        raise UsageError(f"{redacted(text)} is not a URL: {error}") from None
+    except ValueError:  # which quotes what may be a part of the password
+        raise UsageError(
+            f"{redacted(text)} is not a URL: expected HOST or HOST:PORT, and in a user or password %2F for a /, %3F for"
+            " a ? and %40 for an @"
+        ) from None
 
     def restored(part: str) -> str:
         return re.sub(_HELD, lambda found: held[int(found[1])], part) if held else part
@@ -169,6 +176,10 @@ def without_secrets(value: Any) -> Any:
 
 def redacted(text: str) -> str:
     """A URL without its password and the secrets among its query parameters; another text as it is."""
+    if misspelt := _misspelt(text):
+        _, at, rest = text[misspelt.end() :].rpartition("@")
+        place, path, query = _split(rest)
+        return f"{misspelt[0]}{HIDDEN * bool(at)}{at}{place}{path}{_redacted_query(misspelt[1], query)}"
     if not is_url(text) or "://" not in text:
         return text
     scheme, _, rest = text.partition("://")
@@ -178,6 +189,10 @@ def redacted(text: str) -> str:
     if at and colon and not re.fullmatch(_REFERENCE, password):
         place = f"{user}:{HIDDEN}@{host}"
     return f"{scheme}://{place}{path}{_redacted_query(scheme, query)}"
+
+
+def _misspelt(text: str) -> re.Match[str] | None:
+    return re.match(_MISSPELT, text) if ":" in text and not re.match(_URL, text) else None
 
 
 def _redacted_query(scheme: str, query: str) -> str:

@@ -12,7 +12,7 @@ from peerwatch.connectors.registry import stream_of, target_of
 from peerwatch.connectors.source import Source
 from peerwatch.connectors.stream import StreamSource
 from peerwatch.connectors.target import EventTarget
-from peerwatch.errors import RunError, Unavailable, UsageError
+from peerwatch.errors import RunError, Unavailable, Unreachable
 from peerwatch.files.log_file import LogFile
 from peerwatch.settings.model import ServerSettings
 from peerwatch.urls import is_url, parsed, redacted
@@ -47,7 +47,7 @@ async def copy(
         try:
             await target.connect()
         except Unavailable as error:
-            raise UsageError(f"cannot reach {redacted(to)}: {error}; start the server, or name another") from None
+            raise Unreachable.server(redacted(to), error) from None
         return await _send(log, target, redacted(to), rate, clock, sleep)
 
 

@@ -15,7 +15,7 @@ from peerwatch.connectors.registry import stream_of
 from peerwatch.connectors.stream import Stream, StreamSource
 from peerwatch.connectors.table import TableSource
 from peerwatch.connectors.table_by_name import table_of
-from peerwatch.errors import Unavailable, UsageError
+from peerwatch.errors import Unavailable, Unreachable, UsageError
 from peerwatch.settings.model import Settings
 from peerwatch.storage.checkpoints import INTERLEAVING
 from peerwatch.urls import parsed, redacted
@@ -78,5 +78,5 @@ async def _interleaved(stream: Stream, settings: Settings, *, again: bool) -> St
     try:
         partitions = await stream.split()
     except Unavailable as error:
-        raise UsageError(f"cannot reach {stream.url}: {error}; start the server, or name another") from None
+        raise Unreachable.server(stream.url, error) from None
     return InterleavedStream(stream.url, partitions, Path(settings.state.directory) / INTERLEAVING, again=again)

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from peerwatch.errors import PeerwatchError, TiedScores, UsageError
+from peerwatch.errors import PeerwatchError, TiedScores, Unreachable, UsageError
 from peerwatch.files.descriptors import fill
 from peerwatch.readable import shown
 from peerwatch.runtime.room import SHORT, check_room, shortage
@@ -74,7 +74,8 @@ class Group(click.Group):
 def _told(error: Exception) -> tuple[str, int] | None:
     """Return the message and exit code for an error; None if it is a bug."""
     if isinstance(error, PeerwatchError):
-        is_usage = isinstance(error, UsageError) and not _is_failing(error.__context__)
+        passes = isinstance(error, Unreachable) or _is_failing(error.__context__)
+        is_usage = isinstance(error, UsageError) and not passes
         return str(error), EXIT_USAGE if is_usage else EXIT_STOPPED
     if (short := shortage(error)) is not None:
         return short, EXIT_STOPPED

@@ -3,7 +3,7 @@
 import socket
 from typing import Final
 
-from peerwatch.errors import UsageError
+from peerwatch.errors import Unreachable, UsageError
 
 ANSWER_SECONDS: Final = 3.0
 """How long a connection may take, and the first answer."""
@@ -28,11 +28,11 @@ def check_listening(address: str) -> None:
             connection.sendall(GREETING)
             answer = connection.recv(SETTINGS_FRAME)
     except TimeoutError:
-        raise UsageError(f"nothing answers at {address} within {ANSWER_SECONDS:g} s; {START}") from None
+        raise Unreachable(f"nothing answers at {address} within {ANSWER_SECONDS:g} s; {START}") from None
     except ConnectionResetError:
         answer = b""
     except OSError as error:
-        raise UsageError(f"no Ray cluster listens at {address} ({error.strerror or error}); {START}") from None
+        raise Unreachable(f"no Ray cluster listens at {address} ({error.strerror or error}); {START}") from None
     if answer[-1:] != bytes([SETTINGS_FRAME]) or len(answer) < SETTINGS_FRAME:
         raise UsageError(
             f"what listens at {address} is not Ray; name the port that its head was started with, or {START}"

@@ -16,7 +16,7 @@ import msgspec
 from peerwatch.connectors.records import Kind, Record
 from peerwatch.connectors.server import ServerStatus
 from peerwatch.connectors.store import EXACTLY_ONCE, FIRST_PAUSE, LONGEST_PAUSE, Store, jittered
-from peerwatch.errors import SinkError, Unavailable, UsageError
+from peerwatch.errors import SinkError, Unavailable, Unreachable, UsageError
 from peerwatch.settings.model import Delivery
 
 Result = TypeVar("Result")
@@ -78,7 +78,7 @@ class StoreSink:
         try:
             await self._store.connect()
         except Unavailable as error:
-            raise UsageError(f"cannot reach {self.name}: {error}; start the server, or name another") from None
+            raise Unreachable.server(self.name, error) from None
 
     async def check_new(self) -> None:
         """See that no other run's records are there.

@@ -8,7 +8,7 @@ import anyio
 
 from peerwatch.connectors.postgres_connection import OPTIONS, PostgresClient, quoted
 from peerwatch.connectors.table import ROWS, Row
-from peerwatch.errors import PeerwatchError, SourceError, Unavailable, UsageError
+from peerwatch.errors import PeerwatchError, SourceError, Unavailable, Unreachable, UsageError
 from peerwatch.urls import ConnectorUrl
 
 SESSION: Final = "SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; SET extra_float_digits = 1"
@@ -75,5 +75,5 @@ class PostgresInputTable:
 
     def _usage_error(self, error: PeerwatchError) -> PeerwatchError:
         if isinstance(error, Unavailable):
-            return UsageError(f"cannot reach {self._url}: {error}; start the server, or name another")
+            return Unreachable.server(self._url, error)
         return error

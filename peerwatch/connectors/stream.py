@@ -10,7 +10,7 @@ import msgspec
 from peerwatch.connectors.server import ServerStatus
 from peerwatch.connectors.source import Block, StreamPosition
 from peerwatch.connectors.store import FIRST_PAUSE, LONGEST_PAUSE, jittered
-from peerwatch.errors import SourceError, Unavailable, UsageError
+from peerwatch.errors import SourceError, Unavailable, Unreachable, UsageError
 from peerwatch.network.events import CANONICAL, FieldNames
 from peerwatch.urls import ConnectorUrl
 
@@ -120,7 +120,7 @@ class StreamSource:
             await self._stream.connect(self._position.after)
         except Unavailable as error:
             await self._stream.close()
-            raise UsageError(f"cannot reach {self.name}: {error}; start the server, or name another") from None
+            raise Unreachable.server(self.name, error) from None
 
     async def close(self) -> None:
         """Close the connection."""

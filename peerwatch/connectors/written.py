@@ -12,7 +12,7 @@ from peerwatch.connectors.registry import can_be_read, store_of, stream_of
 from peerwatch.connectors.store import StoreContext
 from peerwatch.connectors.stream import StreamSource
 from peerwatch.connectors.tables import WrittenLine
-from peerwatch.errors import Unavailable, UsageError
+from peerwatch.errors import Unavailable, Unreachable, UsageError
 from peerwatch.settings.model import ServerSettings
 from peerwatch.urls import ConnectorUrl, parsed
 
@@ -79,7 +79,7 @@ class WrittenPurchases:
                 await store.connect()
                 self._lines = self._rows(store, await self._only(store))
             except Unavailable as error:
-                raise UsageError(f"cannot reach {self.name}: {error}; start the server, or name another") from None
+                raise Unreachable.server(self.name, error) from None
         elif await run_sync(can_be_read, self._url):
             stream = await run_sync(stream_of, _readable(self._url), self._servers.timeout)
             source = StreamSource(stream, judged=False, follow=False, give_up=self._servers.give_up, warn=self._warn)

@@ -59,6 +59,8 @@ def _openapi(app: FastAPI, *, has_token: bool) -> dict[str, Any]:
             schemas |= operation.pop("x-components", {})
             if has_token and path not in OPEN:
                 operation["security"] = [{"token": []}]
+            else:
+                operation["responses"].pop("401", None)
     schemas["Problem"] = {
         "type": "object",
         "required": ["type", "title", "status", "detail"],

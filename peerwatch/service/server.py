@@ -13,7 +13,7 @@ from typing import Any, Final
 import anyio
 import uvicorn
 
-from peerwatch.errors import UsageError
+from peerwatch.errors import Unreachable, UsageError
 from peerwatch.readable import shown
 
 CLOSE_SECONDS: Final = 3
@@ -76,7 +76,8 @@ def listen(text: str) -> socket.socket:
     """A socket that listens at an address.
 
     Raises:
-        UsageError: it cannot; another program has the port, or the address is not this machine's.
+        Unreachable: another program has the port.
+        UsageError: it cannot; the address is not this machine's, say.
     """
     host, port = parse_address(text)
     try:
@@ -93,7 +94,8 @@ def listen(text: str) -> socket.socket:
     except OSError as error:
         listener.close()
         what = "port" if error.errno in {errno.EADDRINUSE, errno.EACCES} else "address"
-        raise UsageError(f"cannot listen at {text}: {error.strerror}; name another {what} with --serve") from None
+        refused = Unreachable if error.errno == errno.EADDRINUSE else UsageError
+        raise refused(f"cannot listen at {text}: {error.strerror}; name another {what} with --serve") from None
     listener.setblocking(False)  # noqa: FBT003 (it has no other form)
     return listener
 

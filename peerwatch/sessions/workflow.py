@@ -1,5 +1,7 @@
 """What the commands do: train a model and say how well it does, evaluate a saved one, judge new sessions."""
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +12,7 @@ import numpy as np
 
 from peerwatch.errors import BadInput, UsageError
 from peerwatch.progress import Progress
-from peerwatch.readable import shown
+from peerwatch.readable import shown, why_unwritable
 from peerwatch.sessions import leaks
 from peerwatch.sessions.columns import (
     USER,
@@ -150,13 +152,25 @@ def check_target(path: Path) -> None:
     """See that a model may be written to a path: nothing is there, or a session model.
 
     Raises:
-        UsageError: something else is there.
+        UsageError: something else is there, or there is no such directory.
     """
+    check_directory(path)
     if path.exists():
         try:
             read_envelope(path)
         except UsageError as error:
             raise UsageError(f"{shown(path)} is there and no session model; name another file ({error})") from None
+
+
+def check_directory(path: Path) -> None:
+    """See that there is a directory for a file that is written after the training.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if not path.parent.is_dir():
+        why = why_unwritable(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+        raise UsageError(f"cannot write {shown(path)}: {why}")
 
 
 def is_feature(name: str) -> bool:

@@ -1,5 +1,6 @@
 """URLs of sources and sinks: their parts, and that nobody sees their secrets."""
 
+from importlib import metadata
 from pathlib import Path
 from urllib.parse import quote
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from peerwatch.connectors.registry import SINKS, SOURCES, TARGETS
 from peerwatch.errors import UsageError
 from peerwatch.urls import ConnectorUrl, is_url, parsed, redacted
 
@@ -21,6 +23,10 @@ SECRETS = st.text(min_size=8).filter(lambda text: text.isprintable() and "***" n
         ("influx+http://h/db", True),
         ("sqlite:verdicts.db", True),
         ("sqlite:", True),
+        ("REDIS://h/k", True),
+        ("redis:flagged", True),
+        ("redis:/h/k", True),
+        ("redis//:pw@h/k", True),
         ("C:/logs", False),
         ("stream_log.json", False),
         ("-", False),
@@ -44,7 +50,7 @@ def test_the_parts() -> None:
     assert parsed("sqlite:/data/a b.db?x=1") == ConnectorUrl(
         "sqlite:/data/a b.db?x=1", "sqlite", path="/data/a b.db", query={"x": "1"}
     )
-    with pytest.raises(UsageError, match=r"kafka://h:x/t is not a URL: Port could not be cast"):
+    with pytest.raises(UsageError, match=r"kafka://h:x/t is not a URL: expected HOST or HOST:PORT, and"):
         parsed("kafka://h:x/t")
 
 
@@ -72,6 +78,32 @@ def test_a_password_may_lie_elsewhere(tmp_path: Path, monkeypatch: pytest.Monkey
         named.secret()
     with pytest.raises(UsageError, match="cannot read the secret from /no: No such file or directory"):
         parsed("redis://u:${file:/no}@h/k").secret()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("redis:flagged", r"redis:flagged is not a URL: write redis://, or \./ before the name of a file"),
+        ("influx+http:/host/db", r"influx\+http:/host/db is not a URL: write influx\+http://, or"),
+        ("nats//bob:hunter22@host/p", r"nats//\*\*\*@host/p is not a URL: write nats://, or"),
+        ("redis://:hunter/22@host/key", r"redis://:\*\*\*@host/key is not a URL: expected HOST or HOST:PORT, and in"),
+        ("http://bob:hunter?22@host", r"http://bob:\*\*\*@host is not a URL: expected .* %2F for a /, %3F for a \?"),
+        ("redis://:[hunter22@host/key", r"redis://:\*\*\*@host/key is not a URL: expected HOST"),
+        ("redis://:hunter22@ho\u2100st/key", r"redis://:\*\*\*@ho\u2100st/key is not a URL: expected HOST"),
+    ],
+)
+def test_a_mistake_is_told_without_the_password(text: str, says: str) -> None:
+    """The sentence says how it is written; what Python says of it would quote a part of it."""
+    with pytest.raises(UsageError, match=says) as told:
+        parsed(text)
+    assert "hunter" not in str(told.value)
+
+
+def test_the_schemes_of_all_connectors_may_be_misspelt() -> None:
+    """Each but SQLite's, which has no slashes."""
+    for group in (SINKS, SOURCES, TARGETS):
+        for entry in metadata.entry_points(group=group):
+            assert is_url(f"{entry.name}:x")
 
 
 def test_options_are_checked() -> None:
@@ -108,6 +140,11 @@ def test_options_are_checked() -> None:
         ("https://host/hook?hunter22", "https://host/hook?***"),
         ("https://host/hook?tls_ca=/etc/ca.pem&insecure=true", "https://host/hook?tls_ca=/etc/ca.pem&insecure=true"),
         ("http://[::1]:80/hook?x=a@b", "http://[::1]:80/hook?x=***"),
+        ("REDIS://ann:hunter22@host/key", "REDIS://ann:***@host/key"),
+        ("redis:/:hunter22@host:1/key", "redis:/***@host:1/key"),
+        ("redis//ann:hunter@22@host/key", "redis//***@host/key"),
+        ("postgresql:ann:hunter22@host/db?password=hunter22", "postgresql:***@host/db?password=***"),
+        ("https:host/hook?hunter22", "https:host/hook?***"),
     ],
 )
 def test_secrets_are_not_shown(text: str, shown: str) -> None:

@@ -153,6 +153,15 @@ def test_the_page_and_its_files_need_nothing_from_elsewhere(service: Served) -> 
     assert service.http.get("/static/index.html").status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/users/1", "/radius", "/bridges"])
+@pytest.mark.parametrize("at", ["yesterday", "-1", "2017-06-13"])
+def test_what_is_no_moment_is_told(service: Served, path: str, at: str) -> None:
+    """It is not a user that cannot be found."""
+    found = problem(service, "GET", path, params={"user": "1", "at": at})
+    assert (found["status"], found["pointer"]) == (422, "at")
+    assert f"at is '{at}'; expected the number of an event, or a time as YYYY-MM-DD HH:MM:SS" in found["detail"]
+
+
 def test_labels_show_on_decisions(service: Served) -> None:
     """The newest one counts; what the run has not judged yet, and what is no label, is refused."""
     seq = service.decisions(flagged="true")[0]["seq"]

@@ -71,3 +71,4 @@ def test_every_route_is_described(tmp_path: Path) -> None:
     for path, operation in operations:
         assert operation["description"], path
         assert {"403", "421", "429"} <= operation["responses"].keys(), path
+        assert "401" not in operation["responses"], path

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -123,6 +124,7 @@ def test_a_model_says_what_it_is(folder: Path) -> None:
     text = peerwatch("info", folder / "model.skops").stdout
     assert "hist_gradient_boosting" in text
     assert "own_change_click_events" in text
+    assert re.search(r"^probability_threshold +0\.", text, re.MULTILINE)
     assert json.loads(peerwatch("info", folder / "model.skops", "--json").stdout)["known_users"] == 24
     assert peerwatch("models").stdout.count("\n") == 5
     assert peerwatch("features").stdout.count("\n") >= 50
@@ -143,6 +145,9 @@ def test_mistakes_are_told(folder: Path) -> None:
         (["train", train, "--test", train], "--label"),
         (["train", train, "--hold-out", "0.5"], "--label"),
         (["train", train, "--label", "label", "--save", other], "is there and no session model"),
+        (["train", train, "--label", "label", "--save", other / "x"], "Not a directory"),
+        (["train", train, "--label", "label", "--metrics", folder / "no" / "x"], "does not exist; create it first"),
+        (["train", train, "--label", "label", "--contamination", "0.2"], "--contamination is for sessions without"),
         (["predict", other, train], "is not a session model"),
         (["generate", train], "exists"),
         (["benchmark", "--only", "x"], "there is no part x"),

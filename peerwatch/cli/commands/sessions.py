@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from peerwatch.cli.options import DIRECTORY, FILE, parameters_of
 from peerwatch.errors import UsageError
@@ -75,6 +76,11 @@ def sessions_train(table: Path, *, label: str | None, test: Path | None, save: P
         raise UsageError("--test compares verdicts with labels; name their column with --label")
     if options["hold_out"] and label is None:
         raise UsageError("--hold-out compares verdicts with labels; name their column with --label")
+    given = click.get_current_context().get_parameter_source("contamination")
+    if label is not None and given is ParameterSource.COMMANDLINE:
+        raise UsageError(
+            "--contamination is for sessions without labels; with --label leave it out, or see --threshold"
+        )
     parameters = parameters_of(options["settings"])
     _check_extra()
     from peerwatch.cli.console import Console  # noqa: PLC0415 (--help and mistakes answer at once)
@@ -86,6 +92,8 @@ def sessions_train(table: Path, *, label: str | None, test: Path | None, save: P
         tracking.check_tracking()
     if save is not None:
         workflow.check_target(save)
+    if options["metrics"] is not None:
+        workflow.check_directory(options["metrics"])
     with workflow.usage_errors():
         order = TrainingOrder(
             model=options["model"], expect=options["expect"], contamination=options["contamination"],
@@ -231,12 +239,12 @@ def sessions_info(model: Path, *, as_json: bool) -> None:
     about = describe()
     for name, value in info.items():
         if name == "features":
-            click.echo(f"features            {len(value)}")
+            click.echo(f"{name:<23}{len(value)}")
             for feature in value:
                 click.echo(f"  {feature:<36}{about.get(feature, 'as the table has it')}")
         else:
             plain = ", ".join(map(str, value)) if isinstance(value, list) else value
-            click.echo(f"{name:<20}{plain if plain not in ('', None) else '-'}")
+            click.echo(f"{name:<23}{plain if plain not in ('', None) else '-'}")
 
 
 @sessions.command("models")

@@ -5,6 +5,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from peerwatch.errors import UsageError
+from peerwatch.replay.event_selectors import time_of
 from peerwatch.replay.explain import ExplanationRecord
 from peerwatch.replay.user_timeline import UserState
 from peerwatch.service.answers import JSON, answered
@@ -91,11 +92,19 @@ def _moment(service: Service, at: str | None) -> str:
     """The moment that a request names, or else that of the last event.
 
     Raises:
-        Problem: it is an event that has not been judged yet.
+        Problem: it is no moment, or an event that has not been judged yet.
     """
-    if at is not None and at.isascii() and at.isdigit():
+    if at is None:
+        return str(service.run.through)
+    if at.isascii() and at.isdigit():
         _check_judged(service, int(at))
-    return at or str(service.run.through)
+    else:
+        try:
+            time_of(at)
+        except UsageError:
+            expected = "expected the number of an event, or a time as YYYY-MM-DD HH:MM:SS"
+            raise Problem(422, f"at is {at!r}; {expected}", pointer="at") from None
+    return at
 
 
 def _check_judged(service: Service, seq: int) -> None:
