@@ -16,7 +16,7 @@ from peerwatch import kernels
 from peerwatch.decisions import Decision, Decisions
 from peerwatch.detectors.base import Detector
 from peerwatch.detectors.registry import DETECTORS, make
-from peerwatch.engine import Engine, text_of
+from peerwatch.engine import Engine, number_of_deviations, text_of, whole
 from peerwatch.errors import SourceError, UsageError
 from peerwatch.files.log_file import CHUNK, header_in
 from peerwatch.readable import shown
@@ -51,8 +51,8 @@ def judge(
     D: int | None = None,
     T: int | None = None,
     friendships: Friendships | None = None,
-    k: float = 3.0,
-    detector: Detector | None = None,
+    k: float | None = None,
+    detector: Detector | str | None = None,
     judge_batch: bool = False,
     quarantine: bool = False,
     lines: int = LINES,
@@ -60,7 +60,8 @@ def judge(
     """Judge the purchases of a stream log, after the events of an optional batch log.
 
     `D` (hops of the network), `T` (purchases in a window) and `friendships` ("mutual" or "directed") default to those
-    in the batch log's header line, and friendships to mutual. With `judge_batch` the purchases of the batch log are
+    in the batch log's header line, friendships to mutual, and `k` to 3. A `detector` is a name, or one with parameters
+    from `peerwatch.detector`. With `judge_batch` the purchases of the batch log are
     judged, too. With `quarantine` a flagged purchase is in no window; `Engine` can release one.
 
     The result is lazy: it reads the logs and judges as you iterate. Lines of an iterable other than a list or tuple are
@@ -83,8 +84,8 @@ async def judge_async(
     D: int | None = None,
     T: int | None = None,
     friendships: Friendships | None = None,
-    k: float = 3.0,
-    detector: Detector | None = None,
+    k: float | None = None,
+    detector: Detector | str | None = None,
     judge_batch: bool = False,
     quarantine: bool = False,
     lines: int = LINES,
@@ -126,7 +127,7 @@ def explain(
     T: int | None = None,
     friendships: Friendships | None = None,
     k: float | None = None,
-    detector: Detector | None = None,
+    detector: Detector | str | None = None,
     judge_batch: bool = False,
     quarantine: bool = False,
 ) -> "ExplanationRecord":
@@ -170,7 +171,10 @@ def sweep(
     from peerwatch.studies.sweep import swept  # noqa: PLC0415 (judging does not need it)
     from peerwatch.studies.sweep_table import SettingGrid  # noqa: PLC0415
 
-    wanted = SettingGrid(sorted({*D}), sorted({*T}), sorted({*map(float, k)}))
+    hops, windows = (
+        {whole(name, each, least) for each in values} for name, values, least in (("D", D, 1), ("T", T, 2))
+    )
+    wanted = SettingGrid(sorted(hops), sorted(windows), sorted({number_of_deviations(each) for each in k}))
     layers = [_layer(batch, stream, _kind(friendships, judge_batch=judge_batch, quarantine=quarantine))]
     kernels.load()
     return _run(partial(swept, layers, wanted, labels=Path(labels) if labels is not None else None))
@@ -181,8 +185,8 @@ def _begun(
     D: int | None,
     T: int | None,
     friendships: Friendships | None,
-    k: float,
-    detector: Detector | None,
+    k: float | None,
+    detector: Detector | str | None,
     lines: int,
     *,
     quarantine: bool,
@@ -281,12 +285,14 @@ def _layer(
     stream: str | os.PathLike[str],
     values: dict[str, Any],
     *,
-    detector: Detector | None = None,
+    detector: Detector | str | None = None,
     k: float | None = None,
 ) -> Layer:
     """Return the settings given by these arguments."""
     values |= {"input.batch": os.fspath(batch) if batch is not None else None, "input.stream": os.fspath(stream)}
-    if detector is not None:
+    if isinstance(detector, str):
+        values["detector.name"] = detector
+    elif detector is not None:
         kind = f"{type(detector).__module__}:{type(detector).__qualname__}"
         values["detector.name"] = next((name for name, path in DETECTORS.items() if path == kind), kind)
         values["detector.parameters"] = detector.get_params()

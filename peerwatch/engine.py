@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
@@ -24,7 +25,7 @@ from peerwatch.judging.training import Learner
 from peerwatch.network.decoder import Events
 from peerwatch.network.interner import ids_of
 from peerwatch.network.rejects import RejectedLine
-from peerwatch.readable import shown, why_damaged
+from peerwatch.readable import shown, why_damaged, why_unwritable
 from peerwatch.settings.model import Friendships
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ VERSION: Final = 3
 OLDEST: Final = 1
 """The earliest version that can be read: it knew mutual friendships only. Version 2 knew no quarantine."""
 _encoder = msgspec.json.Encoder(decimal_format="number")
+SIGMA_K: Final = 3.0
+MOST_K: Final = 1_000_000
 TRAINING_ROWS: Final = 1000
 TRAINING_EVERY: Final = 50_000
 
@@ -63,10 +66,11 @@ class Engine:
 
     A network reaches `D` hops (at least 1); a window holds the `T` latest purchases of the network (at least 2).
     `friendships` are "mutual", or "directed": then befriending makes the second user a friend of the first alone. The
-    default rule flags an amount above mean + `k` standard deviations of its window. Pass another `detector` from
-    `peerwatch.detector`. A learned detector is first trained on `training_rows` purchases, and again after
-    `training_every` more at the latest. With `quarantine` a flagged purchase is in no window until `release` is called
-    for it. Lines that are not events are skipped and collected in `rejected`.
+    default rule flags an amount above mean + `k` standard deviations of its window; k is 3 if it is not given. Pass
+    another `detector`: its name, or one with parameters from `peerwatch.detector`. A learned detector is first trained
+    on `training_rows` purchases, and again after `training_every` more at the latest. With `quarantine` a flagged
+    purchase is in no window until `release` is called for it. Lines that are not events are skipped and collected in
+    `rejected`.
 
     Raises:
         BadInput: a parameter is invalid.
@@ -78,18 +82,21 @@ class Engine:
         T: int,
         *,
         friendships: Friendships = "mutual",
-        k: float = 3.0,
-        detector: Detector | None = None,
+        k: float | None = None,
+        detector: Detector | str | None = None,
         training_rows: int = TRAINING_ROWS,
         training_every: int = TRAINING_EVERY,
         quarantine: bool = False,
     ) -> None:
-        if D < 1 or T < 2:
-            raise BadInput(f"D is {D} and T is {T}; expected D >= 1 and T >= 2")
+        D, T = whole("D", D, 1), whole("T", T, 2)
         if friendships not in get_args(Friendships):
             raise BadInput(f"friendships is {friendships!r}; expected one of {', '.join(get_args(Friendships))}")
-        if not 0 <= k <= 1_000_000:
-            raise BadInput(f"k is {k}; expected a number from 0 to 1,000,000")
+        if not isinstance(quarantine, bool):
+            raise BadInput(f"quarantine is {quarantine!r}; expected True or False")
+        if k is not None and detector is not None:
+            raise BadInput("k is for the default rule; give a detector its own: peerwatch.detector('mad', k=3.5)")
+        k = number_of_deviations(SIGMA_K if k is None else k)
+        detector = make(detector, {}) if isinstance(detector, str) else detector
         if not 2 <= training_rows <= training_every:
             raise BadInput(
                 f"training_rows is {training_rows} and training_every is {training_every}; expected 2 <= rows <= every"
@@ -164,7 +171,7 @@ class Engine:
 
         Raises:
             BadInput: the detector cannot be saved.
-            OSError: the file cannot be written; an older file at `path` is unchanged.
+            UsageError: the file cannot be written; an older file at `path` is unchanged.
         """
         state, judge = self._core.state, self._core.judge
         facts = StateFacts(state.progress, state.flagged, state.verdicts, 1, sorted(state.decoder.unseen))
@@ -188,7 +195,13 @@ class Engine:
         arrays = {"facts": np.frombuffer(sealed, np.uint8)}
         for prefix, part in (("state", state.arrays()), ("judge", judge.arrays()), ("model", model)):
             arrays |= {f"{prefix}.{key}": np.asarray(array) for key, array in part.items()}
-        replace_file(Path(path), lambda file: np.savez(file, allow_pickle=False, **arrays))
+        where = Path(path)
+        try:
+            if where.is_dir():  # such as ".", which has no name that a new file could be beside
+                raise IsADirectoryError(where)
+            replace_file(where, lambda file: np.savez(file, allow_pickle=False, **arrays))
+        except OSError as error:
+            raise UsageError(f"cannot write {shown(where)}: {why_unwritable(where, error)}") from None
 
     @classmethod
     def load(cls, path: str | Path, *, detector: Detector | None = None) -> "Engine":
@@ -251,6 +264,28 @@ class Engine:
         return self._names[user]
 
 
+def whole(name: str, value: Any, least: int) -> int:
+    """A whole number that is at least `least`.
+
+    Raises:
+        BadInput: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise BadInput(f"{name} is {value!r}; expected a whole number, at least {least}")
+    return int(value)
+
+
+def number_of_deviations(k: Any) -> float:
+    """The k of the default rule.
+
+    Raises:
+        BadInput: it is no number from 0 to 1,000,000.
+    """
+    if isinstance(k, bool) or not isinstance(k, int | float | np.integer | np.floating) or not 0 <= k <= MOST_K:
+        raise BadInput(f"k is {k!r}; expected a number from 0 to {MOST_K:,}")
+    return float(k)
+
+
 def text_of(events: Lines) -> bytes:
     """Convert events to the text of a log.
 
@@ -263,6 +298,8 @@ def text_of(events: Lines) -> bytes:
         return events.encode()
     if isinstance(events, Mapping):
         return _line_of(events)
+    if not isinstance(events, Iterable):
+        raise BadInput(f"events are lines (str or bytes) or mappings, one or many; got {type(events).__name__}")
     return b"".join(map(_line_of, events))
 
 

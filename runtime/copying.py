@@ -11,8 +11,8 @@ from anyio.to_thread import run_sync
 from peerwatch.connectors.registry import stream_of, target_of
 from peerwatch.connectors.source import Source
 from peerwatch.connectors.stream import StreamSource
-from peerwatch.connectors.target import EventTarget
-from peerwatch.errors import RunError, Unavailable, Unreachable
+from peerwatch.connectors.target import EventTarget, FileTarget
+from peerwatch.errors import RunError, Unavailable, Unreachable, UsageError
 from peerwatch.files.log_file import LogFile
 from peerwatch.settings.model import ServerSettings
 from peerwatch.urls import is_url, parsed, redacted
@@ -21,6 +21,7 @@ AT_ONCE: Final = 1000
 """Events that are sent together at most."""
 PACE_SECONDS: Final = 0.005
 """The pause between two sends at a given rate."""
+_SAME: Final = "{} is named for the source and for the target; name two"
 
 
 async def copy(
@@ -40,10 +41,14 @@ async def copy(
         UsageError: one of them cannot be used.
         RunError: the source could not be read, or the target not written, to the end.
     """
+    if to == source:
+        raise UsageError(_SAME.format(redacted(to)))
     async with AsyncExitStack() as stack:
         log = await _opened(source, warn, stack)
         target = await run_sync(target_of, to, ServerSettings().timeout)
         stack.push_async_callback(target.close)
+        if isinstance(target, FileTarget) and await run_sync(target.is_at, source):
+            raise UsageError(_SAME.format(redacted(to)))
         try:
             await target.connect()
         except Unavailable as error:

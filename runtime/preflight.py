@@ -178,7 +178,10 @@ def required(settings: Settings) -> tuple[int, int]:
     D, T = settings.D, settings.T
     if D is None or T is None:
         name = "D" if D is None else "T"
-        raise UsageError(f'"{name}" is not set: give --{name}, set it in the config, or put it into the header line')
+        where = (
+            "put it into the header line" if settings.input.batch is not None else "name a batch log with a header line"
+        )
+        raise UsageError(f'"{name}" is not set: give --{name}, set it in the config, or {where}')
     return D, T
 
 

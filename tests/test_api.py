@@ -228,7 +228,7 @@ def test_quarantine_is_the_same_in_every_function(tmp_path: Path) -> None:
     explained = peerwatch.explain(*logs, seq=flagged[-1].seq, k=2.0, quarantine=True)
     assert (explained.verdict, explained.mean) == ("flagged", str(flagged[-1].mean))
     assert peerwatch.sweep(*logs, k=[2.0], quarantine=True).settings[0].flagged == len(flagged)
-    mad = [*peerwatch.judge(*logs, detector=peerwatch.detector("mad"), quarantine=True)]
+    mad = [*peerwatch.judge(*logs, detector="mad", quarantine=True)]
     assert mad != [*peerwatch.judge(*logs, detector=peerwatch.detector("mad"))]
 
 
@@ -346,8 +346,19 @@ def test_explain_and_sweep_work_inside_an_event_loop(tmp_path: Path) -> None:
         (lambda: peerwatch.judge("nowhere", "s"), "cannot read the log nowhere: No such file or directory"),
         (lambda: peerwatch.judge(None, []), "there is no batch log to name D; give D"),
         (lambda: peerwatch.judge([b"{}"], [], D=1), 'the log has no header with "T"; give T'),
-        (lambda: peerwatch.Engine(0, 5), "D is 0 and T is 5; expected D >= 1 and T >= 2"),
+        (lambda: peerwatch.Engine(0, 5), "D is 0; expected a whole number, at least 1"),
         (lambda: peerwatch.Engine(1, 5, k=float("nan")), "k is nan; expected a number from 0 to 1,000,000"),
+        (lambda: peerwatch.Engine(cast("Any", "1"), 5), "D is '1'; expected a whole number, at least 1"),
+        (lambda: peerwatch.Engine(1, 5, k=cast("Any", "3")), "k is '3'; expected a number from 0 to 1,000,000"),
+        (lambda: peerwatch.Engine(1, 5, quarantine=cast("Any", "no")), "quarantine is 'no'; expected True or False"),
+        (lambda: peerwatch.judge(None, [], D=1, T=5, detector="madd"), 'there is no detector "madd"'),
+        (lambda: peerwatch.judge(None, [], D=1, T=5, k=9, detector="mad"), "give a detector its own"),
+        (lambda: peerwatch.sweep(None, "s", k=[-1]), "k is -1; expected a number from 0 to 1,000,000"),
+        (lambda: peerwatch.sweep(None, "s", k=[float("nan")]), "k is nan; expected a number from 0"),
+        (lambda: peerwatch.sweep(None, "s", D=[1], T=[1]), "T is 1; expected a whole number, at least 2"),
+        (lambda: peerwatch.Engine(1, 5).feed(cast("Any", 5)), "events are lines (str or bytes) or mappings"),
+        (lambda: peerwatch.Engine(1, 5).save("no/engine"), "cannot write no/engine: the directory no does not exist"),
+        (lambda: peerwatch.Engine(1, 5).save("."), "cannot write .: it is a directory; name a file in it"),
         (lambda: peerwatch.Engine(1, 5, training_rows=9, training_every=8), "expected 2 <= rows <= every"),
         (lambda: peerwatch.Engine(1, 5).feed(cast("Any", [None])), "or a mapping; got NoneType"),
         (lambda: peerwatch.Engine(1, 5).feed({"id": object()}), "cannot be written as JSON"),

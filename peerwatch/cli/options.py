@@ -146,11 +146,9 @@ AUDIT: Final = click.option(
     "--audit", type=click.FloatRange(0, 1), metavar="SHARE", help="Recompute this share of decisions by brute force."
 )
 GRID: Final = (
-    click.option("--D", "D", callback=numbers(Hops), metavar="D,...", help="Hops to try. Default: the header's D."),
-    click.option(
-        "--T", "T", callback=numbers(WindowSize), metavar="T,...", help="Windows to try. Default: the header's T."
-    ),
-    click.option("--k", callback=numbers(Deviations), metavar="K,...", help="Standard deviations to try. Default: 3."),
+    click.option("--D", "D", callback=numbers(Hops), metavar="D,...", help="Hops to try."),
+    click.option("--T", "T", callback=numbers(WindowSize), metavar="T,...", help="Windows to try."),
+    click.option("--k", callback=numbers(Deviations), metavar="K,...", help="Standard deviations to try."),
 )
 """The options of a sweep that take several values."""
 RUNNING: Final = (

@@ -1,5 +1,6 @@
 """Where events can be sent, to be read by a run later: a topic, a stream, a file."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -7,7 +8,7 @@ from typing import Any, Protocol
 from anyio.to_thread import run_sync
 
 from peerwatch.errors import SinkError, UsageError
-from peerwatch.readable import path_of, why_unwritable
+from peerwatch.readable import path_of, shown, why_unwritable
 
 
 class EventTarget(Protocol):
@@ -64,15 +65,21 @@ class FileTarget:
         """Open the file.
 
         Raises:
-            UsageError: it cannot be written.
+            UsageError: it cannot be written, or ends within a line, to which the first one would be added.
         """
         await run_sync(self._open)
+
+    def is_at(self, path: str) -> bool:
+        """Whether a path leads to the same file, by whatever name."""
+        return self._path.exists() and Path(path).exists() and self._path.samefile(path)
 
     def _open(self) -> None:
         try:
             self._file = self._path.open("ab", buffering=0)
+            if self._path.is_file() and not _ends_with_a_line(self._path):
+                raise UsageError(f"{shown(self._path)} ends within a line; end the line first, or name another file")
         except OSError as error:
-            raise UsageError(f"cannot write {self._path}: {why_unwritable(self._path, error)}") from None
+            raise UsageError(f"cannot write {shown(self._path)}: {why_unwritable(self._path, error)}") from None
 
     async def close(self) -> None:
         """Close the file."""
@@ -86,6 +93,19 @@ class FileTarget:
             SinkError: the disk is full.
         """
         try:
-            await run_sync(self._file.write, b"".join(line + b"\n" for line in lines))
+            await run_sync(self._write, b"".join(line + b"\n" for line in lines))
         except OSError as error:
-            raise SinkError(f"cannot write {self._path}: {error.strerror}") from None
+            raise SinkError(f"cannot write {shown(self._path)}: {error.strerror}") from None
+
+    def _write(self, content: bytes) -> None:
+        rest = memoryview(content)
+        while rest:  # what is left on a full disk may be too little for all of it
+            rest = rest[self._file.write(rest) :]
+
+
+def _ends_with_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"

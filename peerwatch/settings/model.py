@@ -7,7 +7,7 @@ A command-line option takes precedence over the YAML config, then come the batch
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from functools import cache
-from typing import Annotated, Any, Final, Literal, TypeAlias, get_args, get_type_hints
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -305,9 +305,24 @@ def _check(key: str, value: Any, hint: Any, origin: str) -> None:
     try:
         msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
-        choices = get_args(hint) if getattr(hint, "__origin__", None) is Literal else ()
-        wanted = f"one of {', '.join(choices)}" if choices else expected(error)
+        is_field = "unknown field" in str(error)
+        names = [*_names_in(hint, fields=is_field)] if is_field or "enum value" in str(error) else []
+        wanted = f"one of {', '.join(names)}" if names else expected(error)
+        wanted = f"each key in it to be {wanted}" if is_field and names else wanted
         raise UsageError(f'{origin}: "{key}" is {without_secrets(value)!r}; expected {wanted}') from None
+
+
+def _names_in(hint: Any, *, fields: bool) -> Iterator[str]:
+    """The names that a value of a type may consist of: the fields of structures, or else the choices."""
+    if get_origin(hint) is Literal:
+        yield from () if fields else get_args(hint)
+    elif isinstance(hint, type) and issubclass(hint, Struct):
+        yield from hint.__struct_fields__ if fields else ()
+        for each in get_type_hints(hint).values():
+            yield from _names_in(each, fields=fields)
+    else:
+        for each in get_args(hint):
+            yield from _names_in(each, fields=fields)
 
 
 def _path(key: str, value: str, origin: str) -> str:

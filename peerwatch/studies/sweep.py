@@ -111,7 +111,7 @@ async def swept(
     fallback = Layer({key: values[0] for key, values in first.items() if values}, {})
     async with AsyncExitStack() as stack:
         opened = await open_replay(layers, lambda _: False, stack, fallback=fallback)
-        check_sigma(opened.settings, "sweep")
+        check_sigma(opened.settings, "comparing settings")
         own = Setting(opened.D, opened.T, opened.settings.detector.k)
         grid = SettingGrid(
             wanted.D or sorted({own.D, *more.D}),

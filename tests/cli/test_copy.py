@@ -50,8 +50,10 @@ async def test_a_rate_is_kept(directory: Path) -> None:
 
 
 def test_what_cannot_be_used_is_named(directory: Path) -> None:
-    """No such log, a directory, an unknown scheme, an empty name."""
+    """No such log, a directory, an unknown scheme, an empty name, the log itself, a target that ends within a line."""
     (directory / "log").write_bytes(LINES[0])
+    (directory / "link").hardlink_to(directory / "log")
+    (directory / "torn").write_bytes(LINES[0] + LINES[0][:20])
     for arguments, message in (
         (("no", "there"), "cannot read the log no: No such file or directory"),
         ((".", "there"), ". is a directory; name the log file in it"),
@@ -59,10 +61,16 @@ def test_what_cannot_be_used_is_named(directory: Path) -> None:
         (("log", "gopher://h/x"), "gopher://h/x: there is no target for gopher; known are "),
         (("gopher://u:secret@h/x", "there"), "gopher://u:***@h/x: there is no source for gopher; known are "),
         (("log", ""), "'' is empty; name a file, or a URL"),
+        (("log", "./log"), "./log is named for the source and for the target; name two"),
+        (("log", "link"), "link is named for the source and for the target; name two"),
+        (("redis://u:secret@h/x", "redis://u:secret@h/x"), "redis://u:***@h/x is named for the source and for the"),
+        (("log", "torn"), "torn ends within a line; end the line first, or name another file"),
     ):
         result = peerwatch("copy", *arguments)
         assert result.exit_code == 2, result.output
         assert result.stderr.startswith(f"peerwatch: {message}"), result.stderr
+    assert (directory / "log").read_bytes() == LINES[0]
+    assert (directory / "torn").read_bytes() == LINES[0] + LINES[0][:20]
 
 
 def test_what_is_generated_can_be_sent_at_once(directory: Path) -> None:

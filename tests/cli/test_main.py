@@ -149,10 +149,13 @@ def test_empty_logs_are_judged_too(logs: Path) -> None:
             ["run", "batch", "stream", "out", "--reset"],
             "--reset forgets the checkpoints of a state directory; name one with --state",
         ),
-        (["run", "stream", "out"], '"D" is not set: give --D, set it in the config, or put it into the header line'),
+        (
+            ["run", "stream", "out"],
+            '"D" is not set: give --D, set it in the config, or name a batch log with a header line',
+        ),
         (
             ["run", "stream", "out", "--D", "1"],
-            '"T" is not set: give --T, set it in the config, or put it into the header line',
+            '"T" is not set: give --T, set it in the config, or name a batch log with a header line',
         ),
         (
             ["run", "stream", "batch", "out"],

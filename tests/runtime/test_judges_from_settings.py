@@ -210,7 +210,7 @@ def test_a_state_directory_belongs_to_its_detector(logs: Path) -> None:
     (logs / "c.yaml").write_text("detector: {name: iqr}\n")
     result = peerwatch("sweep", "batch", "stream", "--config", "c.yaml", "--k", "2,3")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "sweep works with the detector sigma only, not with iqr" in result.stderr
+    assert "comparing settings works with the detector sigma only, not with iqr" in result.stderr
 
 
 def test_decisions_are_logged_with_the_detectors_words(logs: Path) -> None:

@@ -13,7 +13,8 @@ def copy(source: str, target: str, *, rate: float | None) -> None:
     """Send the events of SOURCE to TARGET, so that a run can read them there.
 
     Both are a file or a URL, such as kafka://127.0.0.1:9092/purchases. A file is appended to, a topic or stream made if
-    it is not there. A header line is left out.
+    it is not there. A header line is left out; all other lines are sent as they are, and a run that reads them says
+    which are no events.
 
     \b
     peerwatch copy stream_log.json kafka://127.0.0.1:9092/purchases --rate 1000

@@ -37,8 +37,9 @@ def sweep(
 ) -> None:
     """Show what other choices of D, T and k would have flagged.
 
-    Every D is tried with every T and every k, in one pass over the logs. Each setting is compared with the current one
-    (from the config or the header line; otherwise the first), and with --labels also with what should be flagged.
+    Every D is tried with every T and every k, in one pass over the logs; of what is not given, the current value. Each
+    setting is compared with the current one (from the config or the header line; otherwise the first), and with
+    --labels also with what should be flagged.
 
     \b
     peerwatch sweep batch_log.json stream_log.json --D 1,2,3 --T 10,50,100 --k 2,3,4
