@@ -61,8 +61,8 @@ def judge(
 
     `D` (hops of the network), `T` (purchases in a window) and `friendships` ("mutual" or "directed") default to those
     in the batch log's header line, friendships to mutual, and `k` to 3. A `detector` is a name, or one with parameters
-    from `peerwatch.detector`. With `judge_batch` the purchases of the batch log are
-    judged, too. With `quarantine` a flagged purchase is in no window; `Engine` can release one.
+    from `peerwatch.detector`. With `judge_batch` the purchases of the batch log are judged, too. With `quarantine` a
+    flagged purchase is in no window; `Engine` can release one.
 
     The result is lazy: it reads the logs and judges as you iterate. Lines of an iterable other than a list or tuple are
     judged in groups of `lines`; with 1 each decision is yielded as soon as its line has been read.

@@ -26,7 +26,7 @@ from peerwatch.network.decoder import Events
 from peerwatch.network.interner import ids_of
 from peerwatch.network.rejects import RejectedLine
 from peerwatch.readable import shown, why_damaged, why_unwritable
-from peerwatch.settings.model import Friendships
+from peerwatch.settings.model import SIGMA, Friendships
 
 if TYPE_CHECKING:
     from peerwatch.judging.quarantine_engine import QuarantineEngine
@@ -93,6 +93,7 @@ class Engine:
             raise BadInput(f"friendships is {friendships!r}; expected one of {', '.join(get_args(Friendships))}")
         if not isinstance(quarantine, bool):
             raise BadInput(f"quarantine is {quarantine!r}; expected True or False")
+        detector = None if detector == SIGMA else detector
         if k is not None and detector is not None:
             raise BadInput("k is for the default rule; give a detector its own: peerwatch.detector('mad', k=3.5)")
         k = number_of_deviations(SIGMA_K if k is None else k)

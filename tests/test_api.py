@@ -229,6 +229,7 @@ def test_quarantine_is_the_same_in_every_function(tmp_path: Path) -> None:
     assert (explained.verdict, explained.mean) == ("flagged", str(flagged[-1].mean))
     assert peerwatch.sweep(*logs, k=[2.0], quarantine=True).settings[0].flagged == len(flagged)
     mad = [*peerwatch.judge(*logs, detector="mad", quarantine=True)]
+    assert [*peerwatch.judge(*logs, detector="sigma", k=2)] == [*peerwatch.judge(*logs, k=2)]
     assert mad != [*peerwatch.judge(*logs, detector=peerwatch.detector("mad"))]
 
 
