@@ -68,7 +68,7 @@ class Dispatcher:
         decoder: Decoder,
         graphs: Sequence[Send[GraphMessage]],
         shards: Sequence[Send[ShardMessage]],
-        batch_cap: int,
+        batch_cap: Callable[[], int],
         audit: Send[AuditMessage] | None = None,
         *,
         strict: bool,
@@ -269,10 +269,11 @@ class Dispatcher:
             events = events[events.line < bad[0].line]
         rejected = [RejectedLine(log.name, line, block.offset + start, why, raw) for line, start, why, raw in bad]
         is_judged = log.judged or self._judge_batch
-        cap = self._batch_cap if is_judged else max(len(events), 1)  # events that are not judged get no answer
-        for begin in range(0, max(len(events), 1), cap):
-            await self._send(events[begin : begin + cap], block.content, log, rejected)
-            rejected = []
+        begin = 0
+        while begin < max(len(events), 1):
+            end = begin + self._batch_cap() if is_judged else len(events) or 1  # the others get no answer
+            await self._send(events[begin:end], block.content, log, rejected)
+            begin, rejected = end, []
         if bad and self._strict:
             self.stopped_by = StrictError(f"{log.name}:{bad[0].line}: {bad[0].reason}")
             self.stop()

@@ -14,10 +14,11 @@ import msgspec
 from numpy.typing import NDArray
 
 from peerwatch.connectors.source import Bookmark
-from peerwatch.judging.state import Counts
+from peerwatch.judging.state import Arrays, Counts
 from peerwatch.judging.verdict_hash import VerdictHash
 from peerwatch.kernels import Bytes, Int32s, Int64s
 from peerwatch.network.history import PurchaseColumns
+from peerwatch.storage.checkpoints import StoredPart
 
 
 class SnapshotRequest(msgspec.Struct, frozen=True):
@@ -66,6 +67,16 @@ class ShardPart(SnapshotPart, frozen=True):
 
     number: int
     columns: PurchaseColumns
+
+
+class ReplicaPart(SnapshotPart, frozen=True):
+    """What the workers of a cluster hold, which is the friend graph and perhaps the purchases.
+
+    It is in `arrays`, named as in a checkpoint, unless a worker has written it: then `stored` says where.
+    """
+
+    arrays: Arrays
+    stored: StoredPart | None
 
 
 class CoordinatorPart(SnapshotPart, frozen=True):

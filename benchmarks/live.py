@@ -120,6 +120,7 @@ def checkpoint_seconds(
         facts,
         0.0,
         sorted(taken),
+        [],
     )
     StateDirectory(directory, print).write(taken, envelope)
     wrote = time.perf_counter() - began

@@ -1,7 +1,7 @@
 """Has checkpoints taken when they are due."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from anyio.to_thread import run_sync
@@ -13,6 +13,7 @@ from peerwatch.actors.snapshot import (
     DispatcherPart,
     GraphPart,
     OutputPart,
+    ReplicaPart,
     ShardPart,
     SnapshotPart,
     SnapshotRequest,
@@ -21,7 +22,7 @@ from peerwatch.errors import SinkError
 from peerwatch.files.seen import Seen
 from peerwatch.judging.state import DISAGREED, NOTHING_DONE, Arrays, State, arrays_of
 from peerwatch.judging.verdict_hash import VerdictHash
-from peerwatch.storage.checkpoints import VERSION, CheckpointEnvelope, Facts, Identity, StateDirectory
+from peerwatch.storage.checkpoints import VERSION, CheckpointEnvelope, Facts, Identity, StateDirectory, StoredPart
 from peerwatch.storage.status import CheckpointTally
 
 Part = TypeVar("Part", bound=SnapshotPart)
@@ -92,9 +93,11 @@ class Checkpointer:
                 snapshot = held.setdefault(part.id, {})
                 snapshot[part.part] = part
                 if snapshot.keys() == set(expected):
-                    arrays, facts = await run_sync(_assembled, held.pop(part.id).values())
+                    found = held.pop(part.id).values()
+                    stored = [one.stored for one in found if isinstance(one, ReplicaPart) and one.stored is not None]
+                    arrays, facts = await run_sync(_assembled, found)
                     requested, seen = self._pending[part.id]
-                    await self._write(arrays, facts | {"seen": seen}, requested)
+                    await self._write(arrays, facts | {"seen": seen}, requested, stored)
                     del self._pending[part.id]  # only now may another be due
 
     async def write_beginning(self, judging: Arrays, marks: Mapping[str, Any]) -> None:
@@ -106,9 +109,12 @@ class Checkpointer:
         nothing |= {"verdicts": VerdictHash(), "unseen": [], "bookmarks": [], "seen": self._seen()}
         await self._write({**self._state.arrays(), **judging}, nothing, self._clock())
 
-    async def _write(self, arrays: Arrays, facts: Mapping[str, Any], requested: float) -> None:
+    async def _write(
+        self, arrays: Arrays, facts: Mapping[str, Any], requested: float, stored: Sequence[StoredPart] = ()
+    ) -> None:
         complete = Facts(**facts, shards=self._shards)
-        envelope = CheckpointEnvelope(VERSION, self._identity, complete, time.time(), sorted(arrays))
+        names = sorted([*arrays, *(name for part in stored for name in part.arrays)])
+        envelope = CheckpointEnvelope(VERSION, self._identity, complete, time.time(), names, [*stored])
         try:
             self._tally.bytes = await run_sync(self._directory.write, arrays, envelope)
         except SinkError:
@@ -122,19 +128,21 @@ class Checkpointer:
 
 def _assembled(parts: Collection[SnapshotPart]) -> tuple[Arrays, dict[str, Any]]:
     """A snapshot's arrays and facts from its parts."""
-    dispatcher, graph = _one(DispatcherPart, parts), _one(GraphPart, parts)
+    dispatcher = _one(DispatcherPart, parts)
     coordinator, output = _one(CoordinatorPart, parts), _one(OutputPart, parts)
     arrays: dict[str, NDArray[Any]] = {
         "arena": dispatcher.arena,
         "ends": dispatcher.ends,
-        "degree": graph.degree,
-        "friends": graph.friends,
         DISAGREED: coordinator.disagreed,
         **coordinator.judges,
     }
     for part in parts:
-        if isinstance(part, ShardPart):
+        if isinstance(part, GraphPart):
+            arrays |= {"degree": part.degree, "friends": part.friends}
+        elif isinstance(part, ShardPart):
             arrays |= arrays_of(part.columns, part.number)
+        elif isinstance(part, ReplicaPart):
+            arrays |= part.arrays
     return arrays, {
         "progress": dispatcher.progress,
         "judged": dispatcher.judged,

@@ -1,6 +1,6 @@
 """What a run needs of a cluster, so that the pipeline knows none."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from peerwatch.actors.coordinator import Judges
@@ -33,8 +33,12 @@ class Replicas(Protocol):
     """That actor."""
 
     @property
-    def parts_of_snapshots(self) -> Sequence[str]:
-        """The names of its parts of a snapshot."""
+    def part(self) -> str:
+        """The name of its part of a snapshot."""
+
+    @property
+    def batch_cap(self) -> int:
+        """The most events in the next batch that is judged."""
 
     @property
     def friendships(self) -> int:
@@ -52,9 +56,6 @@ class Replicas(Protocol):
 
 class Cluster(Protocol):
     """Workers on other machines, for one run after the other."""
-
-    def batch_cap(self, judges: Judges, T: int) -> int:
-        """The most events in a batch."""
 
     def replicas(self, wiring: ReplicaWiring) -> Replicas:
         """Make the actor of a pipeline."""

@@ -108,7 +108,7 @@ class Pipeline:
         histories = state.histories
         if cluster is not None:
             histories = [] if state.quarantine is None else histories
-            walkers, batch_cap = 1, cluster.batch_cap(judges, state.T)
+            walkers = 1
         graphs = [Mailbox[GraphMessage](f"graph {number}") for number in range(walkers)]
         copies = [Mailbox[GraphCopy](f"graph copy {number}", 1) for number in range(1, walkers)]
         answers = [Mailbox[CoordinatorMessage](f"coordinator {number}") for number in range(walkers)]
@@ -152,7 +152,7 @@ class Pipeline:
             state.decoder,
             [box.sender for box in graphs],
             [box.sender for box in shards],
-            batch_cap,
+            lambda: self._replicas.batch_cap if self._replicas is not None else batch_cap,
             audited.sender if audited is not None else None,
             strict=strict,
             judge_batch=judge_batch,
@@ -223,7 +223,7 @@ class Pipeline:
         self._expected = {self._dispatcher.part, *(actor.part for actor in in_snapshots.values())}
         """What the parts of a snapshot are called."""
         if self._replicas is not None:
-            self._expected |= {*self._replicas.parts_of_snapshots}
+            self._expected.add(self._replicas.part)
         self._actors: dict[
             str, GraphActor | Coordinator | OutputActor | PurchaseShard | AuditActor | Trainer | Replicas
         ] = {

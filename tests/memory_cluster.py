@@ -17,7 +17,7 @@ from support import befriend, purchase
 
 from peerwatch.actors.snapshot import SnapshotRequest
 from peerwatch.cli.console import Console
-from peerwatch.cluster.connecting import ReplicaCluster
+from peerwatch.cluster.connecting import STORED_BYTES, ReplicaCluster
 from peerwatch.cluster.engine import Call, WorkerLost
 from peerwatch.cluster.transport import Patience
 from peerwatch.cluster.worker import ReplicaWorker
@@ -228,9 +228,9 @@ class KnowingPatience(Patience):
     """Knows at once that a frozen worker will not reply, and waits for all others however long they take."""
 
     def __init__(self) -> None:
-        super().__init__(0.0)
+        super().__init__(3.0)
 
-    async def reply(self, call: Call, factor: float = 1.0) -> bytes:  # noqa: ARG002
+    async def reply(self, call: Call, factor: float = 1.0, more: float = 0.0) -> bytes:  # noqa: ARG002
         """The reply."""
         assert isinstance(call, MemoryCall)
         if call.worker.frozen and call.content is None:
@@ -238,10 +238,14 @@ class KnowingPatience(Patience):
         return await call.reply()
 
 
-def run_on(engine: MemoryEngine, layer: Layer) -> runner.Report:
-    """A whole run on a cluster in memory: real files, a real state directory."""
+def run_on(engine: MemoryEngine, layer: Layer, stored_bytes: int = STORED_BYTES) -> runner.Report:
+    """A whole run on a cluster in memory: real files, a real state directory.
+
+    Its workers reach that, and use it for columns of `stored_bytes` or more.
+    """
     settings, _ = resolve(layer)
-    cluster = ReplicaCluster(engine, settings, Path(settings.state.directory or ""), KnowingPatience())
+    state = Path(settings.state.directory or "")
+    cluster = ReplicaCluster(engine, settings, state, KnowingPatience(), stored_bytes)
     return run_with(layer, cluster)
 
 

@@ -9,16 +9,24 @@ import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
 
-from peerwatch.actors.graph import GraphActor
 from peerwatch.actors.mailbox import Mailbox, Receive, Send, run_kernel, waiting, working
 from peerwatch.actors.messages import AnsweredQueries, Batch, CoordinatorMessage, GraphMessage, WindowQueries
-from peerwatch.actors.snapshot import GraphPart, ShardPart, SnapshotPart, SnapshotRequest
+from peerwatch.actors.snapshot import ReplicaPart, SnapshotPart, SnapshotRequest
 from peerwatch.cluster.engine import ClusterEngine
+from peerwatch.cluster.pace import Pace
 from peerwatch.cluster.replica import ReplicaBatch
-from peerwatch.cluster.transport import IN_FLIGHT, LoggedBatch, Patience, ReplayLog, Request, StartingState, WorkerSlot
+from peerwatch.cluster.transport import (
+    IN_FLIGHT,
+    Columns,
+    LoggedBatch,
+    Patience,
+    ReplayLog,
+    Request,
+    StartingStates,
+    WorkerSlot,
+)
 from peerwatch.cluster.wire import (
     Begin,
-    ColumnsReply,
     Follow,
     GiveColumns,
     Judged,
@@ -26,38 +34,43 @@ from peerwatch.cluster.wire import (
     NetworkParts,
     PackedNetworks,
     PackedPart,
-    Reply,
     WindowParts,
     pack,
     pack_places,
-    unpack_arrays,
     unpack_networks,
     unpack_part,
     unpack_reasons,
 )
 from peerwatch.judging.judge import Mask
-from peerwatch.judging.state import columns_from
 from peerwatch.network.events import Kind
 from peerwatch.network.networks import alone
 from peerwatch.runtime.pipeline import task_group
 from peerwatch.storage.status import WorkerStatus
 
 REPLENISH_SECONDS: Final = 2.0
-GRAPH: Final = GraphActor.part
-SHARD: Final = "shard 0"
 PACK_WORK: Final = 8
 """Estimated nanoseconds to pack an event."""
 
 
 class Asked(NamedTuple):
-    """A batch and the request about it, None if nothing is asked; or a snapshot's request and that of columns."""
+    """A batch and the request about it, None if nothing is asked, or the request for a snapshot."""
 
     message: WindowQueries | SnapshotRequest
     request: Request | None
 
 
+class AskedColumns(NamedTuple):
+    """A snapshot's request and that of columns, which may take longer than the batches behind it."""
+
+    message: SnapshotRequest
+    request: Request
+
+
 class ReplicaActor:
     """Sends each batch to the workers, has them answer in turn, and hands the answers on in the order of the events."""
+
+    part: Final = "replicas"
+    """The name of its part of a snapshot: the friend graph, and the purchases if the workers have them."""
 
     def __init__(
         self,
@@ -66,7 +79,8 @@ class ReplicaActor:
         *,
         workers: int,
         patience: Patience,
-        starting_state: Callable[[], Awaitable[StartingState]],
+        pace: Pace,
+        starting_states: StartingStates,
         lost: Callable[[int, str], Awaitable[None]],
         through: int,
         inbox: Receive[GraphMessage],
@@ -81,21 +95,27 @@ class ReplicaActor:
         self._engine = engine
         self._log = ReplayLog(through)
         self._slots = [
-            WorkerSlot(number, engine, self._log, begin, starting_state, patience, lost) for number in range(workers)
+            WorkerSlot(number, engine, self._log, begin, starting_states, patience, pace, lost)
+            for number in range(workers)
         ]
+        self._pace = pace
         self._turns = cycle(self._slots)
         self._judges_there = begin.detector is not None
-        self._has_purchases = begin.networks is None
         self._inbox = inbox
         self._coordinator = coordinator
         self._parts = parts
         self._wanted = wanted
         self._asked = Mailbox[Asked]("asked", IN_FLIGHT * workers)
+        self._asked_columns = Mailbox[AskedColumns]("columns", 1)
+        self._columns: Request | None = None
+        """The last request of columns."""
+        self._size = 0
+        """The bytes of the last columns."""
 
     @property
-    def parts_of_snapshots(self) -> Sequence[str]:
-        """The names of its parts of a snapshot: of one graph actor, and of one shard if the workers have purchases."""
-        return (GRAPH, SHARD) if self._has_purchases else (GRAPH,)
+    def batch_cap(self) -> int:
+        """The most events in the next batch that is judged."""
+        return self._pace.events
 
     @property
     def friendships(self) -> int:
@@ -124,6 +144,7 @@ class ReplicaActor:
                     for slot in self._slots:
                         tasks.start_soon(slot.run)
                     tasks.start_soon(working, self._hand_on)
+                    tasks.start_soon(working, self._hand_on_columns)
                     tasks.start_soon(working, self._ask)
                 beside.cancel_scope.cancel()
 
@@ -133,10 +154,11 @@ class ReplicaActor:
             await self._engine.replenish()
 
     async def _ask(self) -> None:
-        with self._inbox, self._asked.sender as asked:
+        with self._inbox, self._asked.sender as asked, self._asked_columns.sender as columns:
             async for message in self._inbox:
                 if isinstance(message, SnapshotRequest):
-                    await asked.send(Asked(message, await self._ask_columns()))
+                    await columns.send(AskedColumns(message, await self._ask_columns()))
+                    await asked.send(Asked(message, None))
                 elif isinstance(message, Batch):
                     await asked.send(await self._ask_batch(message))
             for slot in self._slots:  # so that all have followed to the end, and say how many friendships there are
@@ -149,12 +171,20 @@ class ReplicaActor:
         return request
 
     async def _ask_columns(self) -> Request:
-        """Ask one worker for its columns; the others follow up to there, so that the log can be cut soon."""
+        """Ask one worker for its columns; the others follow up to there, so that the log can be cut soon.
+
+        Columns are asked for one after the other: a worker that is built anew from later ones could not give earlier
+        ones.
+        """
+        if self._columns is not None:
+            with waiting():
+                await self._columns.answer()
         end, chosen = self._log.end, next(self._turns)
         for slot in self._slots:
             if slot is not chosen:
                 await self._ask_one(slot, Request(Follow, end))
-        return await self._ask_one(chosen, Request(GiveColumns, end))
+        self._columns = await self._ask_one(chosen, Request(GiveColumns, end, size=self._size))
+        return self._columns
 
     async def _ask_batch(self, batch: Batch) -> Asked:
         events = batch.events
@@ -172,7 +202,7 @@ class ReplicaActor:
                     await self._ask_one(slot, Request(Follow, self._log.end))
             elif len(places):
                 wanted = pack_places(self._wanted(queries)) if self._judges_there else b""
-                request = await self._ask_one(next(self._turns), Request(Judgement, self._log.end, wanted))
+                request = await self._ask_one(next(self._turns), Request(Judgement, self._log.end, wanted, len(places)))
         return Asked(queries, request)
 
     async def _add(self, batch: Batch) -> None:
@@ -185,29 +215,29 @@ class ReplicaActor:
     async def _hand_on(self) -> None:
         with self._asked.receiver as asked:
             async for message, request in asked:
-                reply = None
-                if request is not None:
-                    with waiting():
-                        reply = await request.reply()
-                if isinstance(message, SnapshotRequest):
-                    await self._send_parts(message, reply)
+                if request is None or isinstance(message, SnapshotRequest):
                     await self._coordinator.send(message)
-                elif isinstance(reply, Judged):
-                    await self._coordinator.send(_judged(message, reply))
-                elif isinstance(reply, WindowParts | NetworkParts):
-                    messages = _messages(message, reply)
-                    for _ in reply.parts:  # one after the other, because they take more memory than the reply
+                    continue
+                with waiting():
+                    answer = await request.answer()
+                if isinstance(answer, Judged):
+                    await self._coordinator.send(_judged(message, answer))
+                elif isinstance(answer, WindowParts | NetworkParts):
+                    messages = _messages(message, answer)
+                    for _ in answer.parts:  # one after the other, because they take more memory than the reply
                         await self._coordinator.send(await run_sync(next, messages))
                 else:
-                    await self._coordinator.send(message)
+                    raise TypeError(answer)
 
-    async def _send_parts(self, request: SnapshotRequest, reply: Reply | None) -> None:
-        if not isinstance(reply, ColumnsReply):
-            raise TypeError(reply)
-        columns = await run_sync(unpack_arrays, reply.columns)
-        await self._parts.send(GraphPart(request.id, GRAPH, columns["degree"], columns["friends"]))
-        if self._has_purchases:
-            await self._parts.send(ShardPart(request.id, SHARD, 0, columns_from(columns, 0)))
+    async def _hand_on_columns(self) -> None:
+        with self._asked_columns.receiver as asked:
+            async for message, request in asked:
+                with waiting():
+                    answer = await request.answer()
+                if not isinstance(answer, Columns):
+                    raise TypeError(answer)
+                self._size = answer.size
+                await self._parts.send(ReplicaPart(message.id, self.part, answer.arrays, answer.part))
 
 
 def _judged(queries: WindowQueries, reply: Judged) -> AnsweredQueries:

@@ -1,8 +1,8 @@
 """From settings to a cluster that a run can use."""
 
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -11,32 +11,94 @@ from anyio.to_thread import run_sync
 from peerwatch.actors.coordinator import Judges
 from peerwatch.cluster.actor import ReplicaActor
 from peerwatch.cluster.engine import ClusterEngine
-from peerwatch.cluster.transport import Patience, StartingState
-from peerwatch.cluster.wire import Begin, hello, pack_arrays
+from peerwatch.cluster.pace import Pace
+from peerwatch.cluster.replica import columns_of
+from peerwatch.cluster.transport import Patience, StartingFile, StartingState
+from peerwatch.cluster.wire import Begin, UseStorage, hello
 from peerwatch.errors import RunError, UsageError
 from peerwatch.judging.engine import windows_at_once
-from peerwatch.judging.quarantine import Quarantine
-from peerwatch.judging.state import Arrays, arrays_of, dealt
 from peerwatch.runtime.cluster import ReplicaWiring
-from peerwatch.settings.model import Settings
-from peerwatch.storage.checkpoints import DAMAGE, Checkpoint, files_in, read_checkpoint
+from peerwatch.settings.model import InputSettings, Settings
+from peerwatch.storage.checkpoints import DAMAGE, Checkpoint, envelopes, files_in, read_checkpoint, remove_unfinished
 
 NETWORKS_AT_ONCE: Final = 512
 """The most events in a batch whose networks are sent: each purchase takes four bytes a member, or a bit a user."""
+STORED_BYTES: Final = 1 << 30
+"""From how many bytes on a worker writes its part of a checkpoint, and reads one, where it reaches the state directory.
+
+Less is sent, so that a checkpoint is one file as a rule.
+"""
+STORAGE: Final = "storage"
+"""The name of the file by which a worker knows that the state directory is the driver's own."""
+
+
+class CheckpointStates:
+    """What new workers begin with: the newest checkpoint in a state directory."""
+
+    def __init__(self, directory: Path, inputs: InputSettings, least: int = STORED_BYTES) -> None:
+        """Workers that reach the `directory` use it for columns of `least` bytes or more."""
+        self._directory = directory.absolute()
+        self._inputs = inputs
+        self._token = secrets.token_hex(8)
+        self._least = least
+
+    async def storage(self) -> UseStorage:
+        """Where one worker may write: the state directory, which has the token now, unless its disk is full."""
+        return await run_sync(self._marked)
+
+    def _marked(self) -> UseStorage:
+        with suppress(OSError):
+            (self._directory / STORAGE).write_text(self._token)
+        return UseStorage(str(self._directory), STORAGE, self._token, secrets.token_hex(8), self._least)
+
+    async def abandon(self, writer: str) -> None:
+        """Remove what a worker that is lost has not written to its end."""
+        await run_sync(remove_unfinished, self._directory, writer)
+
+    async def newest(self) -> StartingFile | None:
+        """The newest checkpoint, if a worker that reaches it should read it itself."""
+        return await run_sync(self._newest_file)
+
+    def _newest_file(self) -> StartingFile | None:
+        for path, envelope in envelopes(self._directory, self._inputs):
+            with suppress(FileNotFoundError):  # there is a newer one
+                size = path.stat().st_size + sum(part.size for part in envelope.parts)
+                return StartingFile(path.name, envelope.facts.progress.events, size) if size >= self._least else None
+        return None
+
+    async def columns(self) -> StartingState:
+        """The columns of the newest checkpoint that is not damaged.
+
+        Raises:
+            RunError: none can be read.
+        """
+        return await run_sync(self._read)
+
+    def _read(self) -> StartingState:
+        checkpoint = _newest(self._directory, self._inputs)
+        facts = checkpoint.envelope.facts
+        return StartingState(columns_of(checkpoint.arrays, facts.shards), facts.progress.events)
 
 
 class ReplicaCluster:
     """Replicas on the workers that an engine starts, for one pipeline after the other."""
 
-    def __init__(self, engine: ClusterEngine, settings: Settings, directory: Path, patience: Patience) -> None:
+    def __init__(
+        self,
+        engine: ClusterEngine,
+        settings: Settings,
+        directory: Path,
+        patience: Patience,
+        stored_bytes: int = STORED_BYTES,
+    ) -> None:
         """New workers begin with the newest checkpoint in the state `directory`."""
         self._engine = engine
         self._settings = settings
-        self._directory = directory
+        self._starting_states = CheckpointStates(directory, settings.input, stored_bytes)
         self._patience = patience
         hello()  # reads files, which is not for the event loop
 
-    def batch_cap(self, judges: Judges, T: int) -> int:
+    def _batch_cap(self, judges: Judges, T: int) -> int:
         """The most events in a batch; fewer where all windows or networks are sent, so that an answer is bounded."""
         most = self._settings.cluster.batch
         if self._settings.detector.quarantine:
@@ -58,7 +120,8 @@ class ReplicaCluster:
             Begin(state.D, state.T, detector, wiring.sizes, context, state.graph.directed, networks),
             workers=self._settings.cluster.workers,
             patience=self._patience,
-            starting_state=partial(run_sync, self._starting_state),
+            pace=Pace(self._batch_cap(judges, state.T), self._patience.seconds),
+            starting_states=self._starting_states,
             lost=lost,
             through=state.progress.events,
             inbox=wiring.inbox,
@@ -66,9 +129,6 @@ class ReplicaCluster:
             parts=wiring.parts,
             wanted=wiring.wanted,
         )
-
-    def _starting_state(self) -> StartingState:
-        return starting_state(_newest(self._directory, self._settings))
 
 
 def judges_on_workers(settings: Settings, judges: Judges) -> bool:
@@ -78,17 +138,7 @@ def judges_on_workers(settings: Settings, judges: Judges) -> bool:
     return judges.challenger is None and not remembers
 
 
-def starting_state(checkpoint: Checkpoint) -> StartingState:
-    """What a worker begins with that goes on from a checkpoint, whatever its number of shards."""
-    arrays, facts = checkpoint.arrays, checkpoint.envelope.facts
-    columns: Arrays = {"degree": arrays["degree"], "friends": arrays["friends"]}
-    if Quarantine.restored(arrays) is None:
-        (purchases,) = dealt(arrays, facts.shards, 1)
-        columns = {**columns, **arrays_of(purchases, 0)}
-    return StartingState(pack_arrays(columns), facts.progress.events)
-
-
-def _newest(directory: Path, settings: Settings) -> Checkpoint:
+def _newest(directory: Path, inputs: InputSettings) -> Checkpoint:
     """The newest checkpoint that is not damaged. The run that writes them may remove old ones meanwhile.
 
     Raises:
@@ -97,11 +147,10 @@ def _newest(directory: Path, settings: Settings) -> Checkpoint:
     while files := files_in(directory):
         for path in reversed(files):
             try:
-                return read_checkpoint(path, settings.input)
-            except FileNotFoundError:
-                break  # there is a newer one
+                return read_checkpoint(path, inputs)
             except DAMAGE:
-                continue
+                if not path.exists():
+                    break  # there is a newer one
         else:
             break
     raise RunError(f"no checkpoint in {directory} can be read, from which a new worker could begin")

@@ -33,7 +33,7 @@ class EngineWorker(Protocol):
         """Send a command, without waiting. Commands are carried out in the order of the calls, each once at most."""
 
     def end(self) -> None:
-        """End it, without waiting. A worker that does not hear of it does no harm: it writes nothing."""
+        """End it, without waiting. A worker that does not hear of it does no harm."""
 
 
 class ClusterEngine(Protocol):

@@ -11,7 +11,8 @@ import numpy as np
 
 from peerwatch.judging.engine import AnsweredPurchases, answered, followed, verdicts_of, walked
 from peerwatch.judging.judge import Judge, Mask, Reasons
-from peerwatch.judging.state import Arrays, arrays_of, columns_from, network_from
+from peerwatch.judging.quarantine import Quarantine
+from peerwatch.judging.state import Arrays, arrays_of, columns_from, dealt, network_from
 from peerwatch.kernels import Int64s
 from peerwatch.network.decoder import Events
 from peerwatch.network.graph import FriendGraph
@@ -25,6 +26,11 @@ class ReplicaBatch(NamedTuple):
     seq: int
     users: int
     events: Events
+
+    @property
+    def through(self) -> int:
+        """The number of the last event."""
+        return self.seq + len(self.events) - 1
 
 
 class ReasonsOfPart(NamedTuple):
@@ -138,3 +144,12 @@ class GraphReplica:
         self._graph.reserve(batch.users)
         for _, networks, _ in walked(self._graph, batch.events, batch.seq, self._most, sizes=self._sizes):
             yield networks
+
+
+def columns_of(arrays: Arrays, shards: int) -> Arrays:
+    """What a replica begins with that goes on from a checkpoint with these arrays, whatever its number of shards."""
+    columns: Arrays = {"degree": arrays["degree"], "friends": arrays["friends"]}
+    if Quarantine.restored(arrays) is not None:
+        return columns
+    (purchases,) = dealt(arrays, shards, 1)
+    return {**columns, **arrays_of(purchases, 0)}

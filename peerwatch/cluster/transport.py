@@ -7,42 +7,56 @@ has not been answered. A request is answered exactly once, and always by the sta
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 import anyio
 import msgspec
+from anyio.abc import TaskGroup
 
 from peerwatch.cluster.engine import Call, ClusterEngine, EngineWorker, WorkerLost, WorkerSilent
+from peerwatch.cluster.pace import Pace
+from peerwatch.cluster.pieces import ArraysInPieces, pieces_of
 from peerwatch.cluster.wire import (
     Begin,
+    ColumnPieces,
     Command,
     Done,
     Failure,
     Figures,
     Follow,
     GiveColumns,
+    GiveMore,
     Hello,
     Judged,
     Judgement,
     Load,
+    LoadFile,
     NetworkParts,
     Reply,
+    StorageSeen,
+    UseStorage,
     WindowParts,
+    WritingPart,
+    WrittenPart,
     encoded,
     hello,
     reply_from,
 )
 from peerwatch.errors import PeerwatchError, RunError
+from peerwatch.judging.state import Arrays
+from peerwatch.storage.checkpoints import StoredPart
 from peerwatch.storage.status import WorkerState, WorkerStatus
 
 IN_FLIGHT: Final = 3
 """Requests to one worker that may be unanswered: enough to keep it busy, few enough to bound memory."""
 PORTION: Final = 1 << 17
 """The most events in one command while batches are replayed, so that each command is soon carried out."""
-PIECE: Final = 16 << 20
-"""The most bytes of columns in one command."""
 STARTING: Final = 2.5
 """How many times as long as for a reply a new worker is waited for."""
+BYTES_A_SECOND: Final = 50e6
+"""A worker that copies columns, or takes them over, is given the time that so many bytes a second take in addition."""
+LOOK_SECONDS: Final = 0.05
+"""How often a worker is asked whether it has written its columns."""
 ATTEMPTS: Final = 8
 """Workers in a row that may be lost in one slot without an answer."""
 LONGEST: Final = 16.0
@@ -81,11 +95,11 @@ class ReplayLog:
         """The number of the first batch behind event `through`, with which one of the batches ends.
 
         Raises:
-            LookupError: it is not there any more.
+            LookupError: it is not there any more, or none of them ends there.
         """
-        if through < self._through:
-            raise LookupError(through)
         behind = sum(batch.through <= through for batch in self._batches)
+        if through != (self._batches[behind - 1].through if behind else self._through):
+            raise LookupError(through)
         return self.first + behind
 
     def between(self, begin: int, end: int) -> Iterator[LoggedBatch]:
@@ -100,31 +114,78 @@ class ReplayLog:
 
 
 class StartingState(NamedTuple):
-    """What a new worker begins with: the columns of a replica behind event `through`, packed."""
+    """What a new worker begins with: the columns of a replica behind event `through`."""
 
-    columns: bytes
+    columns: Arrays
     through: int
+
+
+class StartingFile(NamedTuple):
+    """A checkpoint behind event `through`, of so many bytes, in the storage."""
+
+    name: str
+    through: int
+    size: int
+
+
+class StartingStates(Protocol):
+    """What new workers begin with, as of now."""
+
+    async def storage(self) -> UseStorage:
+        """Where one worker may write and read columns itself, if it reaches it."""
+
+    async def abandon(self, writer: str) -> None:
+        """Remove what a worker that is lost has not written to its end there."""
+
+    async def newest(self) -> StartingFile | None:
+        """What a worker that reaches the storage should read there; None if it is to be sent."""
+
+    async def columns(self) -> StartingState:
+        """What is sent to a worker.
+
+        Raises:
+            RunError: there is nothing that can be read.
+        """
+
+
+class Columns(NamedTuple):
+    """The answer to `GiveColumns`: the arrays, or the part of a checkpoint that has them."""
+
+    arrays: Arrays
+    part: StoredPart | None = None
+
+    @property
+    def size(self) -> int:
+        """How many bytes they have."""
+        return self.part.size if self.part is not None else sum(array.nbytes for array in self.arrays.values())
+
+
+Answer: TypeAlias = Done | Judged | WindowParts | NetworkParts | Columns
 
 
 class Request:
     """Something asked of one worker behind the batches up to, not including, number `end`."""
 
-    def __init__(self, kind: type[Follow | Judgement | GiveColumns], end: int, wanted: bytes = b"") -> None:
+    def __init__(
+        self, kind: type[Follow | Judgement | GiveColumns], end: int, wanted: bytes = b"", size: int = 0
+    ) -> None:
+        """`size` is how many purchases are to be judged; or about how many bytes copied, as far as that is known."""
         self.kind = kind
         self.end = end
         self.wanted = wanted
+        self.size = size
         self._answered = anyio.Event()
-        self._reply: Reply
+        self._answer: Answer
 
-    def put(self, reply: Reply) -> None:
-        """Take the reply."""
-        self._reply = reply
+    def put(self, answer: Answer) -> None:
+        """Take the answer."""
+        self._answer = answer
         self._answered.set()
 
-    async def reply(self) -> Reply:
-        """Wait for the reply."""
+    async def answer(self) -> Answer:
+        """Wait for the answer."""
         await self._answered.wait()
-        return self._reply
+        return self._answer
 
     def command(self, batches: list[msgspec.Raw]) -> Follow | Judgement | GiveColumns:
         """The command that asks it, with the batches before it that the worker has not got yet."""
@@ -137,10 +198,11 @@ class Patience:
     """Waits for replies, but not for ever."""
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
+        """How long a worker may take for a reply, as a rule."""
 
-    async def reply(self, call: Call, factor: float = 1.0) -> bytes:
-        """The reply to a call, if it comes within `factor` times as many seconds as usual.
+    async def reply(self, call: Call, factor: float = 1.0, more: float = 0.0) -> bytes:
+        """The reply to a call, if it comes within `factor` times as many seconds as usual, and `more` of them.
 
         The time passes in two halves, so that a driver that was itself stopped for a while still finds the replies that
         came meanwhile.
@@ -149,10 +211,11 @@ class Patience:
             WorkerSilent: it has not come.
             WorkerLost: it will not come.
         """
+        seconds = factor * (self.seconds + more)
         for _ in range(2):
-            with anyio.move_on_after(self._seconds * factor / 2):
+            with anyio.move_on_after(seconds / 2):
                 return await call.reply()
-        raise WorkerSilent(f"no reply within {self._seconds * factor:g} s")
+        raise WorkerSilent(f"no reply within {seconds:.3g} s")
 
 
 class ReplicaFailed(Exception):  # noqa: N818 (named for what has happened)
@@ -194,8 +257,9 @@ class WorkerSlot:
         engine: ClusterEngine,
         log: ReplayLog,
         begin: Begin,
-        starting_state: Callable[[], Awaitable[StartingState]],
+        starting_states: StartingStates,
         patience: Patience,
+        pace: Pace,
         lost: Callable[[int, str], Awaitable[None]],
     ) -> None:
         """`lost` is called with the number and why whenever a worker is lost."""
@@ -203,10 +267,18 @@ class WorkerSlot:
         self._engine = engine
         self._log = log
         self._begin = begin
-        self._starting_state = starting_state
+        self._starting_states = starting_states
         self._patience = patience
+        self._pace = pace
         self._lost = lost
+        self._writer = ""
+        """What the present worker is called in the storage."""
         self._requests: deque[Request] = deque()
+        """Those that are not answered, in order. Columns may take longer than what is asked behind them."""
+        self._columns = ArraysInPieces()
+        """As far as the present worker has sent them."""
+        self._loaded = 0
+        """The bytes of columns that the present worker began with."""
         self._room = anyio.Semaphore(IN_FLIGHT)
         self._closed = False
         self._worker: EngineWorker | None = None
@@ -275,6 +347,7 @@ class WorkerSlot:
                 self.figures = Figures(self.figures.friendships)
                 self._state, self._why = "starting", str(error)
                 await self._lost(self._number, str(error))
+                await self._starting_states.abandon(self._writer)
                 if self._attempts >= ATTEMPTS:
                     raise RunError(
                         f"worker {self._number} was lost {ATTEMPTS} times in a row, the last time because of: {error};"
@@ -298,6 +371,7 @@ class WorkerSlot:
 
     async def _serve(self) -> None:
         self._in_flight.clear()
+        self._columns = ArraysInPieces()
         self._sent = 0
         self.position = self._log.first  # keeps the log from forgetting what the new worker may need
         self._worker = worker = await self._engine.start()
@@ -313,23 +387,34 @@ class WorkerSlot:
     async def _build(self, worker: EngineWorker) -> None:
         """Bring a new worker to where the replay log begins."""
         check_version(await self._called(worker, self._begin), worker.node, RunError)
-        state = await self._starting_state()
-        begins = range(0, len(state.columns), PIECE)
-        for begin in begins:
-            piece = state.columns[begin : begin + PIECE]
-            await self._called(worker, Load(piece, state.through, begin == begins[-1]))
-        self.position = self._log.number_behind(state.through)
+        self.position = self._log.number_behind(await self._load(worker))
 
-    async def _called(self, worker: EngineWorker, command: Command) -> Reply:
-        return await self._replied(self._call(worker, command), worker, STARTING)
+    async def _load(self, worker: EngineWorker) -> int:
+        """Have a new worker begin with the newest checkpoint; returns the last event of that."""
+        storage = await self._starting_states.storage()
+        self._writer = storage.writer
+        seen = await self._called(worker, storage)
+        file = await self._starting_states.newest()
+        if file is not None and isinstance(seen, StorageSeen) and seen.seen:
+            self._loaded = file.size
+            if isinstance(await self._called(worker, LoadFile(file.name, file.through), file.size), Done):
+                return file.through
+        state = await self._starting_states.columns()
+        self._loaded = sum(column.nbytes for column in state.columns.values())
+        for pieces, is_last in pieces_of(state.columns):
+            await self._called(worker, Load(pieces, state.through, is_last), self._loaded if is_last else 0)
+        return state.through
+
+    async def _called(self, worker: EngineWorker, command: Command, size: int = 0) -> Reply:
+        return await self._replied(self._call(worker, command), worker, STARTING, size)
 
     def _call(self, worker: EngineWorker, command: Command) -> Call:
         content = encoded(command)
         self._bytes_sent += len(content)
         return worker.call(content)
 
-    async def _replied(self, call: Call, worker: EngineWorker, factor: float = 1.0) -> Reply:
-        content = await self._patience.reply(call, factor * self._factor)
+    async def _replied(self, call: Call, worker: EngineWorker, factor: float = 1.0, size: int = 0) -> Reply:
+        content = await self._patience.reply(call, factor * self._factor, size / BYTES_A_SECOND)
         self._bytes_received += len(content)
         reply = reply_from(content)
         if isinstance(reply, Failure):
@@ -342,7 +427,7 @@ class WorkerSlot:
 
         async def receive() -> None:
             try:
-                await self._receive(worker)
+                await self._receive(worker, tasks)
             except WorkerLost as error:  # not out of the group, which would wrap it
                 lost.append(error)
             tasks.cancel_scope.cancel()
@@ -377,22 +462,61 @@ class WorkerSlot:
         self.position = max(self.position, request.end)
         yield request.command(batches), True
 
-    async def _receive(self, worker: EngineWorker) -> None:
+    async def _receive(self, worker: EngineWorker, tasks: TaskGroup) -> None:
         while True:
             change = self._change
             while self._in_flight:
                 call, request = self._in_flight[0]
-                reply = await self._replied(call, worker)
+                size = max(request.size, self._loaded) if request is not None and request.kind is GiveColumns else 0
+                reply = await self._replied(call, worker, size=size)
                 self._in_flight.popleft()
                 if isinstance(reply, Done | Judged | WindowParts | NetworkParts):
                     self.figures = reply.figures
-                if request is not None:
-                    self._requests.popleft()
-                    self._sent -= 1
-                    self._attempts = 0
-                    self.confirmed = max(self.confirmed, request.end)
-                    request.put(reply)
-                    self._room.release()
+                if request is None:
+                    continue
+                self.confirmed = max(self.confirmed, request.end)
+                if isinstance(reply, Judged | WindowParts | NetworkParts):
+                    self._pace.took(reply.figures.seconds, request.size)
+                answer = self._answer_in(reply)
+                if answer is not None:
+                    self._answered(request, answer)
+                elif isinstance(reply, WritingPart):
+                    tasks.start_soon(self._ask_later, worker, request)
+                else:
+                    self._ask_more(worker, request)
             if self._closed and not self._requests:
                 return
             await change.wait()
+
+    def _answer_in(self, reply: Reply) -> Answer | None:
+        """The answer that is complete with this reply; None if there is more to it."""
+        match reply:
+            case Done() | Judged() | WindowParts() | NetworkParts():
+                return reply
+            case WrittenPart():
+                return Columns({}, reply.part)
+            case ColumnPieces():
+                self._columns.add(reply.pieces)
+                if reply.is_last:
+                    columns, self._columns = self._columns.arrays(), ArraysInPieces()
+                    return Columns(columns)
+            case WritingPart():
+                pass
+            case _:
+                raise TypeError(reply)
+        return None
+
+    def _answered(self, request: Request, answer: Answer) -> None:
+        self._requests.remove(request)
+        self._sent -= 1
+        self._attempts = 0
+        request.put(answer)
+        self._room.release()
+
+    def _ask_more(self, worker: EngineWorker, request: Request) -> None:
+        self._in_flight.append(_InFlight(self._call(worker, GiveMore()), request))
+        self._changed()
+
+    async def _ask_later(self, worker: EngineWorker, request: Request) -> None:
+        await anyio.sleep(LOOK_SECONDS)
+        self._ask_more(worker, request)

@@ -8,7 +8,7 @@ import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -17,16 +17,17 @@ from numpy.typing import NDArray
 import peerwatch
 from peerwatch import kernels
 from peerwatch.amounts import Amounts
+from peerwatch.cluster.pieces import ArrayPiece
 from peerwatch.cluster.replica import ReasonsOfPart, ReplicaBatch
 from peerwatch.judging.judge import Mask, Reasons, Scoring
 from peerwatch.judging.severity import Level
-from peerwatch.judging.state import Arrays
 from peerwatch.network.decoder import Events
 from peerwatch.network.events import Kind
 from peerwatch.network.networks import COMPARED, Networks, Plan
 from peerwatch.network.statistics import Statistics
 from peerwatch.network.windows import Windows
 from peerwatch.settings.model import DetectorSettings
+from peerwatch.storage.checkpoints import StoredPart
 
 LargeByName: TypeAlias = dict[int, str]
 """Amounts that are too large for a column: each by its name, as decimal text."""
@@ -70,10 +71,30 @@ class Begin(msgspec.Struct, frozen=True, tag=True, array_like=True):
     networks: int | None = None
 
 
-class Load(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """A piece of the columns to begin with, in order; the state is that behind event `through` once all are there."""
+class UseStorage(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Columns of `least` bytes or more go to the state `directory`, if it is the driver's own there, too.
 
-    piece: bytes
+    It is if the file `name` in it holds the `token`. No other worker has the name `writer`.
+    """
+
+    directory: str
+    name: str
+    token: str
+    writer: str
+    least: int
+
+
+class LoadFile(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Begin with the checkpoint of this name in the storage. It was taken behind event `through`."""
+
+    name: str
+    through: int
+
+
+class Load(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Pieces of the columns to begin with; the state is that behind event `through` once all are there."""
+
+    pieces: list[ArrayPiece]
     through: int
     is_last: bool
 
@@ -92,12 +113,16 @@ class Judgement(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class GiveColumns(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Apply these batches, and send the columns of graph and purchases."""
+    """Apply these batches, and send the columns of graph and purchases, or write them to the storage."""
 
     batches: list[msgspec.Raw]
 
 
-Command: TypeAlias = Greet | Begin | Load | Follow | Judgement | GiveColumns
+class GiveMore(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Send more of the columns, or say whether they are written."""
+
+
+Command: TypeAlias = Greet | Begin | UseStorage | LoadFile | Load | Follow | Judgement | GiveColumns | GiveMore
 
 
 class Hello(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -108,17 +133,33 @@ class Hello(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Figures(NamedTuple):
-    """The number of friendships in force in a replica; its process, and the processor seconds of that."""
+    """The number of friendships in force in a replica; its process, and the processor seconds of that.
+
+    `seconds` is the time that it took to answer, in the reply to `Judgement`.
+    """
 
     friendships: int = 0
     pid: int = 0
     cpu_seconds: float = 0.0
+    seconds: float = 0.0
 
 
 class Done(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The reply to `Load` and `Follow`."""
+    """The reply to `LoadFile`, `Load` and `Follow`."""
 
     figures: Figures
+
+
+class StorageSeen(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The reply to `UseStorage`: whether it is the driver's own."""
+
+    seen: bool
+
+
+class Unreadable(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The reply to `LoadFile` if the file cannot be read, and why. Nothing has changed."""
+
+    why: str
 
 
 class PackedReasons(msgspec.Struct, frozen=True, array_like=True):
@@ -194,10 +235,21 @@ class NetworkParts(msgspec.Struct, frozen=True, tag=True, array_like=True):
     figures: Figures
 
 
-class ColumnsReply(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The reply to `GiveColumns`: arrays by name, each with its type."""
+class ColumnPieces(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """A reply to `GiveColumns` and `GiveMore`: pieces of the columns, and whether they are the last ones."""
 
-    columns: bytes
+    pieces: list[ArrayPiece]
+    is_last: bool
+
+
+class WritingPart(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """A reply to `GiveColumns` and `GiveMore`: the columns are being written to the storage."""
+
+
+class WrittenPart(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The reply to `GiveMore` when they are written, and survive a power failure."""
+
+    part: StoredPart
 
 
 class Failure(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -207,14 +259,14 @@ class Failure(msgspec.Struct, frozen=True, tag=True, array_like=True):
     is_final: bool
 
 
-Reply: TypeAlias = Hello | Done | Judged | WindowParts | NetworkParts | ColumnsReply | Failure
+Reply: TypeAlias = (
+    Hello | StorageSeen | Unreadable | Done | Judged | WindowParts | NetworkParts | ColumnPieces | WritingPart
+    | WrittenPart | Failure
+)  # fmt: skip
 _encoder: Final = msgspec.msgpack.Encoder()
 _commands: Final[msgspec.msgpack.Decoder[Command]] = msgspec.msgpack.Decoder(Command)
 _replies: Final[msgspec.msgpack.Decoder[Reply]] = msgspec.msgpack.Decoder(Reply)
 _packed: Final = msgspec.msgpack.Decoder(Packed)
-_arrays: Final[msgspec.msgpack.Decoder[dict[str, tuple[str, bytes]]]] = msgspec.msgpack.Decoder(
-    dict[str, tuple[str, bytes]]
-)
 
 
 def encoded(message: Command | Reply) -> bytes:
@@ -357,16 +409,6 @@ def unpack_networks(packed: PackedNetworks) -> Networks:
     rows, places = np.nonzero(bits)
     offsets = np.searchsorted(rows, np.arange(len(plan) + 1))
     return networks._replace(offsets=offsets, members=places.astype(np.int32))
-
-
-def pack_arrays(arrays: Arrays) -> bytes:
-    """Arrays of one dimension by name."""
-    return _encoder.encode({name: (array.dtype.str, array.tobytes()) for name, array in arrays.items()})
-
-
-def unpack_arrays(content: bytes | bytearray) -> dict[str, NDArray[Any]]:
-    """The inverse of `pack_arrays`. The arrays can be written to."""
-    return {name: np.frombuffer(raw, kind).copy() for name, (kind, raw) in _arrays.decode(content).items()}
 
 
 def _networks(plan: NDArray[np.int8], size: NDArray[np.int64], expected: NDArray[np.int64]) -> Networks:

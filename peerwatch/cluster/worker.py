@@ -4,51 +4,79 @@ import os
 import time
 import traceback
 from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from peerwatch import kernels
-from peerwatch.cluster.replica import GraphReplica, Replica, ReplicaBatch
+from peerwatch.cluster.pieces import ArrayPiece, ArraysInPieces, pieces_of
+from peerwatch.cluster.replica import GraphReplica, Replica, ReplicaBatch, columns_of
 from peerwatch.cluster.wire import (
     Begin,
-    ColumnsReply,
+    ColumnPieces,
     Command,
     Done,
     Failure,
     Figures,
     Follow,
     GiveColumns,
+    GiveMore,
     Greet,
     Judged,
     Judgement,
     Load,
+    LoadFile,
     NetworkParts,
     Reply,
+    StorageSeen,
+    Unreadable,
+    UseStorage,
     WindowParts,
+    WritingPart,
+    WrittenPart,
     command_from,
     encoded,
     hello,
     mask_of,
-    pack_arrays,
     pack_networks,
     pack_part,
     pack_reasons,
     unpack,
-    unpack_arrays,
 )
-from peerwatch.errors import PeerwatchError
+from peerwatch.errors import PeerwatchError, SinkError
 from peerwatch.judging.judge import Judge
+from peerwatch.judging.state import Arrays
 from peerwatch.network.events import Kind
+from peerwatch.readable import shown
 from peerwatch.runtime.judges_from_settings import champion_of
+from peerwatch.storage.checkpoints import DAMAGE, StoredPart, part_name, read_checkpoint, write_part
+
+
+class Storage(NamedTuple):
+    """The driver's state directory, which this process reaches as well, and uses for so many bytes or more."""
+
+    directory: Path
+    writer: str
+    least: int
 
 
 class ReplicaWorker:
-    """A replica behind a row of commands. It writes nothing and keeps nothing outside its process."""
+    """A replica behind a row of commands. Nothing outside its process changes, except for files that only it names."""
 
     def __init__(self) -> None:
         kernels.load()
         self._judge: Judge | None = None
-        self._loaded = bytearray()
+        self._loaded = ArraysInPieces()
+        self._through = 0
+        self._storage: Storage | None = None
+        self._pieces: Iterator[tuple[list[ArrayPiece], bool]] = iter(())
+        self._writer = ThreadPoolExecutor(1)
+        self._path = Path()
+        self._part: Future[StoredPart] | None = None
+        """The part that is being written to `_path`, if the columns are not sent in pieces."""
         self._replica: Replica | GraphReplica
 
     def call(self, content: bytes) -> bytes:
@@ -69,6 +97,11 @@ class ReplicaWorker:
                     self._judge = champion_of(command.detector, defaultdict(lambda: "on a worker"))
                 self._replica = _replica_of(command)
                 return hello()
+            case UseStorage():
+                self._storage = _storage_of(command)
+                return StorageSeen(self._storage is not None)
+            case LoadFile():
+                return self._load_file(command)
             case Load():
                 self._load(command)
                 return Done(self._figures())
@@ -77,36 +110,82 @@ class ReplicaWorker:
                 return Done(self._figures())
             case GiveColumns():
                 self._follow(command.batches)
-                return ColumnsReply(pack_arrays(self._replica.columns()))
+                self._begin_giving(self._replica.columns())
+                return self._given()
+            case GiveMore():
+                return self._given()
             case Judgement():
                 *before, last = command.batches
                 self._follow(before)
                 return self._answer(unpack(last), command.wanted)
 
-    def _figures(self) -> Figures:
-        return Figures(self._replica.friendships, os.getpid(), time.process_time())
+    def _figures(self, began: float | None = None) -> Figures:
+        """Of an answer that was begun at `began`, if there is one."""
+        seconds = time.perf_counter() - began if began is not None else 0.0
+        return Figures(self._replica.friendships, os.getpid(), time.process_time(), seconds)
+
+    def _load_file(self, command: LoadFile) -> Done | Unreadable:
+        if self._storage is None:
+            return Unreadable("there is no storage")
+        try:
+            checkpoint = read_checkpoint(self._storage.directory / command.name)
+        except (*DAMAGE, PeerwatchError) as error:
+            return Unreadable(str(error))
+        self._restore(columns_of(checkpoint.arrays, checkpoint.envelope.facts.shards), command.through)
+        return Done(self._figures())
 
     def _load(self, command: Load) -> None:
-        self._loaded += command.piece
+        self._loaded.add(command.pieces)
         if command.is_last:
-            self._replica.restore(unpack_arrays(self._loaded), command.through)
-            self._loaded = bytearray()
+            self._restore(self._loaded.arrays(), command.through)
+            self._loaded = ArraysInPieces()
+
+    def _restore(self, columns: Arrays, through: int) -> None:
+        self._replica.restore(columns, through)
+        self._through = through
 
     def _follow(self, batches: list[msgspec.Raw]) -> None:
-        for batch in batches:
-            self._replica.follow(unpack(batch))
+        for packed in batches:
+            batch = unpack(packed)
+            self._replica.follow(batch)
+            self._through = batch.through
+
+    def _begin_giving(self, columns: Arrays) -> None:
+        """Begin to write the columns beside the next commands, or have them ready to be sent."""
+        self._part = None
+        if self._storage is None or sum(column.nbytes for column in columns.values()) < self._storage.least:
+            self._pieces = pieces_of(columns)
+            return
+        self._path = self._storage.directory / part_name(self._through, self._storage.writer)
+        self._part = self._writer.submit(write_part, self._path, columns)
+
+    def _given(self) -> ColumnPieces | WritingPart | WrittenPart:
+        if self._part is None:
+            pieces, is_last = next(self._pieces)
+            if is_last:
+                self._pieces = iter(())  # which lets go of the columns
+            return ColumnPieces(pieces, is_last)
+        if not self._part.done():
+            return WritingPart()
+        try:
+            return WrittenPart(self._part.result())
+        except OSError as error:
+            raise SinkError(
+                f"cannot write the part {shown(self._path)} of the checkpoint: {error.strerror}; fix that and run again"
+            ) from None
 
     def _answer(self, batch: ReplicaBatch, wanted: bytes) -> Judged | WindowParts | NetworkParts:
-        replica = self._replica
+        replica, began = self._replica, time.perf_counter()
+        self._through = batch.through
         if isinstance(replica, GraphReplica):
             walked = [pack_networks(networks) for networks in replica.walk(batch)]
-            return NetworkParts(walked, self._figures())
+            return NetworkParts(walked, self._figures(began))
         if self._judge is None:
             parts = [pack_part(case.windows, case.own, networks) for _, networks, case in replica.answer(batch)]
-            return WindowParts(parts, self._figures())
+            return WindowParts(parts, self._figures(began))
         mask = mask_of(wanted, int((batch.events.kind == Kind.PURCHASE).sum()))
         reasons = [one for part in replica.judge(batch, self._judge, mask) for one in pack_reasons(part)]
-        return Judged(reasons, self._figures())
+        return Judged(reasons, self._figures(began))
 
 
 def _replica_of(begin: Begin) -> Replica | GraphReplica:
@@ -114,3 +193,13 @@ def _replica_of(begin: Begin) -> Replica | GraphReplica:
     if begin.networks is not None:
         return GraphReplica(D, T, begin.networks, directed=directed, sizes=sizes)
     return Replica(D, T, directed=directed, sizes=sizes, context=begin.context)
+
+
+def _storage_of(command: UseStorage) -> Storage | None:
+    """The driver's state directory, if it is there, and can be written to."""
+    directory = Path(command.directory)
+    try:
+        is_own = (directory / command.name).read_bytes() == command.token.encode()
+    except OSError:
+        return None
+    return Storage(directory, command.writer, command.least) if is_own and os.access(directory, os.W_OK) else None

@@ -1,7 +1,8 @@
 """The state directory: checkpoints that are written whole and checked when read, one process at a time.
 
 A checkpoint is a numpy `.npz` archive (arrays, each with a CRC-32, none pickled) named after its sequence number, with
-its facts as JSON in the array `facts`. One of an earlier version is read as the present one would have written it.
+its facts as JSON in the array `facts`. Arrays that a worker of a cluster has written are in an archive beside it, which
+the facts name. A checkpoint of an earlier version is read as the present one would have written it.
 """
 
 import fcntl
@@ -18,6 +19,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 from anyio.to_thread import run_sync
+from numpy.typing import NDArray
 
 from peerwatch.connectors.source import Bookmark
 from peerwatch.durable import replace_file, unlink
@@ -28,10 +30,12 @@ from peerwatch.readable import shown, why_damaged
 from peerwatch.settings.model import Friendships, InputSettings
 from peerwatch.urls import is_url, redacted
 
-VERSION: Final = 7
+VERSION: Final = 8
 """Of the format. Whoever changes it adds a step to `peerwatch.storage.migrations`."""
 OLDEST: Final = 4
 """The earliest version that can be read."""
+PARTS: Final = "part-*.npz"
+"""What the archives are called that have some of a checkpoint's arrays."""
 INTERLEAVING: Final = "interleaving.jsonl"
 """The name of the journal that says in which order the partitions of a stream were read."""
 DAMAGE: Final = (
@@ -108,14 +112,23 @@ class FormatVersion(msgspec.Struct, frozen=True):
     version: int
 
 
+class StoredPart(msgspec.Struct, frozen=True):
+    """An archive in the state directory with some of a checkpoint's arrays: its name, its bytes, the arrays' names."""
+
+    name: str
+    size: int
+    arrays: list[str]
+
+
 class CheckpointEnvelope(msgspec.Struct, frozen=True):
-    """The facts of one checkpoint with its format's version, and the names of its arrays."""
+    """The facts of one checkpoint with its format's version, the names of its arrays, and the archives beside it."""
 
     version: int
     identity: Identity
     facts: Facts
     taken: float
     names: list[str]
+    parts: list[StoredPart]
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -168,9 +181,11 @@ class StateDirectory:
         self._made = made
         for unfinished in self.path.glob("*.new"):
             unlink(unfinished)
+        self._remove_parts()
 
     def _leave(self) -> None:
-        """Release the lock; remove the directory if it was created for nothing."""
+        """Release the lock; remove what is of no use: parts, and the directory if it was created for nothing."""
+        self._remove_parts()
         os.close(self._lock)
         with suppress(FileNotFoundError):  # somebody has removed it meanwhile
             if self._made and not any(path.name != "lock" for path in self.path.iterdir()):
@@ -181,6 +196,7 @@ class StateDirectory:
         """Remove all checkpoints, and what is useful only with them."""
         for path in (
             *self._files(),
+            *self.path.glob(PARTS),
             *self.path.glob("journal.jsonl"),
             *self.path.glob(INTERLEAVING),
             *self.path.glob("models/*.npz*"),
@@ -210,32 +226,84 @@ class StateDirectory:
         return None
 
     def write(self, arrays: Arrays, envelope: CheckpointEnvelope) -> int:
-        """Write a checkpoint and remove the oldest; returns its size in bytes.
+        """Write a checkpoint, whose parts are there, and remove the oldest; returns its size in bytes.
 
         Raises:
-            SinkError: it could not be written; those before are still there.
+            SinkError: it could not be written, or a part is missing; those before are still there.
         """
         path = self.path / f"checkpoint-{envelope.facts.progress.events:020d}.npz"
         facts = np.frombuffer(msgspec.json.encode(envelope), np.uint8)
         try:
+            for part in envelope.parts:
+                _check_part(self.path, part)
             replace_file(path, lambda file: np.savez(file, facts=facts, **arrays))  # type: ignore[arg-type]
-            size = path.stat().st_size
+            size = path.stat().st_size + sum(part.size for part in envelope.parts)
             whole = [file for file in self._files() if file not in self._damaged]
             for old in (*self._damaged, *whole[: -self._keep]):
                 unlink(old)
             self._damaged.clear()
+            self._remove_parts(part_name(envelope.facts.progress.events, ""))  # the next one may be there already
         except OSError as error:
             if not self.path.exists():
                 raise SinkError(
                     f"cannot write the checkpoint: the state directory {shown(self.path)} has been removed; bring it"
                     " back, or run again to begin anew"
                 ) from None
-            raise SinkError(f"cannot write the checkpoint {path}: {error.strerror}; fix that and run again") from None
+            raise SinkError(
+                f"cannot write the checkpoint {path}: {error.strerror or error}; fix that and run again"
+            ) from None
         return size
+
+    def _remove_parts(self, before: str | None = None) -> None:
+        """Remove the parts that no checkpoint needs, or those of them whose names are `before` this one.
+
+        None is removed unless every checkpoint can be read.
+        """
+        if old := [path for path in self.path.glob(PARTS) if before is None or path.name < before]:
+            with suppress(*DAMAGE, UsageError):
+                found = [_raw_envelope(path) for path in self._files()]
+                current = [_decoded(raw) for raw in found if _version_of(raw, self.path) == VERSION]
+                needed = {part.name for envelope in current for part in envelope.parts}
+                for path in old:
+                    if path.name not in needed:
+                        unlink(path)
 
     def _files(self) -> list[Path]:
         """The checkpoints, the oldest first."""
         return files_in(self.path)
+
+
+def part_name(through: int, writer: str) -> str:
+    """The name of a part of a checkpoint behind event `through`. Each process that writes parts is another `writer`."""
+    return f"part-{through:020d}-{writer}.npz"
+
+
+def remove_unfinished(directory: Path, writer: str) -> None:
+    """Remove the part that a process has not written to its end, which is gone now."""
+    for path in directory.glob(f"part-*-{writer}.npz.new"):
+        with suppress(OSError):  # perhaps it is not gone; what it then finishes is removed with the next checkpoint
+            unlink(path)
+
+
+def write_part(path: Path, arrays: Arrays) -> StoredPart:
+    """Write some of a checkpoint's arrays.
+
+    Raises:
+        OSError: they could not be written.
+    """
+    replace_file(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+    return StoredPart(path.name, path.stat().st_size, sorted(arrays))
+
+
+def _check_part(directory: Path, part: StoredPart) -> None:
+    """Check that a part is there.
+
+    Raises:
+        OSError: it is not, or not whole.
+    """
+    size = (directory / part.name).stat().st_size
+    if size != part.size:
+        raise OSError(f"{part.name} has {size:,} bytes, of {part.size:,} that a worker has written")
 
 
 def files_in(directory: Path) -> list[Path]:
@@ -289,8 +357,7 @@ def read_checkpoint(path: Path, inputs: InputSettings = NO_INPUTS) -> Checkpoint
         DAMAGE: it is damaged; which of them it is depends on where.
         UsageError: it is of an unknown version, or of an earlier one that the run's logs no longer fit.
     """
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        arrays = dict(archive)
+    arrays = _arrays_in(path)
     raw = arrays.pop("facts").tobytes()
     version = _version_of(raw, path)
     if version != VERSION:
@@ -299,9 +366,16 @@ def read_checkpoint(path: Path, inputs: InputSettings = NO_INPUTS) -> Checkpoint
         stored = migrated(StoredCheckpoint(msgspec.json.decode(raw), arrays), Surroundings(path.parent, inputs))
         raw, arrays = msgspec.json.encode(stored.envelope), dict(stored.arrays)
     envelope = _decoded(raw)
+    for part in envelope.parts:
+        arrays |= _arrays_in(path.with_name(part.name))
     if sorted(arrays) != envelope.names:  # a damaged directory of an archive may pass over a member
         raise ValueError("an array is missing")
     return Checkpoint(arrays, envelope, version)
+
+
+def _arrays_in(path: Path) -> dict[str, NDArray[Any]]:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        return dict(archive)
 
 
 def _raw_envelope(path: Path) -> bytes:

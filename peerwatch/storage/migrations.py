@@ -118,6 +118,11 @@ def from_6(stored: StoredCheckpoint, around: Surroundings) -> StoredCheckpoint:
     return StoredCheckpoint({**stored.envelope, "version": 7, "identity": identity, "facts": facts}, stored.arrays)
 
 
+def from_7(stored: StoredCheckpoint, _: Surroundings) -> StoredCheckpoint:
+    """Arrays may be in archives beside the checkpoint."""
+    return StoredCheckpoint({**stored.envelope, "version": 8, "parts": []}, stored.arrays)
+
+
 def _renamed(key: str, before: str, now: str) -> str:
     return now + key.removeprefix(before) if key.startswith(before) else key
 
@@ -126,5 +131,6 @@ STEPS: Final[Mapping[int, Callable[[StoredCheckpoint, Surroundings], StoredCheck
     4: _from_4,
     5: from_5,
     6: from_6,
+    7: from_7,
 }
 """The step from each earlier version to the next."""

@@ -23,7 +23,7 @@ async def dispatched(
         Mailbox[GraphMessage]("graph", 1000),
         [Mailbox[ShardMessage]("shard", 1000) for _ in range(shards)],
     )
-    dispatcher = Dispatcher(Decoder(), [graph.sender], [box.sender for box in boxes], batch_cap, strict=strict)
+    dispatcher = Dispatcher(Decoder(), [graph.sender], [box.sender for box in boxes], lambda: batch_cap, strict=strict)
     await dispatcher.run(logs)
     received = []
     with graph.receiver as messages:
@@ -85,7 +85,9 @@ async def said(*logs: MemoryLog, recovery: Recovery | None = None, **options: An
     warnings, complaints = list[str](), list[str]()
     graph, shard = Mailbox[GraphMessage]("graph", 1000), Mailbox[ShardMessage]("shard", 1000)
     told = {"warn": warnings.append, "complain": complaints.append, "recovery": recovery}
-    await Dispatcher(Decoder(), [graph.sender], [shard.sender], 100, **({"strict": False} | told | options)).run(logs)
+    await Dispatcher(
+        Decoder(), [graph.sender], [shard.sender], lambda: 100, **({"strict": False} | told | options)
+    ).run(logs)
     for box in (graph, shard):
         box.close()
     return warnings, complaints
@@ -182,7 +184,7 @@ async def test_a_full_mailbox_holds_the_reading_back() -> None:
                 yield block
 
     graph, shard = Mailbox[GraphMessage]("graph", 2), Mailbox[ShardMessage]("shard", 100)
-    dispatcher = Dispatcher(Decoder(), [graph.sender], [shard.sender], 100, strict=False)
+    dispatcher = Dispatcher(Decoder(), [graph.sender], [shard.sender], lambda: 100, strict=False)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(partial(dispatcher.run, [Endless()]))
         await anyio.wait_all_tasks_blocked()
@@ -201,7 +203,7 @@ async def test_stop_ends_a_read_that_waits() -> None:
             yield
 
     graph, shard = Mailbox[GraphMessage]("graph", 1), Mailbox[ShardMessage]("shard", 1)
-    dispatcher = Dispatcher(Decoder(), [graph.sender], [shard.sender], 100, strict=False)
+    dispatcher = Dispatcher(Decoder(), [graph.sender], [shard.sender], lambda: 100, strict=False)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(dispatcher.run, [Silent()])
         await anyio.wait_all_tasks_blocked()
@@ -214,7 +216,7 @@ async def test_strict_stops_a_cautious_run_too() -> None:
     """After a failure lines go one by one; a bad one still ends the run there."""
     graph, shard = Mailbox[GraphMessage]("graph", 100), Mailbox[ShardMessage]("shard", 100)
     recovery = Recovery(after=0, until=10**6)
-    dispatcher = Dispatcher(Decoder(), [graph.sender], [shard.sender], 100, strict=True, recovery=recovery)
+    dispatcher = Dispatcher(Decoder(), [graph.sender], [shard.sender], lambda: 100, strict=True, recovery=recovery)
     await dispatcher.run([MemoryLog(purchase(1, "1") + b"bad\n" + purchase(2, "2"))])
     with graph.receiver as messages, shard.receiver:
         assert sum([len(batch.events) async for batch in messages if isinstance(batch, Batch)]) == 1

@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from strategies import logs
 
+from peerwatch.cluster import pieces as pieces_module
+from peerwatch.cluster.pieces import ArraysInPieces, pieces_of
 from peerwatch.cluster.replica import GraphReplica, Replica, ReplicaBatch
 from peerwatch.cluster.wire import (
     MODULES,
@@ -25,14 +29,12 @@ from peerwatch.cluster.wire import (
     hello,
     mask_of,
     pack,
-    pack_arrays,
     pack_networks,
     pack_part,
     pack_places,
     pack_reasons,
     reply_from,
     unpack,
-    unpack_arrays,
     unpack_networks,
     unpack_part,
     unpack_reasons,
@@ -41,7 +43,7 @@ from peerwatch.cluster.worker import ReplicaWorker
 from peerwatch.judging.engine import JudgingEngine, walked
 from peerwatch.judging.judge import Reasons
 from peerwatch.judging.sigma import Sigma, SigmaJudge
-from peerwatch.judging.state import State
+from peerwatch.judging.state import Arrays, State
 from peerwatch.kernels import Kernel
 from peerwatch.network import bridges, egonets
 from peerwatch.network.decoder import Decoder
@@ -61,6 +63,14 @@ def batches(content: bytes, size: int) -> list[ReplicaBatch]:
         for begin in range(0, len(events), size)
     ]
     return [unpack(msgspec.Raw(pack(batch))) for batch in found]
+
+
+def sent(columns: Arrays) -> Arrays:
+    """Columns as they arrive."""
+    arriving = ArraysInPieces()
+    for pieces, _ in pieces_of(columns):
+        arriving.add(pieces)
+    return arriving.arrays()
 
 
 def judged(replica: Replica, batch: ReplicaBatch) -> list[Reasons]:
@@ -103,7 +113,7 @@ def test_a_replica_decides_as_the_core_does(content: bytes, size: int, data: st.
         if data.draw(st.booleans(), "take the columns of the one that only followed"):
             through = batch.seq + len(batch.events) - 1
             replica = Replica(D, T)
-            replica.restore(unpack_arrays(pack_arrays(follower.columns())), through)
+            replica.restore(sent(follower.columns()), through)
     assert in_one_row(found) == expected(content)
 
 
@@ -144,7 +154,7 @@ def test_networks_arrive_with_all_their_members(
         assert facts_of(arrived) == facts_of(expected)
         if data.draw(st.booleans(), "take the columns of the one that only followed"):
             replica = GraphReplica(D, T, most, directed=directed, sizes=True)
-            replica.restore(unpack_arrays(pack_arrays(follower.columns())), 0)
+            replica.restore(sent(follower.columns()), 0)
         assert replica.friendships == follower.friendships
 
 
@@ -172,6 +182,27 @@ def test_networks_travel_in_few_bytes(sets: list[set[int]]) -> None:
     assert members_of(unpack_networks(packed)) == sets
     as_bits = len(sets) * (int(members.max()) // 8 + 1)
     assert len(packed.offsets) + len(packed.members) == min(offsets.nbytes + members.nbytes, as_bits)
+
+
+COLUMNS = st.sampled_from([np.int32, np.int64, np.uint8]).flatmap(lambda kind: arrays(kind, st.integers(0, 40)))
+
+
+@given(st.dictionaries(st.sampled_from("abcd"), COLUMNS, min_size=1), st.integers(1, 100))
+def test_arrays_arrive_in_pieces(columns: dict[str, Any], most: int) -> None:
+    """No message holds more bytes of them than it may, and the last one says so. What arrives can be written."""
+    arriving, ends = ArraysInPieces(), []
+    with patch.object(pieces_module, "PIECE", most):
+        for pieces, is_last in pieces_of(columns):
+            assert sum(len(piece.content) for piece in pieces) <= most
+            arriving.add(pieces)
+            ends.append(is_last)
+    assert ends == [False] * (len(ends) - 1) + [True]
+    arrived = arriving.arrays()
+    assert list(arrived) == list(columns)
+    for name, column in columns.items():
+        assert arrived[name].dtype == column.dtype
+        assert arrived[name].tolist() == column.tolist()
+        assert arrived[name].flags.writeable
 
 
 def test_a_command_arrives_as_it_was_sent() -> None:

@@ -1,21 +1,37 @@
 """Whatever happens to workers, a run on a cluster writes the bytes of a run in one process."""
 
+import errno
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory_cluster import STREAM, DriverKilled, Fault, MemoryEngine, layer, run_on, run_with, written
 from strategies import examples, often
 
+from peerwatch.cluster import pieces, worker
+from peerwatch.cluster.connecting import STORAGE, STORED_BYTES, CheckpointStates
 from peerwatch.cluster.transport import ATTEMPTS
-from peerwatch.errors import RunError
+from peerwatch.cluster.wire import UseStorage
+from peerwatch.errors import RunError, SinkError
+from peerwatch.judging.state import Arrays
 from peerwatch.runtime.pipeline import Totals
+from peerwatch.storage.checkpoints import (
+    PARTS,
+    StateDirectory,
+    StoredPart,
+    files_in,
+    read_checkpoint,
+    write_part,
+)
 from peerwatch.storage.status import Status
 
 
@@ -46,14 +62,16 @@ def directed(tmp_path_factory: pytest.TempPathFactory) -> Alone:
     return alone_in(tmp_path_factory.mktemp("directed"), friendships="directed")
 
 
-def run_through(alone: Alone, faults: Mapping[int, Fault], **values: Any) -> MemoryEngine:
+def run_through(
+    alone: Alone, faults: Mapping[int, Fault], stored_bytes: int = STORED_BYTES, **values: Any
+) -> MemoryEngine:
     """Run on a cluster, again after each death of the run itself; all that is written and counted must be the same."""
     engine = MemoryEngine(faults)
     for old in alone.directory.glob("there*"):
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     while True:
         try:
-            totals = run_on(engine, layer(alone.directory, "there", **values)).totals
+            totals = run_on(engine, layer(alone.directory, "there", **values), stored_bytes).totals
         except DriverKilled:
             continue
         break
@@ -113,6 +131,133 @@ def test_directed_friendships(alone: Alone, directed: Alone, faults: dict[int, F
 def test_several_faults_with_directed_friendships(directed: Alone, faults: dict[int, Fault], workers: int) -> None:
     """Likewise with any number of workers."""
     run_through(directed, faults, friendships="directed", cluster__workers=workers)
+
+
+def state_of(alone: Alone) -> Path:
+    """The state directory of the run on the cluster."""
+    return alone.directory / "there.state"
+
+
+def parts_in(state: Path) -> list[Path]:
+    """The parts of checkpoints that workers have written."""
+    return sorted(state.glob(PARTS))
+
+
+def parts_needed(state: Path) -> list[Path]:
+    """Those that a checkpoint names."""
+    return sorted(state / part.name for path in files_in(state) for part in read_checkpoint(path).envelope.parts)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_workers_write_their_columns_themselves(alone: Alone, workers: int) -> None:
+    """Into the state directory, where they reach it; nothing is left of checkpoints that are not kept any more."""
+    run_through(alone, {}, stored_bytes=1, cluster__workers=workers)
+    assert len(parts_in(state_of(alone))) == len(files_in(state_of(alone))) == 2
+    assert parts_in(state_of(alone)) == parts_needed(state_of(alone))
+    newest = files_in(state_of(alone))[-1]
+    with np.load(newest) as archive:
+        assert not {"degree", "friends", "held0"} & {*archive.files}
+    assert {"degree", "friends", "held0"} <= {*read_checkpoint(newest).arrays}
+
+
+def test_a_fault_at_each_call_in_turn_while_workers_write(alone: Alone) -> None:
+    """Likewise while a worker loads a checkpoint from the state directory, or writes its part, before that is named."""
+    calls = run_through(alone, {}, stored_bytes=1).calls
+    walked = [(call, fault) for fault in Fault for call in range(calls)]
+    for call, fault in walked[:: often(len(walked) // 10, 1)]:
+        run_through(alone, {call: fault}, stored_bytes=1)
+        assert parts_in(state_of(alone)) == parts_needed(state_of(alone))
+
+
+@settings(max_examples=examples(50))
+@given(st.dictionaries(st.integers(0, 120), st.sampled_from(Fault), max_size=12), st.sampled_from([1, STORED_BYTES]))
+def test_several_faults_while_columns_travel_in_pieces(alone: Alone, faults: dict[int, Fault], stored: int) -> None:
+    """They are sent in many messages, with batches between these, or written beside the batches."""
+    with patch.object(pieces, "PIECE", 100):
+        run_through(alone, faults, stored)
+
+
+@pytest.mark.parametrize("where", ["elsewhere", "a copy"])
+def test_a_worker_that_does_not_reach_the_state_directory_is_sent_all(
+    alone: Alone, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it take another directory at that path, such as a copy, for it."""
+    marked = CheckpointStates._marked  # noqa: SLF001
+
+    def seen(states: CheckpointStates) -> UseStorage:
+        found = marked(states)
+        if where == "a copy":
+            (tmp_path / STORAGE).write_text("of another run")
+        return UseStorage(str(tmp_path), found.name, found.token, found.writer, found.least)
+
+    monkeypatch.setattr(CheckpointStates, "_marked", seen)
+    run_through(alone, {11: Fault.LOST_BEFORE}, stored_bytes=1)
+    assert not parts_in(state_of(alone))
+
+
+def test_runs_with_parts_and_without_go_on_from_each_other(alone: Alone) -> None:
+    """On a cluster that reaches the state directory, on one that does not, and in one process."""
+    for old in alone.directory.glob("there*"):
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    for place, part in enumerate(range(100, 500, 50)):
+        values = {"input.stream": str(alone.directory / "growing"), "shards": 1 + place % 3}
+        lines = STREAM.splitlines(keepends=True)[:part]
+        (alone.directory / "growing").write_bytes(b"".join(lines))
+        if place % 3 == 2:
+            run_with(layer(alone.directory, "there", **values))
+        else:
+            run_on(MemoryEngine(), layer(alone.directory, "there", **values), STORED_BYTES if place % 3 else 1)
+    assert written(alone.directory, "there")[0] == alone.written[0]
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-9])])
+def test_a_part_that_is_gone_or_damaged(alone: Alone, spoil: Callable[[Path], object]) -> None:
+    """Its checkpoint is damaged: the run goes on from the one before it, on the cluster and in one process."""
+    for run in (run_with, partial(run_on, MemoryEngine(), stored_bytes=1)):
+        run_through(alone, {}, stored_bytes=1)
+        spoil(parts_in(state_of(alone))[-1])
+        run(layer(alone.directory, "there"))
+        assert written(alone.directory, "there") == alone.written
+        assert parts_in(state_of(alone)) == parts_needed(state_of(alone))
+
+
+def test_a_part_that_cannot_be_written_ends_the_run(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one sentence, as a checkpoint that cannot be written does in one process; a later run goes on."""
+
+    def full(path: Path, arrays: Arrays) -> StoredPart:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path, len(arrays))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(worker, "write_part", full)
+        with pytest.raises(
+            RunError, match=r"part .*part-\d{20}-.*npz of the checkpoint: No space left.*; fix that and"
+        ):
+            run_through(alone, {}, stored_bytes=1)
+    run_on(MemoryEngine(), layer(alone.directory, "there"), 1)
+    assert written(alone.directory, "there") == alone.written
+
+
+def test_a_part_that_the_driver_does_not_find_ends_the_run(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its checkpoint is not written, which nobody could read."""
+
+    def lose(path: Path, arrays: Arrays) -> StoredPart:
+        part = write_part(path, arrays)
+        path.write_bytes(b"")
+        return part
+
+    with monkeypatch.context() as patched:
+        patched.setattr(worker, "write_part", lose)
+        with pytest.raises(SinkError, match=r"npz has 0 bytes, of [\d,]+ that a worker has written; fix that and run"):
+            run_through(alone, {}, stored_bytes=1)
+    run_on(MemoryEngine(), layer(alone.directory, "there"), 1)
+    assert written(alone.directory, "there") == alone.written
+
+
+def test_reset_forgets_parts(alone: Alone) -> None:
+    """With their checkpoints."""
+    run_through(alone, {}, stored_bytes=1)
+    StateDirectory(state_of(alone), print).reset()
+    assert not parts_in(state_of(alone))
 
 
 def test_workers_that_are_lost_again_and_again_end_the_run(alone: Alone) -> None:

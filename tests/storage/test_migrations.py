@@ -24,6 +24,7 @@ from make_state import (
     run_followed,
     run_trained,
 )  # fmt: skip
+from support import ROOT
 
 from peerwatch.actors.dispatcher import Dispatcher
 from peerwatch.cli.main import cli
@@ -347,6 +348,12 @@ def test_the_last_step_gives_just_what_the_present_version_writes(
     assert msgspec.json.decode(msgspec.json.encode(envelope)) == last.envelope
     assert envelope.names == sorted(last.arrays)
     assert read_checkpoint(newest(), INPUTS).envelope == envelope
+
+
+def test_the_page_names_the_present_version() -> None:
+    """And the earliest that can be gone on with."""
+    page = " ".join((ROOT / "docs" / "live.md").read_text().split())
+    assert f"if its checkpoints have format version {OLDEST} or later (the present one is {VERSION})" in page
 
 
 def test_there_is_a_step_from_every_earlier_version() -> None:
