@@ -2,7 +2,7 @@
 
 Run it as `python tests/soak_cluster.py`. It starts a Ray cluster of three nodes on this machine, on loopback. At the
 end the output must be that of one uninterrupted run in one process. Prints the longest silence of the output for each
-kind of failure.
+kind of failure. With `--stored` workers write and read each checkpoint themselves, however small it is.
 """
 
 import argparse
@@ -28,10 +28,17 @@ import psutil
 
 from peerwatch.cluster import local
 from peerwatch.cluster.local import LocalCluster
+from peerwatch.storage.checkpoints import PARTS, files_in
 from peerwatch.storage.status import Status
 from peerwatch.studies.generate import Recipe, generate
 
 COMMAND = [sys.executable, "-m", "peerwatch", "run"]
+STORED = """
+from peerwatch.cli.main import cli
+from peerwatch.cluster.connecting import ReplicaCluster
+ReplicaCluster.__init__.__defaults__ = (1,)  # the bytes from which on workers use the storage
+cli()
+"""
 CONFIG = """
 follow: true
 idle_exit: {idle_exit}
@@ -143,8 +150,9 @@ def send(number: int, processes: list[int]) -> None:
 class Soak:
     """One soak in an empty directory."""
 
-    def __init__(self, directory: Path, *, workers: int, seed: int) -> None:
+    def __init__(self, directory: Path, *, workers: int, seed: int, stored: bool) -> None:
         self.directory = directory
+        self.command = [sys.executable, "-c", STORED, "run"] if stored else COMMAND
         self.rng = random.Random(seed)
         random.seed(seed)
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -162,7 +170,7 @@ class Soak:
 
     def start_driver(self) -> None:
         """Start the run."""
-        self.driver = subprocess.Popen([*COMMAND, "--config", "live.yaml"], cwd=self.directory)
+        self.driver = subprocess.Popen([*self.command, "--config", "live.yaml"], cwd=self.directory)
 
     def workers(self) -> list[int]:
         """The processes with a replica, as the newest status has them; waits until there is one of each."""
@@ -239,7 +247,9 @@ class Soak:
         return "node frozen"
 
 
-def soak(directory: Path, *, kills: int, driver_kills: int, rate: float, workers: int, seed: int) -> list[str]:
+def soak(
+    directory: Path, *, kills: int, driver_kills: int, rate: float, workers: int, seed: int, stored: bool
+) -> list[str]:
     """Run the soak in an empty directory; returns the lines of a table.
 
     Raises:
@@ -253,7 +263,7 @@ def soak(directory: Path, *, kills: int, driver_kills: int, rate: float, workers
     writer = Writer(directory / "live.json", stream.splitlines(keepends=True), rate)
     watcher = Watcher(directory / "flagged.json")
     silences: dict[str, list[float]] = defaultdict(list)
-    it = Soak(directory, workers=workers, seed=seed)
+    it = Soak(directory, workers=workers, seed=seed, stored=stored)
     try:
         it.start_driver()
         it.workers()
@@ -281,7 +291,9 @@ def soak(directory: Path, *, kills: int, driver_kills: int, rate: float, workers
         writer.join()
         it.driver.send_signal(signal.SIGTERM)
         assert it.driver.wait() == 0
-        subprocess.run([*COMMAND, "--config", "last.yaml"], cwd=directory, check=True)
+        subprocess.run([*it.command, "--config", "last.yaml"], cwd=directory, check=True)
+        parts = len([*(directory / "state").glob(PARTS)])
+        assert parts == len(files_in(directory / "state")) * stored, f"{parts} parts; kept in {directory}"
     finally:
         watcher.ended.set()
         it.driver.kill()
@@ -305,11 +317,12 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2000)
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--stored", action="store_true")
     given = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="peerwatch-soak-"))
     lines = soak(
         directory, kills=given.kills, driver_kills=given.driver_kills, rate=given.rate, workers=given.workers,
-        seed=given.seed,
+        seed=given.seed, stored=given.stored,
     )  # fmt: skip
     shutil.rmtree(directory)
     print("\n".join(lines))

@@ -19,6 +19,7 @@ from strategies import examples, often
 
 from peerwatch.cluster import pieces, worker
 from peerwatch.cluster.connecting import STORAGE, STORED_BYTES, CheckpointStates
+from peerwatch.cluster.pace import Pace
 from peerwatch.cluster.transport import ATTEMPTS
 from peerwatch.cluster.wire import UseStorage
 from peerwatch.errors import RunError, SinkError
@@ -258,6 +259,23 @@ def test_reset_forgets_parts(alone: Alone) -> None:
     run_through(alone, {}, stored_bytes=1)
     StateDirectory(state_of(alone), print).reset()
     assert not parts_in(state_of(alone))
+
+
+@pytest.mark.parametrize("detector", ["sigma", "mad"])
+def test_workers_that_take_long_are_asked_about_less(
+    detector: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that they answer in time; what is written does not depend on it."""
+    alone, took, asked = alone_in(tmp_path, detector__name=detector), Pace.took, list[int]()
+
+    def slowly(pace: Pace, seconds: float, purchases: int) -> None:
+        asked.append(purchases)
+        took(pace, seconds + 0.05 * purchases, purchases)
+
+    monkeypatch.setattr(Pace, "took", slowly)
+    run_through(alone, {}, detector__name=detector)
+    assert max(asked) > 0.375 / 0.05
+    assert max(asked[len(asked) // 2 :]) <= 0.375 / 0.05
 
 
 def test_workers_that_are_lost_again_and_again_end_the_run(alone: Alone) -> None:
