@@ -90,15 +90,17 @@ class Checkpointer:
         held: dict[int, dict[str, SnapshotPart]] = {}
         with parts:
             async for part in parts:
-                snapshot = held.setdefault(part.id, {})
-                snapshot[part.part] = part
-                if snapshot.keys() == set(expected):
-                    found = held.pop(part.id).values()
-                    stored = [one.stored for one in found if isinstance(one, ReplicaPart) and one.stored is not None]
-                    arrays, facts = await run_sync(_assembled, found)
-                    requested, seen = self._pending[part.id]
-                    await self._write(arrays, facts | {"seen": seen}, requested, stored)
-                    del self._pending[part.id]  # only now may another be due
+                number = part.id
+                held.setdefault(number, {})[part.part] = part
+                del part  # or it would stay in memory until the next one
+                if held[number].keys() == set(expected):
+                    await self._write_snapshot(held.pop(number).values(), *self._pending[number])
+                    del self._pending[number]  # only now may another be due
+
+    async def _write_snapshot(self, parts: Collection[SnapshotPart], requested: float, seen: Seen) -> None:
+        stored = [one.stored for one in parts if isinstance(one, ReplicaPart) and one.stored is not None]
+        arrays, facts = await run_sync(_assembled, parts)
+        await self._write(arrays, facts | {"seen": seen}, requested, stored)
 
     async def write_beginning(self, judging: Arrays, marks: Mapping[str, Any]) -> None:
         """Write down the fresh state, with what the judges remember, and the marks of the sinks that are begun.

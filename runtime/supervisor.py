@@ -125,6 +125,8 @@ class Supervisor:
 
     async def _assemble(self, checkpoint: Checkpoint | None, logs: Sequence[AnyLog]) -> None:
         self._run: Assembled = await assemble(self._setup, checkpoint, logs, self._recovery, self._tallies)
+        if checkpoint is not None:
+            checkpoint.arrays.clear()  # the state has them, and those who called still have the checkpoint
         self._reporter.report_on(self._run, self._restarts)
         if self._setup.companion is not None:
             self._setup.companion.began(self._reporter)

@@ -19,6 +19,7 @@ from peerwatch.actors.snapshot import SnapshotRequest
 from peerwatch.cli.console import Console
 from peerwatch.cluster.connecting import STORED_BYTES, ReplicaCluster
 from peerwatch.cluster.engine import Call, WorkerLost
+from peerwatch.cluster.pace import Pace
 from peerwatch.cluster.transport import Patience
 from peerwatch.cluster.worker import ReplicaWorker
 from peerwatch.connectors.source import Block
@@ -238,15 +239,21 @@ class KnowingPatience(Patience):
         return await call.reply()
 
 
-def run_on(engine: MemoryEngine, layer: Layer, stored_bytes: int = STORED_BYTES) -> runner.Report:
+def run_on(
+    engine: MemoryEngine, layer: Layer, stored_bytes: int = STORED_BYTES, *, grows: bool = False
+) -> runner.Report:
     """A whole run on a cluster in memory: real files, a real state directory.
 
-    Its workers reach that, and use it for columns of `stored_bytes` or more.
+    Its workers reach that, and use it for columns of `stored_bytes` or more. Unless the size of batches `grows`, as it
+    does by the clock, it is as large as it may be from the beginning.
     """
     settings, _ = resolve(layer)
     state = Path(settings.state.directory or "")
     cluster = ReplicaCluster(engine, settings, state, KnowingPatience(), stored_bytes)
-    return run_with(layer, cluster)
+    if grows:
+        return run_with(layer, cluster)
+    with patch.object(Pace, "events", property(lambda pace: pace._most)):  # noqa: SLF001
+        return run_with(layer, cluster)
 
 
 @contextmanager

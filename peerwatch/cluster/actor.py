@@ -50,6 +50,8 @@ from peerwatch.storage.status import WorkerStatus
 REPLENISH_SECONDS: Final = 2.0
 PACK_WORK: Final = 8
 """Estimated nanoseconds to pack an event."""
+BYTES_AN_EVENT: Final = 40
+"""By how much an event makes columns larger at most: a purchase with a user's first one, or a friendship."""
 
 
 class Asked(NamedTuple):
@@ -81,7 +83,7 @@ class ReplicaActor:
         patience: Patience,
         pace: Pace,
         starting_states: StartingStates,
-        lost: Callable[[int, str], Awaitable[None]],
+        warn: Callable[[str], Awaitable[None]],
         through: int,
         inbox: Receive[GraphMessage],
         coordinator: Send[CoordinatorMessage],
@@ -95,7 +97,7 @@ class ReplicaActor:
         self._engine = engine
         self._log = ReplayLog(through)
         self._slots = [
-            WorkerSlot(number, engine, self._log, begin, starting_states, patience, pace, lost)
+            WorkerSlot(number, engine, self._log, begin, starting_states, patience, pace, warn)
             for number in range(workers)
         ]
         self._pace = pace
@@ -107,10 +109,10 @@ class ReplicaActor:
         self._wanted = wanted
         self._asked = Mailbox[Asked]("asked", IN_FLIGHT * workers)
         self._asked_columns = Mailbox[AskedColumns]("columns", 1)
-        self._columns: Request | None = None
-        """The last request of columns."""
+        self._columns_given: anyio.Event | None = None
+        """Whether the last columns that were asked for are there."""
         self._size = 0
-        """The bytes of the last columns."""
+        """About how many bytes the next columns have."""
 
     @property
     def batch_cap(self) -> int:
@@ -176,15 +178,16 @@ class ReplicaActor:
         Columns are asked for one after the other: a worker that is built anew from later ones could not give earlier
         ones.
         """
-        if self._columns is not None:
+        if self._columns_given is not None:
             with waiting():
-                await self._columns.answer()
+                await self._columns_given.wait()
         end, chosen = self._log.end, next(self._turns)
         for slot in self._slots:
             if slot is not chosen:
                 await self._ask_one(slot, Request(Follow, end))
-        self._columns = await self._ask_one(chosen, Request(GiveColumns, end, size=self._size))
-        return self._columns
+        request = await self._ask_one(chosen, Request(GiveColumns, end, size=self._size))
+        self._columns_given = request.answered
+        return request
 
     async def _ask_batch(self, batch: Batch) -> Asked:
         events = batch.events
@@ -211,6 +214,7 @@ class ReplicaActor:
         )
         through = batch.seq + len(batch.events) - 1
         self._log.add(LoggedBatch(through, len(batch.events), msgspec.Raw(packed)))
+        self._size += BYTES_AN_EVENT * len(batch.events)
 
     async def _hand_on(self) -> None:
         with self._asked.receiver as asked:
@@ -232,12 +236,15 @@ class ReplicaActor:
     async def _hand_on_columns(self) -> None:
         with self._asked_columns.receiver as asked:
             async for message, request in asked:
-                with waiting():
-                    answer = await request.answer()
-                if not isinstance(answer, Columns):
-                    raise TypeError(answer)
-                self._size = answer.size
-                await self._parts.send(ReplicaPart(message.id, self.part, answer.arrays, answer.part))
+                await self._hand_on_one(message, request)
+
+    async def _hand_on_one(self, message: SnapshotRequest, request: Request) -> None:
+        with waiting():
+            answer = await request.answer()
+        if not isinstance(answer, Columns):
+            raise TypeError(answer)
+        self._size = answer.size
+        await self._parts.send(ReplicaPart(message.id, self.part, answer.arrays, answer.part))
 
 
 def _judged(queries: WindowQueries, reply: Judged) -> AnsweredQueries:

@@ -1,11 +1,13 @@
 """From settings to a cluster that a run can use."""
 
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+import anyio
 from anyio.to_thread import run_sync
 
 from peerwatch.actors.coordinator import Judges
@@ -14,7 +16,8 @@ from peerwatch.cluster.engine import ClusterEngine
 from peerwatch.cluster.pace import Pace
 from peerwatch.cluster.replica import columns_of
 from peerwatch.cluster.transport import Patience, StartingFile, StartingState
-from peerwatch.cluster.wire import Begin, UseStorage, hello
+from peerwatch.cluster.wire import STORAGE, Begin, UseStorage, hello
+from peerwatch.durable import DurableFile, replace_file
 from peerwatch.errors import RunError, UsageError
 from peerwatch.judging.engine import windows_at_once
 from peerwatch.runtime.cluster import ReplicaWiring
@@ -28,28 +31,35 @@ STORED_BYTES: Final = 1 << 30
 
 Less is sent, so that a checkpoint is one file as a rule.
 """
-STORAGE: Final = "storage"
-"""The name of the file by which a worker knows that the state directory is the driver's own."""
+SLOW_AT_ONCE: Final = 1024
+"""The most events in a batch for a detector that may take any time for a purchase, whatever the ones before took."""
 
 
 class CheckpointStates:
     """What new workers begin with: the newest checkpoint in a state directory."""
 
-    def __init__(self, directory: Path, inputs: InputSettings, least: int = STORED_BYTES) -> None:
+    def __init__(self, directory: Path, inputs: InputSettings, least: int) -> None:
         """Workers that reach the `directory` use it for columns of `least` bytes or more."""
         self._directory = directory.absolute()
         self._inputs = inputs
-        self._token = secrets.token_hex(8)
+        self._token = secrets.token_bytes(16)
         self._least = least
+        self._marking = anyio.Lock()
 
     async def storage(self) -> UseStorage:
         """Where one worker may write: the state directory, which has the token now, unless its disk is full."""
-        return await run_sync(self._marked)
+        async with self._marking:
+            return await run_sync(self._marked)
 
     def _marked(self) -> UseStorage:
+        mark = self._directory / STORAGE
         with suppress(OSError):
-            (self._directory / STORAGE).write_text(self._token)
-        return UseStorage(str(self._directory), STORAGE, self._token, secrets.token_hex(8), self._least)
+            if not mark.exists() or mark.read_bytes() != self._token:
+                replace_file(mark, self._write_token)
+        return UseStorage(os.fsencode(self._directory), self._token, secrets.token_hex(8), self._least)
+
+    def _write_token(self, file: DurableFile) -> None:
+        file.write(self._token)
 
     async def abandon(self, writer: str) -> None:
         """Remove what a worker that is lost has not written to its end."""
@@ -103,7 +113,9 @@ class ReplicaCluster:
         most = self._settings.cluster.batch
         if self._settings.detector.quarantine:
             return min(most, NETWORKS_AT_ONCE)
-        return most if judges_on_workers(self._settings, judges) else min(most, windows_at_once(T))
+        if not judges_on_workers(self._settings, judges):
+            return min(most, windows_at_once(T))
+        return most if judges.champion.judge.is_quick else min(most, SLOW_AT_ONCE)
 
     def replicas(self, wiring: ReplicaWiring) -> ReplicaActor:
         """Make the actor of a pipeline."""
@@ -112,8 +124,8 @@ class ReplicaCluster:
         networks = windows_at_once(state.T, len(state.histories)) if state.quarantine is not None else None
         context = any(live.wants_context for _, live in judges.live_judges())
 
-        async def lost(number: int, why: str) -> None:
-            await run_sync(wiring.warn, f"worker {number} was lost: {why}; another takes its place")
+        async def warn(text: str) -> None:
+            await run_sync(wiring.warn, text)
 
         return ReplicaActor(
             self._engine,
@@ -122,7 +134,7 @@ class ReplicaCluster:
             patience=self._patience,
             pace=Pace(self._batch_cap(judges, state.T), self._patience.seconds),
             starting_states=self._starting_states,
-            lost=lost,
+            warn=warn,
             through=state.progress.events,
             inbox=wiring.inbox,
             coordinator=wiring.coordinator,

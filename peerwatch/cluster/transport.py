@@ -34,6 +34,7 @@ from peerwatch.cluster.wire import (
     NetworkParts,
     Reply,
     StorageSeen,
+    Unreadable,
     UseStorage,
     WindowParts,
     WritingPart,
@@ -174,18 +175,20 @@ class Request:
         self.end = end
         self.wanted = wanted
         self.size = size
-        self._answered = anyio.Event()
+        self.answered = anyio.Event()
         self._answer: Answer
 
     def put(self, answer: Answer) -> None:
         """Take the answer."""
         self._answer = answer
-        self._answered.set()
+        self.answered.set()
 
     async def answer(self) -> Answer:
-        """Wait for the answer."""
-        await self._answered.wait()
-        return self._answer
+        """Wait for the answer, which may be large: it is handed over, once."""
+        await self.answered.wait()
+        answer = self._answer
+        del self._answer
+        return answer
 
     def command(self, batches: list[msgspec.Raw]) -> Follow | Judgement | GiveColumns:
         """The command that asks it, with the batches before it that the worker has not got yet."""
@@ -242,10 +245,14 @@ def check_version(reply: Reply, node: str, kind: type[PeerwatchError]) -> None:
 
 
 class _InFlight(NamedTuple):
-    """A call, and the request that it completes, None for one that only prepares a request."""
+    """A call, and the request that it serves; none if it only brings the worker to where a request is.
+
+    The worker has to copy about `size` bytes for it.
+    """
 
     call: Call
-    request: Request | None
+    request: Request | None = None
+    size: int = 0
 
 
 class WorkerSlot:
@@ -260,9 +267,9 @@ class WorkerSlot:
         starting_states: StartingStates,
         patience: Patience,
         pace: Pace,
-        lost: Callable[[int, str], Awaitable[None]],
+        warn: Callable[[str], Awaitable[None]],
     ) -> None:
-        """`lost` is called with the number and why whenever a worker is lost."""
+        """`warn` is called with a sentence whenever a worker is lost."""
         self._number = number
         self._engine = engine
         self._log = log
@@ -270,7 +277,7 @@ class WorkerSlot:
         self._starting_states = starting_states
         self._patience = patience
         self._pace = pace
-        self._lost = lost
+        self._warn = warn
         self._writer = ""
         """What the present worker is called in the storage."""
         self._requests: deque[Request] = deque()
@@ -346,8 +353,7 @@ class WorkerSlot:
                 self._cpu_before += self.figures.cpu_seconds
                 self.figures = Figures(self.figures.friendships)
                 self._state, self._why = "starting", str(error)
-                await self._lost(self._number, str(error))
-                await self._starting_states.abandon(self._writer)
+                await self._warn(f"worker {self._number} was lost: {error}; another takes its place")
                 if self._attempts >= ATTEMPTS:
                     raise RunError(
                         f"worker {self._number} was lost {ATTEMPTS} times in a row, the last time because of: {error};"
@@ -359,6 +365,7 @@ class WorkerSlot:
                 if self._worker is not None:
                     self._worker.end()
                     self._worker = None
+            await self._starting_states.abandon(self._writer)
 
     def _changed(self) -> None:
         self._change.set()
@@ -397,8 +404,10 @@ class WorkerSlot:
         file = await self._starting_states.newest()
         if file is not None and isinstance(seen, StorageSeen) and seen.seen:
             self._loaded = file.size
-            if isinstance(await self._called(worker, LoadFile(file.name, file.through), file.size), Done):
+            reply = await self._called(worker, LoadFile(file.name, file.through), file.size)
+            if not isinstance(reply, Unreadable):
                 return file.through
+            await self._warn(f"worker {self._number} cannot read {file.name}: {reply.why}; the state is sent to it")
         state = await self._starting_states.columns()
         self._loaded = sum(column.nbytes for column in state.columns.values())
         for pieces, is_last in pieces_of(state.columns):
@@ -443,50 +452,64 @@ class WorkerSlot:
             change = self._change
             while self._sent < len(self._requests):
                 request = self._requests[self._sent]
-                for command, completes in self._commands(request):
-                    self._in_flight.append(_InFlight(self._call(worker, command), request if completes else None))
+                for command in self._following(request):
+                    self._in_flight.append(_InFlight(self._call(worker, command)))
+                size = max(request.size, self._loaded) if request.kind is GiveColumns else 0
+                self._in_flight.append(_InFlight(self._call(worker, self._command(request)), request, size))
                 self._sent += 1
                 self._changed()
             await change.wait()
 
-    def _commands(self, request: Request) -> Iterator[tuple[Command, bool]]:
-        """The commands that bring the worker to where the request is, and the one that asks it."""
+    def _following(self, request: Request) -> Iterator[Follow]:
+        """Commands that bring the worker so near to where the request is that one command does the rest."""
         batches: list[msgspec.Raw] = []
         events = 0
         for batch in self._log.between(self.position, request.end):
             if batches and events + batch.events > PORTION:
-                yield Follow(batches), False
+                yield Follow(batches)
+                self.position += len(batches)
                 batches, events = [], 0
             batches.append(batch.content)
             events += batch.events
+
+    def _command(self, request: Request) -> Command:
+        """The one command that does the rest."""
+        batches = [batch.content for batch in self._log.between(self.position, request.end)]
         self.position = max(self.position, request.end)
-        yield request.command(batches), True
+        return request.command(batches)
 
     async def _receive(self, worker: EngineWorker, tasks: TaskGroup) -> None:
         while True:
             change = self._change
             while self._in_flight:
-                call, request = self._in_flight[0]
-                size = max(request.size, self._loaded) if request is not None and request.kind is GiveColumns else 0
+                call, request, size = self._in_flight[0]
                 reply = await self._replied(call, worker, size=size)
                 self._in_flight.popleft()
                 if isinstance(reply, Done | Judged | WindowParts | NetworkParts):
                     self.figures = reply.figures
-                if request is None:
-                    continue
-                self.confirmed = max(self.confirmed, request.end)
-                if isinstance(reply, Judged | WindowParts | NetworkParts):
-                    self._pace.took(reply.figures.seconds, request.size)
-                answer = self._answer_in(reply)
-                if answer is not None:
-                    self._answered(request, answer)
-                elif isinstance(reply, WritingPart):
-                    tasks.start_soon(self._ask_later, worker, request)
-                else:
-                    self._ask_more(worker, request)
+                if request is not None:
+                    self._take(reply, request, worker, tasks)
             if self._closed and not self._requests:
                 return
             await change.wait()
+
+    def _take(self, reply: Reply, request: Request, worker: EngineWorker, tasks: TaskGroup) -> None:
+        """Complete a request with a reply, or ask for more."""
+        self.confirmed = max(self.confirmed, request.end)
+        if isinstance(reply, Judged | WindowParts | NetworkParts):
+            (batch,) = self._log.between(request.end - 1, request.end)
+            self._pace.took(reply.figures.seconds, request.size, batch.events)
+        answer = self._answer_in(reply)
+        if answer is not None:
+            self._requests.remove(request)
+            self._sent -= 1
+            self._attempts = 0
+            request.put(answer)
+            self._room.release()
+        elif isinstance(reply, WritingPart):
+            tasks.start_soon(self._ask_later, worker, request)
+        else:
+            self._ask_more(worker, request)
 
     def _answer_in(self, reply: Reply) -> Answer | None:
         """The answer that is complete with this reply; None if there is more to it."""
@@ -505,13 +528,6 @@ class WorkerSlot:
             case _:
                 raise TypeError(reply)
         return None
-
-    def _answered(self, request: Request, answer: Answer) -> None:
-        self._requests.remove(request)
-        self._sent -= 1
-        self._attempts = 0
-        request.put(answer)
-        self._room.release()
 
     def _ask_more(self, worker: EngineWorker, request: Request) -> None:
         self._in_flight.append(_InFlight(self._call(worker, GiveMore()), request))

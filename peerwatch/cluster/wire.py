@@ -29,6 +29,8 @@ from peerwatch.network.windows import Windows
 from peerwatch.settings.model import DetectorSettings
 from peerwatch.storage.checkpoints import StoredPart
 
+STORAGE: Final = "storage"
+"""The name of the file by which a worker knows that a state directory is the driver's own."""
 LargeByName: TypeAlias = dict[int, str]
 """Amounts that are too large for a column: each by its name, as decimal text."""
 MODULES: Final = {
@@ -74,12 +76,11 @@ class Begin(msgspec.Struct, frozen=True, tag=True, array_like=True):
 class UseStorage(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Columns of `least` bytes or more go to the state `directory`, if it is the driver's own there, too.
 
-    It is if the file `name` in it holds the `token`. No other worker has the name `writer`.
+    It is if the file `STORAGE` in it holds the `token`. No other worker has the name `writer`.
     """
 
-    directory: str
-    name: str
-    token: str
+    directory: bytes
+    token: bytes
     writer: str
     least: int
 

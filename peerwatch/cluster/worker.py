@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
@@ -15,6 +14,7 @@ from peerwatch import kernels
 from peerwatch.cluster.pieces import ArrayPiece, ArraysInPieces, pieces_of
 from peerwatch.cluster.replica import GraphReplica, Replica, ReplicaBatch, columns_of
 from peerwatch.cluster.wire import (
+    STORAGE,
     Begin,
     ColumnPieces,
     Command,
@@ -46,21 +46,12 @@ from peerwatch.cluster.wire import (
     pack_reasons,
     unpack,
 )
-from peerwatch.errors import PeerwatchError, SinkError
+from peerwatch.errors import PeerwatchError
 from peerwatch.judging.judge import Judge
 from peerwatch.judging.state import Arrays
 from peerwatch.network.events import Kind
-from peerwatch.readable import shown
 from peerwatch.runtime.judges_from_settings import champion_of
 from peerwatch.storage.checkpoints import DAMAGE, StoredPart, part_name, read_checkpoint, write_part
-
-
-class Storage(NamedTuple):
-    """The driver's state directory, which this process reaches as well, and uses for so many bytes or more."""
-
-    directory: Path
-    writer: str
-    least: int
 
 
 class ReplicaWorker:
@@ -71,12 +62,14 @@ class ReplicaWorker:
         self._judge: Judge | None = None
         self._loaded = ArraysInPieces()
         self._through = 0
-        self._storage: Storage | None = None
-        self._pieces: Iterator[tuple[list[ArrayPiece], bool]] = iter(())
+        self._storage: UseStorage | None = None
+        """The driver's state directory, if this process reaches it as well."""
+        self._columns: Arrays = {}
+        """What is being written."""
         self._writer = ThreadPoolExecutor(1)
-        self._path = Path()
         self._part: Future[StoredPart] | None = None
-        """The part that is being written to `_path`, if the columns are not sent in pieces."""
+        """The part that it is written to, if it is not sent in pieces."""
+        self._pieces: Iterator[tuple[list[ArrayPiece], bool]] = iter(())
         self._replica: Replica | GraphReplica
 
     def call(self, content: bytes) -> bytes:
@@ -98,7 +91,7 @@ class ReplicaWorker:
                 self._replica = _replica_of(command)
                 return hello()
             case UseStorage():
-                self._storage = _storage_of(command)
+                self._storage = command if _is_own(command) else None
                 return StorageSeen(self._storage is not None)
             case LoadFile():
                 return self._load_file(command)
@@ -128,7 +121,7 @@ class ReplicaWorker:
         if self._storage is None:
             return Unreadable("there is no storage")
         try:
-            checkpoint = read_checkpoint(self._storage.directory / command.name)
+            checkpoint = read_checkpoint(_directory(self._storage) / command.name)
         except (*DAMAGE, PeerwatchError) as error:
             return Unreadable(str(error))
         self._restore(columns_of(checkpoint.arrays, checkpoint.envelope.facts.shards), command.through)
@@ -152,27 +145,28 @@ class ReplicaWorker:
 
     def _begin_giving(self, columns: Arrays) -> None:
         """Begin to write the columns beside the next commands, or have them ready to be sent."""
-        self._part = None
-        if self._storage is None or sum(column.nbytes for column in columns.values()) < self._storage.least:
+        storage = self._storage
+        if storage is None or sum(column.nbytes for column in columns.values()) < storage.least:
             self._pieces = pieces_of(columns)
             return
-        self._path = self._storage.directory / part_name(self._through, self._storage.writer)
-        self._part = self._writer.submit(write_part, self._path, columns)
+        self._columns = columns
+        path = _directory(storage) / part_name(self._through, storage.writer)
+        self._part = self._writer.submit(write_part, path, columns)
 
     def _given(self) -> ColumnPieces | WritingPart | WrittenPart:
-        if self._part is None:
-            pieces, is_last = next(self._pieces)
-            if is_last:
-                self._pieces = iter(())  # which lets go of the columns
-            return ColumnPieces(pieces, is_last)
-        if not self._part.done():
-            return WritingPart()
-        try:
-            return WrittenPart(self._part.result())
-        except OSError as error:
-            raise SinkError(
-                f"cannot write the part {shown(self._path)} of the checkpoint: {error.strerror}; fix that and run again"
-            ) from None
+        if self._part is not None:
+            if not self._part.done():
+                return WritingPart()
+            part, columns = self._part, self._columns
+            self._part, self._columns = None, {}
+            try:
+                return WrittenPart(part.result())
+            except OSError:  # if it is not this node's alone, the driver cannot write it either, and says so
+                self._pieces = pieces_of(columns)
+        pieces, is_last = next(self._pieces)
+        if is_last:
+            self._pieces = iter(())  # which lets go of the columns
+        return ColumnPieces(pieces, is_last)
 
     def _answer(self, batch: ReplicaBatch, wanted: bytes) -> Judged | WindowParts | NetworkParts:
         replica, began = self._replica, time.perf_counter()
@@ -195,11 +189,14 @@ def _replica_of(begin: Begin) -> Replica | GraphReplica:
     return Replica(D, T, directed=directed, sizes=sizes, context=begin.context)
 
 
-def _storage_of(command: UseStorage) -> Storage | None:
-    """The driver's state directory, if it is there, and can be written to."""
-    directory = Path(command.directory)
+def _directory(storage: UseStorage) -> Path:
+    return Path(os.fsdecode(storage.directory))
+
+
+def _is_own(storage: UseStorage) -> bool:
+    """Whether the driver's state directory is there, and can be written to."""
+    directory = _directory(storage)
     try:
-        is_own = (directory / command.name).read_bytes() == command.token.encode()
+        return (directory / STORAGE).read_bytes() == storage.token and os.access(directory, os.W_OK)
     except OSError:
-        return None
-    return Storage(directory, command.writer, command.least) if is_own and os.access(directory, os.W_OK) else None
+        return False

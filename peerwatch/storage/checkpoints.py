@@ -180,7 +180,8 @@ class StateDirectory:
                 time.sleep(LOCK_SECONDS)
         self._made = made
         for unfinished in self.path.glob("*.new"):
-            unlink(unfinished)
+            with suppress(FileNotFoundError):  # a worker of a run that was killed has just finished it
+                unlink(unfinished)
         self._remove_parts()
 
     def _leave(self) -> None:
@@ -235,11 +236,12 @@ class StateDirectory:
         facts = np.frombuffer(msgspec.json.encode(envelope), np.uint8)
         try:
             for part in envelope.parts:
-                _check_part(self.path, part)
+                _check_part(self.path / part.name, part.size)
             replace_file(path, lambda file: np.savez(file, facts=facts, **arrays))  # type: ignore[arg-type]
             size = path.stat().st_size + sum(part.size for part in envelope.parts)
-            whole = [file for file in self._files() if file not in self._damaged]
-            for old in (*self._damaged, *whole[: -self._keep]):
+            damaged = [file for file in self._damaged if file != path]  # that one is whole now
+            whole = [file for file in self._files() if file not in damaged]
+            for old in (*damaged, *whole[: -self._keep]):
                 unlink(old)
             self._damaged.clear()
             self._remove_parts(part_name(envelope.facts.progress.events, ""))  # the next one may be there already
@@ -249,9 +251,7 @@ class StateDirectory:
                     f"cannot write the checkpoint: the state directory {shown(self.path)} has been removed; bring it"
                     " back, or run again to begin anew"
                 ) from None
-            raise SinkError(
-                f"cannot write the checkpoint {path}: {error.strerror or error}; fix that and run again"
-            ) from None
+            raise SinkError(f"cannot write the checkpoint {path}: {error.strerror}; fix that and run again") from None
         return size
 
     def _remove_parts(self, before: str | None = None) -> None:
@@ -259,10 +259,11 @@ class StateDirectory:
 
         None is removed unless every checkpoint can be read.
         """
-        if old := [path for path in self.path.glob(PARTS) if before is None or path.name < before]:
+        found = [*self.path.glob(PARTS), *self.path.glob(f"{PARTS}.new")]
+        if old := [path for path in found if before is None or path.name < before]:
             with suppress(*DAMAGE, UsageError):
-                found = [_raw_envelope(path) for path in self._files()]
-                current = [_decoded(raw) for raw in found if _version_of(raw, self.path) == VERSION]
+                envelopes = [_raw_envelope(path) for path in self._files()]
+                current = [_decoded(raw) for raw in envelopes if _version_of(raw, self.path) == VERSION]
                 needed = {part.name for envelope in current for part in envelope.parts}
                 for path in old:
                     if path.name not in needed:
@@ -281,7 +282,7 @@ def part_name(through: int, writer: str) -> str:
 def remove_unfinished(directory: Path, writer: str) -> None:
     """Remove the part that a process has not written to its end, which is gone now."""
     for path in directory.glob(f"part-*-{writer}.npz.new"):
-        with suppress(OSError):  # perhaps it is not gone; what it then finishes is removed with the next checkpoint
+        with suppress(OSError):  # it may still be there after all, and rename the file; a later checkpoint removes that
             unlink(path)
 
 
@@ -295,15 +296,24 @@ def write_part(path: Path, arrays: Arrays) -> StoredPart:
     return StoredPart(path.name, path.stat().st_size, sorted(arrays))
 
 
-def _check_part(directory: Path, part: StoredPart) -> None:
-    """Check that a part is there.
+def _check_part(path: Path, size: int) -> None:
+    """Check that a part is there, and can be read.
 
     Raises:
-        OSError: it is not, or not whole.
+        SinkError: it is not, or it is not whole.
     """
-    size = (directory / part.name).stat().st_size
-    if size != part.size:
-        raise OSError(f"{part.name} has {size:,} bytes, of {part.size:,} that a worker has written")
+    why = None
+    try:
+        with path.open("rb") as file:
+            if (found := os.fstat(file.fileno()).st_size) != size:
+                why = f"it has {found:,} bytes of {size:,}"
+    except OSError as error:
+        why = error.strerror
+    if why is not None:
+        raise SinkError(
+            f"cannot use {shown(path)}, a part of the checkpoint that a worker has written: {why}; let workers and the"
+            " driver run as the same user on the same storage, and run again"
+        )
 
 
 def files_in(directory: Path) -> list[Path]:

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from memory_cluster import BATCH, IN_THE_DRIVER, ON_WORKERS, OTHERS, made
 from served import FLAGGED, LIVE, NORMAL, served, write_logs
+from soak_cluster import STORED
 from support import running, wait_until
 from test_docs import DOCS, fences
 
@@ -25,6 +26,7 @@ from peerwatch.cluster.environment import LOOPBACK
 from peerwatch.cluster.local import Listener
 from peerwatch.errors import RunError
 from peerwatch.network.decoder import Decoder
+from peerwatch.storage.checkpoints import PARTS
 from peerwatch.storage.status import Status
 
 pytestmark = pytest.mark.slow
@@ -121,18 +123,23 @@ def replicas() -> list[psutil.Process]:
     return [process for process in local.processes() if "_Actor" in " ".join(process.cmdline())]
 
 
+@pytest.mark.parametrize("stored", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_workers_are_lost_while_a_log_is_followed(cluster: str, tmp_path: Path, number: signal.Signals) -> None:
+def test_workers_are_lost_while_a_log_is_followed(
+    cluster: str, tmp_path: Path, number: signal.Signals, *, stored: bool
+) -> None:
     """All of them are killed, or frozen, between two parts of the log; the output is that of one process.
 
-    All the while the run and its workers listen on the loopback address only.
+    Workers are sent what they hold, or read and write it themselves, as they do with a large state. All the while the
+    run and its workers listen on the loopback address only.
     """
     parts = [made(seed, 300) for seed in range(3)]
     (tmp_path / "batch").write_bytes(HEADER + BATCH)
     (tmp_path / "stream").write_bytes(parts[0])
     (tmp_path / "whole").write_bytes(b"".join(parts))
     options = ["--follow", "--state", "state", "--cluster", f"ray:{cluster}", "--quiet"]
-    with running([*PEERWATCH, "run", "batch", "stream", "out", *options], cwd=tmp_path) as run:
+    command = [sys.executable, "-c", STORED] if stored else PEERWATCH
+    with running([*command, "run", "batch", "stream", "out", *options], cwd=tmp_path) as run:
         judged = events_in(BATCH)
         for part in range(3):
             judged += events_in(parts[part])
@@ -151,6 +158,7 @@ def test_workers_are_lost_while_a_log_is_followed(cluster: str, tmp_path: Path, 
         assert sum(each.restarts for each in status.workers) >= 2
         run.send_signal(signal.SIGTERM)
         assert run.wait() == 0
+    assert any((tmp_path / "state").glob(PARTS)) == stored
     subprocess.run([*PEERWATCH, "run", "batch", "whole", "expected", "--quiet"], cwd=tmp_path, check=True)
     assert (tmp_path / "out").read_bytes() == (tmp_path / "expected").read_bytes()
 

@@ -3,26 +3,32 @@
 import errno
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+import anyio
 import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory_cluster import STREAM, DriverKilled, Fault, MemoryEngine, layer, run_on, run_with, written
+from memory_cluster import STREAM, DriverKilled, Fault, KnowingPatience, MemoryEngine, layer, run_on, run_with, written
 from strategies import examples, often
 
 from peerwatch.cluster import pieces, worker
-from peerwatch.cluster.connecting import STORAGE, STORED_BYTES, CheckpointStates
+from peerwatch.cluster.connecting import STORED_BYTES, CheckpointStates
+from peerwatch.cluster.engine import Call, WorkerSilent
 from peerwatch.cluster.pace import Pace
-from peerwatch.cluster.transport import ATTEMPTS
-from peerwatch.cluster.wire import UseStorage
+from peerwatch.cluster.replica import Replica, ReplicaBatch
+from peerwatch.cluster.transport import ATTEMPTS, Patience
+from peerwatch.cluster.wire import STORAGE, UseStorage
 from peerwatch.errors import RunError, SinkError
+from peerwatch.judging.engine import AnsweredPurchases
 from peerwatch.judging.state import Arrays
 from peerwatch.runtime.pipeline import Totals
 from peerwatch.storage.checkpoints import (
@@ -64,7 +70,7 @@ def directed(tmp_path_factory: pytest.TempPathFactory) -> Alone:
 
 
 def run_through(
-    alone: Alone, faults: Mapping[int, Fault], stored_bytes: int = STORED_BYTES, **values: Any
+    alone: Alone, faults: Mapping[int, Fault], stored_bytes: int = STORED_BYTES, *, grows: bool = False, **values: Any
 ) -> MemoryEngine:
     """Run on a cluster, again after each death of the run itself; all that is written and counted must be the same."""
     engine = MemoryEngine(faults)
@@ -72,7 +78,7 @@ def run_through(
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     while True:
         try:
-            totals = run_on(engine, layer(alone.directory, "there", **values), stored_bytes).totals
+            totals = run_on(engine, layer(alone.directory, "there", **values), stored_bytes, grows=grows).totals
         except DriverKilled:
             continue
         break
@@ -150,8 +156,9 @@ def parts_needed(state: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_workers_write_their_columns_themselves(alone: Alone, workers: int) -> None:
-    """Into the state directory, where they reach it; nothing is left of checkpoints that are not kept any more."""
+def test_workers_write_their_columns_themselves(alone: Alone, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Into the state directory, where they reach it, and read them there; no part is left that is not needed."""
+    monkeypatch.delattr(CheckpointStates, "_read")
     run_through(alone, {}, stored_bytes=1, cluster__workers=workers)
     assert len(parts_in(state_of(alone))) == len(files_in(state_of(alone))) == 2
     assert parts_in(state_of(alone)) == parts_needed(state_of(alone))
@@ -171,11 +178,17 @@ def test_a_fault_at_each_call_in_turn_while_workers_write(alone: Alone) -> None:
 
 
 @settings(max_examples=examples(50))
-@given(st.dictionaries(st.integers(0, 120), st.sampled_from(Fault), max_size=12), st.sampled_from([1, STORED_BYTES]))
-def test_several_faults_while_columns_travel_in_pieces(alone: Alone, faults: dict[int, Fault], stored: int) -> None:
-    """They are sent in many messages, with batches between these, or written beside the batches."""
+@given(
+    st.dictionaries(st.integers(0, 120), st.sampled_from(Fault), max_size=12),
+    st.sampled_from([1, STORED_BYTES]),
+    st.booleans(),
+)
+def test_several_faults_while_columns_travel(
+    alone: Alone, faults: dict[int, Fault], stored_bytes: int, grows: bool
+) -> None:
+    """They are sent in many messages, or written beside the batches, which may be small at first."""
     with patch.object(pieces, "PIECE", 100):
-        run_through(alone, faults, stored)
+        run_through(alone, faults, stored_bytes, grows=grows)
 
 
 @pytest.mark.parametrize("where", ["elsewhere", "a copy"])
@@ -188,8 +201,8 @@ def test_a_worker_that_does_not_reach_the_state_directory_is_sent_all(
     def seen(states: CheckpointStates) -> UseStorage:
         found = marked(states)
         if where == "a copy":
-            (tmp_path / STORAGE).write_text("of another run")
-        return UseStorage(str(tmp_path), found.name, found.token, found.writer, found.least)
+            (tmp_path / STORAGE).write_bytes(b"of another run")
+        return msgspec.structs.replace(found, directory=bytes(tmp_path))
 
     monkeypatch.setattr(CheckpointStates, "_marked", seen)
     run_through(alone, {11: Fault.LOST_BEFORE}, stored_bytes=1)
@@ -212,46 +225,83 @@ def test_runs_with_parts_and_without_go_on_from_each_other(alone: Alone) -> None
 
 
 @pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-9])])
-def test_a_part_that_is_gone_or_damaged(alone: Alone, spoil: Callable[[Path], object]) -> None:
+def test_a_part_that_is_gone_or_damaged(
+    alone: Alone, spoil: Callable[[Path], object], capfd: pytest.CaptureFixture[str]
+) -> None:
     """Its checkpoint is damaged: the run goes on from the one before it, on the cluster and in one process."""
     for run in (run_with, partial(run_on, MemoryEngine(), stored_bytes=1)):
         run_through(alone, {}, stored_bytes=1)
         spoil(parts_in(state_of(alone))[-1])
         run(layer(alone.directory, "there"))
+        assert "is damaged" in capfd.readouterr().err
         assert written(alone.directory, "there") == alone.written
+        assert len(files_in(state_of(alone))) == 2
         assert parts_in(state_of(alone)) == parts_needed(state_of(alone))
 
 
-def test_a_part_that_cannot_be_written_ends_the_run(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With one sentence, as a checkpoint that cannot be written does in one process; a later run goes on."""
+def test_a_part_that_cannot_be_written_is_sent(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be that one node alone has lost the storage."""
 
-    def full(path: Path, arrays: Arrays) -> StoredPart:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path, len(arrays))
+    def gone(path: Path, arrays: Arrays) -> StoredPart:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), path, len(arrays))
 
-    with monkeypatch.context() as patched:
-        patched.setattr(worker, "write_part", full)
-        with pytest.raises(
-            RunError, match=r"part .*part-\d{20}-.*npz of the checkpoint: No space left.*; fix that and"
-        ):
-            run_through(alone, {}, stored_bytes=1)
-    run_on(MemoryEngine(), layer(alone.directory, "there"), 1)
-    assert written(alone.directory, "there") == alone.written
+    monkeypatch.setattr(worker, "write_part", gone)
+    run_through(alone, {}, stored_bytes=1)
+    assert not parts_in(state_of(alone))
 
 
-def test_a_part_that_the_driver_does_not_find_ends_the_run(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its checkpoint is not written, which nobody could read."""
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda path: path.write_bytes(b""), r"it has 0 bytes of [\d,]+"),
+        (lambda path: path.unlink(), "No such file or directory"),
+    ],
+)
+def test_a_part_that_the_driver_cannot_use_ends_the_run(
+    alone: Alone, spoil: Callable[[Path], object], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one sentence, and without its checkpoint, which nobody could read."""
 
     def lose(path: Path, arrays: Arrays) -> StoredPart:
         part = write_part(path, arrays)
-        path.write_bytes(b"")
+        spoil(path)
         return part
 
     with monkeypatch.context() as patched:
         patched.setattr(worker, "write_part", lose)
-        with pytest.raises(SinkError, match=r"npz has 0 bytes, of [\d,]+ that a worker has written; fix that and run"):
+        with pytest.raises(SinkError, match=rf"cannot use .*/part-.*npz, a part of .*: {said}; let workers and"):
             run_through(alone, {}, stored_bytes=1)
     run_on(MemoryEngine(), layer(alone.directory, "there"), 1)
     assert written(alone.directory, "there") == alone.written
+
+
+def test_batches_are_answered_while_columns_are_written(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the worker that writes, too: the first part is not there before another answer is."""
+    took, judged, blocked = Pace.took, Event(), list[bool]()
+
+    def noted(pace: Pace, seconds: float, purchases: int, events: int) -> None:
+        took(pace, seconds, purchases, events)
+        judged.set()
+
+    def slowly(path: Path, arrays: Arrays) -> StoredPart:
+        if not blocked:
+            judged.clear()
+            blocked.append(judged.wait(60))
+        return write_part(path, arrays)
+
+    monkeypatch.setattr(Pace, "took", noted)
+    monkeypatch.setattr(worker, "write_part", slowly)
+    run_through(alone, {}, stored_bytes=1, cluster__workers=1)
+    assert blocked == [True]
+
+
+def test_a_state_directory_of_any_name(tmp_path: Path) -> None:
+    """Also of one that is no text."""
+    directory = tmp_path / os.fsdecode(b"\xff")
+    directory.mkdir()
+    alone = alone_in(directory)
+    run_through(alone, {}, stored_bytes=1)
+    assert len(parts_in(state_of(alone))) == 2
 
 
 def test_reset_forgets_parts(alone: Alone) -> None:
@@ -261,21 +311,62 @@ def test_reset_forgets_parts(alone: Alone) -> None:
     assert not parts_in(state_of(alone))
 
 
-@pytest.mark.parametrize("detector", ["sigma", "mad"])
+@pytest.mark.parametrize("detector", ["sigma", "mad", "zscore"])
 def test_workers_that_take_long_are_asked_about_less(
     detector: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that they answer in time; what is written does not depend on it."""
-    alone, took, asked = alone_in(tmp_path, detector__name=detector), Pace.took, list[int]()
+    """Whether they judge or send windows. By a clock of the workers' own, for which a purchase takes 0.05 s."""
+    values: dict[str, Any] = {"detector.name": detector, "cluster.batch": 16384}
+    if detector == "zscore":
+        values["detector.adapt.flag_rate"] = 0.05
+    alone, took, asked, seconds = alone_in(tmp_path, **values), Pace.took, list[int](), [0.0]
 
-    def slowly(pace: Pace, seconds: float, purchases: int) -> None:
+    def answered(replica: Replica, batch: ReplicaBatch) -> Iterator[AnsweredPurchases]:
+        for part in answer(replica, batch):
+            seconds[0] += 0.05 * len(part.case.seq)
+            yield part
+
+    def noted(pace: Pace, took_seconds: float, purchases: int, events: int) -> None:
         asked.append(purchases)
-        took(pace, seconds + 0.05 * purchases, purchases)
+        took(pace, took_seconds, purchases, events)
 
-    monkeypatch.setattr(Pace, "took", slowly)
-    run_through(alone, {}, detector__name=detector)
-    assert max(asked) > 0.375 / 0.05
-    assert max(asked[len(asked) // 2 :]) <= 0.375 / 0.05
+    answer = Replica.answer
+    monkeypatch.setattr(Replica, "answer", answered)
+    monkeypatch.setattr(worker, "time", SimpleNamespace(perf_counter=lambda: seconds[0], process_time=lambda: 0.0))
+    monkeypatch.setattr(Pace, "took", noted)
+    run_through(alone, {}, grows=True, cluster__workers=1, **values)
+    assert 1 < max(asked) <= 0.375 / 0.05 + 1e-9
+
+
+async def test_a_worker_that_copies_much_is_given_time_for_that() -> None:
+    """In addition to that for any reply, and as many times as much where others were lost before."""
+
+    class Silent:
+        async def reply(self) -> bytes:
+            await anyio.sleep_forever()
+            raise AssertionError
+
+    with pytest.raises(WorkerSilent, match=r"no reply within 0\.06 s"):
+        await Patience(0.01).reply(Silent(), 2.0, 0.02)
+
+
+@pytest.mark.parametrize("stored_bytes", [1, STORED_BYTES])
+def test_only_what_copies_columns_is_waited_for_longer(
+    alone: Alone, stored_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that loads them, and one that gives them; not one that is asked whether it has written them."""
+    more, reply = list[float](), KnowingPatience.reply
+
+    async def noted(patience: KnowingPatience, call: Call, factor: float = 1.0, extra: float = 0.0) -> bytes:
+        more.append(extra)
+        return await reply(patience, call, factor, extra)
+
+    monkeypatch.setattr(KnowingPatience, "reply", noted)
+    run_through(alone, {}, stored_bytes=stored_bytes)
+    status = msgspec.json.decode((state_of(alone) / "status.json").read_bytes(), type=Status)
+    assert status.checkpoints is not None
+    loaded = 2 if stored_bytes == 1 else 0  # the first checkpoint is empty, and then there is nothing to send
+    assert sum(each > 0 for each in more) == loaded + status.checkpoints.written - 1  # nor has a worker given that
 
 
 def test_workers_that_are_lost_again_and_again_end_the_run(alone: Alone) -> None:

@@ -1,8 +1,10 @@
 """The checkpointer's contract: a snapshot is written once all its parts are there, whatever the order they come in."""
 
+import weakref
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import anyio
 import numpy as np
@@ -16,6 +18,7 @@ from peerwatch.actors.snapshot import (
     DispatcherPart,
     GraphPart,
     OutputPart,
+    ReplicaPart,
     ShardPart,
     SnapshotPart,
 )  # fmt: skip
@@ -103,6 +106,31 @@ async def test_another_snapshot_is_due_only_when_the_one_before_is_written() -> 
     await checkpointer.run(box.receiver, PARTS)
     assert checkpointer.due(2, "b", last=False) is not None
     assert checkpointer.due(3, "c", last=True) is not None
+
+
+async def test_a_snapshot_does_not_stay_in_memory() -> None:
+    """Until the next one: it may be as large as all of the rest. The last part that comes is the one of the workers."""
+
+    class Weak(Kept):
+        def write(self, arrays: Arrays, envelope: CheckpointEnvelope) -> int:
+            held.extend(weakref.ref(array) for array in arrays.values())
+            return super().write({}, envelope)
+
+    held: list[weakref.ref[Any]] = []
+    checkpointer = Checkpointer(Weak(), Identity("run", 1, 3, {}, NOWHERE, {}), State.fresh(1, 3, 2), 0.0, 1, Seen)
+    assert checkpointer.due(1, "a", last=False) is not None
+    box = Mailbox[SnapshotPart]("checkpointer", 100)
+    columns = {"degree": np.zeros(3, np.int32), "friends": np.zeros(3, np.int32)}
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(checkpointer.run, box.receiver, {*PARTS, "replicas"})
+        with box.sender as sender:
+            for part in (*parts_of(1), ReplicaPart(1, "replicas", columns, None)):
+                await sender.send(part)
+            del part, columns
+            while checkpointer.due(2, "b", last=False) is None:  # noqa: ASYNC110 (which it is once all is done)
+                await anyio.sleep(0.001)
+            assert len(held) > 8
+            assert not [each for each in held if each() is not None]
 
 
 async def test_no_snapshot_is_due_where_reading_could_not_go_on() -> None:
