@@ -209,21 +209,6 @@ def test_a_worker_that_does_not_reach_the_state_directory_is_sent_all(
     assert not parts_in(state_of(alone))
 
 
-def test_runs_with_parts_and_without_go_on_from_each_other(alone: Alone) -> None:
-    """On a cluster that reaches the state directory, on one that does not, and in one process."""
-    for old in alone.directory.glob("there*"):
-        shutil.rmtree(old) if old.is_dir() else old.unlink()
-    for place, part in enumerate(range(100, 500, 50)):
-        values = {"input.stream": str(alone.directory / "growing"), "shards": 1 + place % 3}
-        lines = STREAM.splitlines(keepends=True)[:part]
-        (alone.directory / "growing").write_bytes(b"".join(lines))
-        if place % 3 == 2:
-            run_with(layer(alone.directory, "there", **values))
-        else:
-            run_on(MemoryEngine(), layer(alone.directory, "there", **values), STORED_BYTES if place % 3 else 1)
-    assert written(alone.directory, "there")[0] == alone.written[0]
-
-
 @pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-9])])
 def test_a_part_that_is_gone_or_damaged(
     alone: Alone, spoil: Callable[[Path], object], capfd: pytest.CaptureFixture[str]
@@ -380,13 +365,14 @@ def test_workers_that_are_lost_again_and_again_end_the_run(alone: Alone) -> None
 
 
 def test_a_cluster_and_one_process_go_on_from_each_other(alone: Alone) -> None:
-    """A checkpoint of a run on a cluster is one like any other, of however many shards."""
+    """A checkpoint of a run on a cluster is one like any other, with a part or without, of however many shards."""
     for old in alone.directory.glob("there*"):
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     for place, part in enumerate(range(100, 500, 50)):
         values = {"input.stream": str(alone.directory / "growing"), "shards": 1 + place % 3}
         lines = STREAM.splitlines(keepends=True)[:part]
         (alone.directory / "growing").write_bytes(b"".join(lines))
-        run = run_with if place % 2 else partial(run_on, MemoryEngine())
+        stored_bytes = 1 if place % 4 else STORED_BYTES
+        run = run_with if place % 2 else partial(run_on, MemoryEngine(), stored_bytes=stored_bytes)
         run(layer(alone.directory, "there", **values))
     assert written(alone.directory, "there")[0] == alone.written[0]
